@@ -1,0 +1,2 @@
+//! onggi
+fn main() {}

@@ -1,0 +1,2 @@
+//! onggi-oci
+fn main() {}

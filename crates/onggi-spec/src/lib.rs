@@ -1,0 +1,87 @@
+//! The vocabulary of Onggi and its pure rules.
+//!
+//! Every crate meets the others through these types. Nothing here touches a filesystem, a clock, the
+//! environment or a random source: parsers take `&str`, builders take structs.
+
+pub mod attach;
+pub mod error;
+pub mod facts;
+pub mod id;
+pub mod image;
+pub mod monitor;
+pub mod mount;
+pub mod oci;
+pub mod port;
+pub mod quantity;
+pub mod reference;
+pub mod request;
+pub mod user;
+
+pub use error::ParseError;
+pub use facts::HostFacts;
+pub use id::{ContainerId, ContainerName};
+pub use reference::{Digest, ImageReference};
+pub use request::{ContainerRequest, ImageSource, NetworkMode};
+
+/// Progress of a pull, one event at a time. Libraries emit, the command line draws.
+pub mod progress {
+    use crate::Digest;
+
+    /// What happened to one blob or layer.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub enum ProgressEvent {
+        /// The manifest was resolved.
+        Resolved {
+            /// Its digest.
+            digest: Digest,
+        },
+        /// Already in the store.
+        Exists {
+            /// The blob.
+            digest: Digest,
+        },
+        /// A download begins.
+        Download {
+            /// The blob.
+            digest: Digest,
+            /// Its size in bytes.
+            total: u64,
+        },
+        /// Bytes received so far.
+        Advanced {
+            /// The blob.
+            digest: Digest,
+            /// Bytes so far.
+            done: u64,
+        },
+        /// Downloaded and verified.
+        Downloaded {
+            /// The blob.
+            digest: Digest,
+        },
+        /// Unpacked to a layer.
+        Unpacked {
+            /// The blob.
+            digest: Digest,
+        },
+        /// A request is repeated after a failure.
+        Retry {
+            /// Why.
+            reason: String,
+        },
+    }
+
+    /// Receives events, from several threads.
+    pub trait Progress: Sync {
+        /// Called for each event; must not block for long.
+        fn event(&self, event: ProgressEvent);
+    }
+
+    /// Ignores every event.
+    #[derive(Debug, Clone, Copy, Default)]
+    pub struct Silent;
+
+    impl Progress for Silent {
+        fn event(&self, _event: ProgressEvent) {}
+    }
+}

@@ -1,0 +1,153 @@
+//! What the engine tells the monitor (`onggi.json` beside `config.json`) and what the monitor and the
+//! runtime write back. Shared here because engine and `onggi-oci` never link each other.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::ContainerId;
+
+/// `onggi.json`: the monitor's instructions, written by the engine next to `config.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MonitorConfig {
+    /// The container.
+    pub id: ContainerId,
+    /// How the root filesystem is assembled inside the container's mount namespace.
+    pub rootfs: RootFs,
+    /// Log file, its bounds.
+    pub log: LogConfig,
+    /// Stdin stays open for attach clients.
+    pub interactive: bool,
+    /// Runtime directory of this container (on tmpfs): `state.json`, `monitor.lock`, `attach.sock`.
+    pub run_dir: PathBuf,
+    /// Runtime state root shared by all containers (`onggi-oci --root`): `<oci_root>/<id>/state.json`.
+    pub oci_root: PathBuf,
+    /// Where `exit.json` is written (atomically), on disk.
+    pub exit_file: PathBuf,
+    /// Command run (absolute path first, empty environment but PATH) after the exit record, unless the
+    /// foreground client acknowledges that it cleans up itself.
+    pub exit_command: Vec<String>,
+    /// Run an init as PID 1.
+    pub init: bool,
+}
+
+/// How a root filesystem is assembled. Paths are host paths made by the engine, never by an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RootFs {
+    /// `root.path` of config.json is bind-mounted.
+    Path,
+    /// An overlay, mounted detached (fsopen) inside the container's namespaces: no mount on the host.
+    Overlay(OverlayMount),
+}
+
+/// One overlay mount and the submounts above it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OverlayMount {
+    /// Lower directories, topmost first.
+    pub lower: Vec<PathBuf>,
+    /// Upper directory.
+    pub upper: PathBuf,
+    /// Work directory, same filesystem as `upper`.
+    pub work: PathBuf,
+    /// Use `user.overlay.*` xattrs (in a user namespace).
+    pub userxattr: bool,
+    /// Further overlays mounted below this one (real submounts of a `host:` view), outermost first.
+    pub submounts: Vec<SubOverlay>,
+    /// Directories (in-root paths) hidden under an empty read-only tmpfs, such as the engine's own store.
+    pub hidden: Vec<PathBuf>,
+}
+
+/// An overlay over one submount of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubOverlay {
+    /// Where it is mounted, as an in-root path; also the lower directory on the host.
+    pub path: PathBuf,
+    /// Upper directory.
+    pub upper: PathBuf,
+    /// Work directory.
+    pub work: PathBuf,
+}
+
+/// A bounded json-file log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogConfig {
+    /// The file; rotated to `<path>.1` and so on.
+    pub path: PathBuf,
+    /// Bytes after which it is rotated.
+    pub max_size: u64,
+    /// Files kept, including the current one; at least 1.
+    pub max_files: u32,
+}
+
+/// `exit.json`: how the container ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitRecord {
+    /// 0..=255; 128+n for a signal.
+    pub exit_code: i32,
+    /// The kernel's OOM killer ended a process of the container.
+    pub oom_killed: bool,
+    /// Unix time in nanoseconds.
+    pub started_at: i64,
+    /// Unix time in nanoseconds.
+    pub finished_at: i64,
+    /// Why it could not be started; empty otherwise.
+    pub error: String,
+}
+
+/// `<oci_root>/<id>/state.json`: what the runtime knows of a created container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SandboxState {
+    /// runtime-spec version of the bundle.
+    pub oci_version: String,
+    /// Id.
+    pub id: String,
+    /// Pid of the container's first process in the host's pid namespace.
+    pub pid: i32,
+    /// Field 22 of /proc/PID/stat: with the boot id it identifies the process for good.
+    pub pid_start_time: u64,
+    /// /proc/sys/kernel/random/boot_id.
+    pub boot_id: String,
+    /// Bundle directory.
+    pub bundle: PathBuf,
+    /// `start` has released the process (a created one waits on the start fifo).
+    pub started: bool,
+    /// Unix time in nanoseconds.
+    pub created_at: i64,
+    /// Cgroup directories that belong to the container, by controller (`""` for v2).
+    pub cgroup_paths: BTreeMap<String, PathBuf>,
+    /// uid that created it.
+    pub owner_uid: u32,
+    /// Annotations of the bundle.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// What the monitor says once on its report descriptor (one JSON line).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
+pub enum MonitorReport {
+    /// The workload has been exec'd.
+    Started {
+        /// Pid of the first process.
+        pid: i32,
+    },
+    /// It could not be started; everything the monitor made is gone again.
+    Failed(StartFailure),
+}
+
+/// A failed step of a sandbox start, as it crosses the pipe.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartFailure {
+    /// The step in words: "mount proc on /proc".
+    pub step: String,
+    /// The system call: `fsmount`.
+    pub call: String,
+    /// errno, 0 when the failure was not a system call's.
+    pub errno: i32,
+    /// The exit code Docker's habit demands: 125, 126 (cannot be invoked) or 127 (not found).
+    pub exit_code: i32,
+    /// What to do; may be empty.
+    pub hint: String,
+}

@@ -1,0 +1,3 @@
+//! The OCI runtime configuration (runtime-spec 1.3) and its construction from a request.
+
+pub mod runtime;
