@@ -1,1 +1,9 @@
-//! System calls.
+//! System calls: the only crate with `unsafe`.
+//!
+//! Each module wraps one family of calls in functions that are safe to call from anywhere, name the
+//! call in their errors and decide nothing. Where `rustix` has a safe wrapper it is used; what it lacks
+//! (clone3, mount_setattr, seccomp, raw signal calls) is made here, one call per block.
+
+pub mod error;
+
+pub use error::{Errno, Result, SysContext, SysError};
