@@ -1,0 +1,248 @@
+//! `state.db`: opening, migration, transactions and the translation of SQLite's failures.
+//!
+//! ```text
+//! <root>/            0711 (root) or 0700, made here when missing
+//!   state.db         0600, WAL; every process writes it, in IMMEDIATE transactions
+//!   state.db-wal     kept on close: the next opening replays it; a crash leaves it too
+//!   state.db-shm     index of the WAL
+//! ```
+//!
+//! Opening must stay below a millisecond: no schema work when `user_version` matches, and no
+//! checkpoint on close. Housekeeping calls [`State::checkpoint`].
+
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, config::DbConfig};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::StateError;
+
+/// The schema, one step per version: step `n` leads from `user_version` n to n + 1.
+/// A step that has been released is never edited.
+const MIGRATIONS: [&str; 1] = ["
+    CREATE TABLE images (
+        id TEXT PRIMARY KEY,               -- digest of the image configuration
+        manifest_digest TEXT NOT NULL,
+        chain_ids TEXT NOT NULL,           -- JSON array, lowest layer first
+        layer_digests TEXT NOT NULL,       -- JSON array, as in the manifest
+        size INTEGER NOT NULL,
+        created INTEGER NOT NULL,          -- unix ns
+        pulled_at INTEGER NOT NULL         -- unix ns
+    ) WITHOUT ROWID;
+    CREATE TABLE names (
+        name TEXT PRIMARY KEY,             -- normalised reference
+        image_id TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE,
+        manifest_digest TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX names_by_image ON names(image_id);
+    CREATE TABLE layers (
+        chain_id TEXT PRIMARY KEY,
+        diff_id TEXT NOT NULL,
+        parent TEXT,
+        size INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE containers (
+        id TEXT PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        image_id TEXT,
+        created_at INTEGER NOT NULL,       -- unix ns
+        record TEXT NOT NULL               -- ContainerRecord as JSON
+    );
+    CREATE INDEX containers_by_image ON containers(image_id);
+"];
+
+/// `application_id` of our databases ("Ongi"): another program's file is refused, not migrated.
+const APPLICATION_ID: i64 = 0x4f6e_6769;
+
+/// How long a writer waits for another one.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Pages after which a commit copies the WAL back. Small, because the next opening replays the WAL.
+const AUTOCHECKPOINT_PAGES: i64 = 200;
+
+/// Power-loss promise of one commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sync {
+    /// Survives a crash of the program; the last commits may be lost in a power cut.
+    Normal,
+    /// An acknowledged commit survives a power cut.
+    Full,
+}
+
+/// The database of one store. Any number of processes may have one open.
+#[derive(Debug)]
+pub struct State {
+    conn: Connection,
+    path: PathBuf,
+}
+
+impl State {
+    /// Opens `<root>/state.db`, making directory and schema when they are missing.
+    ///
+    /// # Errors
+    /// [`StateError::Open`], [`StateError::Damaged`], [`StateError::Newer`], [`StateError::Busy`].
+    pub fn open(root: &Path) -> Result<Self, StateError> {
+        let path = root.join("state.db");
+        make_root(root).map_err(|source| StateError::Open { path: root.to_owned(), source })?;
+        make_file(&path).map_err(|source| StateError::Open { path: path.clone(), source })?;
+        let conn = connect(&path).map_err(|e| translate("open the state database", &path, e))?;
+        let mut state = Self { conn, path };
+        state.migrate()?;
+        Ok(state)
+    }
+
+    /// Copies the WAL back into the database and empties it. For housekeeping: it costs two syncs.
+    /// Readers or writers at work make it a partial one, which is no error.
+    pub fn checkpoint(&self) -> Result<(), StateError> {
+        self.conn
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+            .map_err(|e| self.fail("checkpoint the state database", e))
+    }
+
+    /// The database file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Runs `body` in one `IMMEDIATE` transaction and commits.
+    pub(crate) fn write<T>(
+        &mut self,
+        operation: &'static str,
+        sync: Sync,
+        body: impl FnOnce(&Transaction<'_>, &Path) -> Result<T, StateError>,
+    ) -> Result<T, StateError> {
+        let path = self.path.clone();
+        let fail = |e| translate(operation, &path, e);
+        set_sync(&self.conn, sync).map_err(fail)?;
+        let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fail)?;
+        let value = body(&tx, &path)?;
+        tx.commit().map_err(fail)?;
+        Ok(value)
+    }
+
+    pub(crate) fn conn(&self) -> &Connection {
+        &self.conn
+    }
+
+    pub(crate) fn fail(&self, operation: &'static str, e: rusqlite::Error) -> StateError {
+        translate(operation, &self.path, e)
+    }
+
+    fn migrate(&mut self) -> Result<(), StateError> {
+        if self.version()? == MIGRATIONS.len() as i64 {
+            return Ok(());
+        }
+        self.write("migrate the state database", Sync::Full, |tx, path| {
+            let fail = |e| translate("migrate the state database", path, e);
+            // Read again: another process may have migrated since.
+            let found = checked_version(tx, path)?;
+            for step in &MIGRATIONS[found..] {
+                tx.execute_batch(step).map_err(fail)?;
+            }
+            tx.pragma_update(None, "application_id", APPLICATION_ID).map_err(fail)?;
+            tx.pragma_update(None, "user_version", MIGRATIONS.len() as i64).map_err(fail)
+        })
+    }
+
+    fn version(&self) -> Result<i64, StateError> {
+        checked_version(&self.conn, &self.path).map(|v| v as i64)
+    }
+}
+
+/// The schema version, after the checks that the file is ours and not newer than we are.
+fn checked_version(conn: &Connection, path: &Path) -> Result<usize, StateError> {
+    let pragma = |name: &str| {
+        conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0))
+            .map_err(|e| translate("read the schema version", path, e))
+    };
+    let (found, app) = (pragma("user_version")?, pragma("application_id")?);
+    let damaged = |detail: String| StateError::Damaged { path: path.to_owned(), detail };
+    match (app, found) {
+        (0, 0) if is_empty(conn, path)? => Ok(0),
+        (APPLICATION_ID, v) if v > MIGRATIONS.len() as i64 => {
+            Err(StateError::Newer { path: path.to_owned(), found: v, supported: MIGRATIONS.len() as i64 })
+        }
+        (APPLICATION_ID, v) if v > 0 => Ok(v as usize),
+        (APPLICATION_ID, v) => Err(damaged(format!("schema version {v}"))),
+        (other, _) => Err(damaged(format!("application id {other:#x} is not Onggi's"))),
+    }
+}
+
+fn is_empty(conn: &Connection, path: &Path) -> Result<bool, StateError> {
+    conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))
+        .map(|n| n == 0)
+        .map_err(|e| translate("read the schema version", path, e))
+}
+
+/// 0711 for root, so that a container in a user namespace can reach its own layers below; else 0700.
+fn make_root(root: &Path) -> io::Result<()> {
+    if root.is_dir() {
+        return Ok(());
+    }
+    let mode = if rustix::process::geteuid().is_root() { 0o711 } else { 0o700 };
+    fs::DirBuilder::new().recursive(true).mode(mode).create(root)
+}
+
+/// SQLite would make the file with the umask's mode; ours is private from its first moment.
+fn make_file(path: &Path) -> io::Result<()> {
+    match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
+        _ => Ok(()),
+    }
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags)?;
+    conn.busy_timeout(BUSY_TIMEOUT)?;
+    // Without a checkpoint on close SQLite also leaves the WAL in place (persist-WAL).
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    let mode: String = conn.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+    if mode != "wal" {
+        conn.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    }
+    conn.pragma_update(None, "wal_autocheckpoint", AUTOCHECKPOINT_PAGES)?;
+    conn.pragma_update(None, "foreign_keys", true)?;
+    set_sync(&conn, Sync::Normal)?;
+    Ok(conn)
+}
+
+fn set_sync(conn: &Connection, sync: Sync) -> rusqlite::Result<()> {
+    let level = match sync {
+        Sync::Normal => "NORMAL",
+        Sync::Full => "FULL",
+    };
+    conn.pragma_update(None, "synchronous", level)
+}
+
+/// SQLite's error as one of ours.
+pub(crate) fn translate(operation: &'static str, path: &Path, e: rusqlite::Error) -> StateError {
+    let damaged = |detail: String| StateError::Damaged { path: path.to_owned(), detail };
+    match e.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StateError::Busy { operation },
+        Some(ErrorCode::DiskFull) => StateError::DiskFull { operation },
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => StateError::ReadOnly { operation },
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => damaged(e.to_string()),
+        // Our SQL is constant: an error in it means tables that are not ours.
+        Some(ErrorCode::Unknown | ErrorCode::TypeMismatch | ErrorCode::SchemaChanged) => damaged(e.to_string()),
+        Some(_) => StateError::Sql { operation, source: e },
+        None => damaged(e.to_string()),
+    }
+}
+
+/// A record as JSON text.
+pub(crate) fn encode<T: Serialize>(operation: &'static str, value: &T) -> Result<String, StateError> {
+    serde_json::to_string(value).map_err(|source| StateError::Encode { operation, source })
+}
+
+/// JSON text of a row as a record; what does not parse is damage.
+pub(crate) fn decode<T: DeserializeOwned>(path: &Path, table: &str, text: &str) -> Result<T, StateError> {
+    serde_json::from_str(text)
+        .map_err(|e| StateError::Damaged { path: path.to_owned(), detail: format!("a row of {table}: {e}") })
+}

@@ -1,0 +1,67 @@
+//! A file that readers see either as it was or as it shall be.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use super::FileError;
+
+/// What a finished write survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// A crash of the program. For tmpfs, and for what a power cut may take back.
+    Crash,
+    /// A power cut: the file and its directory are synced.
+    PowerCut,
+}
+
+/// Writes `bytes` to `path` by a temporary file beside it and rename(2). `mode` is exact, whatever the umask.
+///
+/// On failure the old file is untouched and no temporary one is left.
+pub fn atomic_write(path: &Path, bytes: &[u8], mode: u32, durability: Durability) -> Result<(), FileError> {
+    let tmp = temporary(path);
+    let written = write_new(&tmp, bytes, mode, durability)
+        .map_err(|e| FileError::io("write", &tmp, e))
+        .and_then(|()| fs::rename(&tmp, path).map_err(|e| FileError::io("rename to", path, e)));
+    if written.is_err() {
+        // Best effort: the first error is the one that matters.
+        let _ = fs::remove_file(&tmp);
+        return written;
+    }
+    match durability {
+        Durability::Crash => Ok(()),
+        Durability::PowerCut => sync_parent(path).map_err(|e| FileError::io("sync the directory of", path, e)),
+    }
+}
+
+/// `.<name>.tmp.<pid>.<n>`: unique among the living, recognisable when dead.
+pub(super) fn temporary(path: &Path) -> PathBuf {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let n = COUNT.fetch_add(1, Ordering::Relaxed);
+    path.with_file_name(format!(".{name}.tmp.{}.{n}", std::process::id()))
+}
+
+pub(super) fn write_new(path: &Path, bytes: &[u8], mode: u32, durability: Durability) -> io::Result<()> {
+    // A dead process with our pid may have left one.
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    rustix::fs::fchmod(&file, rustix::fs::Mode::from_raw_mode(mode))?;
+    file.write_all(bytes)?;
+    if durability == Durability::PowerCut {
+        file.sync_all()?;
+    }
+    Ok(())
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(parent)?.sync_all()
+}
