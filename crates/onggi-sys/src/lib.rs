@@ -5,5 +5,6 @@
 //! (clone3, mount_setattr, seccomp, raw signal calls) is made here, one call per block.
 
 pub mod error;
+pub mod fs;
 
 pub use error::{Errno, Result, SysContext, SysError};
