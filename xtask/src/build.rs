@@ -1,0 +1,101 @@
+//! Building the two programs and laying them out as an installation under `target/dist`.
+//!
+//! ```text
+//! target/dist/bin/onggi                  release profile, dynamic
+//! target/dist/libexec/onggi/onggi-oci    profile `oci`, static
+//! target/dist-failpoints/…               the same with an `onggi` that can be killed at named points
+//! ```
+//! Tests, demo and bench run what a user would run: the installed layout, not files below `target/release`.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    Outcome,
+    process::{cargo, run, workspace},
+};
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Both programs, built.
+pub(crate) struct Programs {
+    /// The engine's command line.
+    pub(crate) onggi: PathBuf,
+    /// The runtime and monitor.
+    pub(crate) onggi_oci: PathBuf,
+}
+
+/// The directory where everything is built.
+pub(crate) fn target_dir() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
+}
+
+/// Builds both programs as they are installed.
+pub(crate) fn release() -> Outcome<Programs> {
+    run(cargo().args(["build", "--release", "--locked", "-p", "onggi-cli"]))?;
+    let onggi = target_dir().join("release/onggi");
+    Ok(Programs { onggi, onggi_oci: static_runtime()? })
+}
+
+/// Builds `onggi-oci` alone. It has a target directory of its own, because other flags in the shared one
+/// would make every switch between the two builds start from nothing.
+pub(crate) fn static_runtime() -> Outcome<PathBuf> {
+    let dir = target_dir().join("oci");
+    let mut build = cargo();
+    build.args(["build", "--locked", "--profile", "oci", "--target", TARGET, "-p", "onggi-oci", "--target-dir"]);
+    build.arg(&dir).env("RUSTFLAGS", "-C target-feature=+crt-static");
+    run(&mut build)?;
+    Ok(dir.join(TARGET).join("oci/onggi-oci"))
+}
+
+/// Builds `onggi` with its failpoints, unoptimised: it shares the dependencies of the test build.
+pub(crate) fn with_failpoints() -> Outcome<PathBuf> {
+    run(cargo().args(["build", "--locked", "-p", "onggi-cli", "--features", "failpoints"]))?;
+    Ok(target_dir().join("debug/onggi"))
+}
+
+/// Builds what users install and lays it out under `target/dist`.
+pub(crate) fn dist() -> Outcome<Programs> {
+    let built = release()?;
+    lay_out(&built, &target_dir().join("dist"))
+}
+
+/// Copies both programs below `prefix`, each replaced by a rename so that a running one is not disturbed.
+pub(crate) fn lay_out(built: &Programs, prefix: &Path) -> Outcome<Programs> {
+    let onggi = prefix.join("bin/onggi");
+    let onggi_oci = prefix.join("libexec/onggi/onggi-oci");
+    replace(&built.onggi, &onggi)?;
+    replace(&built.onggi_oci, &onggi_oci)?;
+    Ok(Programs { onggi, onggi_oci })
+}
+
+fn replace(from: &Path, to: &Path) -> Outcome {
+    let dir = to.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(dir).map_err(|e| format!("make directory {}: {e}", dir.display()))?;
+    let new = to.with_extension("new");
+    fs::copy(from, &new).map_err(|e| format!("copy {} to {}: {e}", from.display(), new.display()))?;
+    fs::rename(&new, to).map_err(|e| format!("rename {} to {}: {e}", new.display(), to.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn laying_out_replaces_what_was_there_and_leaves_no_temporary_file() {
+        let dir = std::env::temp_dir().join(format!("onggi-xtask-layout-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("a"), "one").unwrap();
+        fs::write(dir.join("b"), "two").unwrap();
+        let built = Programs { onggi: dir.join("a"), onggi_oci: dir.join("b") };
+        for _ in 0..2 {
+            let out = lay_out(&built, &dir.join("prefix")).unwrap();
+            assert_eq!(fs::read_to_string(&out.onggi).unwrap(), "one");
+            assert_eq!(fs::read_to_string(&out.onggi_oci).unwrap(), "two");
+        }
+        assert_eq!(fs::read_dir(dir.join("prefix/bin")).unwrap().count(), 1);
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}
