@@ -4,7 +4,16 @@
 //! call in their errors and decide nothing. Where `rustix` has a safe wrapper it is used; what it lacks
 //! (clone3, mount_setattr, seccomp, raw signal calls) is made here, one call per block.
 
+pub mod cred;
 pub mod error;
-pub mod fs;
+pub mod event;
+pub mod netlink;
+pub mod netns;
+pub mod mount;
+pub mod ns;
+pub mod path;
+pub mod resident;
+pub mod seccomp;
+pub mod unix;
 
 pub use error::{Errno, Result, SysContext, SysError};
