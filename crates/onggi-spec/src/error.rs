@@ -17,6 +17,9 @@ pub struct ParseError {
 
 impl fmt::Display for ParseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.text.is_empty() {
+            return write!(f, "invalid {}: {}", self.what, self.reason);
+        }
         write!(f, "invalid {} {:?}: {}", self.what, self.text, self.reason)
     }
 }

@@ -70,6 +70,13 @@ impl ContainerName {
     }
 }
 
+impl ContainerName {
+    /// `first_second<suffix>`, from the generator's own words, which follow the grammar.
+    pub(crate) fn from_parts(first: &str, second: &str, suffix: &str) -> Self {
+        Self(format!("{first}_{second}{suffix}"))
+    }
+}
+
 impl fmt::Display for ContainerName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -80,9 +87,7 @@ impl FromStr for ContainerName {
     type Err = ParseError;
     fn from_str(s: &str) -> Result<Self, ParseError> {
         let tail = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
-        let ok = (2..=128).contains(&s.len())
-            && s.as_bytes()[0].is_ascii_alphanumeric()
-            && s.bytes().skip(1).all(tail);
+        let ok = (2..=128).contains(&s.len()) && s.as_bytes()[0].is_ascii_alphanumeric() && s.bytes().skip(1).all(tail);
         if ok {
             return Ok(Self(s.to_owned()));
         }

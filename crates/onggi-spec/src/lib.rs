@@ -4,17 +4,22 @@
 //! environment or a random source: parsers take `&str`, builders take structs.
 
 pub mod attach;
+pub mod capability;
+pub mod env;
 pub mod error;
 pub mod facts;
 pub mod id;
 pub mod image;
 pub mod monitor;
 pub mod mount;
+pub mod names;
 pub mod oci;
+pub mod path;
 pub mod port;
 pub mod quantity;
 pub mod reference;
 pub mod request;
+pub mod signal;
 pub mod user;
 
 pub use error::ParseError;

@@ -2,6 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::{ParseError, path};
+
+const WHAT: &str = "volume";
+
 /// A mount that the user asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountSpec {
@@ -26,4 +30,107 @@ pub enum Propagation {
     Rslave,
     /// `rshared`.
     Rshared,
+}
+
+impl Propagation {
+    /// The mount option.
+    pub fn option(self) -> &'static str {
+        match self {
+            Self::Rprivate => "rprivate",
+            Self::Rslave => "rslave",
+            Self::Rshared => "rshared",
+        }
+    }
+}
+
+/// Reads one `-v` value. The caller has already made a relative source absolute.
+///
+/// `z`, `Z` (SELinux relabelling), `cached`, `delegated` and `consistent` have no meaning on a host without
+/// SELinux or a virtual machine in between and change nothing, as with Docker.
+///
+/// # Errors
+/// Outside the grammar; for volumes that are not a host path, which do not exist yet.
+pub fn parse_volume(text: &str) -> Result<MountSpec, ParseError> {
+    let err = |reason: &str| ParseError::new(WHAT, text, reason).hint("write /host/path:/container/path[:ro]");
+    if text.contains('\0') || text.len() > 2 * path::MAX_PATH {
+        return Err(err("it contains a NUL byte or is too long"));
+    }
+    let parts: Vec<&str> = text.split(':').collect();
+    let (source, target, options) = match parts.as_slice() {
+        [source, target] => (*source, *target, ""),
+        [source, target, options] => (*source, *target, *options),
+        [_] => return Err(err("anonymous volumes do not exist yet")),
+        _ => return Err(err("too many colons (a path with ':' cannot be given to -v)")),
+    };
+    if source.is_empty() || target.is_empty() {
+        return Err(err("the source or the target is empty"));
+    }
+    if !source.starts_with('/') {
+        return Err(ParseError::new(WHAT, text, "named volumes do not exist yet")
+            .hint("use an absolute host path, or ./name for a directory here"));
+    }
+    let target = path::normalise(target).ok_or_else(|| err("the target must be an absolute path without '..'"))?;
+    if target == "/" {
+        return Err(err("the target must not be /"));
+    }
+    let mut mount =
+        MountSpec { source: source.to_owned(), target, read_only: false, propagation: Propagation::default() };
+    for option in options.split(',').filter(|o| !o.is_empty()) {
+        apply_option(&mut mount, option).map_err(|reason| err(&reason))?;
+    }
+    Ok(mount)
+}
+
+fn apply_option(mount: &mut MountSpec, option: &str) -> Result<(), String> {
+    match option {
+        "ro" | "readonly" => mount.read_only = true,
+        "rw" => mount.read_only = false,
+        "rprivate" => mount.propagation = Propagation::Rprivate,
+        "rslave" => mount.propagation = Propagation::Rslave,
+        "rshared" => mount.propagation = Propagation::Rshared,
+        "rbind" | "z" | "Z" | "cached" | "delegated" | "consistent" => {}
+        "private" | "slave" | "shared" => return Err(format!("only the recursive form r{option} is supported")),
+        _ => return Err(format!("unknown option {option:?} (ro, rw, rprivate, rslave, rshared, z, Z)")),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bind_mounts_are_read() {
+        let m = parse_volume("/src:/a//b/./c/:ro,rslave").expect("parses");
+        assert_eq!((m.source.as_str(), m.target.as_str()), ("/src", "/a/b/c"));
+        assert!(m.read_only);
+        assert_eq!(m.propagation, Propagation::Rslave);
+        assert!(!parse_volume("/src:/dst:z").expect("parses").read_only);
+    }
+
+    #[test]
+    fn what_is_not_a_bind_mount_is_refused() {
+        for text in [
+            "",
+            ":",
+            "/a",
+            "/a:",
+            ":/a",
+            "name:/a",
+            "./a:/b",
+            "/a:b",
+            "/a:/b/../c",
+            "/a:/",
+            "/a:/b:rox",
+            "/a:/b:shared",
+            "/a:/b:ro:x",
+            "/a\0:/b",
+            "../x:/b",
+        ] {
+            assert!(parse_volume(text).is_err(), "{text:?}");
+        }
+        let e = parse_volume("data:/var/lib").expect_err("named");
+        assert_eq!(e.reason, "named volumes do not exist yet");
+        assert!(e.hint.contains("absolute"));
+    }
 }

@@ -231,7 +231,11 @@ fn check_tag(tag: &str, whole: &str) -> Result<(), ParseError> {
     if ok {
         return Ok(());
     }
-    Err(ParseError::new(WHAT, whole, "a tag is 1 to 128 of letters, digits, '_', '.', '-' and starts with none of '.', '-'"))
+    Err(ParseError::new(
+        WHAT,
+        whole,
+        "a tag is 1 to 128 of letters, digits, '_', '.', '-' and starts with none of '.', '-'",
+    ))
 }
 
 fn check_registry(registry: &str, whole: &str) -> Result<(), ParseError> {
@@ -260,8 +264,12 @@ fn check_repository(repository: &str, whole: &str) -> Result<(), ParseError> {
     if repository.len() <= MAX_REPOSITORY && repository.split('/').all(is_path_component) {
         return Ok(());
     }
-    Err(ParseError::new(WHAT, whole, "a repository is made of lower-case letters and digits, separated by '/', '.', '_', '__' or '-'")
-        .hint("write it as [registry/]name[:tag] or [registry/]name@sha256:<digest>"))
+    Err(ParseError::new(
+        WHAT,
+        whole,
+        "a repository is made of lower-case letters and digits, separated by '/', '.', '_', '__' or '-'",
+    )
+    .hint("write it as [registry/]name[:tag] or [registry/]name@sha256:<digest>"))
 }
 
 /// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`
@@ -308,8 +316,29 @@ mod tests {
     #[test]
     fn texts_outside_the_grammar_are_refused() {
         let long = "a".repeat(300);
-        for text in ["", "Nginx", "a//b", "/a", "a/", "a:", "a:.x", "a@sha256:12", "a@md5:00", "..", "a/../b", "-a", "a_", "a___b",
-            "h:0/x", "h.x:70000/x", "a b", "a\n", &long, "a:b:c", "é"] {
+        for text in [
+            "",
+            "Nginx",
+            "a//b",
+            "/a",
+            "a/",
+            "a:",
+            "a:.x",
+            "a@sha256:12",
+            "a@md5:00",
+            "..",
+            "a/../b",
+            "-a",
+            "a_",
+            "a___b",
+            "h:0/x",
+            "h.x:70000/x",
+            "a b",
+            "a\n",
+            &long,
+            "a:b:c",
+            "é",
+        ] {
             assert!(text.parse::<ImageReference>().is_err(), "{text:?}");
         }
     }
@@ -317,7 +346,14 @@ mod tests {
     #[test]
     fn digests_are_strict_cve_2024_3727() {
         assert!(format!("sha256:{HEX}").parse::<Digest>().is_ok());
-        for text in ["sha256:../..", "sha256:", "", "sha512:00", &format!("sha256:{}", HEX.to_uppercase()), &format!("sha256:{HEX}0")] {
+        for text in [
+            "sha256:../..",
+            "sha256:",
+            "",
+            "sha512:00",
+            &format!("sha256:{}", HEX.to_uppercase()),
+            &format!("sha256:{HEX}0"),
+        ] {
             assert!(text.parse::<Digest>().is_err(), "{text:?}");
         }
     }

@@ -87,3 +87,14 @@ pub struct Resources {
     /// Processes and threads; -1 is unlimited; the default profile's 4096 when absent.
     pub pids: Option<i64>,
 }
+
+impl NetworkMode {
+    /// `bridge`, `none` or `host`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bridge => "bridge",
+            Self::None => "none",
+            Self::Host => "host",
+        }
+    }
+}
