@@ -1,1 +1,22 @@
-//! Test support.
+//! What the end-to-end tests are made of: a private machine per test, images, registries, and the two
+//! installed programs run as a user runs them.
+//!
+//! A test begins with [`isolated`], which gives it its own network, mount and pid namespaces; it makes an
+//! [`Onggi`] with a store of its own; it ends with [`Onggi::assert_nothing_left`].
+//!
+//! Nothing here links the programs under test: what is tested is what is installed under `target/dist`.
+
+pub mod assertions;
+pub mod fake_registry;
+pub mod image;
+pub mod isolation;
+pub mod leaks;
+pub mod machine;
+pub mod nginx;
+pub mod onggi;
+pub mod registry;
+pub mod tarball;
+
+pub use assertions::{assert_refused, eventually};
+pub use isolation::isolated;
+pub use onggi::{Onggi, Ran};

@@ -1,0 +1,59 @@
+//! A private machine for one test.
+//!
+//! The test's process replaces itself by `unshare`, which starts the same test again as PID 1 of new
+//! network, mount and pid namespaces; that one starts it a third time as an ordinary child and reaps
+//! orphans meanwhile, as an init does. When the test ends, the kernel ends whatever is left in there.
+//!
+//! It relies on one process per test, which nextest gives; with `cargo test` all tests that are not
+//! filtered out run in the first one's namespaces, one after the other.
+
+use std::{
+    env,
+    os::unix::process::CommandExt,
+    process::{Command, exit},
+};
+
+use rustix::process::{Pid, WaitOptions, wait};
+
+use crate::machine;
+
+const STAGE: &str = "ONGGI_E2E_STAGE";
+
+/// Returns inside the private machine, with its network up. Must be the first thing that a test does.
+pub fn isolated() {
+    match env::var(STAGE).as_deref() {
+        Err(_) => enter(),
+        Ok("init") => init(),
+        Ok(_) => machine::set_up_once(),
+    }
+}
+
+fn this_test() -> Command {
+    let mut command = Command::new(env::current_exe().expect("find this program"));
+    command.args(env::args_os().skip(1));
+    command
+}
+
+fn enter() {
+    let test = this_test();
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private"]);
+    unshare.arg("--").arg(test.get_program()).args(test.get_args()).env(STAGE, "init");
+    panic!("start unshare (util-linux): {}", unshare.exec());
+}
+
+/// PID 1: waits for the test and reaps everything else.
+fn init() {
+    let child = this_test().env(STAGE, "test").spawn().expect("start the test");
+    let child = Pid::from_child(&child);
+    loop {
+        let (pid, status) = match wait(WaitOptions::empty()) {
+            Ok(Some(ended)) => ended,
+            Ok(None) | Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => panic!("wait for the test: {error}"),
+        };
+        if pid == child {
+            exit(status.exit_status().unwrap_or(101));
+        }
+    }
+}
