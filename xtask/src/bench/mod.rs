@@ -1,5 +1,176 @@
-//! placeholder
-use crate::Outcome;
-pub(crate) fn main(_args: &[String]) -> Outcome {
-    Err("not yet".to_owned())
+//! `cargo xtask bench`: ours against whichever peers are installed, side by side in one run.
+//!
+//! All of it happens in private network, mount and pid namespaces, so that no peer's bridge, firewall rule,
+//! mount or process touches the machine or outlives the run. Where control groups are hybrid, the v2 mount
+//! is taken away in there for every contender, because crun refuses it.
+
+mod image;
+mod measure;
+mod peers;
+mod report;
+mod rows;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::{
+    Outcome, build,
+    process::{cargo, is_root, run, run_quietly, workspace},
+};
+
+/// Set for the second start, inside the namespaces.
+const INSIDE: &str = "ONGGI_BENCH_DIR";
+
+/// What the namespaces' PID 1 does: prepares them, runs us again, reaps whoever loses its parent.
+const INSIDE_SCRIPT: &str = "
+ip link set lo up
+umount /sys/fs/cgroup/unified 2>/dev/null
+mount -t tmpfs -o mode=755 tmpfs /run
+mkdir -p /run/lock
+sysctl -qw net.ipv4.ip_forward=1
+\"$@\"
+exit $?";
+
+type Measure = fn(&rows::Bench) -> Outcome<report::Row>;
+
+/// Number, whether engines are needed, function.
+const ROWS: &[(u32, bool, Measure)] = &[
+    (1, false, rows::runtime_run),
+    (2, true, rows::engine_run_without_network),
+    (3, true, rows::engine_run_with_bridge),
+    (5, true, rows::memory_per_container),
+    (7, true, rows::exec),
+    (16, true, rows::list),
+];
+
+struct Options {
+    rows: Vec<u32>,
+    samples: usize,
+    containers: usize,
+}
+
+/// Builds, enters the namespaces, measures.
+pub(crate) fn main(args: &[String]) -> Outcome {
+    let options = parse(args)?;
+    if !is_root() {
+        return Err("measuring needs root: namespaces, a bridge and Docker's daemon".to_owned());
+    }
+    if let Some(dir) = std::env::var_os(INSIDE) {
+        return measure(&options, Path::new(&dir));
+    }
+    build::dist()?;
+    build_floor()?;
+    let dir = std::env::temp_dir().join(format!("onggi-bench-{}", std::process::id()));
+    fs::create_dir_all(&dir).map_err(|e| format!("make {}: {e}", dir.display()))?;
+    let measured = enter(args, &dir);
+    let removed = remove_tree(&dir);
+    measured.and(removed)
+}
+
+fn parse(args: &[String]) -> Outcome<Options> {
+    let mut options = Options { rows: ROWS.iter().map(|row| row.0).collect(), samples: 30, containers: 200 };
+    let mut words = args.iter();
+    while let Some(option) = words.next() {
+        let value = words.next().ok_or(format!("{option} needs a value"))?;
+        let number = || value.parse::<usize>().map_err(|_| format!("{option}: {value:?} is not a number"));
+        match option.as_str() {
+            "--samples" => options.samples = number()?.max(1),
+            "--containers" => options.containers = number()?.max(1),
+            "--rows" => options.rows = parse_rows(value)?,
+            other => return Err(format!("unknown option {other}")),
+        }
+    }
+    Ok(options)
+}
+
+fn parse_rows(list: &str) -> Outcome<Vec<u32>> {
+    let known = |number: &u32| ROWS.iter().any(|row| row.0 == *number);
+    let parse = |word: &str| word.trim().parse().ok().filter(known).ok_or(format!("there is no row {word:?}"));
+    list.split(',').map(parse).collect()
+}
+
+fn floor_program() -> PathBuf {
+    build::target_dir().join("floor/x86_64-unknown-linux-gnu/release/onggi-floor")
+}
+
+fn build_floor() -> Outcome {
+    let mut build = cargo();
+    build.args([
+        "build",
+        "--release",
+        "--target",
+        "x86_64-unknown-linux-gnu",
+        "--manifest-path",
+        "bench/floor/Cargo.toml",
+    ]);
+    build.arg("--target-dir").arg(build::target_dir().join("floor"));
+    run(build.env("RUSTFLAGS", "-C target-feature=+crt-static -C relocation-model=static"))
+}
+
+fn enter(args: &[String], dir: &Path) -> Outcome {
+    let own = std::env::current_exe().map_err(|e| format!("find this program: {e}"))?;
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private"]);
+    unshare.args(["sh", "-c", INSIDE_SCRIPT, "sh"]).arg(own).arg("bench").args(args).env(INSIDE, dir);
+    run_quietly(&mut unshare)
+}
+
+fn measure(options: &Options, dir: &Path) -> Outcome {
+    println!("# onggi bench\n\n{}, {} samples per contender, interleaved", report::machine(), options.samples);
+    let dist = build::target_dir().join("dist");
+    let floor = floor_program();
+    let mut bench = rows::Bench {
+        dir: dir.to_owned(),
+        programs: build::Programs { onggi: dist.join("bin/onggi"), onggi_oci: dist.join("libexec/onggi/onggi-oci") },
+        floor: floor.is_file().then_some(floor),
+        samples: options.samples,
+        containers: options.containers,
+        image: image::Image::make(dir)?,
+        engines: Vec::new(),
+        missing: Vec::new(),
+    };
+    let mut done = Vec::new();
+    let mut failed = Vec::new();
+    for (number, needs_engines, act) in ROWS.iter().filter(|row| options.rows.contains(&row.0)) {
+        if *needs_engines && bench.engines.is_empty() {
+            bench.start_engines()?;
+        }
+        match act(&bench) {
+            Ok(row) => {
+                println!("{}", row.markdown());
+                done.push(row);
+            }
+            Err(why) => failed.push(format!("row {number}: {why}")),
+        }
+    }
+    drop(bench);
+    report::write(&done)?;
+    if failed.is_empty() { Ok(()) } else { Err(failed.join("\n")) }
+}
+
+/// Peers leave directories behind that need more than one try (they unmount lazily).
+fn remove_tree(dir: &Path) -> Outcome {
+    run_quietly(Command::new("rm").arg("-rf").arg("--one-file-system").arg(dir).current_dir(workspace()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn options_have_defaults_and_are_checked() {
+        let options = parse(&words("--rows 1,16 --samples 5")).unwrap();
+        assert_eq!((options.rows, options.samples, options.containers), (vec![1, 16], 5, 200));
+        assert_eq!(parse(&[]).unwrap().rows, [1, 2, 3, 5, 7, 16]);
+        for bad in ["--rows 4", "--rows", "--samples x", "--what 1"] {
+            assert!(parse(&words(bad)).is_err(), "{bad}");
+        }
+    }
 }

@@ -1,0 +1,104 @@
+//! Interleaved measurements: every contender runs once per round, so that a slow minute of the machine
+//! slows all of them. Only ratios of medians of one run mean anything.
+
+use std::time::{Duration, Instant};
+
+use crate::Outcome;
+
+/// One competitor in a row.
+pub(crate) struct Contender<'a> {
+    /// As shown in the table.
+    pub(crate) name: String,
+    /// Does the thing once.
+    pub(crate) act: Box<dyn FnMut() -> Outcome + 'a>,
+}
+
+impl<'a> Contender<'a> {
+    pub(crate) fn new(name: &str, act: impl FnMut() -> Outcome + 'a) -> Contender<'a> {
+        Contender { name: name.to_owned(), act: Box::new(act) }
+    }
+}
+
+/// What one contender needed.
+#[derive(Debug, Clone)]
+pub(crate) struct Series {
+    /// As shown in the table.
+    pub(crate) name: String,
+    /// In the row's unit, ascending.
+    pub(crate) values: Vec<f64>,
+}
+
+impl Series {
+    pub(crate) fn new(name: &str, mut values: Vec<f64>) -> Series {
+        values.sort_by(f64::total_cmp);
+        Series { name: name.to_owned(), values }
+    }
+
+    /// The value below which `part` (0 to 1) of all values are.
+    pub(crate) fn quantile(&self, part: f64) -> f64 {
+        let Some(last) = self.values.len().checked_sub(1) else { return f64::NAN };
+        let at = part.clamp(0.0, 1.0) * last as f64;
+        let (low, high) = (at.floor() as usize, at.ceil() as usize);
+        self.values[low] + (self.values[high] - self.values[low]) * at.fract()
+    }
+
+    pub(crate) fn median(&self) -> f64 {
+        self.quantile(0.5)
+    }
+}
+
+/// Runs all contenders `samples` times in turn, in milliseconds. The first two rounds only warm caches up.
+pub(crate) fn interleaved(contenders: &mut [Contender<'_>], samples: usize) -> Outcome<Vec<Series>> {
+    const WARM_UP: usize = 2;
+    let mut taken: Vec<Vec<f64>> = vec![Vec::new(); contenders.len()];
+    for round in 0..samples + WARM_UP {
+        for turn in 0..contenders.len() {
+            // Another one begins each round: whoever follows a heavy one would always pay for it.
+            let at = (turn + round) % contenders.len();
+            let took = time(&mut contenders[at])?;
+            if round >= WARM_UP {
+                taken[at].push(took.as_secs_f64() * 1e3);
+            }
+        }
+    }
+    Ok(contenders.iter().zip(taken).map(|(contender, values)| Series::new(&contender.name, values)).collect())
+}
+
+fn time(contender: &mut Contender<'_>) -> Outcome<Duration> {
+    let start = Instant::now();
+    (contender.act)().map_err(|e| format!("{}: {e}", contender.name))?;
+    Ok(start.elapsed())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_interpolate_between_neighbours() {
+        let series = Series::new("a", vec![4.0, 1.0, 2.0, 3.0]);
+        assert!((series.median() - 2.5).abs() < 1e-9);
+        assert!((series.quantile(0.0) - 1.0).abs() < 1e-9);
+        assert!((series.quantile(1.0) - 4.0).abs() < 1e-9);
+        assert!(Series::new("none", vec![]).median().is_nan());
+    }
+
+    #[test]
+    fn every_contender_runs_as_often_as_the_others() {
+        let counts = std::cell::RefCell::new([0, 0]);
+        let mut contenders = [
+            Contender::new("a", || {
+                counts.borrow_mut()[0] += 1;
+                Ok(())
+            }),
+            Contender::new("b", || {
+                counts.borrow_mut()[1] += 1;
+                Ok(())
+            }),
+        ];
+        let series = interleaved(&mut contenders, 5).unwrap();
+        assert_eq!(series.iter().map(|s| s.values.len()).collect::<Vec<_>>(), [5, 5]);
+        drop(contenders);
+        assert_eq!(counts.into_inner(), [7, 7]);
+    }
+}

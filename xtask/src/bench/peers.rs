@@ -1,0 +1,199 @@
+//! The contenders, each with a store of its own below one temporary directory.
+//!
+//! Docker's daemon is started here, in the bench's private network, and ends with it. A peer that is not
+//! installed, or that does not work on this machine, is left out with a note.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+use super::image::Image;
+use crate::{
+    Outcome,
+    build::Programs,
+    process::{find, line},
+};
+
+/// An engine: something with `run`, `exec`, `ps`.
+pub(crate) struct Engine {
+    /// As shown in the table.
+    pub(crate) name: &'static str,
+    /// The program and its options for its own store.
+    words: Vec<String>,
+    /// The image in its store.
+    pub(crate) image: String,
+    daemon: Option<Child>,
+}
+
+impl Engine {
+    /// A command of this engine.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.words[0]);
+        command.args(&self.words[1..]).args(args);
+        command
+    }
+
+    /// Runs a command of this engine without output; an error has what it said.
+    pub(crate) fn run(&self, args: &[&str]) -> Outcome {
+        silently(&mut self.command(args))
+    }
+
+    /// `run` with options, the image and a command.
+    pub(crate) fn run_image(&self, options: &[&str], command: &[&str]) -> Outcome {
+        let image = [self.image.as_str()];
+        self.run(&[&["run"], options, &image, command].concat())
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if let Some(daemon) = &mut self.daemon {
+            let _ = Command::new("kill").arg(daemon.id().to_string()).status();
+            let _ = daemon.wait();
+        }
+    }
+}
+
+/// Runs with no input and no output; an error has the last line of stderr.
+pub(crate) fn silently(command: &mut Command) -> Outcome {
+    // Files, not pipes: a monitor that keeps a pipe open must not make us wait for it.
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let status = command.status().map_err(|e| format!("start {}: {e}", line(command)))?;
+    if status.success() { Ok(()) } else { Err(format!("`{}` ended with {status}", line(command))) }
+}
+
+fn text(path: PathBuf) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+/// Ours, with the image pulled.
+pub(crate) fn onggi(programs: &Programs, dir: &Path, image: &Image) -> Outcome<Engine> {
+    let root = [text(dir.join("onggi/root")), text(dir.join("onggi/run"))];
+    let words =
+        [text(programs.onggi.clone()), "--root".to_owned(), root[0].clone(), "--runroot".to_owned(), root[1].clone()];
+    let engine = Engine { name: "onggi", words: words.into(), image: image.serve()?, daemon: None };
+    let pulled = engine.command(&["pull", &engine.image]).stdout(Stdio::null()).status();
+    match pulled {
+        Ok(status) if status.success() => Ok(engine),
+        other => Err(format!("onggi cannot pull the bench's image: {other:?}")),
+    }
+}
+
+/// Podman with a store below `dir`.
+pub(crate) fn podman(dir: &Path, image: &Image) -> Outcome<Engine> {
+    let program = find("podman").ok_or("podman is not installed")?;
+    let store = dir.join("podman");
+    let mut words = vec![text(program)];
+    for (option, name) in
+        [("--root", "root"), ("--runroot", "run"), ("--tmpdir", "tmp"), ("--network-config-dir", "net")]
+    {
+        fs::create_dir_all(store.join(name)).map_err(|e| format!("make podman's directory: {e}"))?;
+        words.extend([option.to_owned(), text(store.join(name))]);
+    }
+    words.extend(["--cgroup-manager=cgroupfs", "--events-backend=none"].map(str::to_owned));
+    // crun refuses hybrid control groups, runc does not.
+    words.extend([format!("--runtime={}", if find("crun").is_some() { "crun" } else { "runc" })]);
+    let engine = Engine { name: "podman", words, image: "localhost/onggi-bench:latest".to_owned(), daemon: None };
+    engine.run(&["load", "-i", &text(image.docker_archive()?)])?;
+    engine.run_image(&["--rm"], &["true"]).map_err(|e| format!("podman does not work here: {e}"))?;
+    Ok(engine)
+}
+
+/// Docker with a daemon of its own.
+pub(crate) fn docker(dir: &Path, image: &Image) -> Outcome<Engine> {
+    let dockerd = find("dockerd").ok_or("dockerd is not installed")?;
+    let program = find("docker").ok_or("docker is not installed")?;
+    let home = dir.join("docker");
+    fs::create_dir_all(&home).map_err(|e| format!("make docker's directory: {e}"))?;
+    let socket = format!("unix://{}", text(home.join("socket")));
+    let log = fs::File::create(home.join("log")).map_err(|e| format!("make docker's log: {e}"))?;
+    let mut daemon = Command::new(dockerd);
+    daemon.arg("--data-root").arg(home.join("data")).arg("--exec-root").arg(home.join("exec"));
+    daemon.arg("--pidfile").arg(home.join("pid")).arg("--host").arg(&socket);
+    daemon.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    let daemon = daemon.spawn().map_err(|e| format!("start dockerd: {e}"))?;
+    let words = vec![text(program), "--host".to_owned(), socket];
+    let engine = Engine { name: "docker", words, image: "onggi-bench:latest".to_owned(), daemon: Some(daemon) };
+    let start = Instant::now();
+    while engine.run(&["version"]).is_err() {
+        if start.elapsed() > Duration::from_secs(30) {
+            let log = fs::read_to_string(home.join("log")).unwrap_or_default();
+            return Err(format!("dockerd does not start here: {}", log.lines().last().unwrap_or_default()));
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
+    engine.run(&["load", "-i", &text(image.docker_archive()?)])?;
+    engine.run_image(&["--rm"], &["true"]).map_err(|e| format!("docker does not work here: {e}"))?;
+    Ok(engine)
+}
+
+/// An OCI runtime and its bundle that runs `true`.
+pub(crate) struct Runtime {
+    /// As shown in the table.
+    pub(crate) name: &'static str,
+    program: PathBuf,
+    state: PathBuf,
+    bundle: PathBuf,
+    count: u64,
+}
+
+impl Runtime {
+    /// Prepares a bundle; every runtime gets the same `config.json`.
+    pub(crate) fn new(name: &'static str, program: PathBuf, dir: &Path, image: &Image) -> Outcome<Runtime> {
+        let bundle = dir.join(format!("bundle-{name}"));
+        let state = dir.join(format!("state-{name}"));
+        for dir in [&bundle, &state] {
+            fs::create_dir_all(dir).map_err(|e| format!("make {}: {e}", dir.display()))?;
+        }
+        let config = bundle_config(&image.rootfs).to_string();
+        fs::write(bundle.join("config.json"), config).map_err(|e| format!("write config.json: {e}"))?;
+        Ok(Runtime { name, program, state, bundle, count: 0 })
+    }
+
+    /// One shot: create, start, wait, delete.
+    pub(crate) fn run(&mut self) -> Outcome {
+        self.count += 1;
+        let id = format!("onggi-bench-{}-{}", std::process::id(), self.count);
+        let mut command = Command::new(&self.program);
+        command.arg("--root").arg(&self.state).arg("run").arg("--bundle").arg(&self.bundle).arg(id);
+        silently(&mut command)
+    }
+}
+
+/// What `runc spec` writes, reduced to what every runtime here accepts: all namespaces of an engine's
+/// container, its usual mounts, and its short list of capabilities.
+fn bundle_config(rootfs: &Path) -> Value {
+    let capabilities = json!(["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]);
+    let mount = |destination: &str, kind: &str, options: &[&str]| json!({ "destination": destination, "type": kind, "source": kind, "options": options });
+    let namespaces = ["pid", "network", "ipc", "uts", "mount", "cgroup"].map(|kind| json!({ "type": kind }));
+    json!({
+        "ociVersion": "1.0.2",
+        "process": {
+            "terminal": false, "user": { "uid": 0, "gid": 0 }, "args": ["/bin/true"], "env": ["PATH=/bin"],
+            "cwd": "/", "noNewPrivileges": true,
+            "capabilities": { "bounding": capabilities, "effective": capabilities, "permitted": capabilities },
+        },
+        "root": { "path": rootfs, "readonly": true },
+        "hostname": "bench",
+        "mounts": [
+            mount("/proc", "proc", &[]),
+            mount("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+            mount("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]),
+            mount("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
+            mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+            mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+        ],
+        "linux": {
+            "resources": { "devices": [{ "allow": false, "access": "rwm" }] },
+            "namespaces": namespaces,
+            "maskedPaths": ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"],
+            "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
+        },
+    })
+}
