@@ -70,6 +70,11 @@ impl ContainerName {
     }
 }
 
+/// A name such as `calm_heron` from a random number (see [`crate::names`]).
+pub fn name_from_random(random: u64) -> ContainerName {
+    crate::names::generate(random, 0)
+}
+
 impl ContainerName {
     /// `first_second<suffix>`, from the generator's own words, which follow the grammar.
     pub(crate) fn from_parts(first: &str, second: &str, suffix: &str) -> Self {

@@ -2,6 +2,8 @@
 
 use crate::ParseError;
 
+pub use crate::signal::parse_signal;
+
 /// Least memory limit of a container, as Docker: below it not even an init starts.
 pub const MIN_MEMORY: u64 = 6 << 20;
 

@@ -1,0 +1,181 @@
+//! `build_oci_spec`: request + image configuration + facts → the OCI runtime configuration.
+//!
+//! Docker's semantics for command, environment and mounts; the default hardened profile for the rest. Pure:
+//! what an image says is data (I8), checked here before it becomes a setting. Anything that the host cannot
+//! give is a [`BuildError`] when it was asked for, and left out when it was only a default.
+
+mod error;
+mod limits;
+mod mounts;
+mod process;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use super::{
+    runtime::{Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType, OCI_VERSION, Root, Spec},
+    seccomp_default::default_policy,
+};
+use crate::{
+    ContainerId, ContainerRequest, HostFacts, NetworkMode, capability, facts::CgroupLayout, image::ImageConfig,
+    user::ResolvedUser,
+};
+
+pub use error::BuildError;
+pub use limits::default_device_rules;
+pub use process::{apply_user, effective_command};
+
+/// Everything that a configuration is made from.
+#[derive(Debug, Clone)]
+pub struct SpecInput<'a> {
+    /// What the user asked for.
+    pub request: &'a ContainerRequest,
+    /// The image's configuration; none for `host:` and `rootfs:`.
+    pub image: Option<&'a ImageConfig>,
+    /// The user, resolved in the root filesystem.
+    pub user: ResolvedUser,
+    /// The host.
+    pub facts: &'a HostFacts,
+    /// The container.
+    pub id: &'a ContainerId,
+    /// A network namespace to join by path; a new one when absent (the engine hands its own down as a
+    /// descriptor). Without meaning for the host's network.
+    pub netns_path: Option<&'a str>,
+    /// `linux.cgroupsPath`.
+    pub cgroups_path: String,
+    /// Files that the engine wrote for this container.
+    pub files: GeneratedFiles,
+}
+
+/// Host paths of files that are bind-mounted into `/etc`.
+#[derive(Debug, Clone)]
+pub struct GeneratedFiles {
+    /// For `/etc/hosts`.
+    pub hosts: PathBuf,
+    /// For `/etc/hostname`.
+    pub hostname: PathBuf,
+    /// For `/etc/resolv.conf`.
+    pub resolv_conf: PathBuf,
+}
+
+impl SpecInput<'_> {
+    /// A user namespace with one uid and one gid is made because the caller is not root.
+    fn rootless(&self) -> bool {
+        !self.facts.rootful()
+    }
+
+    fn own_network(&self) -> bool {
+        self.request.network != NetworkMode::Host
+    }
+}
+
+/// Builds the configuration.
+///
+/// # Errors
+/// The request contradicts itself, the image or the host; each says what to change.
+pub fn build_oci_spec(input: &SpecInput<'_>) -> Result<Spec, BuildError> {
+    let caps = bounding_set(input)?;
+    let process = process::process(input, &caps)?;
+    let mounts = mounts::mounts(input)?;
+    let resources = limits::resources(input)?;
+    let rootless = input.rootless();
+    let linux = Linux {
+        uid_mappings: single_mapping(rootless, input.facts.euid),
+        gid_mappings: single_mapping(rootless, input.facts.egid),
+        sysctl: sysctls(input),
+        resources,
+        cgroups_path: Some(input.cgroups_path.clone()),
+        namespaces: namespaces(input),
+        seccomp: input.facts.seccomp.then(|| default_policy(&caps)),
+        rootfs_propagation: mounts::rootfs_propagation(input.request),
+        masked_paths: mounts::masked_paths(input.facts.cpus),
+        readonly_paths: mounts::READONLY_PATHS.map(str::to_owned).to_vec(),
+        ..Linux::default()
+    };
+    Ok(Spec {
+        oci_version: OCI_VERSION.to_owned(),
+        process: Some(process),
+        root: Some(Root { path: "rootfs".to_owned(), readonly: input.request.read_only }),
+        hostname: Some(effective_hostname(input.request, input.id)),
+        mounts,
+        linux: Some(linux),
+        ..Spec::default()
+    })
+}
+
+/// The host name: as asked, or the short id.
+pub fn effective_hostname(request: &ContainerRequest, id: &ContainerId) -> String {
+    request.hostname.clone().unwrap_or_else(|| id.short().to_owned())
+}
+
+/// What this host does not allow and is therefore kept as it is: one line each, for the user.
+pub fn notes(input: &SpecInput<'_>) -> Vec<String> {
+    let mut notes = Vec::new();
+    if input.facts.nofile_hard < limits::NOFILE_HARD {
+        let hard = input.facts.nofile_hard;
+        notes.push(format!(
+            "the limit of open files stays at this host's {hard} (the default is {})",
+            limits::NOFILE_HARD
+        ));
+    }
+    if !input.facts.seccomp {
+        notes.push("this kernel has no seccomp filters: system calls are not restricted".to_owned());
+    }
+    notes
+}
+
+/// The capabilities of the container. The caller can give only what it has, except in a user namespace of
+/// the container's own.
+fn bounding_set(input: &SpecInput<'_>) -> Result<Vec<&'static str>, BuildError> {
+    let request = input.request;
+    let wanted = capability::bounding_set(&request.cap_add, &request.cap_drop).map_err(BuildError::Capability)?;
+    if input.rootless() {
+        return Ok(wanted);
+    }
+    let held = |cap: &str| capability::number(cap).is_some_and(|n| input.facts.effective_caps >> n & 1 == 1);
+    let named = |cap: &str| request.cap_add.iter().any(|t| capability::parse_capability(t) == Ok(one(cap)));
+    if let Some(cap) = wanted.iter().find(|cap| !held(cap) && named(cap)) {
+        return Err(BuildError::CapabilityNotHeld { capability: (*cap).to_owned() });
+    }
+    Ok(wanted.into_iter().filter(|cap| held(cap)).collect())
+}
+
+fn one(name: &str) -> capability::CapArg {
+    let known = capability::ALL.iter().find(|n| **n == name);
+    known.map_or(capability::CapArg::All, |n| capability::CapArg::One(n))
+}
+
+/// Container id 0 is the caller; nobody else exists (user_namespaces(7): the only map an ordinary user may
+/// write).
+fn single_mapping(rootless: bool, host_id: u32) -> Vec<LinuxIdMapping> {
+    if rootless { vec![LinuxIdMapping { container_id: 0, host_id, size: 1 }] } else { Vec::new() }
+}
+
+fn namespaces(input: &SpecInput<'_>) -> Vec<LinuxNamespace> {
+    use LinuxNamespaceType as T;
+    let new = |typ| LinuxNamespace { typ, path: None };
+    let mut list = Vec::new();
+    if input.rootless() {
+        list.push(new(T::User));
+    }
+    list.extend([T::Pid, T::Ipc, T::Uts, T::Mount].map(new));
+    if input.facts.cgroup != CgroupLayout::None {
+        list.push(new(T::Cgroup));
+    }
+    if input.own_network() {
+        list.push(LinuxNamespace { typ: T::Network, path: input.netns_path.map(str::to_owned) });
+    }
+    list
+}
+
+/// As Docker: in a network namespace of its own everybody may open ICMP sockets and low ports, which is why
+/// NET_RAW is not needed. Without root only gid 0 is mapped, and only mapped groups may be written.
+fn sysctls(input: &SpecInput<'_>) -> BTreeMap<String, String> {
+    if !input.own_network() {
+        return BTreeMap::new();
+    }
+    let ping = if input.rootless() { "0 0" } else { "0 2147483647" };
+    let pairs = [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", ping)];
+    pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).into()
+}

@@ -1,0 +1,98 @@
+//! Why a configuration cannot be built.
+
+use crate::ParseError;
+
+/// What contradicts what. [`BuildError::hint`] says what to change.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BuildError {
+    /// Neither the request nor the image names a command.
+    #[error("no command was given and the image has none")]
+    NoCommand,
+    /// A capability name.
+    #[error("{0}")]
+    Capability(ParseError),
+    /// A capability that the caller does not have itself.
+    #[error("capability {capability} cannot be given: this process does not have it")]
+    CapabilityNotHeld {
+        /// Full name.
+        capability: String,
+    },
+    /// A text that no argument, variable or path may be.
+    #[error("the {what} {text:?} is invalid: {reason}")]
+    Text {
+        /// `argument`, `environment variable`, `working directory`.
+        what: &'static str,
+        /// The text, shortened.
+        text: String,
+        /// Why.
+        reason: &'static str,
+    },
+    /// More CPUs than the host has.
+    #[error("{wanted} CPUs were asked for, this host has {available}")]
+    TooManyCpus {
+        /// As a decimal number.
+        wanted: String,
+        /// Online CPUs.
+        available: u32,
+    },
+    /// A limit that needs cgroups which an ordinary user has not.
+    #[error("{option} is not possible without root on this host")]
+    RootlessLimit {
+        /// The command line's option.
+        option: &'static str,
+    },
+    /// A limit on a host without cgroups.
+    #[error("{option} is not possible: no cgroup filesystem is mounted on this host")]
+    NoCgroup {
+        /// The command line's option.
+        option: &'static str,
+    },
+    /// A user that does not exist in the single-id user namespace.
+    #[error("user {uid}:{gid} does not exist in a container that runs without root")]
+    RootlessUser {
+        /// User id.
+        uid: u32,
+        /// Group id.
+        gid: u32,
+    },
+    /// Two mounts on one path.
+    #[error("two volumes have the same target {target}")]
+    DuplicateTarget {
+        /// Path in the container.
+        target: String,
+    },
+    /// A mount where the runtime needs its own.
+    #[error("a volume cannot be mounted on {target}")]
+    ForbiddenTarget {
+        /// Path in the container.
+        target: String,
+    },
+    /// A path of the engine's that is not UTF-8.
+    #[error("the path {path} is not valid UTF-8")]
+    NotUtf8 {
+        /// The path, with replacements.
+        path: String,
+    },
+}
+
+impl BuildError {
+    /// What to do about it; empty when the message says it all.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::NoCommand => "give a command after the image name".into(),
+            Self::Capability(e) => e.hint.clone(),
+            Self::CapabilityNotHeld { .. } => "leave out --cap-add for it, or run onggi with more privileges".into(),
+            Self::Text { .. } | Self::TooManyCpus { .. } => String::new(),
+            Self::RootlessLimit { option } => format!("leave {option} out, or run as root"),
+            Self::NoCgroup { option } => format!("leave {option} out, or mount cgroup2 on /sys/fs/cgroup"),
+            Self::RootlessUser { .. } => "leave -u out (root in the container is you), or run as root".into(),
+            Self::DuplicateTarget { .. } => "give each volume its own target".into(),
+            Self::ForbiddenTarget { .. } => "choose another path; /proc and /dev itself are the runtime's own".into(),
+            Self::NotUtf8 { .. } => "choose a root directory with an ordinary name".into(),
+        }
+    }
+
+    pub(super) fn text(what: &'static str, text: &str, reason: &'static str) -> Self {
+        Self::Text { what, text: text.chars().take(128).collect(), reason }
+    }
+}

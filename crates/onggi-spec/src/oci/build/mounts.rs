@@ -1,0 +1,154 @@
+//! `mounts`, masked and read-only paths.
+//!
+//! Order: the API filesystems, the engine's files of `/etc`, then the user's volumes, shallow ones first so
+//! that none hides a deeper one.
+
+use std::path::Path;
+
+use super::{BuildError, SpecInput};
+use crate::{
+    ContainerRequest, HostFacts,
+    facts::CgroupLayout,
+    mount::{MountSpec, Propagation},
+    oci::runtime::Mount,
+};
+
+/// Read-only below /proc: the union of Docker's and Podman's lists.
+pub(super) const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// Unreadable: the union of Docker's and Podman's lists, kernel addresses, page maps, tracing and bpf.
+const MASKED_PATHS: [&str; 22] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kallsyms",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/kpagecgroup",
+    "/proc/kpagecount",
+    "/proc/kpageflags",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/dev/block",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+    "/sys/fs/bpf",
+    "/sys/fs/selinux",
+    "/sys/kernel/debug",
+    "/sys/kernel/security",
+    "/sys/kernel/tracing",
+];
+
+/// The masked paths, with the thermal counters of each CPU (GHSA-6fw5-f8r9-fgfm).
+pub(super) fn masked_paths(cpus: u32) -> Vec<String> {
+    let thermal = (0..cpus).map(|n| format!("/sys/devices/system/cpu/cpu{n}/thermal_throttle"));
+    MASKED_PATHS.iter().map(ToString::to_string).chain(thermal).collect()
+}
+
+/// Every mount, in order.
+pub(super) fn mounts(input: &SpecInput<'_>) -> Result<Vec<Mount>, BuildError> {
+    let volumes = volumes(&input.request.mounts)?;
+    let mut list = api_filesystems(input);
+    list.extend(etc_files(input)?);
+    list.retain(|m| !volumes.iter().any(|v| v.destination == m.destination));
+    list.extend(volumes);
+    Ok(list)
+}
+
+/// Propagation of the root mount: a volume cannot receive or send events through a private one.
+pub(super) fn rootfs_propagation(request: &ContainerRequest) -> Option<String> {
+    let has = |p| request.mounts.iter().any(|m| m.propagation == p);
+    let wanted = if has(Propagation::Rshared) {
+        Propagation::Rshared
+    } else if has(Propagation::Rslave) {
+        Propagation::Rslave
+    } else {
+        return None;
+    };
+    Some(wanted.option().to_owned())
+}
+
+fn mount(destination: &str, typ: &str, source: &str, options: &[&str]) -> Mount {
+    Mount {
+        destination: destination.to_owned(),
+        typ: Some(typ.to_owned()),
+        source: Some(source.to_owned()),
+        options: options.iter().map(ToString::to_string).collect(),
+        ..Mount::default()
+    }
+}
+
+fn api_filesystems(input: &SpecInput<'_>) -> Vec<Mount> {
+    // Group 5 (tty) is not mapped in a single-id user namespace.
+    let pts: &[&str] = match input.rootless() {
+        true => &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
+        false => &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+    };
+    let mut list = vec![
+        mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
+        mount("/dev", "tmpfs", "tmpfs", &["nosuid", "noexec", "strictatime", "mode=755", "size=65536k"]),
+        mount("/dev/pts", "devpts", "devpts", pts),
+        mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
+        mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+        sysfs(input),
+    ];
+    list.extend(cgroupfs(input.rootless(), input.facts));
+    list
+}
+
+/// sysfs shows the network devices of the namespace that mounts it. Without root it can be mounted only for
+/// a network namespace of one's own; otherwise the host's is shown, read-only in depth (CVE-2023-25809).
+fn sysfs(input: &SpecInput<'_>) -> Mount {
+    match input.rootless() && !input.own_network() {
+        true => mount("/sys", "bind", "/sys", &["rbind", "rprivate", "nosuid", "noexec", "nodev", "ro", "rro"]),
+        false => mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+    }
+}
+
+/// The container's own cgroup, read-only (I15). An ordinary user may mount cgroup2 but not the v1 hierarchies.
+fn cgroupfs(rootless: bool, facts: &HostFacts) -> Option<Mount> {
+    let possible = match &facts.cgroup {
+        CgroupLayout::V2 { .. } => true,
+        CgroupLayout::V1 { .. } => !rootless,
+        CgroupLayout::None => false,
+    };
+    possible.then(|| mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]))
+}
+
+/// The engine's own files. `nosymfollow`: nothing below them is a path that an image chose.
+fn etc_files(input: &SpecInput<'_>) -> Result<Vec<Mount>, BuildError> {
+    let files = &input.files;
+    let pairs =
+        [("/etc/hosts", &files.hosts), ("/etc/hostname", &files.hostname), ("/etc/resolv.conf", &files.resolv_conf)];
+    let options = ["bind", "rprivate", "nosuid", "nodev", "noexec", "nosymfollow"];
+    pairs.into_iter().map(|(target, source)| Ok(mount(target, "bind", utf8(source)?, &options))).collect()
+}
+
+fn utf8(path: &Path) -> Result<&str, BuildError> {
+    path.to_str().ok_or_else(|| BuildError::NotUtf8 { path: path.display().to_string() })
+}
+
+fn volumes(wanted: &[MountSpec]) -> Result<Vec<Mount>, BuildError> {
+    let mut sorted: Vec<&MountSpec> = wanted.iter().collect();
+    sorted.sort_by_key(|m| m.target.matches('/').count());
+    for (i, m) in sorted.iter().enumerate() {
+        let target = m.target.clone();
+        if sorted[..i].iter().any(|other| other.target == target) {
+            return Err(BuildError::DuplicateTarget { target });
+        }
+        if matches!(target.as_str(), "/" | "/dev" | "/proc") || target.starts_with("/proc/") {
+            return Err(BuildError::ForbiddenTarget { target });
+        }
+    }
+    Ok(sorted.into_iter().map(volume).collect())
+}
+
+/// Recursive options: a directory of the host may hold mounts of its own.
+fn volume(m: &MountSpec) -> Mount {
+    let mut options = vec!["rbind", m.propagation.option(), "nosuid", "nodev", "rnosuid", "rnodev"];
+    options.extend(if m.read_only { ["ro", "rro"].as_slice() } else { &["rw"] });
+    mount(&m.target, "bind", &m.source, &options)
+}
