@@ -70,6 +70,9 @@ impl Image {
     /// A docker archive named `onggi-bench:latest`.
     pub(crate) fn docker_archive(&self) -> Outcome<PathBuf> {
         let archive = self.layout.with_file_name("archive.tar");
+        if archive.exists() {
+            return Ok(archive);
+        }
         let mut copy = Command::new("skopeo");
         copy.args(["--insecure-policy", "copy", "-q"]);
         copy.arg(format!("oci:{}:latest", self.layout.display()));

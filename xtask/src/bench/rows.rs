@@ -130,7 +130,11 @@ pub(crate) fn memory_per_container(bench: &Bench) -> Outcome<Row> {
         std::thread::sleep(std::time::Duration::from_secs(1));
         let sizes = proportional_sizes(keeper).into_iter().filter(|(pid, _)| !before.iter().any(|(old, _)| old == pid));
         let label = if engine.name == "podman" { "podman (conmon)" } else { engine.name };
-        series.push(Series::new(label, sizes.map(|(_, kib)| kib).collect()));
+        let sizes: Vec<f64> = sizes.map(|(_, kib)| kib).collect();
+        if sizes.len() != EACH {
+            return Err(format!("{EACH} processes named {keeper}* were expected, {} were found", sizes.len()));
+        }
+        series.push(Series::new(label, sizes));
         for name in &names {
             engine.run(&["rm", "-f", name])?;
         }
