@@ -1,1 +1,31 @@
-//! onggi-cgroup
+//! Resources to cgroup writes, for version 1, hybrid and version 2 (cgroups(7)).
+//!
+//! [`plan()`] is pure: layout + path + `linux.resources` in, every directory and every write out, in
+//! order. [`apply_create`] executes it; [`remove`], [`stats`], [`freeze`] and the others work on the
+//! directories that a plan names ([`Paths`]). [`layout::detect`] reads the host's layout.
+//!
+//! A limit that this kernel cannot keep is an error with a hint, never dropped in silence. Nothing
+//! here moves a process: the child of the sandbox joins by itself, as [`Join`] says.
+
+mod apply;
+mod controllers;
+mod error;
+mod freeze;
+pub mod layout;
+mod plan;
+mod procs;
+mod remove;
+mod stats;
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+pub use apply::{Skipped, apply_create};
+pub use error::CgroupError;
+pub use freeze::{freeze, is_frozen, thaw};
+pub use plan::{Alternative, CgroupDir, CgroupPlan, CgroupWrite, Join, Prepare, plan};
+pub use procs::{kill_all, pids};
+pub use remove::remove;
+pub use stats::{IoStat, Stats, oom_count, stats};
+
+/// The cgroup directories of one container, by controller; `""` is the version 2 one.
+pub type Paths = BTreeMap<String, PathBuf>;

@@ -1,0 +1,122 @@
+//! `linux.resources.memory`.
+//!
+//! Version 1 counts memory+swap in one limit, version 2 swap alone. memory+swap of twice the memory is
+//! what engines fill in for "no wish": there a kernel without swap accounting is no error.
+
+use onggi_spec::oci::runtime::{LinuxMemory, LinuxResources};
+
+use super::{Setting, Settings, Version, bad, bytes, max_or};
+
+pub(super) fn settings(resources: &LinuxResources, version: Version) -> Settings {
+    let none = LinuxMemory::default();
+    let memory = resources.memory.as_ref().unwrap_or(&none);
+    for (member, value) in [
+        ("memory.limit", memory.limit),
+        ("memory.reservation", memory.reservation),
+        ("memory.swap", memory.swap),
+        ("memory.kernel", memory.kernel),
+        ("memory.kernelTCP", memory.kernel_tcp),
+    ] {
+        if value.is_some_and(|v| v < -1) {
+            return Err(bad(member, value.unwrap_or_default(), "use bytes, or -1 for unlimited"));
+        }
+    }
+    match version {
+        Version::V1 => v1(memory),
+        Version::V2 => v2(memory),
+    }
+}
+
+fn v1(m: &LinuxMemory) -> Settings {
+    let set = |file: &str, value: i64, what: String| Setting::new("memory", file, value, what);
+    let mut out = Vec::new();
+    if let Some(limit) = limit(m) {
+        out.push(set("memory.limit_in_bytes", limit, format!("memory limit of {}", bytes(limit))));
+    }
+    if let Some(swap) = memory_and_swap(m)? {
+        let s = set("memory.memsw.limit_in_bytes", swap, format!("memory+swap limit of {}", bytes(swap)));
+        out.push(if swap_is_default(m) { s.optional() } else { s });
+    }
+    if let Some(soft) = m.reservation.filter(|v| *v != 0) {
+        out.push(set("memory.soft_limit_in_bytes", soft, format!("memory reservation of {}", bytes(soft))));
+    }
+    if let Some(kernel) = m.kernel.filter(|v| *v != 0) {
+        // Withdrawn by the kernel in 5.16; the memory limit counts kernel memory too.
+        out.push(set("memory.kmem.limit_in_bytes", kernel, "kernel memory limit".into()).optional());
+    }
+    if let Some(tcp) = m.kernel_tcp.filter(|v| *v != 0) {
+        out.push(set("memory.kmem.tcp.limit_in_bytes", tcp, format!("TCP buffer limit of {}", bytes(tcp))));
+    }
+    if let Some(swappiness) = m.swappiness {
+        if swappiness > 100 {
+            return Err(bad("memory.swappiness", swappiness, "use 0 to 100"));
+        }
+        out.push(Setting::new("memory", "memory.swappiness", swappiness, format!("swappiness {swappiness}")));
+    }
+    if m.use_hierarchy == Some(true) {
+        // Always on since 5.11.
+        out.push(set("memory.use_hierarchy", 1, "hierarchical accounting".into()).optional());
+    }
+    if m.disable_oom_killer == Some(true) {
+        out.push(set("memory.oom_control", 1, "disabled OOM killer".into()));
+    }
+    Ok(out)
+}
+
+fn v2(m: &LinuxMemory) -> Settings {
+    let set = |file: &str, value: String, what: String| Setting::new("memory", file, value, what);
+    let unsupported = |what| Err(Version::V2.unsupported(what));
+    if m.disable_oom_killer == Some(true) {
+        return unsupported("a disabled OOM killer");
+    }
+    if m.swappiness.is_some() {
+        return unsupported("swappiness");
+    }
+    if m.kernel_tcp.is_some_and(|v| v > 0) {
+        return unsupported("a limit of TCP buffers");
+    }
+    let mut out = Vec::new();
+    if let Some(limit) = limit(m) {
+        out.push(set("memory.max", max_or(limit), format!("memory limit of {}", bytes(limit))));
+    }
+    if let Some(swap) = swap_only(m)? {
+        let s = set("memory.swap.max", max_or(swap), format!("swap limit of {}", bytes(swap)));
+        out.push(if swap_is_default(m) { s.optional() } else { s });
+    }
+    if let Some(low) = m.reservation.filter(|v| *v != 0) {
+        out.push(set("memory.low", max_or(low), format!("memory reservation of {}", bytes(low))));
+    }
+    // A container that lost one process to the OOM killer is half a container.
+    out.push(set("memory.oom.group", "1".into(), "OOM kill of the whole container".into()).optional());
+    Ok(out)
+}
+
+/// 0 means "not set", as runc reads it.
+fn limit(m: &LinuxMemory) -> Option<i64> {
+    m.limit.filter(|v| *v != 0)
+}
+
+/// The limit of memory and swap together; unlimited memory implies unlimited swap.
+fn memory_and_swap(m: &LinuxMemory) -> Result<Option<i64>, crate::CgroupError> {
+    match (limit(m), m.swap.filter(|v| *v != 0)) {
+        (Some(-1), None) => Ok(Some(-1)),
+        (Some(limit), Some(swap)) if swap > 0 && (limit == -1 || swap < limit) => {
+            Err(bad("memory.swap", swap, "memory+swap cannot be less than memory"))
+        }
+        (_, swap) => Ok(swap),
+    }
+}
+
+/// The same on version 2's scale: swap without the memory.
+fn swap_only(m: &LinuxMemory) -> Result<Option<i64>, crate::CgroupError> {
+    match (limit(m), memory_and_swap(m)?) {
+        (_, Some(-1)) => Ok(Some(-1)),
+        (None, Some(swap)) => Err(bad("memory.swap", swap, "a swap limit needs a memory limit")),
+        (Some(limit), Some(swap)) => Ok(Some(swap - limit)),
+        (_, None) => Ok(None),
+    }
+}
+
+fn swap_is_default(m: &LinuxMemory) -> bool {
+    m.swap.is_none() || m.swap == Some(-1) || limit(m).and_then(|l| l.checked_mul(2)) == m.swap
+}

@@ -1,0 +1,31 @@
+//! `linux.resources.unified`: version 2 files by name. Only limits: the files that move, kill or freeze
+//! processes belong to the runtime.
+
+use onggi_spec::oci::runtime::LinuxResources;
+
+use super::{Setting, Settings, Version, bad};
+
+/// Core files that are limits.
+const CORE_LIMITS: [&str; 2] = ["cgroup.max.descendants", "cgroup.max.depth"];
+
+pub(super) fn settings(resources: &LinuxResources, version: Version) -> Settings {
+    let mut out = Vec::new();
+    for (file, value) in &resources.unified {
+        if version == Version::V1 {
+            return Err(version.unsupported("linux.resources.unified"));
+        }
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        let controller = match file.split_once('.') {
+            Some((controller, rest)) if !controller.is_empty() && !rest.is_empty() => controller,
+            _ => return Err(bad("unified", file, "use the name of a control file such as memory.high")),
+        };
+        if file.len() > 128 || !file.bytes().all(plain) {
+            return Err(bad("unified", file, "use the name of a control file such as memory.high"));
+        }
+        if controller == "cgroup" && !CORE_LIMITS.contains(&file.as_str()) {
+            return Err(bad("unified", file, "only the limits among the cgroup.* files can be set"));
+        }
+        out.push(Setting::new(controller, file.as_str(), value.trim_end(), format!("value of {file}")));
+    }
+    Ok(out)
+}

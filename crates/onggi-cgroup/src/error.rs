@@ -1,0 +1,197 @@
+//! What can go wrong with control groups, as an operation with its fields.
+
+use std::{io, path::PathBuf};
+
+/// A failure to plan, make, read or remove control groups.
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    /// A limit needs a controller that this kernel or layout does not offer.
+    #[error("the {controller} controller is not available, so the {what} cannot be kept")]
+    ControllerMissing {
+        /// `memory`.
+        controller: String,
+        /// The limit in words.
+        what: String,
+    },
+    /// A limit was asked for by a user who may not write to any cgroup.
+    #[error("the {what} needs a cgroup, and this user may not make one")]
+    Rootless {
+        /// The limit in words.
+        what: String,
+    },
+    /// A limit was asked for and no cgroup filesystem is mounted.
+    #[error("the {what} needs a cgroup, and no cgroup filesystem is mounted")]
+    NotMounted {
+        /// The limit in words.
+        what: String,
+    },
+    /// A member of `linux.resources` that this cgroup version has no file for.
+    #[error("{what} cannot be set with cgroup version {version}")]
+    Unsupported {
+        /// The member in words.
+        what: String,
+        /// 1 or 2.
+        version: u8,
+    },
+    /// A value outside its range.
+    #[error("{member} is {value}: {reason}")]
+    BadValue {
+        /// The member: `linux.resources.memory.swap`.
+        member: String,
+        /// The value, cut.
+        value: String,
+        /// The rule.
+        reason: &'static str,
+    },
+    /// A `cgroupsPath` that is empty, the root, or leaves it.
+    #[error("the cgroup path {path:?} {reason}")]
+    BadPath {
+        /// The path, cut.
+        path: String,
+        /// The rule.
+        reason: &'static str,
+    },
+    /// The directory of a new container holds processes already.
+    #[error("the cgroup {path} is in use already")]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// mkdir(2).
+    #[error("make the cgroup {path}")]
+    MakeDir {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A write to a control file.
+    #[error("set the {what}: write {value:?} to {path}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What was written.
+        value: String,
+        /// The limit in words.
+        what: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A read of a control file.
+    #[error("read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// kill(2) or pidfd_open(2).
+    #[error("kill process {pid} of the cgroup {path}")]
+    Kill {
+        /// The process.
+        pid: i32,
+        /// Its cgroup.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// rmdir(2).
+    #[error("remove the cgroup {path}")]
+    Remove {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Processes that do not end although they were killed.
+    #[error("the cgroup {path} still has processes {seconds} s after they were killed")]
+    StillPopulated {
+        /// The directory.
+        path: PathBuf,
+        /// How long we waited.
+        seconds: u64,
+    },
+    /// More than one of the above; the work went on past each.
+    #[error("{}", .errors.iter().map(describe).collect::<Vec<_>>().join("; "))]
+    Several {
+        /// All of them.
+        errors: Vec<CgroupError>,
+    },
+    /// The freezer did not reach the state that was asked for.
+    #[error("the cgroup {path} is not {state} after {seconds} s")]
+    NotFrozen {
+        /// The directory.
+        path: PathBuf,
+        /// `frozen` or `thawed`.
+        state: &'static str,
+        /// How long we waited.
+        seconds: u64,
+    },
+}
+
+impl CgroupError {
+    /// The system call that failed; empty when none did.
+    pub fn call(&self) -> &'static str {
+        match self {
+            Self::MakeDir { .. } => "mkdir",
+            Self::Write { .. } => "write",
+            Self::Read { .. } => "read",
+            Self::Kill { .. } => "kill",
+            Self::Remove { .. } => "rmdir",
+            _ => "",
+        }
+    }
+
+    /// The error number of that call; 0 when none failed.
+    pub fn errno(&self) -> i32 {
+        match self {
+            Self::MakeDir { source, .. }
+            | Self::Write { source, .. }
+            | Self::Read { source, .. }
+            | Self::Kill { source, .. }
+            | Self::Remove { source, .. } => source.raw_os_error().unwrap_or(0),
+            _ => 0,
+        }
+    }
+
+    /// What the user can do about it, when there is something.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::ControllerMissing { controller, .. } => format!(
+                "leave the limit out, or enable the controller (see /proc/cgroups and the boot options \
+                 cgroup_enable={controller}, cgroup_no_v1=)"
+            ),
+            Self::Rootless { .. } => "leave the limit out, or run as root".into(),
+            Self::NotMounted { .. } => "mount -t cgroup2 none /sys/fs/cgroup".into(),
+            Self::Unsupported { version: 2, .. } => "leave it out; only cgroup version 1 has it".into(),
+            Self::Unsupported { .. } => "leave it out; only cgroup version 2 has it".into(),
+            Self::BadPath { .. } => "use a path such as /onggi/ID".into(),
+            Self::InUse { .. } => "remove the container that has it, or use another id".into(),
+            Self::Write { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                "this kernel does not have the file: leave the limit out".into()
+            }
+            Self::Write { source, .. } if source.kind() == io::ErrorKind::InvalidInput => {
+                "the kernel refuses this value: check it against the limits of the parent cgroup".into()
+            }
+            Self::MakeDir { source, .. } | Self::Write { source, .. }
+                if matches!(source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) =>
+            {
+                "run as root, with the cgroup filesystem mounted read-write".into()
+            }
+            _ => return None,
+        })
+    }
+}
+
+/// With the cause, because a list of errors has no single source.
+fn describe(e: &CgroupError) -> String {
+    match std::error::Error::source(e) {
+        Some(source) => format!("{e}: {source}"),
+        None => e.to_string(),
+    }
+}

@@ -1,0 +1,290 @@
+//! The planner: layout, path and resources to directories and writes. Pure.
+//!
+//! A path that begins with `/` starts at the root of each hierarchy, any other at the caller's own
+//! group, as runc has it. On hybrid layouts the container also gets a group of the version 2
+//! hierarchy: it has no controllers there, but `cgroup.kill` and `cgroup.events`.
+
+use std::path::{Path, PathBuf};
+
+use onggi_spec::{
+    facts::{CgroupLayout, V1Hierarchy},
+    oci::runtime::LinuxResources,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    CgroupError, Paths,
+    controllers::{self, Setting, Version},
+};
+
+/// Longest path that is accepted: deeper than any engine writes, below PATH_MAX with every mount point.
+const MAX_PATH: usize = 2048;
+
+/// Everything that is done to give a container its control groups, in order: `prepare`, `writes`, `join`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CgroupPlan {
+    /// The container's own directories. Controllers that share a hierarchy share a directory.
+    pub dirs: Vec<CgroupDir>,
+    /// Directories to make and what they need before they can be used.
+    pub prepare: Vec<Prepare>,
+    /// Limits.
+    pub writes: Vec<CgroupWrite>,
+    /// How the container's first process enters.
+    pub join: Join,
+}
+
+/// One directory of the container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CgroupDir {
+    /// `memory`, `name=systemd`; `""` is version 2.
+    pub controller: String,
+    /// Absolute path.
+    pub path: PathBuf,
+}
+
+/// A step before the limits can be written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Prepare {
+    /// Make a directory; a parent may exist already.
+    MakeDir {
+        /// Absolute path.
+        path: PathBuf,
+        /// It is the container's own, not a parent.
+        own: bool,
+    },
+    /// Copy a cpuset file from the parent when it is empty (v1: no process may enter before).
+    Inherit {
+        /// The directory; its parent is the source.
+        path: PathBuf,
+        /// `cpuset.cpus` or `cpuset.mems`.
+        file: String,
+    },
+    /// Offer controllers to the children of a directory (v2: `cgroup.subtree_control`).
+    Enable {
+        /// The directory.
+        path: PathBuf,
+        /// Limits depend on these.
+        required: Vec<String>,
+        /// For statistics only: a failure is no error.
+        wanted: Vec<String>,
+    },
+}
+
+/// One value written to one control file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CgroupWrite {
+    /// The directory.
+    pub path: PathBuf,
+    /// The file: `memory.max`.
+    pub file: String,
+    /// The value, without a newline.
+    pub value: String,
+    /// A kernel without the file, or one that says "not supported", is no error.
+    pub optional: bool,
+    /// What it is for, in words: "memory limit of 512 MiB".
+    pub what: String,
+    /// Used instead when the kernel lacks `file`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alternative: Option<Alternative>,
+}
+
+/// Another file for the same limit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alternative {
+    /// The file.
+    pub file: String,
+    /// The value on that file's scale.
+    pub value: String,
+}
+
+/// How a process enters the groups.
+///
+/// `clone_into` is opened `O_PATH | O_DIRECTORY` and given to clone3 (CLONE_INTO_CGROUP). Then the child
+/// itself writes `0` to every file of `tasks`: a single thread that moves itself spares the kernel the
+/// wait for an RCU grace period. A cgroup namespace is made *after* that (`unshare(CLONE_NEWCGROUP)` in
+/// the child): its root is the group of the process at that moment.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Join {
+    /// The version 2 directory.
+    pub clone_into: Option<PathBuf>,
+    /// The `tasks` file of every version 1 hierarchy.
+    pub tasks: Vec<PathBuf>,
+}
+
+impl CgroupPlan {
+    /// The container's directories by controller, as they are stored in its state.
+    pub fn paths(&self) -> Paths {
+        self.dirs.iter().map(|d| (d.controller.clone(), d.path.clone())).collect()
+    }
+}
+
+/// Plans the control groups of one container.
+///
+/// `rootless` says that the caller may not write to any cgroup: then a limit is an error and no limit
+/// means no cgroup. (Device rules are no limit there: a user namespace cannot make device nodes.)
+///
+/// # Errors
+/// Every limit that cannot be kept is one: see [`CgroupError`].
+pub fn plan(
+    layout: &CgroupLayout,
+    cgroups_path: &str,
+    resources: &LinuxResources,
+    rootless: bool,
+) -> Result<CgroupPlan, CgroupError> {
+    let components = components(cgroups_path)?;
+    let location = Location { absolute: cgroups_path.starts_with('/'), components };
+    match layout {
+        _ if rootless => nothing(resources, |what| CgroupError::Rootless { what }),
+        CgroupLayout::None => nothing(resources, |what| CgroupError::NotMounted { what }),
+        CgroupLayout::V1 { hierarchies, unified } => plan_v1(hierarchies, unified.as_deref(), &location, resources),
+        CgroupLayout::V2 { mount, controllers, own } => plan_v2(mount, controllers, own, &location, resources),
+    }
+}
+
+/// No cgroup at all, which is fine as long as nothing was asked for.
+fn nothing(resources: &LinuxResources, error: impl FnOnce(String) -> CgroupError) -> Result<CgroupPlan, CgroupError> {
+    let asked = controllers::settings(resources, Version::V2)?;
+    match asked.into_iter().find(|s| !s.optional && s.controller != "devices") {
+        Some(setting) => Err(error(setting.what)),
+        None => Ok(CgroupPlan::default()),
+    }
+}
+
+fn plan_v1(
+    hierarchies: &[V1Hierarchy],
+    unified: Option<&str>,
+    location: &Location,
+    resources: &LinuxResources,
+) -> Result<CgroupPlan, CgroupError> {
+    let mut plan = CgroupPlan::default();
+    for hierarchy in hierarchies {
+        let levels = location.levels(&hierarchy.mount, &hierarchy.own);
+        let leaf = levels.last().cloned().unwrap_or_default();
+        let cpuset = hierarchy.controllers.iter().any(|c| c == "cpuset");
+        for level in levels {
+            let own = level == leaf;
+            plan.prepare.push(Prepare::MakeDir { path: level.clone(), own });
+            for file in ["cpuset.cpus", "cpuset.mems"].into_iter().filter(|_| cpuset) {
+                plan.prepare.push(Prepare::Inherit { path: level.clone(), file: file.into() });
+            }
+        }
+        let dir = |c: &String| CgroupDir { controller: c.clone(), path: leaf.clone() };
+        plan.dirs.extend(hierarchy.controllers.iter().map(dir));
+        plan.join.tasks.push(leaf.join("tasks"));
+    }
+    if let Some(mount) = unified {
+        // Only absolute paths mean the same place in every hierarchy.
+        add_unified(&mut plan, mount, location);
+    }
+    for setting in controllers::settings(resources, Version::V1)? {
+        let dir = plan.dirs.iter().find(|d| d.controller == setting.controller).map(|d| d.path.clone());
+        push(&mut plan.writes, dir, setting)?;
+    }
+    Ok(plan)
+}
+
+/// The group of the version 2 hierarchy beside version 1.
+fn add_unified(plan: &mut CgroupPlan, mount: &str, location: &Location) {
+    let levels = location.levels(mount, "/");
+    let Some(leaf) = levels.last().cloned() else { return };
+    plan.prepare.extend(levels.into_iter().map(|path| Prepare::MakeDir { own: path == leaf, path }));
+    plan.dirs.push(CgroupDir { controller: String::new(), path: leaf.clone() });
+    plan.join.clone_into = Some(leaf);
+}
+
+fn plan_v2(
+    mount: &str,
+    available: &[String],
+    own: &str,
+    location: &Location,
+    resources: &LinuxResources,
+) -> Result<CgroupPlan, CgroupError> {
+    let settings = controllers::settings(resources, Version::V2)?;
+    let required: Vec<String> = available
+        .iter()
+        .filter(|c| settings.iter().any(|s| !s.optional && s.controller == c.as_str()))
+        .cloned()
+        .collect();
+    let wanted: Vec<String> =
+        available.iter().filter(|c| controllers::KNOWN_V2.contains(&c.as_str())).cloned().collect();
+
+    let levels = location.levels(mount, own);
+    let leaf = levels.last().cloned().unwrap_or_default();
+    let mut plan = CgroupPlan::default();
+    for level in levels {
+        if let Some(parent) = level.parent() {
+            let (required, wanted) = (required.clone(), wanted.clone());
+            plan.prepare.push(Prepare::Enable { path: parent.to_owned(), required, wanted });
+        }
+        plan.prepare.push(Prepare::MakeDir { own: level == leaf, path: level });
+    }
+    plan.dirs.push(CgroupDir { controller: String::new(), path: leaf.clone() });
+    plan.join.clone_into = Some(leaf.clone());
+    for setting in settings {
+        let present = setting.controller == "cgroup" || available.iter().any(|c| *c == setting.controller);
+        push(&mut plan.writes, present.then(|| leaf.clone()), setting)?;
+    }
+    Ok(plan)
+}
+
+/// Appends a setting as a write into `dir`; without a directory its controller is missing.
+fn push(writes: &mut Vec<CgroupWrite>, dir: Option<PathBuf>, setting: Setting) -> Result<(), CgroupError> {
+    let Setting { controller, file, value, optional, what, alternative } = setting;
+    match dir {
+        Some(path) => writes.push(CgroupWrite { path, file, value, optional, what, alternative }),
+        None if optional => {}
+        None => return Err(CgroupError::ControllerMissing { controller, what }),
+    }
+    Ok(())
+}
+
+/// Where the container's groups are in every hierarchy.
+struct Location {
+    absolute: bool,
+    components: Vec<String>,
+}
+
+impl Location {
+    /// The directories from the first below `mount` (or below our own group) down to the container's.
+    fn levels(&self, mount: &str, own: &str) -> Vec<PathBuf> {
+        let mut at = PathBuf::from(mount);
+        if !self.absolute {
+            // A group outside the mount's root shows as "/..": then the mount itself is all we have.
+            at.extend(Path::new(own).components().filter_map(|c| match c {
+                std::path::Component::Normal(name) => Some(name),
+                _ => None,
+            }));
+        }
+        let step = |component: &String| {
+            at.push(component);
+            at.clone()
+        };
+        self.components.iter().map(step).collect()
+    }
+}
+
+/// The path's names; it must name something below the root and may not climb.
+fn components(path: &str) -> Result<Vec<String>, CgroupError> {
+    let bad = |reason| CgroupError::BadPath { path: path.chars().take(128).collect(), reason };
+    if path.len() > MAX_PATH {
+        return Err(bad("is too long"));
+    }
+    if path.bytes().any(|b| b < b' ' || b == 0x7f) {
+        return Err(bad("has control characters"));
+    }
+    if !path.contains('/') && path.split(':').count() == 3 {
+        return Err(bad("is a systemd unit (slice:prefix:name), which this program does not make"));
+    }
+    let names: Vec<String> = path.split('/').filter(|c| !c.is_empty() && *c != ".").map(str::to_owned).collect();
+    if names.iter().any(|c| c == "..") {
+        return Err(bad("contains \"..\""));
+    }
+    if names.is_empty() {
+        return Err(bad("is the root of the hierarchy"));
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,256 @@
+//! Plans as they come out: a request and a layout in, the operations as text.
+
+use onggi_spec::oci::runtime::{LinuxCpu, LinuxMemory, LinuxPids};
+use proptest::prelude::*;
+
+use super::*;
+
+fn hybrid() -> CgroupLayout {
+    let hierarchy = |controllers: &[&str]| V1Hierarchy {
+        controllers: controllers.iter().map(|c| (*c).to_owned()).collect(),
+        mount: format!("/cg/{}", controllers.join(",")),
+        own: "/me".into(),
+    };
+    CgroupLayout::V1 {
+        hierarchies: vec![
+            hierarchy(&["cpu", "cpuacct"]),
+            hierarchy(&["cpuset"]),
+            hierarchy(&["memory"]),
+            hierarchy(&["pids"]),
+        ],
+        unified: Some("/cg/unified".into()),
+    }
+}
+
+fn v2(controllers: &[&str]) -> CgroupLayout {
+    CgroupLayout::V2 {
+        mount: "/cg".into(),
+        controllers: controllers.iter().map(|c| (*c).to_owned()).collect(),
+        own: "/me".into(),
+    }
+}
+
+fn limits() -> LinuxResources {
+    LinuxResources {
+        memory: Some(LinuxMemory { limit: Some(512 << 20), swap: Some(1 << 30), ..LinuxMemory::default() }),
+        cpu: Some(LinuxCpu {
+            shares: Some(512),
+            quota: Some(150_000),
+            period: Some(100_000),
+            cpus: Some("0-1".into()),
+            ..LinuxCpu::default()
+        }),
+        pids: Some(LinuxPids { limit: Some(100) }),
+        ..LinuxResources::default()
+    }
+}
+
+/// One line per operation, as a person would write it down.
+fn text(plan: &CgroupPlan) -> String {
+    let prepare = plan.prepare.iter().map(|step| match step {
+        Prepare::MakeDir { path, own } => format!("mkdir {}{}", path.display(), if *own { " *" } else { "" }),
+        Prepare::Inherit { path, file } => format!("inherit {}/{file}", path.display()),
+        Prepare::Enable { path, required, wanted } => {
+            format!("enable {} {} ({})", path.display(), required.join("+"), wanted.join("+"))
+        }
+    });
+    let writes = plan.writes.iter().map(|w| {
+        let mark = if w.optional { "?" } else { "" };
+        format!("{}/{}{mark} = {}", w.path.display(), w.file, w.value)
+    });
+    let join = plan.join.clone_into.iter().map(|p| format!("clone into {}", p.display()));
+    let tasks = plan.join.tasks.iter().map(|p| format!("join {}", p.display()));
+    prepare.chain(writes).chain(join).chain(tasks).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn limits_on_a_hybrid_machine() {
+    let plan = plan(&hybrid(), "/onggi/x", &limits(), false).expect("plan");
+    insta::assert_snapshot!(text(&plan), @r"
+    mkdir /cg/cpu,cpuacct/onggi
+    mkdir /cg/cpu,cpuacct/onggi/x *
+    mkdir /cg/cpuset/onggi
+    inherit /cg/cpuset/onggi/cpuset.cpus
+    inherit /cg/cpuset/onggi/cpuset.mems
+    mkdir /cg/cpuset/onggi/x *
+    inherit /cg/cpuset/onggi/x/cpuset.cpus
+    inherit /cg/cpuset/onggi/x/cpuset.mems
+    mkdir /cg/memory/onggi
+    mkdir /cg/memory/onggi/x *
+    mkdir /cg/pids/onggi
+    mkdir /cg/pids/onggi/x *
+    mkdir /cg/unified/onggi
+    mkdir /cg/unified/onggi/x *
+    /cg/cpuset/onggi/x/cpuset.cpus = 0-1
+    /cg/cpu,cpuacct/onggi/x/cpu.shares = 512
+    /cg/cpu,cpuacct/onggi/x/cpu.cfs_period_us = 100000
+    /cg/cpu,cpuacct/onggi/x/cpu.cfs_quota_us = 150000
+    /cg/memory/onggi/x/memory.limit_in_bytes = 536870912
+    /cg/memory/onggi/x/memory.memsw.limit_in_bytes? = 1073741824
+    /cg/pids/onggi/x/pids.max = 100
+    clone into /cg/unified/onggi/x
+    join /cg/cpu,cpuacct/onggi/x/tasks
+    join /cg/cpuset/onggi/x/tasks
+    join /cg/memory/onggi/x/tasks
+    join /cg/pids/onggi/x/tasks
+    ");
+}
+
+#[test]
+fn limits_on_a_v2_machine() {
+    let plan =
+        plan(&v2(&["cpuset", "cpu", "io", "memory", "pids", "misc"]), "/onggi/x", &limits(), false).expect("plan");
+    insta::assert_snapshot!(text(&plan), @r"
+    enable /cg cpuset+cpu+memory+pids (cpuset+cpu+io+memory+pids)
+    mkdir /cg/onggi
+    enable /cg/onggi cpuset+cpu+memory+pids (cpuset+cpu+io+memory+pids)
+    mkdir /cg/onggi/x *
+    /cg/onggi/x/cpuset.cpus = 0-1
+    /cg/onggi/x/cpu.weight = 59
+    /cg/onggi/x/cpu.max = 150000 100000
+    /cg/onggi/x/memory.max = 536870912
+    /cg/onggi/x/memory.swap.max? = 536870912
+    /cg/onggi/x/memory.oom.group? = 1
+    /cg/onggi/x/pids.max = 100
+    clone into /cg/onggi/x
+    ");
+}
+
+#[test]
+fn a_relative_path_begins_at_our_own_group() {
+    let plan = plan(&v2(&[]), "a", &LinuxResources::default(), false).expect("plan");
+    assert_eq!(plan.paths()[""], PathBuf::from("/cg/me/a"));
+}
+
+#[test]
+fn controllers_of_one_hierarchy_share_a_directory_and_are_joined_once() {
+    let plan = plan(&hybrid(), "/x", &LinuxResources::default(), false).expect("plan");
+    assert_eq!(plan.paths()["cpu"], plan.paths()["cpuacct"]);
+    assert_eq!(plan.join.tasks.len(), 4);
+}
+
+#[test]
+fn a_limit_without_its_controller_is_an_error_that_names_both() {
+    let error = plan(&v2(&["cpuset", "cpu", "pids"]), "/x", &limits(), false).expect_err("no memory controller");
+    assert_eq!(
+        error.to_string(),
+        "the memory controller is not available, so the memory limit of 512 MiB cannot be kept"
+    );
+    assert!(error.hint().is_some_and(|h| h.contains("leave the limit out")));
+}
+
+#[test]
+fn without_limits_absent_controllers_do_not_matter() {
+    let plan = plan(&v2(&[]), "/x", &LinuxResources::default(), false).expect("plan");
+    assert!(plan.writes.is_empty());
+}
+
+#[test]
+fn a_rootless_limit_is_an_error_and_no_limit_means_no_cgroup() {
+    let error = plan(&hybrid(), "/x", &limits(), true).expect_err("rootless limit");
+    assert!(matches!(error, CgroupError::Rootless { .. }), "{error}");
+    let none = plan(&hybrid(), "/x", &LinuxResources::default(), true).expect("plan");
+    assert_eq!(none, CgroupPlan::default());
+}
+
+#[test]
+fn no_cgroup_filesystem_allows_only_containers_without_limits() {
+    let error = plan(&CgroupLayout::None, "/x", &limits(), false).expect_err("limit without cgroups");
+    assert!(matches!(error, CgroupError::NotMounted { .. }), "{error}");
+    assert_eq!(
+        plan(&CgroupLayout::None, "/x", &LinuxResources::default(), false).expect("plan"),
+        CgroupPlan::default()
+    );
+}
+
+#[test]
+fn paths_that_leave_or_are_the_root_are_refused() {
+    for path in ["", "/", "//", "/.", "/../x", "/a/../..", "a/..", "/a\nb", "system.slice:onggi:x", "/a\0"] {
+        let refused = plan(&hybrid(), path, &LinuxResources::default(), false);
+        assert!(matches!(refused, Err(CgroupError::BadPath { .. })), "{path:?}: {refused:?}");
+    }
+    assert!(plan(&hybrid(), "/a:b/c:d:e", &LinuxResources::default(), false).is_ok());
+}
+
+#[test]
+fn values_outside_their_range_are_refused_with_the_member_name() {
+    let memory = |m: LinuxMemory| LinuxResources { memory: Some(m), ..LinuxResources::default() };
+    let refused = [
+        memory(LinuxMemory { limit: Some(-2), ..LinuxMemory::default() }),
+        memory(LinuxMemory { limit: Some(10), swap: Some(5), ..LinuxMemory::default() }),
+        memory(LinuxMemory { swappiness: Some(101), ..LinuxMemory::default() }),
+        LinuxResources {
+            cpu: Some(LinuxCpu { cpus: Some("0;1".into()), ..LinuxCpu::default() }),
+            ..LinuxResources::default()
+        },
+    ];
+    for resources in refused {
+        let error = plan(&hybrid(), "/x", &resources, false).expect_err("out of range");
+        assert!(error.to_string().starts_with("linux.resources."), "{error}");
+    }
+}
+
+#[test]
+fn what_version_2_has_no_file_for_is_an_error() {
+    let resources = LinuxResources {
+        memory: Some(LinuxMemory { disable_oom_killer: Some(true), ..LinuxMemory::default() }),
+        ..LinuxResources::default()
+    };
+    let error = plan(&v2(&["memory"]), "/x", &resources, false).expect_err("no such file");
+    assert_eq!(error.to_string(), "a disabled OOM killer cannot be set with cgroup version 2");
+}
+
+#[test]
+fn unified_sets_limits_but_never_moves_kills_or_freezes() {
+    let unified = |file: &str| LinuxResources {
+        unified: [(file.to_owned(), "1".to_owned())].into(),
+        ..LinuxResources::default()
+    };
+    let layout = v2(&["memory"]);
+    let plan_of = |file: &str| plan(&layout, "/x", &unified(file), false);
+    let plan = plan_of("memory.high").expect("plan");
+    assert_eq!(plan.writes.last().map(|w| w.file.as_str()), Some("memory.high"));
+    assert!(plan_of("cgroup.max.descendants").is_ok());
+    assert!(matches!(plan_of("hugetlb.2MB.max"), Err(CgroupError::ControllerMissing { .. })));
+    for file in ["cgroup.procs", "cgroup.kill", "cgroup.freeze", "../x.y", "memory", ".x", "a/b.c"] {
+        assert!(matches!(plan_of(file), Err(CgroupError::BadValue { .. })), "{file}");
+    }
+}
+
+#[test]
+fn a_plan_survives_json() {
+    let plan = plan(&hybrid(), "/onggi/x", &limits(), false).expect("plan");
+    let json = serde_json::to_string(&plan).expect("encode");
+    assert_eq!(serde_json::from_str::<CgroupPlan>(&json).expect("decode"), plan);
+}
+
+proptest! {
+    #[test]
+    fn no_path_leads_out_of_the_hierarchy(path in "[a-z./:]{0,24}", rel in any::<bool>()) {
+        let path = if rel { path } else { format!("/{path}") };
+        for layout in [hybrid(), v2(&["memory"])] {
+            if let Ok(plan) = plan(&layout, &path, &LinuxResources::default(), false) {
+                for dir in &plan.dirs {
+                    prop_assert!(dir.path.starts_with("/cg") && dir.path != Path::new("/cg"));
+                    prop_assert!(dir.path.components().all(|c| c.as_os_str() != ".."));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn any_numbers_are_planned_or_refused_without_panic(
+        limit in any::<Option<i64>>(), swap in any::<Option<i64>>(), shares in any::<Option<u64>>(),
+        quota in any::<Option<i64>>(), period in any::<Option<u64>>(), pids in any::<Option<i64>>(),
+    ) {
+        let resources = LinuxResources {
+            memory: Some(LinuxMemory { limit, swap, ..LinuxMemory::default() }),
+            cpu: Some(LinuxCpu { shares, quota, period, ..LinuxCpu::default() }),
+            pids: Some(LinuxPids { limit: pids }),
+            ..LinuxResources::default()
+        };
+        for layout in [hybrid(), v2(&["memory", "cpu", "pids"])] {
+            let _ = plan(&layout, "/x", &resources, false);
+        }
+    }
+}
