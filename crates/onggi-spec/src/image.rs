@@ -176,6 +176,7 @@ pub struct Index {
 
 /// What a registry answered for a tag or digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "one exists at a time, for the length of a pull")]
 pub enum Document {
     /// One image.
     Manifest(Manifest),
