@@ -1,1 +1,31 @@
-//! onggi-image
+//! Images from registries: resolve a reference, verify every byte, keep it in the content store.
+//!
+//! Input is an [`ImageReference`](onggi_spec::ImageReference) and [`PullOptions`]; output is a [`PulledImage`]
+//! whose blobs are on disk under their digests, and every layer handed over as soon as it is complete.
+//! Specifications: distribution-spec 1.1 (pull), image-spec 1.1, Docker image manifest version 2 schema 2.
+//!
+//! This crate never unpacks a layer, never runs a program, never reads the environment, and never sends
+//! credentials to anyone but the registry they belong to and its token service.
+
+mod auth;
+pub mod challenge;
+pub mod credentials;
+mod download;
+pub mod error;
+mod http;
+mod plan;
+mod platform;
+mod pull;
+mod registry;
+mod retry;
+pub mod store;
+mod url;
+
+pub use credentials::{Credentials, CredentialsError, Lookup};
+pub use error::{FailureKind, ImageError, StoreError, TransportError};
+pub use http::{ProxySettings, Timeouts};
+pub use plan::{ImagePlan, LayerBlob};
+pub use platform::native_platform;
+pub use pull::{LayerReady, OnLayer, PullOptions, PulledImage, Puller, pull, stored_image};
+pub use retry::RetryPolicy;
+pub use store::{Begin, BlobStore, BlobWriter, Deletion, FinishError, StoreHold, VerifiedBlob, digest_of};

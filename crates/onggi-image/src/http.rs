@@ -1,0 +1,169 @@
+//! One HTTP request at a time on top of `ureq`: the only module that knows that library's configuration.
+//!
+//! It follows no redirect, treats no status as an error, adds no credentials, reads no environment, and gives
+//! every phase a time limit.
+
+use std::time::Duration;
+
+use ureq::{
+    Agent, Body, Error, Proxy,
+    config::AutoHeaderValue,
+    http::{Method, Request, Response, Uri},
+    tls::{RootCerts, TlsConfig},
+};
+
+use crate::{
+    error::{FailureKind, ImageError, TransportError},
+    url::{self, Origin},
+};
+
+/// What we say that we are.
+const USER_AGENT: &str = concat!("onggi/", env!("CARGO_PKG_VERSION"));
+/// Socket buffer of the client library: fewer, larger reads of blobs.
+const INPUT_BUFFER: usize = 512 << 10;
+
+/// Time limits of every request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Name resolution, and (separately) TCP and TLS handshake.
+    pub connect: Duration,
+    /// From the request to the end of the response's header.
+    pub response: Duration,
+    /// Between two arrivals of body bytes.
+    pub read: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(10), response: Duration::from_secs(30), read: Duration::from_secs(30) }
+    }
+}
+
+/// Proxies as the caller found them in its environment; loopback registries never use one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProxySettings {
+    /// For `https` URLs: `HTTPS_PROXY`.
+    pub https: Option<String>,
+    /// For `http` URLs: `HTTP_PROXY`.
+    pub http: Option<String>,
+    /// Comma-separated hosts to reach directly: `NO_PROXY`.
+    pub no_proxy: String,
+}
+
+impl ProxySettings {
+    /// From variables looked up by the caller; lower-case names win, as in curl.
+    pub fn from_vars(var: &dyn Fn(&str) -> Option<String>) -> Self {
+        let get = |lower: &str, upper: &str| var(lower).or_else(|| var(upper)).filter(|v| !v.is_empty());
+        Self {
+            https: get("https_proxy", "HTTPS_PROXY").or_else(|| get("all_proxy", "ALL_PROXY")),
+            http: get("http_proxy", "HTTP_PROXY").or_else(|| get("all_proxy", "ALL_PROXY")),
+            no_proxy: get("no_proxy", "NO_PROXY").unwrap_or_default(),
+        }
+    }
+}
+
+/// Sends requests, directly or through the proxy of the URL's scheme. Connections are reused.
+#[derive(Debug)]
+pub(crate) struct HttpClient {
+    direct: Agent,
+    https: Agent,
+    http: Agent,
+}
+
+impl HttpClient {
+    pub(crate) fn new(tls_verify: bool, timeouts: Timeouts, proxies: &ProxySettings) -> Result<Self, ImageError> {
+        let direct = agent(tls_verify, timeouts, None);
+        let through = |setting: &Option<String>| match setting {
+            Some(url) => proxy(url, &proxies.no_proxy).map(|p| agent(tls_verify, timeouts, Some(p))),
+            None => Ok(direct.clone()),
+        };
+        Ok(Self { https: through(&proxies.https)?, http: through(&proxies.http)?, direct: direct.clone() })
+    }
+
+    /// Sends one request without a body, or with a form as body.
+    pub(crate) fn send(&self, method: &'static str, uri: &Uri, headers: &[(&str, &str)], form: Option<String>) -> Result<Response<Body>, TransportError> {
+        let fail = |source| TransportError { method, url: url::display(uri), kind: classify(&source), source: Box::new(source) };
+        let agent = match Origin::of(uri) {
+            Some(origin) if origin.is_loopback() => &self.direct,
+            Some(origin) if origin.tls => &self.https,
+            _ => &self.http,
+        };
+        let verb = match method {
+            "HEAD" => Method::HEAD,
+            "POST" => Method::POST,
+            _ => Method::GET,
+        };
+        let mut request = Request::builder().method(verb).uri(uri);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        match form {
+            Some(form) => {
+                let request = request.header("content-type", "application/x-www-form-urlencoded").body(form);
+                agent.run(request.map_err(|e| fail(e.into()))?)
+            }
+            None => agent.run(request.body(()).map_err(|e| fail(e.into()))?),
+        }
+        .map_err(fail)
+    }
+}
+
+fn agent(tls_verify: bool, timeouts: Timeouts, proxy: Option<Proxy>) -> Agent {
+    let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).disable_verification(!tls_verify).build();
+    Agent::config_builder()
+        .tls_config(tls)
+        .proxy(proxy)
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .user_agent(USER_AGENT)
+        .accept(AutoHeaderValue::None)
+        .accept_encoding(AutoHeaderValue::None)
+        .input_buffer_size(INPUT_BUFFER)
+        .output_buffer_size(16 << 10)
+        .timeout_resolve(Some(timeouts.connect))
+        .timeout_connect(Some(timeouts.connect))
+        .timeout_recv_response(Some(timeouts.response))
+        .timeout_per_read(Some(timeouts.read))
+        .timeout_per_write(Some(timeouts.response))
+        .build()
+        .new_agent()
+}
+
+fn proxy(setting: &str, no_proxy: &str) -> Result<Proxy, ImageError> {
+    let fail = |source| ImageError::Setup { what: "the configured proxy".to_owned(), source: Box::new(source) };
+    let parsed = Proxy::new(setting).map_err(fail)?;
+    let mut builder = Proxy::builder(parsed.protocol()).host(parsed.host()).port(parsed.port());
+    if let Some(user) = parsed.username() {
+        builder = builder.username(user);
+    }
+    if let Some(password) = parsed.password() {
+        builder = builder.password(password);
+    }
+    for entry in no_proxy.split(',').map(str::trim).filter(|e| !e.is_empty()) {
+        builder = builder.no_proxy(entry);
+    }
+    builder.build().map_err(fail)
+}
+
+/// The class of a failure, for retry decisions and hints.
+pub(crate) fn classify(error: &Error) -> FailureKind {
+    use std::io::ErrorKind as Io;
+    match error {
+        Error::HostNotFound => FailureKind::Resolve,
+        Error::Timeout(_) => FailureKind::Timeout,
+        Error::Rustls(_) | Error::Tls(_) | Error::Pem(_) | Error::TlsRequired => FailureKind::Tls,
+        Error::Protocol(_) | Error::LargeResponseHeader(..) => FailureKind::Protocol,
+        Error::InvalidProxyUrl | Error::ConnectProxyFailed(_) => FailureKind::Proxy,
+        Error::Io(e) => match e.kind() {
+            Io::ConnectionRefused | Io::HostUnreachable | Io::NetworkUnreachable | Io::AddrNotAvailable => FailureKind::Connect,
+            Io::TimedOut | Io::WouldBlock => FailureKind::Timeout,
+            // rustls reports what a non-TLS peer sends this way.
+            Io::InvalidData => FailureKind::Tls,
+            _ => FailureKind::Broken,
+        },
+        Error::ConnectionFailed => FailureKind::Connect,
+        _ => FailureKind::Broken,
+    }
+}
+

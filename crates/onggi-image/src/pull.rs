@@ -1,0 +1,334 @@
+//! Pull: reference → plan → missing layers, in parallel, verified, stored.
+//!
+//! ```text
+//! Puller::resolve   tag → digest (one HEAD)
+//! Puller::plan      documents, from the store where it has them
+//! Puller::fetch     layers; each is handed to the caller as soon as it is verified
+//! pull              the three in a row
+//! ```
+//!
+//! A layer is committed to disk while its receiver already reads it. Documents are stored after the last layer,
+//! so that a stored manifest means a whole image. No lock is waited for while another one is held, except
+//! the shared hold on the store, which nobody waits for with something in hand.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    ops::ControlFlow,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use onggi_spec::{
+    Digest, ImageReference,
+    image::{ImageConfig, Platform},
+    progress::{Progress, ProgressEvent},
+};
+
+use crate::{
+    credentials::Credentials,
+    download::{self, Obtained},
+    error::{ImageError, StoreError},
+    http::{ProxySettings, Timeouts},
+    plan::{self, ImagePlan, LayerBlob, Source},
+    platform::native_platform,
+    registry::Registry,
+    retry::RetryPolicy,
+    store::{BlobStore, StoreHold, VerifiedBlob},
+};
+
+/// Layers that are downloaded at the same time, as Docker does; more only divide the bandwidth.
+const PARALLEL: usize = 3;
+
+/// How to pull.
+#[derive(Debug, Clone)]
+pub struct PullOptions {
+    /// What the image must run on.
+    pub platform: Platform,
+    /// Verify certificates, and refuse plain HTTP except on loopback. When false, both are tried.
+    pub tls_verify: bool,
+    /// Shown to the registry and its own token service only.
+    pub credentials: Option<Credentials>,
+    /// Proxies, as found in the caller's environment.
+    pub proxies: ProxySettings,
+    /// Hosts of token services that may receive the credentials though they are on another domain.
+    pub trusted_realms: Vec<String>,
+    /// Time limits.
+    pub timeouts: Timeouts,
+    /// Repetition.
+    pub retry: RetryPolicy,
+    /// Layers at the same time, at least 1.
+    pub parallel: usize,
+}
+
+impl Default for PullOptions {
+    fn default() -> Self {
+        Self {
+            platform: native_platform(),
+            tls_verify: true,
+            credentials: None,
+            proxies: ProxySettings::default(),
+            trusted_realms: Vec::new(),
+            timeouts: Timeouts::default(),
+            retry: RetryPolicy::default(),
+            parallel: PARALLEL,
+        }
+    }
+}
+
+/// A layer that is complete and verified.
+#[derive(Debug)]
+pub struct LayerReady<'p> {
+    /// Its place in [`ImagePlan::layers`].
+    pub index: usize,
+    /// What it is.
+    pub layer: &'p LayerBlob,
+    /// Its content from the start, for this receiver alone.
+    pub file: File,
+}
+
+/// Called once for every layer of the image, in the order in which they become complete, from several threads.
+/// May take its time (unpack there): the other downloads go on. `Break` ends the pull with
+/// [`ImageError::Stopped`].
+pub type OnLayer<'a> = dyn Fn(LayerReady<'_>) -> ControlFlow<()> + Sync + 'a;
+
+/// An image whose every blob is in the store.
+#[derive(Debug)]
+pub struct PulledImage {
+    /// What the reference stood for: an index or a manifest.
+    pub repo_digest: Digest,
+    /// The manifest for the platform.
+    pub manifest_digest: Digest,
+    /// The configuration: the image id.
+    pub config_digest: Digest,
+    /// The configuration.
+    pub config: ImageConfig,
+    /// Layers, lowest first.
+    pub layers: Vec<LayerBlob>,
+    /// Every blob, each once.
+    pub blobs: Vec<Digest>,
+    /// Keeps the blobs from being deleted; drop it after the image is recorded.
+    pub hold: StoreHold,
+}
+
+/// One pull of one reference.
+pub struct Puller<'a> {
+    store: &'a BlobStore,
+    reference: ImageReference,
+    options: PullOptions,
+    registry: Registry<'a>,
+    progress: &'a dyn Progress,
+    hold: StoreHold,
+}
+
+impl<'a> Puller<'a> {
+    /// Prepares a pull; nothing is sent.
+    ///
+    /// # Errors
+    /// The store cannot be locked or the proxy setting is malformed.
+    pub fn new(
+        store: &'a BlobStore,
+        reference: &ImageReference,
+        options: PullOptions,
+        progress: &'a dyn Progress,
+    ) -> Result<Self, ImageError> {
+        let registry = Registry::new(reference, &options, progress)?;
+        let hold = store.hold()?;
+        Ok(Self { store, reference: reference.clone(), options, registry, progress, hold })
+    }
+
+    /// The digest that the reference stands for now. A digest reference needs no request; `None` when the
+    /// registry tells it only together with the document.
+    ///
+    /// # Errors
+    /// The registry cannot be reached or refuses.
+    pub fn resolve(&self) -> Result<Option<Digest>, ImageError> {
+        match self.reference.digest() {
+            Some(digest) => Ok(Some(digest.clone())),
+            None => self.registry.head(self.reference.selector()),
+        }
+    }
+
+    /// Manifest and configuration for the wanted platform, verified.
+    ///
+    /// # Errors
+    /// As the documents deserve.
+    pub fn plan(&self) -> Result<ImagePlan, ImageError> {
+        let digest = self.resolve()?;
+        let source = Source { store: self.store, registry: Some(&self.registry) };
+        let plan = plan::build(&source, &self.reference, digest.as_ref(), &self.options.platform)?;
+        // `None` happens only without a registry.
+        let plan = plan.ok_or(ImageError::Stopped)?;
+        self.progress.event(ProgressEvent::Resolved { digest: plan.repo_digest.clone() });
+        Ok(plan)
+    }
+
+    /// Brings every layer into the store and hands each to `on_layer`.
+    ///
+    /// # Errors
+    /// The first failure; the other downloads are stopped. Complete layers stay for the next attempt.
+    pub fn fetch(self, plan: ImagePlan, on_layer: &OnLayer<'_>) -> Result<PulledImage, ImageError> {
+        let mut places: HashMap<&Digest, Vec<usize>> = HashMap::new();
+        let mut order: Vec<&LayerBlob> = Vec::new();
+        for (index, layer) in plan.layers.iter().enumerate() {
+            let indexes = places.entry(&layer.digest).or_default();
+            if indexes.is_empty() {
+                order.push(layer);
+            }
+            indexes.push(index);
+        }
+        let crew = Crew {
+            store: self.store,
+            registry: &self.registry,
+            plan: &plan,
+            order: &order,
+            places: &places,
+            on_layer,
+            next: AtomicUsize::new(0),
+            stop: AtomicBool::new(false),
+            failed: Mutex::new(None),
+        };
+        crew.run(self.options.parallel);
+        if let Some(error) = crew.failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(error);
+        }
+        for (digest, bytes) in &plan.documents {
+            self.store.put_known(digest, bytes)?;
+        }
+        self.store.sync_names()?;
+        let blobs = plan.blobs();
+        let ImagePlan { repo_digest, manifest_digest, config_digest, config, layers, .. } = plan;
+        Ok(PulledImage { repo_digest, manifest_digest, config_digest, config, layers, blobs, hold: self.hold })
+    }
+}
+
+/// Pulls a reference: resolves it, downloads what is missing, hands every layer to `on_layer`.
+/// When everything is stored already, one HEAD is all that is sent (none for a digest reference).
+///
+/// # Errors
+/// Each cause has its variant of [`ImageError`], with a hint.
+pub fn pull(
+    store: &BlobStore,
+    reference: &ImageReference,
+    options: PullOptions,
+    progress: &dyn Progress,
+    on_layer: &OnLayer<'_>,
+) -> Result<PulledImage, ImageError> {
+    let puller = Puller::new(store, reference, options, progress)?;
+    let plan = puller.plan()?;
+    puller.fetch(plan, on_layer)
+}
+
+/// What the store alone knows of an image: its plan if all of its blobs are there, without any request.
+///
+/// # Errors
+/// The store cannot be read, or its documents are not an image for this platform.
+pub fn stored_image(
+    store: &BlobStore,
+    reference: &ImageReference,
+    digest: &Digest,
+    platform: &Platform,
+) -> Result<Option<ImagePlan>, ImageError> {
+    let source = Source { store, registry: None };
+    let plan = plan::build(&source, reference, Some(digest), platform)?;
+    Ok(plan.filter(|p| p.layers.iter().all(|l| store.has(&l.digest, Some(l.size)))))
+}
+
+/// The threads of one fetch and what they share.
+struct Crew<'f, 'r> {
+    store: &'f BlobStore,
+    registry: &'f Registry<'r>,
+    plan: &'f ImagePlan,
+    order: &'f [&'f LayerBlob],
+    places: &'f HashMap<&'f Digest, Vec<usize>>,
+    on_layer: &'f OnLayer<'f>,
+    next: AtomicUsize,
+    stop: AtomicBool,
+    failed: Mutex<Option<ImageError>>,
+}
+
+impl Crew<'_, '_> {
+    /// The calling thread is one of the workers, so that a refused thread only costs speed.
+    fn run(&self, parallel: usize) {
+        let helpers = parallel.min(self.order.len()).saturating_sub(1);
+        thread::scope(|scope| {
+            for _ in 0..helpers {
+                if thread::Builder::new().name("pull".to_owned()).spawn_scoped(scope, || self.work()).is_err() {
+                    break;
+                }
+            }
+            self.work();
+        });
+    }
+
+    fn work(&self) {
+        while !self.stop.load(Ordering::Relaxed) {
+            let Some(layer) = self.order.get(self.next.fetch_add(1, Ordering::Relaxed)) else { return };
+            if let Err(error) = self.layer(layer) {
+                self.fail(error);
+            }
+        }
+    }
+
+    fn fail(&self, error: ImageError) {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        // The others then end with `Stopped`, which explains nothing.
+        if failed.is_none() || matches!(*failed, Some(ImageError::Stopped)) {
+            *failed = Some(error);
+        }
+    }
+
+    fn layer(&self, layer: &LayerBlob) -> Result<(), ImageError> {
+        let places = self.places.get(&layer.digest).map_or(&[][..], Vec::as_slice);
+        match download::obtain(self.store, self.registry, layer, &self.stop)? {
+            Obtained::Present => {
+                let files = places.iter().map(|_| self.open(layer)).collect::<Result<_, _>>()?;
+                self.hand_over(places, files)
+            }
+            Obtained::Fresh(blob) => {
+                let files = places.iter().map(|_| blob.reader()).collect::<Result<_, _>>()?;
+                self.commit_while(blob, || self.hand_over(places, files))
+            }
+        }
+    }
+
+    fn open(&self, layer: &LayerBlob) -> Result<File, StoreError> {
+        let gone = || StoreError {
+            operation: "open",
+            path: self.store.path(&layer.digest),
+            source: std::io::ErrorKind::NotFound.into(),
+        };
+        self.store.open_blob(&layer.digest)?.ok_or_else(gone)
+    }
+
+    /// Flushing to disk and the receiver's work (usually: unpacking) go on side by side. The blob's lock is
+    /// released when it is on disk, however long the receiver takes.
+    fn commit_while(&self, blob: VerifiedBlob, work: impl FnOnce() -> Result<(), ImageError>) -> Result<(), ImageError> {
+        thread::scope(|scope| {
+            let commit = thread::Builder::new().name("commit".to_owned()).spawn_scoped(scope, || blob.commit_content());
+            let worked = work();
+            match commit.map(thread::ScopedJoinHandle::join) {
+                Ok(Ok(committed)) => committed?,
+                Ok(Err(panic)) => std::panic::resume_unwind(panic),
+                Err(source) => {
+                    return Err(StoreError { operation: "start a thread to flush", path: self.store.dir(), source }.into());
+                }
+            }
+            worked
+        })
+    }
+
+    fn hand_over(&self, places: &[usize], files: Vec<File>) -> Result<(), ImageError> {
+        for (&index, file) in places.iter().zip(files) {
+            let ready = LayerReady { index, layer: &self.plan.layers[index], file };
+            if (self.on_layer)(ready).is_break() {
+                return Err(ImageError::Stopped);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,160 @@
+//! When a request is repeated, and after how long. Decisions are pure; [`run`] does the waiting.
+
+use std::{
+    hash::{BuildHasher, Hasher, RandomState},
+    thread,
+    time::Duration,
+};
+
+use onggi_spec::progress::{Progress, ProgressEvent};
+
+use crate::error::{FailureKind, ImageError};
+
+/// How often and how long to try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// Attempts in all, at least 1.
+    pub attempts: u32,
+    /// First wait; doubled each time.
+    pub base: Duration,
+    /// Longest single wait; a registry that asks for more is given up on.
+    pub longest: Duration,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self { attempts: 5, base: Duration::from_millis(250), longest: Duration::from_secs(30) }
+    }
+}
+
+/// Whether a failed attempt is worth repeating.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Again {
+    /// It would fail the same way.
+    Never,
+    /// It seldom helps, and the user waits: at most twice more.
+    Few,
+    /// Likely transient.
+    Often,
+    /// The registry said when.
+    After(Duration),
+}
+
+/// A failed attempt.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) error: ImageError,
+    pub(crate) again: Again,
+}
+
+impl<E: Into<ImageError>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self { error: error.into(), again: Again::Never }
+    }
+}
+
+/// Attempts when a registry cannot be reached at all: enough for one that restarts, short for a wrong name.
+const FEW_ATTEMPTS: u32 = 3;
+
+impl RetryPolicy {
+    /// The wait before attempt `done + 1`; `None` to give up. `jitter` is any number.
+    pub(crate) fn wait(&self, done: u32, again: Again, jitter: u64) -> Option<Duration> {
+        let allowed = match again {
+            Again::Never => 0,
+            Again::Few => self.attempts.min(FEW_ATTEMPTS),
+            Again::Often | Again::After(_) => self.attempts,
+        };
+        if done >= allowed {
+            return None;
+        }
+        if let Again::After(asked) = again {
+            return (asked <= self.longest).then_some(asked.max(self.base));
+        }
+        let exponential = self.base.saturating_mul(1 << (done - 1).min(16)).min(self.longest);
+        // Between 75 % and 125 %, so that many clients do not come back at once.
+        Some(exponential * 3 / 4 + exponential / 2 * u32::try_from(jitter % 1000).unwrap_or(0) / 1000)
+    }
+}
+
+/// Calls `attempt` until it succeeds or the policy gives up.
+pub(crate) fn run<T>(
+    policy: &RetryPolicy,
+    progress: &dyn Progress,
+    mut attempt: impl FnMut() -> Result<T, Failure>,
+) -> Result<T, ImageError> {
+    let mut done = 0;
+    loop {
+        let failure = match attempt() {
+            Ok(value) => return Ok(value),
+            Err(failure) => failure,
+        };
+        done += 1;
+        pause(policy, progress, done, failure)?;
+    }
+}
+
+/// Waits before the next attempt, or returns the error when there is none.
+pub(crate) fn pause(policy: &RetryPolicy, progress: &dyn Progress, done: u32, failure: Failure) -> Result<(), ImageError> {
+    let Some(wait) = policy.wait(done, failure.again, random()) else { return Err(failure.error) };
+    progress.event(ProgressEvent::Retry { reason: failure.error.to_string() });
+    thread::sleep(wait);
+    Ok(())
+}
+
+/// std seeds every `RandomState` differently; that is random enough for spreading waits.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+/// Whether a transport failure is worth repeating.
+pub(crate) fn after_transport(kind: FailureKind) -> Again {
+    match kind {
+        FailureKind::Resolve | FailureKind::Connect | FailureKind::Timeout => Again::Few,
+        FailureKind::Broken => Again::Often,
+        FailureKind::Tls | FailureKind::Protocol | FailureKind::Proxy => Again::Never,
+    }
+}
+
+/// Seconds form of Retry-After (RFC 9110, 10.2.3). The date form needs a clock that both sides agree on and is
+/// left to the ordinary back-off.
+pub(crate) fn parse_retry_after(value: &str) -> Option<Duration> {
+    value.trim().parse::<u32>().ok().map(|s| Duration::from_secs(s.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICY: RetryPolicy =
+        RetryPolicy { attempts: 5, base: Duration::from_millis(100), longest: Duration::from_secs(1) };
+
+    #[test]
+    fn waits_double_and_stay_bounded() {
+        let waits: Vec<_> = (1..7).map(|done| POLICY.wait(done, Again::Often, 500).map(|d| d.as_millis())).collect();
+        assert_eq!(waits, [Some(100), Some(200), Some(400), Some(800), None, None]);
+        let many = RetryPolicy { attempts: 100, ..POLICY };
+        assert!((1..100).all(|d| many.wait(d, Again::Often, 999).is_some_and(|w| w <= Duration::from_millis(1250))));
+    }
+
+    #[test]
+    fn a_registry_may_ask_for_a_wait_but_not_for_any_length() {
+        assert_eq!(POLICY.wait(1, Again::After(Duration::from_secs(1)), 0), Some(Duration::from_secs(1)));
+        assert_eq!(POLICY.wait(1, Again::After(Duration::from_secs(2)), 0), None);
+        assert_eq!(POLICY.wait(1, Again::After(Duration::ZERO), 0), Some(POLICY.base));
+    }
+
+    #[test]
+    fn hopeless_attempts_are_not_repeated() {
+        assert_eq!(POLICY.wait(1, Again::Never, 0), None);
+        assert!(POLICY.wait(2, Again::Few, 0).is_some());
+        assert_eq!(POLICY.wait(3, Again::Few, 0), None);
+    }
+
+    #[test]
+    fn retry_after_is_read_in_seconds() {
+        assert_eq!(parse_retry_after(" 7 "), Some(Duration::from_secs(7)));
+        for other in ["", "-1", "Wed, 21 Oct 2015 07:28:00 GMT", "99999999999"] {
+            assert_eq!(parse_retry_after(other), None);
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! What a pull promises when the registry behaves.
+
+mod common;
+
+use std::{
+    io::Read,
+    ops::ControlFlow,
+    sync::{Arc, Barrier, Mutex},
+    thread,
+};
+
+use common::{FakeRegistry, Fixture, Reply, descriptor, image, image_for, index, options};
+use onggi_image::{Deletion, ImageError, LayerReady, PullOptions, Puller, digest_of, pull, stored_image};
+use onggi_spec::{
+    image::media_type,
+    progress::{Progress, ProgressEvent, Silent},
+};
+use serde_json::json;
+
+#[derive(Default)]
+struct Recorder(Mutex<Vec<ProgressEvent>>);
+
+impl Progress for Recorder {
+    fn event(&self, event: ProgressEvent) {
+        self.0.lock().unwrap().push(event);
+    }
+}
+
+#[test]
+fn every_layer_is_handed_over_once_with_its_whole_content() {
+    let registry = FakeRegistry::start();
+    let big = vec![7u8; 3 << 20];
+    let layers: [&[u8]; 4] = [b"first", &big, b"", b"first"];
+    registry.put("latest", &image(&layers));
+    let fixture = Fixture::new();
+    let received = Mutex::new(Vec::new());
+    let pulled = pull(&fixture.store, &registry.reference("app"), options(), &Silent, &|mut ready: LayerReady<'_>| {
+        let mut content = Vec::new();
+        ready.file.read_to_end(&mut content).unwrap();
+        received.lock().unwrap().push((ready.index, content));
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    let mut received = received.into_inner().unwrap();
+    received.sort();
+    let expected: Vec<_> = layers.iter().map(|l| l.to_vec()).enumerate().collect();
+    assert_eq!(received, expected);
+    assert_eq!(pulled.layers.len(), 4);
+    assert!(pulled.blobs.iter().all(|b| fixture.store.has(b, None)));
+    // Config, manifest, and three distinct layers.
+    assert_eq!(fixture.stored().len(), 5);
+}
+
+#[test]
+fn an_index_is_resolved_to_the_wanted_platform() {
+    let registry = FakeRegistry::start();
+    let (amd, arm) = (image(&[b"amd"]), image_for("arm64", &[b"arm"]));
+    registry.put("amd", &amd);
+    registry.put("arm", &arm);
+    let index = index(&[("arm64", &arm), ("amd64", &amd)]);
+    registry.put_manifest("latest", media_type::OCI_INDEX, &index);
+    registry.put_manifest(digest_of(&index).as_str(), media_type::OCI_INDEX, &index);
+    let fixture = Fixture::new();
+    let pulled = fixture.pull(&registry.reference("app")).unwrap();
+    assert_eq!((pulled.repo_digest, pulled.manifest_digest), (digest_of(&index), digest_of(&amd.manifest)));
+    assert_eq!(pulled.config_digest, digest_of(&amd.config));
+    assert!(!fixture.store.has(&digest_of(b"arm"), None));
+}
+
+#[test]
+fn docker_schema_2_with_gzip_and_zstd_layers_is_an_image_too() {
+    let registry = FakeRegistry::start();
+    let mut image = image(&[b"gz", b"zst", b"plain"]);
+    let manifest = json!({"schemaVersion": 2, "mediaType": media_type::DOCKER_MANIFEST,
+        "config": descriptor(media_type::DOCKER_CONFIG, &image.config),
+        "layers": [descriptor(media_type::DOCKER_LAYER_GZIP, b"gz"), descriptor(media_type::DOCKER_LAYER_ZSTD, b"zst"),
+            descriptor(media_type::DOCKER_LAYER, b"plain")]});
+    image.manifest = manifest.to_string().into_bytes();
+    image.manifest_type = media_type::DOCKER_MANIFEST.to_owned();
+    registry.put("latest", &image);
+    let pulled = Fixture::new().pull(&registry.reference("app")).unwrap();
+    let kinds: Vec<String> = pulled.layers.iter().map(|l| format!("{:?}", l.compression)).collect();
+    assert_eq!(kinds, ["Gzip", "Zstd", "None"]);
+}
+
+#[test]
+fn an_image_that_is_present_costs_one_head_and_no_layer() {
+    let registry = FakeRegistry::start();
+    registry.put("latest", &image(&[b"one", b"two"]));
+    let fixture = Fixture::new();
+    fixture.pull(&registry.reference("app")).unwrap();
+    registry.forget();
+    let recorder = Recorder::default();
+    let on_layer = |_: LayerReady<'_>| ControlFlow::Continue(());
+    pull(&fixture.store, &registry.reference("app"), options(), &recorder, &on_layer).unwrap();
+    assert_eq!(registry.requests(), ["HEAD /v2/app/manifests/latest"]);
+    let events = recorder.0.into_inner().unwrap();
+    assert_eq!(events.iter().filter(|e| matches!(e, ProgressEvent::Exists { .. })).count(), 2);
+}
+
+#[test]
+fn a_digest_reference_that_is_present_costs_no_request_at_all() {
+    let registry = FakeRegistry::start();
+    let image = image(&[b"one"]);
+    registry.put("latest", &image);
+    let fixture = Fixture::new();
+    let reference = registry.reference("app").with_digest(digest_of(&image.manifest));
+    fixture.pull(&reference).unwrap();
+    assert!(registry.requests()[0].starts_with("GET /v2/app/manifests/sha256:"));
+    registry.forget();
+    fixture.pull(&reference).unwrap();
+    assert!(registry.requests().is_empty());
+}
+
+#[test]
+fn a_moved_tag_is_noticed_and_shared_layers_are_not_fetched_again() {
+    let registry = FakeRegistry::start();
+    registry.put("latest", &image(&[b"base", b"old"]));
+    let fixture = Fixture::new();
+    fixture.pull(&registry.reference("app")).unwrap();
+    registry.put("latest", &image(&[b"base", b"new"]));
+    registry.forget();
+    fixture.pull(&registry.reference("app")).unwrap();
+    let blobs: Vec<String> = registry.requests().into_iter().filter(|r| r.contains("/blobs/")).collect();
+    // The configuration and the one new layer.
+    assert_eq!(blobs.len(), 2, "{blobs:?}");
+}
+
+#[test]
+fn resolving_does_not_download() {
+    let registry = FakeRegistry::start();
+    let image = image(&[b"one"]);
+    registry.put("v1", &image);
+    let fixture = Fixture::new();
+    let puller = Puller::new(&fixture.store, &registry.reference("app:v1"), options(), &Silent).unwrap();
+    assert_eq!(puller.resolve().unwrap(), Some(digest_of(&image.manifest)));
+    assert_eq!(registry.requests(), ["HEAD /v2/app/manifests/v1"]);
+}
+
+#[test]
+fn a_registry_without_digest_header_or_head_is_pulled_from_all_the_same() {
+    for head_status in [200, 404, 405] {
+        let registry = FakeRegistry::with_hook(move |seen, _| (seen.method == "HEAD").then(|| Reply::new(head_status)));
+        registry.put("latest", &image(&[b"one"]));
+        assert!(Fixture::new().pull(&registry.reference("app")).is_ok(), "{head_status}");
+    }
+}
+
+#[test]
+fn a_whole_stored_image_is_found_without_registry() {
+    let registry = FakeRegistry::start();
+    registry.put("latest", &image(&[b"one", b"two"]));
+    let fixture = Fixture::new();
+    let reference = registry.reference("app");
+    let pulled = fixture.pull(&reference).unwrap();
+    let platform = options().platform;
+    let plan = stored_image(&fixture.store, &reference, &pulled.repo_digest, &platform).unwrap().expect("stored");
+    assert_eq!(plan.config_digest, pulled.config_digest);
+    assert_eq!(plan.layer_bytes(), 6);
+    drop(pulled);
+    assert_eq!(fixture.store.delete(&digest_of(b"two")).unwrap(), Deletion::Deleted);
+    assert!(stored_image(&fixture.store, &reference, &plan.repo_digest, &platform).unwrap().is_none());
+}
+
+#[test]
+fn blobs_are_not_deleted_while_a_pulled_image_is_not_yet_recorded() {
+    let registry = FakeRegistry::start();
+    registry.put("latest", &image(&[b"one"]));
+    let fixture = Fixture::new();
+    let pulled = fixture.pull(&registry.reference("app")).unwrap();
+    assert_eq!(fixture.store.delete(&digest_of(b"one")).unwrap(), Deletion::Busy);
+    drop(pulled);
+    assert_eq!(fixture.store.delete(&digest_of(b"one")).unwrap(), Deletion::Deleted);
+    assert_eq!(fixture.store.delete(&digest_of(b"one")).unwrap(), Deletion::Absent);
+}
+
+#[test]
+fn a_damaged_blob_is_fetched_again() {
+    let registry = FakeRegistry::start();
+    let image = image(&[b"one"]);
+    registry.put("latest", &image);
+    let fixture = Fixture::new();
+    fixture.pull(&registry.reference("app")).unwrap();
+    for bytes in [&image.manifest[..], &image.config, b"one"] {
+        std::fs::write(fixture.store.path(&digest_of(bytes)), b"").unwrap();
+    }
+    fixture.pull(&registry.reference("app")).unwrap();
+    assert_eq!(std::fs::read(fixture.store.path(&digest_of(b"one"))).unwrap(), b"one");
+    assert_eq!(std::fs::read(fixture.store.path(&digest_of(&image.config))).unwrap(), image.config);
+}
+
+#[test]
+fn parallel_pulls_of_one_image_download_each_layer_once() {
+    let registry = FakeRegistry::start();
+    let layers: Vec<Vec<u8>> = (0..6u8).map(|i| vec![i; 300_000]).collect();
+    let slices: Vec<&[u8]> = layers.iter().map(Vec::as_slice).collect();
+    registry.put("latest", &image(&slices));
+    let fixture = Fixture::new();
+    let start = Barrier::new(4);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                start.wait();
+                fixture.pull(&registry.reference("app")).unwrap();
+            });
+        }
+    });
+    for layer in &layers {
+        let path = format!("GET /v2/app/blobs/{}", digest_of(layer));
+        assert_eq!(registry.requests().iter().filter(|r| **r == path).count(), 1);
+    }
+}
+
+#[test]
+fn downloads_go_on_while_a_receiver_works() {
+    let registry = FakeRegistry::start();
+    registry.put("latest", &image(&[b"slow", b"a", b"b", b"c"]));
+    let fixture = Fixture::new();
+    let others = Arc::new(Barrier::new(2));
+    // The receiver of the first layer waits for the last one to arrive: only parallel work ends this test.
+    let seen = Mutex::new(0);
+    pull(&fixture.store, &registry.reference("app"), options(), &Silent, &|ready: LayerReady<'_>| {
+        if ready.index == 0 {
+            others.wait();
+        } else {
+            let mut seen = seen.lock().unwrap();
+            *seen += 1;
+            if *seen == 3 {
+                others.wait();
+            }
+        }
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_receiver_can_end_the_pull() {
+    let registry = FakeRegistry::start();
+    registry.put("latest", &image(&[b"one", b"two"]));
+    let fixture = Fixture::new();
+    let result =
+        pull(&fixture.store, &registry.reference("app"), options(), &Silent, &|_: LayerReady<'_>| ControlFlow::Break(()));
+    assert!(matches!(result, Err(ImageError::Stopped)));
+}
+
+#[test]
+fn stored_files_are_private() {
+    use std::os::unix::fs::PermissionsExt;
+    let registry = FakeRegistry::start();
+    registry.put("latest", &image(&[b"one"]));
+    let fixture = Fixture::new();
+    fixture.pull(&registry.reference("app")).unwrap();
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let blob = fixture.store.path(&digest_of(b"one"));
+    assert_eq!((mode(&blob), mode(blob.parent().unwrap())), (0o600, 0o700));
+}
+
+#[test]
+fn nested_indexes_are_followed() {
+    let registry = FakeRegistry::start();
+    let amd = image(&[b"amd"]);
+    registry.put("amd", &amd);
+    let inner = index(&[("amd64", &amd)]);
+    registry.put_manifest(digest_of(&inner).as_str(), media_type::OCI_INDEX, &inner);
+    let mut entry = descriptor(media_type::OCI_INDEX, &inner);
+    entry["platform"] = json!({"os": "linux", "architecture": "amd64"});
+    let outer = json!({"schemaVersion": 2, "manifests": [entry]}).to_string().into_bytes();
+    registry.put_manifest("latest", media_type::OCI_INDEX, &outer);
+    registry.put_manifest(digest_of(&outer).as_str(), media_type::OCI_INDEX, &outer);
+    let pulled = Fixture::new().pull(&registry.reference("app")).unwrap();
+    assert_eq!(pulled.manifest_digest, digest_of(&amd.manifest));
+}
+
+#[test]
+fn default_options_are_the_safe_ones() {
+    let options = PullOptions::default();
+    assert!(options.tls_verify && options.credentials.is_none() && options.trusted_realms.is_empty());
+}
