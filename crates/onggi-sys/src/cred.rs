@@ -61,11 +61,7 @@ pub struct Capabilities {
 /// None in practice.
 pub fn capabilities() -> Result<Capabilities> {
     let c = rustix::thread::capabilities(None).sys("capget", || "self")?;
-    Ok(Capabilities {
-        effective: c.effective.bits(),
-        permitted: c.permitted.bits(),
-        inheritable: c.inheritable.bits(),
-    })
+    Ok(Capabilities { effective: c.effective.bits(), permitted: c.permitted.bits(), inheritable: c.inheritable.bits() })
 }
 
 /// capset(2) of the calling thread.

@@ -124,9 +124,7 @@ impl SignalFd {
         let mut info = [0u8; size_of::<libc::signalfd_siginfo>()];
         match rustix::io::read(&self.fd, &mut info) {
             // ssi_signo is the first field, a u32.
-            Ok(n) if n == info.len() => {
-                Some(u32::from_ne_bytes([info[0], info[1], info[2], info[3]]).cast_signed())
-            }
+            Ok(n) if n == info.len() => Some(u32::from_ne_bytes([info[0], info[1], info[2], info[3]]).cast_signed()),
             _ => None,
         }
     }
@@ -190,12 +188,7 @@ mod tests {
             let pid = rustix::process::getpid();
             // SAFETY: tgkill takes three numbers; the thread is this one and has SIGUSR2 blocked.
             let r = unsafe {
-                libc::syscall(
-                    libc::SYS_tgkill,
-                    pid.as_raw_nonzero().get(),
-                    me.as_raw_nonzero().get(),
-                    libc::SIGUSR2,
-                )
+                libc::syscall(libc::SYS_tgkill, pid.as_raw_nonzero().get(), me.as_raw_nonzero().get(), libc::SIGUSR2)
             };
             assert_eq!(r, 0);
             assert_eq!(signals.read(), Some(libc::SIGUSR2));

@@ -308,21 +308,37 @@ fn proc_path(handle: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", handle.as_raw_fd())
 }
 
-/// The names in a directory opened for reading, without `.` and `..`, from its beginning.
+/// What a directory opened for reading holds, without `.` and `..`, from its beginning. Names may be removed
+/// while it is read.
 ///
 /// # Errors
-/// getdents64(2).
-pub fn read_dir(dir: BorrowedFd<'_>) -> Result<Vec<(Vec<u8>, FileType)>> {
-    let object = || dir.as_raw_fd().to_string();
-    let mut names = Vec::new();
-    for entry in rustix::fs::Dir::read_from(dir).sys("getdents64", object)? {
-        let entry = entry.sys("getdents64", object)?;
-        let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." {
-            names.push((name.to_vec(), entry.file_type()));
+/// getdents64(2), at once or from the iterator.
+pub fn read_dir(dir: BorrowedFd<'_>) -> Result<impl Iterator<Item = Result<(Vec<u8>, FileType)>>> {
+    let number = dir.as_raw_fd().to_string();
+    let entries = rustix::fs::Dir::read_from(dir).sys("getdents64", || number.clone())?;
+    Ok(entries.filter_map(move |entry| match entry {
+        Ok(entry) => {
+            let name = entry.file_name().to_bytes();
+            (name != b"." && name != b"..").then(|| Ok((name.to_vec(), entry.file_type())))
+        }
+        Err(e) => Some(Err(e).sys("getdents64", || number.clone())),
+    }))
+}
+
+/// Opens the directory `name` in `dir` for reading; refuses links and anything on another mount
+/// (openat2(2), `RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH`).
+///
+/// # Errors
+/// openat2(2); `EXDEV` for a mount point, bind mounts of the same filesystem included.
+pub fn open_dir_same_mount(dir: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd> {
+    let how = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    loop {
+        match rustix::fs::openat2(dir, name, flags, Mode::empty(), how) {
+            Err(Errno::AGAIN) => {}
+            other => return other.sys("openat2", || format!("{}, RESOLVE_NO_XDEV", pair(dir, name))),
         }
     }
-    Ok(names)
 }
 
 /// ftruncate(2): gives a sparse file its length.

@@ -7,13 +7,19 @@
 pub mod cred;
 pub mod error;
 pub mod event;
+pub mod mount;
 pub mod netlink;
 pub mod netns;
-pub mod mount;
 pub mod ns;
 pub mod path;
+pub mod process;
+pub mod pty;
 pub mod resident;
+pub mod rlimit;
+pub mod sched;
 pub mod seccomp;
+pub mod signal;
+pub mod spawn;
 pub mod unix;
 
 pub use error::{Errno, Result, SysContext, SysError};

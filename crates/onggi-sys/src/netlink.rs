@@ -8,8 +8,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, netlink, recvfrom, sendto,
-    socket_with, sockopt,
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, netlink, recvfrom, sendto, socket_with, sockopt,
 };
 
 use crate::{Errno, Result, SysContext, SysError};
@@ -147,8 +146,7 @@ impl NetlinkSocket {
     fn receive(&self, buffer: &mut [u8]) -> Result<usize> {
         loop {
             let flags = RecvFlags::DONTWAIT | RecvFlags::TRUNC;
-            let (_, length, from) =
-                recvfrom(self.fd.as_fd(), &mut *buffer, flags).sys("recvfrom", || "AF_NETLINK")?;
+            let (_, length, from) = recvfrom(self.fd.as_fd(), &mut *buffer, flags).sys("recvfrom", || "AF_NETLINK")?;
             let from = from.and_then(|a| netlink::SocketAddrNetlink::try_from(a).ok());
             if from.is_none_or(|a| a.pid() != 0) {
                 continue;
@@ -167,9 +165,7 @@ fn enable(fd: &OwnedFd, option: libc::c_int) -> Result<()> {
     let size = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: the descriptor is open, because `fd` is borrowed; the value pointer is to a live c_int on
     // this stack frame, and the length is exactly its size; the kernel only reads it.
-    let done = unsafe {
-        libc::setsockopt(fd.as_raw_fd(), libc::SOL_NETLINK, option, (&raw const on).cast(), size)
-    };
+    let done = unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_NETLINK, option, (&raw const on).cast(), size) };
     if done == 0 { Ok(()) } else { Err(SysError::last("setsockopt", "SOL_NETLINK")) }
 }
 

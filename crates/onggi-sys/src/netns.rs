@@ -11,9 +11,7 @@ use std::{
     thread,
 };
 
-use rustix::thread::{
-    LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe,
-};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
 use crate::{Result, SysContext};
 
@@ -40,8 +38,7 @@ pub fn create<T: Send>(inside: impl FnOnce() -> T + Send) -> Result<(OwnedFd, T)
 /// `EPERM` without CAP_SYS_ADMIN in both, `EINVAL` when the descriptor is something else (setns(2)).
 pub fn enter<T: Send>(namespace: BorrowedFd<'_>, inside: impl FnOnce() -> T + Send) -> Result<T> {
     on_helper(|| {
-        move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network))
-            .sys("setns", || "CLONE_NEWNET")?;
+        move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network)).sys("setns", || "CLONE_NEWNET")?;
         Ok(inside())
     })
 }

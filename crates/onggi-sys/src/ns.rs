@@ -45,14 +45,8 @@ pub fn join(fd: BorrowedFd<'_>, kinds: u64) -> Result<()> {
 /// # Errors
 /// EPERM, ENOSPC (limits of /proc/sys/user).
 pub fn unshare(kinds: u64) -> Result<()> {
-    const ALL: u64 = flag::TIME
-        | flag::MOUNT
-        | flag::CGROUP
-        | flag::UTS
-        | flag::IPC
-        | flag::USER
-        | flag::PID
-        | flag::NETWORK;
+    const ALL: u64 =
+        flag::TIME | flag::MOUNT | flag::CGROUP | flag::UTS | flag::IPC | flag::USER | flag::PID | flag::NETWORK;
     let bits = (kinds & ALL) as libc::c_int;
     // SAFETY: unshare takes an integer and touches no memory; only namespace bits remain after the mask,
     // so neither the descriptor table nor the address space stops being shared.

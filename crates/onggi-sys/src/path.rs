@@ -57,8 +57,7 @@ pub fn open_in_root_no_links(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -
 /// # Errors
 /// EXDEV when something is mounted over it, ELOOP for a link.
 pub fn open_same_mount(dir: BorrowedFd<'_>, path: &Path, flags: OFlags) -> Result<OwnedFd> {
-    let how =
-        ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    let how = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
     resolve(dir, path, flags, how)
 }
 
@@ -238,7 +237,8 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     fn root() -> (PathBuf, OwnedFd) {
-        let dir = std::env::temp_dir().join(format!("onggi-path-{}-{:?}", std::process::id(), std::thread::current().id()));
+        let dir =
+            std::env::temp_dir().join(format!("onggi-path-{}-{:?}", std::process::id(), std::thread::current().id()));
         std::fs::create_dir_all(dir.join("root")).unwrap();
         let fd = rustix::fs::open(dir.join("root"), OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
         (dir, fd)

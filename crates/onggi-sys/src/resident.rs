@@ -24,9 +24,7 @@ impl Region {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         // SAFETY: a null hint with MAP_ANONYMOUS lets the kernel choose an unused range; no existing
         // mapping is touched. The result is checked below.
-        let p = unsafe {
-            libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)
-        };
+        let p = unsafe { libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
         let failed = || SysError::last("mmap", format!("{len} bytes"));
         if p == libc::MAP_FAILED {
             return Err(failed());
@@ -105,25 +103,6 @@ fn page_range(start: usize, len: usize) -> (usize, usize) {
     const PAGE: usize = 4096;
     let first = start & !(PAGE - 1);
     (first, (start + len).next_multiple_of(PAGE) - first)
-}
-
-/// fork(2) for a single-threaded process: `Some(pid)` in the parent, `None` in the child. The child may
-/// do anything, it is a whole process; it must end with [`exit_now`] so that nothing of the parent's is
-/// flushed or dropped twice.
-pub fn fork() -> Result<Option<rustix::process::Pid>> {
-    // SAFETY: documented for single-threaded processes only, where the child's heap and locks are in a
-    // consistent state; glibc runs its own fork handlers.
-    let pid = unsafe { libc::fork() };
-    if pid < 0 {
-        return Err(SysError::last("fork", ""));
-    }
-    Ok(rustix::process::Pid::from_raw(pid))
-}
-
-/// `_exit(2)`: ends the process without running destructors or exit handlers.
-pub fn exit_now(code: i32) -> ! {
-    // SAFETY: _exit has no preconditions; it does not return.
-    unsafe { libc::_exit(code) }
 }
 
 #[cfg(test)]

@@ -19,8 +19,8 @@ use std::{
 use rustix::{
     fs::{AtFlags, Mode, OFlags},
     net::{
-        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-        SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+        SendFlags, SocketAddrUnix, SocketFlags, SocketType,
     },
 };
 
@@ -111,13 +111,7 @@ pub fn peer_credentials(socket: BorrowedFd<'_>) -> Result<PeerCredentials> {
     // SAFETY: `cred` and `len` are live writable variables of the types SO_PEERCRED asks for, `len` is the
     // size of `cred`, and the descriptor is borrowed for the whole call.
     let r = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_PEERCRED,
-            (&raw mut cred).cast(),
-            &raw mut len,
-        )
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, (&raw mut cred).cast(), &raw mut len)
     };
     if r != 0 || len as usize != size_of::<libc::ucred>() {
         return Err(SysError::last("getsockopt", "SO_PEERCRED"));
@@ -134,8 +128,7 @@ pub fn send_with_fds(socket: BorrowedFd<'_>, data: &[u8], fds: &[BorrowedFd<'_>]
     }
     let mut rest = data;
     while !rest.is_empty() {
-        let sent =
-            rustix::net::sendmsg(socket, &[IoSlice::new(rest)], &mut control, SendFlags::NOSIGNAL);
+        let sent = rustix::net::sendmsg(socket, &[IoSlice::new(rest)], &mut control, SendFlags::NOSIGNAL);
         match sent {
             Ok(n) => {
                 rest = &rest[n..];
@@ -154,12 +147,7 @@ pub fn recv_with_fds(socket: BorrowedFd<'_>, data: &mut [u8], fds: &mut Vec<Owne
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = loop {
-        match rustix::net::recvmsg(
-            socket,
-            &mut [IoSliceMut::new(data)],
-            &mut control,
-            RecvFlags::CMSG_CLOEXEC,
-        ) {
+        match rustix::net::recvmsg(socket, &mut [IoSliceMut::new(data)], &mut control, RecvFlags::CMSG_CLOEXEC) {
             Err(Errno::INTR) => {}
             other => break other.sys("recvmsg", String::new)?,
         }

@@ -1,0 +1,136 @@
+//! Signals for programs that wait synchronously: mask, wait, reset. signal(7).
+
+use std::{mem::MaybeUninit, ptr};
+
+use crate::{Errno, Result, SysError};
+
+/// Signal numbers used by the runtime.
+pub mod number {
+    /// SIGHUP.
+    pub const HUP: i32 = libc::SIGHUP;
+    /// SIGINT.
+    pub const INT: i32 = libc::SIGINT;
+    /// SIGQUIT.
+    pub const QUIT: i32 = libc::SIGQUIT;
+    /// SIGKILL.
+    pub const KILL: i32 = libc::SIGKILL;
+    /// SIGTERM.
+    pub const TERM: i32 = libc::SIGTERM;
+    /// SIGCHLD.
+    pub const CHLD: i32 = libc::SIGCHLD;
+    /// SIGCONT.
+    pub const CONT: i32 = libc::SIGCONT;
+    /// SIGSTOP.
+    pub const STOP: i32 = libc::SIGSTOP;
+    /// SIGTSTP.
+    pub const TSTP: i32 = libc::SIGTSTP;
+    /// SIGTTIN.
+    pub const TTIN: i32 = libc::SIGTTIN;
+    /// SIGTTOU.
+    pub const TTOU: i32 = libc::SIGTTOU;
+    /// SIGWINCH.
+    pub const WINCH: i32 = libc::SIGWINCH;
+    /// SIGURG.
+    pub const URG: i32 = libc::SIGURG;
+}
+
+/// Default dispositions for all signals and an empty mask. Async-signal-safe.
+pub fn reset_all() {
+    for n in 1..=64 {
+        // glibc reserves 32 and 33 and refuses them; nobody can have set them, so failure is of no interest.
+        // SAFETY: SIG_DFL replaces a handler and needs no memory of ours.
+        unsafe { libc::signal(n, libc::SIG_DFL) };
+    }
+    let empty = set(Fill::Empty);
+    let old: *mut libc::sigset_t = ptr::null_mut();
+    // SAFETY: `empty` is an initialised set that outlives the call; a null old set is allowed.
+    unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const empty, old) };
+}
+
+/// Blocks every signal of the calling thread, so that [`wait_any`] receives them.
+///
+/// # Errors
+/// None in practice.
+pub fn block_all() -> Result<()> {
+    let full = set(Fill::Full);
+    let old: *mut libc::sigset_t = ptr::null_mut();
+    // SAFETY: `full` is an initialised set that outlives the call; a null old set is allowed.
+    let r = unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const full, old) };
+    if r < 0 { Err(SysError::last("sigprocmask", "SIG_SETMASK, all")) } else { Ok(()) }
+}
+
+/// Waits for any signal, all being blocked, and returns its number.
+///
+/// # Errors
+/// None in practice.
+pub fn wait_any() -> Result<i32> {
+    let full = set(Fill::Full);
+    loop {
+        let info: *mut libc::siginfo_t = ptr::null_mut();
+        // SAFETY: `full` is an initialised set that outlives the call; a null siginfo is allowed.
+        let n = unsafe { libc::sigwaitinfo(&raw const full, info) };
+        if n > 0 {
+            return Ok(n);
+        }
+        let e = SysError::last("sigwaitinfo", "all");
+        if e.errno != Errno::INTR {
+            return Err(e);
+        }
+    }
+}
+
+enum Fill {
+    Empty,
+    Full,
+}
+
+fn set(fill: Fill) -> libc::sigset_t {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    let p = set.as_mut_ptr();
+    match fill {
+        // SAFETY: `p` points to writable memory of the right type; sigemptyset initialises all of it.
+        Fill::Empty => unsafe { libc::sigemptyset(p) },
+        // SAFETY: as above, for sigfillset.
+        Fill::Full => unsafe { libc::sigfillset(p) },
+    };
+    // SAFETY: one of the two calls above has initialised the whole set.
+    unsafe { set.assume_init() }
+}
+
+/// Number of a signal given as `9`, `KILL`, `SIGKILL` (any case), `RTMIN+3`.
+pub fn parse(text: &str) -> Option<i32> {
+    if let Ok(n) = text.parse::<i32>() {
+        return (1..=64).contains(&n).then_some(n);
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    if let Some(offset) = name.strip_prefix("RTMIN") {
+        let n = 34 + if offset.is_empty() { 0 } else { offset.strip_prefix('+')?.parse::<i32>().ok()? };
+        return (34..=64).contains(&n).then_some(n);
+    }
+    NAMES.iter().find(|(s, _)| *s == name).map(|(_, n)| *n)
+}
+
+#[rustfmt::skip]
+const NAMES: &[(&str, i32)] = &[
+    ("HUP", 1), ("INT", 2), ("QUIT", 3), ("ILL", 4), ("TRAP", 5), ("ABRT", 6), ("IOT", 6), ("BUS", 7), ("FPE", 8),
+    ("KILL", 9), ("USR1", 10), ("SEGV", 11), ("USR2", 12), ("PIPE", 13), ("ALRM", 14), ("TERM", 15), ("STKFLT", 16),
+    ("CHLD", 17), ("CLD", 17), ("CONT", 18), ("STOP", 19), ("TSTP", 20), ("TTIN", 21), ("TTOU", 22), ("URG", 23),
+    ("XCPU", 24), ("XFSZ", 25), ("VTALRM", 26), ("PROF", 27), ("WINCH", 28), ("IO", 29), ("POLL", 29), ("PWR", 30),
+    ("SYS", 31), ("RTMAX", 64),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    #[test]
+    fn signals_are_read_by_number_and_by_name() {
+        assert_eq!(parse("9"), Some(9));
+        assert_eq!(parse("sigterm"), Some(15));
+        assert_eq!(parse("RTMIN+3"), Some(37));
+        for bad in ["0", "65", "-1", "", "SIG", "FOO", "RTMIN+99", "RTMIN-1"] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+}
