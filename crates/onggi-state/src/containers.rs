@@ -1,8 +1,8 @@
 //! Containers: one row each, the record as JSON beside the columns that are searched.
 
-use std::{net::Ipv4Addr, path::Path};
+use std::path::Path;
 
-use onggi_spec::{ContainerId, ContainerName, ContainerRequest, Digest, monitor::ExitRecord, port::PortMapping};
+use onggi_spec::{ContainerId, ContainerName, ContainerRequest, Digest};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
@@ -12,17 +12,8 @@ use crate::{
     images::{require_image, text},
 };
 
-/// How far a container has come. "Running" is not here: it is asked of the kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Phase {
-    /// Made, never started (or its start has not been acknowledged).
-    Created,
-    /// Started at least once.
-    Started,
-}
-
-/// What is remembered of a container.
+/// What is remembered of a container. Whether it runs, its address and how it ended are not here: they
+/// are asked of the kernel and of the files that monitor and network keep.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerRecord {
     /// Id.
@@ -39,18 +30,8 @@ pub struct ContainerRecord {
     pub image_name: String,
     /// ChainIDs of the layers below its upper directory, lowest first.
     pub chain_ids: Vec<Digest>,
-    /// Published ports with their host ports chosen.
-    pub ports: Vec<PortMapping>,
-    /// Address on the bridge.
-    pub ip: Option<Ipv4Addr>,
     /// Effective command: entrypoint and arguments.
     pub command: Vec<String>,
-    /// Unix time in nanoseconds of the last start.
-    pub started_at: Option<i64>,
-    /// How the last run ended, once it is known.
-    pub exit: Option<ExitRecord>,
-    /// How far it has come.
-    pub phase: Phase,
 }
 
 impl State {

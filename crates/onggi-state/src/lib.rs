@@ -16,7 +16,7 @@ pub mod files;
 mod images;
 mod layers;
 
-pub use containers::{ContainerRecord, Phase};
+pub use containers::ContainerRecord;
 pub use db::State;
 pub use error::StateError;
 pub use images::{ImageRecord, RemovedImage};

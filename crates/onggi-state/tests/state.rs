@@ -1,0 +1,344 @@
+//! Promises of the database: uniqueness, transactions, many processes, damage.
+
+use std::{fs, path::Path, thread};
+
+use onggi_spec::{ContainerId, ContainerName, ContainerRequest, Digest, ImageReference};
+use onggi_state::{ContainerRecord, ImageRecord, LayerRecord, State, StateError};
+use proptest::prelude::*;
+
+fn digest(n: u32) -> Digest {
+    Digest::try_from(format!("sha256:{n:064x}")).expect("digest")
+}
+
+fn reference(name: &str) -> ImageReference {
+    ImageReference::try_from(name.to_owned()).expect("reference")
+}
+
+fn image(name: Option<&str>, id: u32, layers: &[u32]) -> ImageRecord {
+    ImageRecord {
+        name: name.map(reference),
+        manifest_digest: digest(id + 1000),
+        config_digest: digest(id),
+        chain_ids: layers.iter().map(|n| digest(*n)).collect(),
+        layer_digests: layers.iter().map(|n| digest(*n + 5000)).collect(),
+        size: 10,
+        created: i64::from(id),
+        pulled_at: 2,
+    }
+}
+
+fn layer(n: u32, parent: Option<u32>) -> LayerRecord {
+    LayerRecord { chain_id: digest(n), diff_id: digest(n + 7000), parent: parent.map(digest), size: 3 }
+}
+
+fn request() -> ContainerRequest {
+    let json = r#"{"image":"host","name":null,"command":["sh"],"entrypoint":null,"env":[],"workdir":null,
+        "user":null,"hostname":null,"labels":{},"tty":false,"interactive":false,"remove":false,"init":false,
+        "read_only":false,"cap_add":[],"cap_drop":[],"network":"bridge","ports":[],"mounts":[],
+        "resources":{"nano_cpus":null,"memory":null,"pids":null}}"#;
+    serde_json::from_str(json).expect("request")
+}
+
+fn container(id: u8, name: &str, image: Option<u32>) -> ContainerRecord {
+    ContainerRecord {
+        id: ContainerId::from_random([id; 32]),
+        name: name.parse::<ContainerName>().expect("name"),
+        created_at: i64::from(id),
+        request: request(),
+        image_id: image.map(digest),
+        image_name: "host:".into(),
+        chain_ids: Vec::new(),
+        command: vec!["sh".into()],
+    }
+}
+
+fn open(root: &Path) -> State {
+    State::open(root).expect("open")
+}
+
+#[test]
+fn records_come_back_as_they_were_put_also_after_reopening() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let root = dir.path().join("root");
+    let (i, l, c) = (image(Some("nginx"), 1, &[2, 3]), layer(2, None), container(7, "web", Some(1)));
+    {
+        let mut state = open(&root);
+        state.put_image(&i).expect("image");
+        state.put_layer(&l).expect("layer");
+        state.insert_container(&c).expect("container");
+    }
+    let state = open(&root);
+    assert_eq!(state.image_by_name(&reference("nginx")).expect("read"), Some(i.clone()));
+    assert_eq!(state.list_images().expect("read"), [i]);
+    assert_eq!(state.layer(&digest(2)).expect("read"), Some(l));
+    assert_eq!(state.list_containers().expect("read"), [c]);
+}
+
+#[test]
+fn the_database_is_private_and_its_directory_only_searchable() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().expect("tempdir");
+    let root = dir.path().join("a/root");
+    let mut state = open(&root);
+    state.put_layer(&layer(1, None)).expect("write");
+    for file in ["state.db", "state.db-wal", "state.db-shm"] {
+        let mode = fs::metadata(root.join(file)).expect("stat").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{file}");
+    }
+    let mode = fs::metadata(&root).expect("stat").permissions().mode() & 0o777;
+    assert!(mode == 0o711 || mode == 0o700, "{mode:o}");
+}
+
+#[test]
+fn retagging_moves_the_name_and_leaves_the_old_image_without_one() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let mut state = open(dir.path());
+    state.put_image(&image(Some("app:1"), 1, &[])).expect("first");
+    state.put_image(&image(Some("app:1"), 2, &[])).expect("second");
+    let ids: Vec<_> = state.list_images().expect("list").into_iter().map(|i| (i.config_digest, i.name)).collect();
+    assert_eq!(ids, [(digest(2), Some(reference("app:1"))), (digest(1), None)]);
+}
+
+#[test]
+fn an_image_goes_with_its_last_name_unless_a_container_uses_it() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let mut state = open(dir.path());
+    let first = image(Some("app:1"), 1, &[]);
+    state.put_image(&first).expect("put");
+    state.put_name(&reference("app:2"), &first).expect("tag");
+    assert_eq!(state.remove_name(&reference("app:1")).expect("untag").deleted, None);
+    assert_eq!(state.remove_name(&reference("app:2")).expect("untag").deleted, Some(digest(1)));
+    let gone = state.remove_name(&reference("app:2"));
+    assert!(matches!(gone, Err(StateError::ImageNotFound { .. })));
+
+    state.put_image(&first).expect("put");
+    state.insert_container(&container(1, "web", Some(1))).expect("insert");
+    assert_eq!(state.remove_name(&reference("app:1")).expect("untag").deleted, None);
+    assert!(matches!(state.remove_image(&digest(1), false), Err(StateError::ImageInUse { .. })));
+    assert_eq!(state.remove_image(&digest(1), true).expect("force").deleted, Some(digest(1)));
+    assert_eq!(state.list_images().expect("list"), []);
+}
+
+#[test]
+fn a_container_of_a_removed_image_is_refused() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let refused = open(dir.path()).insert_container(&container(1, "web", Some(9)));
+    assert!(matches!(refused, Err(StateError::ImageNotFound { .. })));
+}
+
+#[test]
+fn images_are_found_by_the_beginning_of_their_id() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let mut state = open(dir.path());
+    state.put_image(&image(Some("a:1"), 0x10, &[])).expect("put");
+    state.put_image(&image(Some("b:1"), 0x11, &[])).expect("put");
+    let found = |state: &State, p: &str| state.images_by_id_prefix(p).expect("read").len();
+    let full = format!("{:064x}", 0x10);
+    assert_eq!((found(&state, &full), found(&state, &format!("sha256:{}", &full[..63]))), (1, 2));
+    assert_eq!((found(&state, "0"), found(&state, "f"), found(&state, ""), found(&state, "%")), (2, 0, 0, 0));
+}
+
+#[test]
+fn a_taken_name_is_refused_and_the_holder_named() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let mut state = open(dir.path());
+    state.insert_container(&container(1, "web", None)).expect("insert");
+    state.insert_container(&container(2, "db", None)).expect("insert");
+    let holder = ContainerId::from_random([1; 32]).to_string();
+    let refused = state.insert_container(&container(3, "web", None));
+    assert!(matches!(refused, Err(StateError::NameTaken { by, .. }) if by == holder));
+    let renamed = state.rename_container(&ContainerId::from_random([2; 32]), &"web".parse().expect("name"));
+    assert!(matches!(renamed, Err(StateError::NameTaken { by, .. }) if by == holder));
+    let again = state.insert_container(&container(1, "other", None));
+    assert!(matches!(again, Err(StateError::IdTaken { .. })));
+}
+
+#[test]
+fn a_container_is_found_by_id_then_name_then_unique_beginning() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let mut state = open(dir.path());
+    let (one, other) = (container(0xa1, "web", None), container(0xa2, "a1a1", None));
+    state.insert_container(&one).expect("insert");
+    state.insert_container(&other).expect("insert");
+    assert_eq!(state.container(one.id.as_str()).expect("id"), one);
+    assert_eq!(state.container("web").expect("name"), one);
+    assert_eq!(state.container("a1a1").expect("a name wins over a beginning"), other);
+    assert_eq!(state.container("a1a").expect("beginning"), one);
+    assert!(matches!(state.container("a"), Err(StateError::Ambiguous { .. })));
+    for none in ["", "x", "b", "a%", "' OR 1"] {
+        assert!(matches!(state.container(none), Err(StateError::ContainerNotFound { .. })), "{none}");
+    }
+}
+
+#[test]
+fn a_deleted_container_frees_its_name_and_deleting_again_is_no_error() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let mut state = open(dir.path());
+    let c = container(1, "web", None);
+    state.insert_container(&c).expect("insert");
+    assert!(state.delete_container(&c.id).expect("delete"));
+    assert!(!state.delete_container(&c.id).expect("delete again"));
+    state.insert_container(&container(2, "web", None)).expect("the name is free");
+    assert!(matches!(state.update_container(&c), Err(StateError::ContainerNotFound { .. })));
+}
+
+#[test]
+fn layers_and_blobs_are_unreferenced_only_when_no_image_and_no_container_uses_them() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let mut state = open(dir.path());
+    for n in 1..=4 {
+        state.put_layer(&layer(n, (n > 1).then(|| n - 1))).expect("layer");
+    }
+    state.put_image(&image(Some("a:1"), 100, &[1, 2])).expect("image");
+    let mut user = container(1, "web", None);
+    user.chain_ids = vec![digest(3)];
+    state.insert_container(&user).expect("insert");
+    let free: Vec<_> = state.unreferenced_layers().expect("read").into_iter().map(|l| l.chain_id).collect();
+    assert_eq!(free, [digest(4)]);
+    assert!(!state.remove_layer(&digest(3)).expect("used"));
+    assert!(state.remove_layer(&digest(4)).expect("free"));
+    assert!(state.remove_layer(&digest(4)).expect("again"));
+
+    let on_disk = [100, 1100, 5001, 5002, 5003].map(digest);
+    assert_eq!(state.unreferenced_blobs(&on_disk).expect("read"), [digest(5003)]);
+}
+
+#[test]
+fn writers_in_parallel_lose_nothing_and_exactly_one_gets_a_name() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    open(dir.path());
+    let write = |n: u8| {
+        let mut state = open(dir.path());
+        for i in 0..10 {
+            state.put_layer(&layer(u32::from(n) * 100 + i, None)).expect("layer");
+        }
+        state.insert_container(&container(n, "same", None)).is_ok()
+    };
+    let won = thread::scope(|s| {
+        let threads: Vec<_> = (1..=8).map(|n| s.spawn(move || write(n))).collect();
+        threads.into_iter().map(|t| t.join().expect("thread")).filter(|won| *won).count()
+    });
+    assert_eq!(won, 1);
+    assert_eq!(open(dir.path()).list_layers().expect("read").len(), 80);
+}
+
+#[test]
+fn many_processes_may_open_a_new_store_at_once() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    thread::scope(|s| {
+        for _ in 0..8 {
+            s.spawn(|| open(dir.path()).list_images().expect("read"));
+        }
+    });
+}
+
+#[test]
+fn modify_reads_and_writes_in_one_transaction() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let c = container(1, "web", None);
+    open(dir.path()).insert_container(&c).expect("insert");
+    let count = || {
+        let mut state = open(dir.path());
+        for _ in 0..20 {
+            let add = |c: &mut ContainerRecord| c.created_at += 1;
+            state.modify_container(&c.id, add).expect("modify");
+        }
+    };
+    thread::scope(|s| {
+        for _ in 0..4 {
+            s.spawn(count);
+        }
+    });
+    assert_eq!(open(dir.path()).container("web").expect("read").created_at, 81);
+}
+
+#[test]
+fn a_checkpoint_empties_the_log_and_keeps_the_data() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let mut state = open(dir.path());
+    state.put_layer(&layer(1, None)).expect("write");
+    assert!(fs::metadata(dir.path().join("state.db-wal")).expect("wal").len() > 0);
+    state.checkpoint().expect("checkpoint");
+    assert_eq!(fs::metadata(dir.path().join("state.db-wal")).expect("wal").len(), 0);
+    assert_eq!(open(dir.path()).list_layers().expect("read").len(), 1);
+}
+
+#[test]
+fn a_newer_schema_is_refused_with_both_versions() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let path = open(dir.path()).path().to_owned();
+    let conn = rusqlite::Connection::open(&path).expect("open");
+    conn.pragma_update(None, "user_version", 99).expect("pragma");
+    drop(conn);
+    let refused = State::open(dir.path()).expect_err("newer");
+    assert!(matches!(refused, StateError::Newer { found: 99, .. }), "{refused}");
+    assert!(refused.hint().is_some());
+}
+
+#[test]
+fn another_programs_database_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let path = dir.path().join("state.db");
+    rusqlite::Connection::open(&path).and_then(|c| c.execute_batch("CREATE TABLE t (x)")).expect("make");
+    let refused = State::open(dir.path()).expect_err("foreign");
+    assert!(matches!(refused, StateError::Damaged { .. }), "{refused}");
+    assert!(refused.hint().is_some_and(|h| h.contains("state.db")));
+}
+
+/// A store with something in every table, as bytes of its (checkpointed) file.
+fn seed() -> Vec<u8> {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let mut state = open(dir.path());
+    for n in 0..20 {
+        state.put_image(&image(Some(&format!("app:{n}")), n, &[n])).expect("image");
+        state.put_layer(&layer(n, None)).expect("layer");
+        state.insert_container(&container(n as u8, &format!("c-{n}"), Some(n))).expect("container");
+    }
+    state.checkpoint().expect("checkpoint");
+    let path = state.path().to_owned();
+    drop(state);
+    fs::read(path).expect("read")
+}
+
+/// Every operation on a store that may be damaged: an error is fine, a panic is not.
+fn exercise(bytes: &[u8]) {
+    let dir = tempfile::tempdir().expect("tempdir");
+    fs::write(dir.path().join("state.db"), bytes).expect("write");
+    let Ok(mut state) = State::open(dir.path()) else { return };
+    let _ = state.list_images();
+    let _ = state.list_containers();
+    let _ = state.container("c-3");
+    let _ = state.unreferenced_layers();
+    let _ = state.unreferenced_blobs(&[digest(1)]);
+    let _ = state.put_image(&image(Some("new:1"), 77, &[1]));
+    let _ = state.insert_container(&container(99, "new", None));
+    let _ = state.remove_image(&digest(3), true);
+    let _ = state.delete_container(&ContainerId::from_random([3; 32]));
+}
+
+#[test]
+fn a_truncated_or_zeroed_database_is_a_named_refusal() {
+    let whole = seed();
+    for length in [1, 50, 100, 4095, 4096, whole.len() / 2, whole.len() - 1] {
+        exercise(&whole[..length]);
+    }
+    let dir = tempfile::tempdir().expect("tempdir");
+    fs::write(dir.path().join("state.db"), vec![0; 8192]).expect("write");
+    let refused = State::open(dir.path()).expect_err("zeroed");
+    assert!(matches!(refused, StateError::Damaged { .. }), "{refused}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_flipped_bit_anywhere_never_panics(at in any::<prop::sample::Index>(), bit in 0u8..8, n in 1usize..4) {
+        thread_local!(static SEED: Vec<u8> = seed());
+        let mut bytes = SEED.with(Clone::clone);
+        for i in 0..n {
+            let at = (at.index(bytes.len()) + i * 997) % bytes.len();
+            bytes[at] ^= 1 << bit;
+        }
+        exercise(&bytes);
+    }
+}
