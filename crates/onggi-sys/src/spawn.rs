@@ -98,9 +98,10 @@ impl<'a> Spawn<'a> {
                 fds.push((null.as_raw_fd(), n));
             }
         }
-        let (report_r, report_w) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).sys("pipe2", || "O_CLOEXEC")?;
+        let (report_r, low_w) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).sys("pipe2", || "O_CLOEXEC")?;
         // The report pipe is moved beyond every scratch number, out of the way of all targets.
-        let report_w = rustix::io::fcntl_dupfd_cloexec(&report_w, SCRATCH + 100).sys("fcntl", || "F_DUPFD_CLOEXEC")?;
+        let report_w = rustix::io::fcntl_dupfd_cloexec(&low_w, SCRATCH + 100).sys("fcntl", || "F_DUPFD_CLOEXEC")?;
+        drop(low_w);
         let plan = ChildPlan {
             program: match &self.program {
                 Program::Path(p) => Executable::Path((*p).to_owned()),
