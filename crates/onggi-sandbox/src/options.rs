@@ -1,0 +1,109 @@
+//! What callers give to and get from the verbs.
+
+use std::{os::fd::OwnedFd, path::PathBuf};
+
+use onggi_spec::{
+    monitor::{RootFs, SandboxState},
+    oci::runtime::{Process, Spec},
+};
+
+/// Where the standard streams of the first process come from.
+#[derive(Debug)]
+pub enum Stdio {
+    /// The caller's own.
+    Inherit,
+    /// These three.
+    Fds {
+        /// Standard input.
+        stdin: OwnedFd,
+        /// Standard output.
+        stdout: OwnedFd,
+        /// Standard error.
+        stderr: OwnedFd,
+    },
+    /// A pseudo-terminal of the container's own devpts.
+    Terminal {
+        /// A connected stream socket that the master is sent to (SCM_RIGHTS); when absent it is returned.
+        console_socket: Option<OwnedFd>,
+    },
+}
+
+/// Everything that `create` needs.
+#[derive(Debug)]
+pub struct CreateOptions {
+    /// The container's id, valid as one path component.
+    pub id: String,
+    /// The bundle directory; relative paths of the configuration start here.
+    pub bundle: PathBuf,
+    /// Directory of all states: `<state_root>/<id>/state.json`.
+    pub state_root: PathBuf,
+    /// The configuration, parsed.
+    pub config: Spec,
+    /// How the root filesystem is made.
+    pub rootfs: RootFs,
+    /// Standard streams.
+    pub stdio: Stdio,
+    /// The network namespace; replaces what the configuration says.
+    pub netns: Option<OwnedFd>,
+    /// PID 1 is an init that reaps and forwards signals; the program is its child.
+    pub init: bool,
+    /// The program is killed when the process that is its parent dies.
+    pub die_with_parent: bool,
+    /// The program waits for `start`; otherwise it is executed at once and success means that exec succeeded.
+    pub wait_for_start: bool,
+    /// The first process becomes a child of the caller's parent (CLONE_PARENT): for a short-lived starter.
+    pub sibling: bool,
+    /// Descriptors 3 to 2+n are inherited by the program.
+    pub preserve_fds: u32,
+    /// The root is entered by MS_MOVE and chroot: for roots on an initramfs, less safe.
+    pub no_pivot: bool,
+    /// Written with the pid once the process exists.
+    pub pid_file: Option<PathBuf>,
+    /// `cgroupsPath` has systemd's form.
+    pub systemd_cgroup: bool,
+}
+
+/// A container that exists.
+#[derive(Debug)]
+pub struct Created {
+    /// Pid of the first process in the caller's pid namespace.
+    pub pid: i32,
+    /// Its pidfd.
+    pub pidfd: OwnedFd,
+    /// The terminal's master, when one was asked for without a console socket.
+    pub console_master: Option<OwnedFd>,
+    /// The state as it was stored.
+    pub state: SandboxState,
+    /// What was asked for and kept as it was instead, one line each.
+    pub notes: Vec<String>,
+}
+
+/// Everything that `exec` needs.
+#[derive(Debug)]
+pub struct ExecOptions {
+    /// The container's id.
+    pub id: String,
+    /// Directory of all states.
+    pub state_root: PathBuf,
+    /// The process to run.
+    pub process: Process,
+    /// Standard streams.
+    pub stdio: Stdio,
+    /// Descriptors 3 to 2+n are inherited by the program.
+    pub preserve_fds: u32,
+    /// Written with the pid.
+    pub pid_file: Option<PathBuf>,
+    /// The program is killed when the caller dies.
+    pub die_with_parent: bool,
+}
+
+/// A process that was started in a container.
+#[derive(Debug)]
+pub struct Executed {
+    /// Its pid in the caller's pid namespace.
+    pub pid: i32,
+    /// Its pidfd; the caller is its parent.
+    pub pidfd: OwnedFd,
+    /// The terminal's master, when one was asked for without a console socket.
+    pub console_master: Option<OwnedFd>,
+}
