@@ -76,9 +76,9 @@ pub enum BuildError {
 }
 
 impl BuildError {
-    /// What to do about it; empty when the message says it all.
-    pub fn hint(&self) -> String {
-        match self {
+    /// What to do about it; nothing when the message says it all.
+    pub fn hint(&self) -> Option<String> {
+        let text: String = match self {
             Self::NoCommand => "give a command after the image name".into(),
             Self::Capability(e) => e.hint.clone(),
             Self::CapabilityNotHeld { .. } => "leave out --cap-add for it, or run onggi with more privileges".into(),
@@ -89,7 +89,8 @@ impl BuildError {
             Self::DuplicateTarget { .. } => "give each volume its own target".into(),
             Self::ForbiddenTarget { .. } => "choose another path; /proc and /dev itself are the runtime's own".into(),
             Self::NotUtf8 { .. } => "choose a root directory with an ordinary name".into(),
-        }
+        };
+        Some(text).filter(|t| !t.is_empty())
     }
 
     pub(super) fn text(what: &'static str, text: &str, reason: &'static str) -> Self {
