@@ -1,0 +1,290 @@
+//! Applying a plan: one `match`, no policy. Requests to the same netlink socket are collected and sent at once.
+
+use std::{
+    collections::HashMap,
+    net::Ipv4Addr,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
+
+use onggi_sys::{Errno, netns};
+
+use crate::{
+    detach,
+    error::{NetworkError, Obstacle, PlanError},
+    facts::{facts, table},
+    plan::{NetOp, NetworkPlan, Side, install_op, plan_bridge},
+    ports, record,
+    socket::Socket,
+    sysctl,
+    table::{CHAINS, SETS},
+    types::{BridgeRequest, PublishedPort},
+    wire::{Batch, nft, route},
+};
+
+/// How often facts are gathered again because another process got there first.
+const TRIES: u32 = 24;
+
+/// A connected container.
+#[derive(Debug)]
+pub struct Applied {
+    /// The container's network namespace; it lives as long as this or a process in it.
+    pub netns: OwnedFd,
+    /// The container's address; absent for `none`.
+    pub ip: Option<Ipv4Addr>,
+    /// Sockets bound to the published host ports. Whoever keeps them (the container's monitor) keeps other
+    /// programs from taking the ports.
+    pub reserved: Vec<OwnedFd>,
+}
+
+/// Gathers facts, plans, and takes the planned address, again and again until it is ours. What comes back is
+/// stored by the engine (`NetworkPlan::record`) before `apply`.
+///
+/// # Errors
+/// As `facts` and `plan_bridge`.
+pub fn prepare(runroot: &Path, request: &BridgeRequest) -> Result<NetworkPlan, NetworkError> {
+    for _ in 0..TRIES {
+        let plan = plan_bridge(request, &facts(runroot, request)?).map_err(NetworkError::Plan)?;
+        let Some(record) = &plan.record else { return Ok(plan) };
+        if record::leases(runroot)?.acquire(record.ip, record.id.as_str()).map_err(NetworkError::File)? {
+            return Ok(plan);
+        }
+    }
+    Err(NetworkError::Busy)
+}
+
+/// Carries out a plan. On failure some of it may be done: call `detach` with the plan's record, as after a crash.
+/// If only the firewall changed since the facts were gathered, its part is planned again by itself.
+///
+/// # Errors
+/// Names the operation and the errno. `NetworkError::is_stale` tells that another process was faster.
+pub fn apply(runroot: &Path, plan: &NetworkPlan) -> Result<Applied, NetworkError> {
+    let mut applier = Applier::new(runroot, plan)?;
+    for op in &plan.ops {
+        applier.operation(op)?;
+    }
+    applier.send_links()?;
+    applier.commit()?;
+    let netns = applier.container.take().map(|c| c.netns).ok_or(NetworkError::Busy)?;
+    Ok(Applied { netns, ip: plan.record.as_ref().map(|r| r.ip), reserved: applier.reserved })
+}
+
+struct Container {
+    netns: OwnedFd,
+    socket: Socket,
+}
+
+struct Applier<'a> {
+    runroot: &'a Path,
+    plan: &'a NetworkPlan,
+    host: Socket,
+    container: Option<Container>,
+    /// Link requests not yet sent, all for one side, and which of them may find their work done already.
+    links: Batch,
+    side: Side,
+    existing_is_fine: Vec<u32>,
+    /// Interface indexes by (on the host, name).
+    indexes: HashMap<(bool, String), u32>,
+    /// Firewall requests, sent at the end as one transaction.
+    firewall: Vec<&'a NetOp>,
+    reserved: Vec<OwnedFd>,
+}
+
+impl<'a> Applier<'a> {
+    fn new(runroot: &'a Path, plan: &'a NetworkPlan) -> Result<Self, NetworkError> {
+        Ok(Self {
+            runroot,
+            plan,
+            host: Socket::route()?,
+            container: None,
+            links: Batch::default(),
+            side: Side::Host,
+            existing_is_fine: Vec::new(),
+            indexes: HashMap::new(),
+            firewall: Vec::new(),
+            reserved: Vec::new(),
+        })
+    }
+
+    fn operation(&mut self, op: &'a NetOp) -> Result<(), NetworkError> {
+        match op {
+            NetOp::TakeLease { ip, id, .. } => take_lease(self.runroot, *ip, id.as_str())?,
+            NetOp::ReservePort { port } => self.reserved.push(reserve(port)?),
+            NetOp::Sysctl { key, value } => {
+                self.send_links()?;
+                sysctl::write(key, value)?;
+            }
+            NetOp::CreateNetns { sysctls } => self.container = Some(create_netns(sysctls)?),
+            NetOp::CreateBridge { name, mac, mtu } => {
+                self.on(Side::Host)?;
+                route::create_bridge(&mut self.links, name, *mac, *mtu);
+                self.existing_is_fine.push(self.links.last());
+            }
+            NetOp::CreateVeth { .. } => self.create_veth(op)?,
+            NetOp::NoLinkLocal { name } => {
+                self.on(Side::Host)?;
+                route::no_link_local(&mut self.links, name);
+            }
+            NetOp::AddAddress { side, link, ip, subnet } => {
+                let index = self.index(*side, link)?;
+                route::add_address(&mut self.links, index, *ip, *subnet);
+                self.existing_is_fine.push(self.links.last());
+            }
+            NetOp::LinkUp { side, link } => {
+                self.on(*side)?;
+                route::link_up(&mut self.links, link);
+            }
+            NetOp::AddDefaultRoute { via } => {
+                self.on(Side::Container)?;
+                route::add_default_route(&mut self.links, *via);
+            }
+            NetOp::SaveRecord => self.plan.record.iter().try_for_each(|r| record::save(self.runroot, r))?,
+            NetOp::InstallTable { .. } | NetOp::AddElements { .. } => self.firewall.push(op),
+        }
+        Ok(())
+    }
+
+    fn create_veth(&mut self, op: &NetOp) -> Result<(), NetworkError> {
+        let NetOp::CreateVeth { name, bridge, peer, peer_mac, mtu, alias } = op else { return Ok(()) };
+        let index = self.index(Side::Host, bridge)?;
+        let container = self.container.as_ref().ok_or(NetworkError::Busy)?;
+        let netns = container.netns.as_fd();
+        let veth = route::Veth { name, bridge: index, mtu: *mtu, peer, peer_mac: *peer_mac, netns, alias };
+        route::create_veth(&mut self.links, &veth);
+        Ok(())
+    }
+
+    /// Directs the following link requests to one side.
+    fn on(&mut self, side: Side) -> Result<(), NetworkError> {
+        if self.side != side {
+            self.send_links()?;
+            self.side = side;
+        }
+        Ok(())
+    }
+
+    fn send_links(&mut self) -> Result<(), NetworkError> {
+        let batch = std::mem::take(&mut self.links);
+        let fine = std::mem::take(&mut self.existing_is_fine);
+        self.socket()?.change(&batch, |seq, errno| errno == Errno::EXIST && fine.contains(&seq))
+    }
+
+    fn socket(&self) -> Result<&Socket, NetworkError> {
+        match self.side {
+            Side::Host => Ok(&self.host),
+            Side::Container => self.container.as_ref().map(|c| &c.socket).ok_or(NetworkError::Busy),
+        }
+    }
+
+    /// The index of a device, after everything that may create it has been sent.
+    fn index(&mut self, side: Side, name: &str) -> Result<u32, NetworkError> {
+        self.on(side)?;
+        let key = (side == Side::Host, name.to_owned());
+        if let Some(index) = self.indexes.get(&key) {
+            return Ok(*index);
+        }
+        self.send_links()?;
+        let mut batch = Batch::default();
+        route::get_link(&mut batch, name);
+        let found = self.socket()?.ask(&batch, route::link)?;
+        let Some(link) = found.first() else {
+            let source = onggi_sys::SysError::new("netlink", format!("RTM_GETLINK {name}"), Errno::NODEV);
+            return Err(NetworkError::Request { operation: format!("find {name}"), message: String::new(), source });
+        };
+        self.indexes.insert(key, link.index);
+        Ok(link.index)
+    }
+
+    /// One transaction: the table where it is missing, and the container's elements. When another process
+    /// changed the ruleset first, the table's state is read again.
+    fn commit(&self) -> Result<(), NetworkError> {
+        if self.firewall.is_empty() {
+            return Ok(());
+        }
+        let socket = Socket::netfilter()?;
+        let mut result = transact(&socket, &self.firewall);
+        for _ in 0..TRIES {
+            match &result {
+                Err(e) if e.is_stale() => result = self.commit_again(&socket),
+                _ => return result.map_err(|e| self.name_holder(&socket, e)),
+            }
+        }
+        result
+    }
+
+    fn commit_again(&self, socket: &Socket) -> Result<(), NetworkError> {
+        let table = table(socket, self.runroot)?;
+        let install = self.plan.record.as_ref().and_then(|record| install_op(&table, record));
+        let elements = self.firewall.iter().copied().filter(|op| matches!(op, NetOp::AddElements { .. }));
+        transact(socket, &install.iter().chain(elements).collect::<Vec<_>>())
+    }
+
+    /// `EEXIST` from a published map: a container took the port between facts and now.
+    fn name_holder(&self, socket: &Socket, error: NetworkError) -> NetworkError {
+        let NetworkError::Request { source, .. } = &error else { return error };
+        let Some(record) = self.plan.record.as_ref().filter(|_| source.errno == Errno::EXIST) else { return error };
+        detach::rival(socket, record).map_or(error, |(port, owner)| port_error(&port, Obstacle::Container(owner)))
+    }
+}
+
+fn transact(socket: &Socket, ops: &[&NetOp]) -> Result<(), NetworkError> {
+    let seen = ops.iter().find_map(|op| match op {
+        NetOp::InstallTable { generation, .. } => *generation,
+        _ => None,
+    });
+    let mut batch = Batch::default();
+    nft::begin(&mut batch, seen);
+    for op in ops {
+        match op {
+            NetOp::InstallTable { restore, .. } => install(&mut batch, restore),
+            NetOp::AddElements { elements } => nft::add_elements(&mut batch, elements),
+            _ => {}
+        }
+    }
+    nft::end(&mut batch);
+    socket.change(&batch, |_, _| false)
+}
+
+fn install(batch: &mut Batch, restore: &[crate::element::Element]) {
+    nft::replace_table(batch);
+    for (number, set) in (1..).zip(SETS) {
+        nft::add_set(batch, set, number);
+    }
+    for chain in CHAINS {
+        nft::add_chain(batch, chain);
+        for rule in chain.rules {
+            nft::add_rule(batch, chain.name, rule);
+        }
+    }
+    nft::add_elements(batch, restore);
+}
+
+fn take_lease(runroot: &Path, ip: Ipv4Addr, id: &str) -> Result<(), NetworkError> {
+    let taken = record::leases(runroot)?.acquire(ip, id).map_err(NetworkError::File)?;
+    if taken { Ok(()) } else { Err(NetworkError::LeaseTaken { ip }) }
+}
+
+fn reserve(port: &PublishedPort) -> Result<OwnedFd, NetworkError> {
+    let reserved = ports::reserve(port.host_ip, port.host_port.get(), port.protocol);
+    reserved.map(|(fd, _)| fd).map_err(|obstacle| port_error(port, obstacle))
+}
+
+fn port_error(port: &PublishedPort, obstacle: Obstacle) -> NetworkError {
+    NetworkError::Plan(PlanError::Port {
+        ip: port.host_ip,
+        port: port.host_port.get(),
+        protocol: port.protocol.to_string(),
+        obstacle,
+    })
+}
+
+/// The settings are written by the thread that made the namespace, because /proc/sys/net follows the thread.
+fn create_netns(sysctls: &[(String, String)]) -> Result<Container, NetworkError> {
+    let inside = || {
+        sysctls.iter().try_for_each(|(key, value)| sysctl::write(key, value))?;
+        Socket::route()
+    };
+    let (netns, socket) = netns::create(inside)
+        .map_err(|source| NetworkError::Call { operation: "create a network namespace", source })?;
+    Ok(Container { netns, socket: socket? })
+}
