@@ -6,6 +6,7 @@
 
 pub mod cred;
 pub mod error;
+pub mod fs;
 pub mod event;
 pub mod mount;
 pub mod netlink;
