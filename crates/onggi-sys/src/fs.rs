@@ -7,11 +7,10 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-pub use rustix::fs::{Dev, FileType, RawMode, Stat, major, makedev, minor};
 use rustix::fs::{
-    AtFlags, FlockOperation, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Timespec, Timestamps, Uid,
-    XattrFlags,
+    AtFlags, FlockOperation, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
 };
+pub use rustix::fs::{Dev, FileType, RawMode, Stat, major, makedev, minor};
 
 use crate::error::{Errno, Result, SysContext};
 
@@ -111,8 +110,7 @@ pub fn make_dir(dir: BorrowedFd<'_>, name: &[u8], mode: u32) -> Result<()> {
 /// # Errors
 /// symlinkat(2); `EEXIST`.
 pub fn make_symlink(target: &[u8], dir: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
-    rustix::fs::symlinkat(target, dir, name)
-        .sys("symlinkat", || format!("{}, {}", quote(target), pair(dir, name)))
+    rustix::fs::symlinkat(target, dir, name).sys("symlinkat", || format!("{}, {}", quote(target), pair(dir, name)))
 }
 
 /// linkat(2) without following a link at `from`.
@@ -247,8 +245,7 @@ pub fn set_times(fd: BorrowedFd<'_>, time: Time) -> Result<()> {
 /// # Errors
 /// utimensat(2).
 pub fn set_times_at(dir: BorrowedFd<'_>, name: &[u8], time: Time) -> Result<()> {
-    rustix::fs::utimensat(dir, name, &timestamps(time), AtFlags::SYMLINK_NOFOLLOW)
-        .sys("utimensat", || pair(dir, name))
+    rustix::fs::utimensat(dir, name, &timestamps(time), AtFlags::SYMLINK_NOFOLLOW).sys("utimensat", || pair(dir, name))
 }
 
 fn timestamps(time: Time) -> Timestamps {

@@ -6,8 +6,8 @@
 
 pub mod cred;
 pub mod error;
-pub mod fs;
 pub mod event;
+pub mod fs;
 pub mod mount;
 pub mod netlink;
 pub mod netns;

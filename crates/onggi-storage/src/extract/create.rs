@@ -1,0 +1,283 @@
+//! One entry to one file, link, device or directory.
+//!
+//! Per regular file: openat, write, then fchown, fchmod, utimensat; chown only when the owner differs, nothing is
+//! opened twice.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use onggi_sys::fs::{self, FileType};
+use onggi_sys::{Errno, SysError};
+
+use super::dirs::DirMeta;
+use super::whiteout::{is_whiteout, set_opaque};
+use super::xattr::{self, Policy};
+use super::{EntryPath, EntryResult, Extractor, Privilege};
+use crate::error::EntryProblem;
+use crate::rmtree;
+use crate::tar::{Entry, Kind, Source, TarReader};
+
+/// What was removed to make room.
+#[derive(PartialEq, Eq)]
+enum Cleared {
+    /// A whiteout of this layer: a directory in its place hides lower ones.
+    Whiteout,
+    /// Anything else.
+    Other,
+}
+
+impl Extractor {
+    pub(super) fn create<S: Source>(
+        &mut self,
+        tar: &mut TarReader<S>,
+        entry: &Entry,
+        path: &EntryPath,
+    ) -> EntryResult<()> {
+        // An archive of an overlay's upper directory says "hidden" in the kernel's own way.
+        if entry.kind == Kind::Char(0, 0) {
+            return self.whiteout(path);
+        }
+        let parent = self.dirs.open(path.parent())?;
+        let dir = parent.as_fd();
+        match &entry.kind {
+            Kind::Directory => self.directory(dir, entry, path),
+            Kind::File { .. } => self.file(dir, tar, entry, path.name(), None),
+            Kind::Sparse { segments, size } => self.file(dir, tar, entry, path.name(), Some((segments, *size))),
+            Kind::Symlink(target) => self.symlink(dir, entry, path.name(), target),
+            Kind::HardLink(target) => self.hard_link(dir, path.name(), target),
+            Kind::Fifo => self.node(dir, entry, path.name(), FileType::Fifo, 0),
+            Kind::Char(major, minor) => {
+                self.node(dir, entry, path.name(), FileType::CharacterDevice, fs::makedev(*major, *minor))
+            }
+            Kind::Block(major, minor) => {
+                self.node(dir, entry, path.name(), FileType::BlockDevice, fs::makedev(*major, *minor))
+            }
+        }
+    }
+
+    /// Runs `make`; when something is in the way, removes it and runs `make` again.
+    fn replacing<T>(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        name: &[u8],
+        make: impl Fn() -> Result<T, SysError>,
+    ) -> EntryResult<(T, Option<Cleared>)> {
+        match make() {
+            Err(e) if e.errno == Errno::EXIST => {
+                let cleared = self.clear(dir, name)?;
+                Ok((make()?, Some(cleared)))
+            }
+            other => Ok((other?, None)),
+        }
+    }
+
+    fn clear(&mut self, dir: BorrowedFd<'_>, name: &[u8]) -> EntryResult<Cleared> {
+        let stat = fs::stat_at(dir, name)?;
+        // Only a directory or a link can be part of a name that was resolved before.
+        if matches!(fs::file_type(&stat), FileType::Directory | FileType::Symlink) {
+            self.dirs.invalidate();
+        }
+        rmtree::remove(dir, name)?;
+        Ok(if is_whiteout(&stat) { Cleared::Whiteout } else { Cleared::Other })
+    }
+
+    fn directory(&mut self, dir: BorrowedFd<'_>, entry: &Entry, path: &EntryPath) -> EntryResult<()> {
+        let name = path.name();
+        if let Err(e) = fs::make_dir(dir, name, 0o700) {
+            if e.errno != Errno::EXIST {
+                return Err(e.into());
+            }
+            if fs::file_type(&fs::stat_at(dir, name)?) != FileType::Directory {
+                let cleared = self.clear(dir, name)?;
+                fs::make_dir(dir, name, 0o700)?;
+                if cleared == Cleared::Whiteout {
+                    set_opaque(fs::open_dir_at(dir, name)?.as_fd())?;
+                }
+            }
+        }
+        let ino = fs::stat_at(dir, name)?.st_ino;
+        self.dirs.describe(path.as_bytes(), entry, ino)
+    }
+
+    fn file<S: Source>(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        tar: &mut TarReader<S>,
+        entry: &Entry,
+        name: &[u8],
+        sparse: Option<(&Vec<(u64, u64)>, u64)>,
+    ) -> EntryResult<()> {
+        let (file, _) = self.replacing(dir, name, || fs::create_file(dir, name, 0o600))?;
+        let fd = file.as_fd();
+        match sparse {
+            None => copy(tar, fd)?,
+            Some((segments, size)) => copy_sparse(tar, fd, segments, size)?,
+        }
+        if (entry.uid, entry.gid) != self.own {
+            let done = fs::chown(fd, entry.uid, entry.gid);
+            self.tolerate_owner(done)?;
+        }
+        fs::chmod(fd, entry.mode)?;
+        self.xattrs(entry, |name, value| fs::set_xattr(fd, name, value))?;
+        Ok(fs::set_times(fd, entry.mtime)?)
+    }
+
+    fn symlink(&mut self, dir: BorrowedFd<'_>, entry: &Entry, name: &[u8], target: &[u8]) -> EntryResult<()> {
+        self.replacing(dir, name, || fs::make_symlink(target, dir, name))?;
+        self.own_at(dir, entry, name)?;
+        Ok(fs::set_times_at(dir, name, entry.mtime)?)
+    }
+
+    fn hard_link(&mut self, dir: BorrowedFd<'_>, name: &[u8], target: &[u8]) -> EntryResult<()> {
+        let Some(target) = EntryPath::parse(target, EntryProblem::ParentInTarget)? else {
+            return Err(EntryProblem::TargetIsDirectory.into());
+        };
+        let Some(from) = self.dirs.find(target.parent())? else {
+            return Err(EntryProblem::TargetMissing.into());
+        };
+        let from = from.as_fd();
+        let stat = match fs::stat_at(from, target.name()) {
+            Ok(stat) if is_whiteout(&stat) => return Err(EntryProblem::TargetMissing.into()),
+            Ok(stat) => stat,
+            Err(e) if e.errno == Errno::NOENT => return Err(EntryProblem::TargetMissing.into()),
+            Err(e) => return Err(e.into()),
+        };
+        if fs::file_type(&stat) == FileType::Directory {
+            return Err(EntryProblem::TargetIsDirectory.into());
+        }
+        // A second link of the same pair (or of a file to itself) must not remove its own target.
+        if let Ok(old) = fs::stat_at(dir, name)
+            && old.st_ino == stat.st_ino
+        {
+            return Ok(());
+        }
+        match self.replacing(dir, name, || fs::make_link(from, target.name(), dir, name)) {
+            // What was in the way contained the target.
+            Err(super::Failure::System(e)) if e.errno == Errno::NOENT => Err(EntryProblem::TargetMissing.into()),
+            other => other.map(|_| ()),
+        }
+    }
+
+    fn node(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        entry: &Entry,
+        name: &[u8],
+        kind: FileType,
+        dev: fs::Dev,
+    ) -> EntryResult<()> {
+        let made = self.replacing(dir, name, || fs::make_node(dir, name, kind, 0o600, dev));
+        if let Err(super::Failure::System(e)) = &made
+            && e.errno == Errno::PERM
+            && kind != FileType::Fifo
+            && self.options.privilege == Privilege::Limited
+        {
+            self.done.skipped_devices += 1;
+            return Ok(());
+        }
+        made?;
+        self.own_at(dir, entry, name)?;
+        let handle = fs::open_handle(dir, name)?;
+        fs::chmod_handle(handle.as_fd(), entry.mode)?;
+        self.xattrs(entry, |name, value| fs::set_xattr_handle(handle.as_fd(), name, value))?;
+        Ok(fs::set_times_at(dir, name, entry.mtime)?)
+    }
+
+    fn own_at(&mut self, dir: BorrowedFd<'_>, entry: &Entry, name: &[u8]) -> EntryResult<()> {
+        if (entry.uid, entry.gid) == self.own {
+            return Ok(());
+        }
+        let done = fs::chown_at(dir, name, entry.uid, entry.gid);
+        self.tolerate_owner(done)
+    }
+
+    /// Without full privilege, an owner that is not ours or not mapped stays the caller.
+    fn tolerate_owner(&mut self, done: Result<(), SysError>) -> EntryResult<()> {
+        match done {
+            Err(e) if self.limited() && matches!(e.errno, Errno::PERM | Errno::INVAL) => {
+                self.done.skipped_owners += 1;
+                Ok(())
+            }
+            other => Ok(other?),
+        }
+    }
+
+    fn limited(&self) -> bool {
+        self.options.privilege == Privilege::Limited
+    }
+
+    fn xattrs(&self, entry: &Entry, set: impl Fn(&[u8], &[u8]) -> Result<(), SysError>) -> EntryResult<()> {
+        for (name, value) in &entry.xattrs {
+            let policy = xattr::policy(name, &entry.kind, !self.limited());
+            if policy == Policy::Skip {
+                continue;
+            }
+            match set(name, value) {
+                Err(e) if policy == Policy::Try && matches!(e.errno, Errno::PERM | Errno::NOTSUP | Errno::INVAL) => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a directory what the archive said about it, if it is still the one that was described.
+    pub(super) fn finish_dir(&mut self, path: &[u8], meta: &DirMeta) -> EntryResult<()> {
+        let fd = match self.dirs.find(path)? {
+            Some(fd) if fs::stat(fd.as_fd())?.st_ino == meta.ino => fd,
+            // Replaced later in the archive.
+            _ => return Ok(()),
+        };
+        // The handle may be O_PATH: reopen it once for all the calls that need more.
+        let dir = fs::open_dir_at(fd.as_fd(), b".")?;
+        let fd = dir.as_fd();
+        if (meta.uid, meta.gid) != self.own {
+            let done = fs::chown(fd, meta.uid, meta.gid);
+            self.tolerate_owner(done)?;
+        }
+        fs::chmod(fd, meta.mode)?;
+        let as_entry = Entry {
+            offset: 0,
+            path: path.to_vec(),
+            kind: Kind::Directory,
+            mode: meta.mode,
+            uid: meta.uid,
+            gid: meta.gid,
+            mtime: meta.mtime.unwrap_or_default(),
+            xattrs: meta.xattrs.clone(),
+        };
+        self.xattrs(&as_entry, |name, value| fs::set_xattr(fd, name, value))?;
+        meta.mtime.map_or(Ok(()), |time| Ok(fs::set_times(fd, time)?))
+    }
+}
+
+fn copy<S: Source>(tar: &mut TarReader<S>, file: BorrowedFd<'_>) -> EntryResult<()> {
+    loop {
+        let piece = tar.content()?;
+        if piece.is_empty() {
+            return Ok(());
+        }
+        fs::write_all(file, piece)?;
+        let n = piece.len();
+        tar.consume(n);
+    }
+}
+
+fn copy_sparse<S: Source>(
+    tar: &mut TarReader<S>,
+    file: BorrowedFd<'_>,
+    segments: &[(u64, u64)],
+    size: u64,
+) -> EntryResult<()> {
+    fs::set_length(file, size)?;
+    for (offset, length) in segments {
+        let mut done = 0;
+        while done < *length {
+            let piece = tar.content()?;
+            let left = usize::try_from(length - done).unwrap_or(usize::MAX);
+            let n = piece.len().min(left);
+            fs::write_all_at(file, &piece[..n], offset + done)?;
+            tar.consume(n);
+            done += n as u64;
+        }
+    }
+    Ok(())
+}
