@@ -155,7 +155,8 @@ impl Auth {
     }
 
     fn read_token(&self, realm: &Uri, response: Response<Body>, sent: bool) -> Result<Grant, Failure> {
-        let bad = |reason: String| ImageError::BadToken { registry: self.registry.clone(), url: url::display(realm), reason };
+        let bad =
+            |reason: String| ImageError::BadToken { registry: self.registry.clone(), url: url::display(realm), reason };
         match response.status().as_u16() {
             200 => {}
             401 | 403 => return Err(self.unauthorized(sent).into()),
@@ -169,7 +170,8 @@ impl Auth {
         if bytes.len() as u64 > MAX_TOKEN_ANSWER {
             return Err(bad(format!("its answer is larger than {MAX_TOKEN_ANSWER} bytes")).into());
         }
-        let answer: TokenAnswer = serde_json::from_slice(&bytes).map_err(|_| bad("its answer is malformed".to_owned()))?;
+        let answer: TokenAnswer =
+            serde_json::from_slice(&bytes).map_err(|_| bad("its answer is malformed".to_owned()))?;
         let token = answer.token.filter(|t| !t.is_empty()).or(answer.access_token).unwrap_or_default();
         if token.is_empty() || token.len() > MAX_TOKEN || !token.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(bad("its token is empty, too long or not plain text".to_owned()).into());

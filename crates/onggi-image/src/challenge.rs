@@ -167,7 +167,9 @@ mod tests {
         let hub = r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/nginx:pull""#;
         assert_eq!(
             shown(hub),
-            ["bearer(realm=https://auth.docker.io/token;service=registry.docker.io;scope=repository:library/nginx:pull)"]
+            [
+                "bearer(realm=https://auth.docker.io/token;service=registry.docker.io;scope=repository:library/nginx:pull)"
+            ]
         );
         assert_eq!(shown(r#"Basic realm="Registry Realm""#), ["basic(realm=Registry Realm)"]);
         assert_eq!(shown(r#"bearer Realm = "a" , error=invalid_token"#), ["bearer(realm=a;error=invalid_token)"]);
@@ -175,11 +177,10 @@ mod tests {
 
     #[test]
     fn several_challenges_in_one_header_are_told_apart() {
-        assert_eq!(shown(r#"Negotiate, Basic realm="x", Bearer realm="y",service=s"#), [
-            "negotiate()",
-            "basic(realm=x)",
-            "bearer(realm=y;service=s)"
-        ]);
+        assert_eq!(
+            shown(r#"Negotiate, Basic realm="x", Bearer realm="y",service=s"#),
+            ["negotiate()", "basic(realm=x)", "bearer(realm=y;service=s)"]
+        );
         assert_eq!(shown(r#"NTLM TlRMTVNTUAACAA==, Basic realm="x""#), ["ntlm()", "basic(realm=x)"]);
     }
 

@@ -267,7 +267,10 @@ mod tests {
     fn docker_and_containers_spellings_of_a_registry_are_found() {
         let auth = BASE64_STANDARD.encode("user:pa:ss");
         for key in ["https://index.docker.io/v1/", "docker.io", "index.docker.io"] {
-            assert_eq!(look(&format!(r#"{{"auths":{{"{key}":{{"auth":"{auth}"}}}}}}"#), "nginx"), basic("user", "pa:ss"));
+            assert_eq!(
+                look(&format!(r#"{{"auths":{{"{key}":{{"auth":"{auth}"}}}}}}"#), "nginx"),
+                basic("user", "pa:ss")
+            );
         }
         for key in ["r.example:5000", "https://r.example:5000", "http://r.example:5000/v2/", "R.example:5000"] {
             let json = format!(r#"{{"auths":{{"{key}":{{"auth":"{auth}"}}}}}}"#);
@@ -287,7 +290,12 @@ mod tests {
     #[test]
     fn cve_2021_41092_credentials_of_one_registry_are_never_found_for_another() {
         let json = r#"{"auths":{"https://index.docker.io/v1/":{"username":"hub","password":"p"},"private.example":{"username":"priv","password":"p"}}}"#;
-        for other in ["evil.example/x", "private.example.evil.example/x", "private.example:444/x", "index.docker.io.evil.example/x"] {
+        for other in [
+            "evil.example/x",
+            "private.example.evil.example/x",
+            "private.example:444/x",
+            "index.docker.io.evil.example/x",
+        ] {
             assert_eq!(look(json, other), Lookup::Absent, "{other}");
         }
         // A helper that is configured for the registry decides; there is no falling back to another's entry.
@@ -304,7 +312,10 @@ mod tests {
 
     #[test]
     fn stores_and_tokens_are_recognised() {
-        assert_eq!(look(r#"{"auths":{"r.example":{}},"credsStore":"desktop"}"#, "r.example/x"), Lookup::Helper("desktop".into()));
+        assert_eq!(
+            look(r#"{"auths":{"r.example":{}},"credsStore":"desktop"}"#, "r.example/x"),
+            Lookup::Helper("desktop".into())
+        );
         let token = look(r#"{"auths":{"r.example":{"auth":"","identitytoken":"tok"}}}"#, "r.example/x");
         assert_eq!(token, Lookup::Found(Credentials::IdentityToken("tok".into())));
         assert_eq!(look("{}", "r.example/x"), Lookup::Absent);
@@ -313,7 +324,8 @@ mod tests {
     #[test]
     fn broken_files_are_errors_that_do_not_repeat_the_secret() {
         let path = Path::new("config.json");
-        let bad = lookup(r#"{"auths":{"r.example":{"auth":"c2VjcmV0"}}}"#, path, &reference("r.example/x")).unwrap_err();
+        let bad =
+            lookup(r#"{"auths":{"r.example":{"auth":"c2VjcmV0"}}}"#, path, &reference("r.example/x")).unwrap_err();
         assert!(matches!(bad, CredentialsError::BadEntry { .. }) && !bad.to_string().contains("secret"));
         assert!(matches!(lookup("[", path, &reference("x")), Err(CredentialsError::Malformed { .. })));
         assert!(!format!("{:?}", basic("u", "hidden")).contains("hidden"));
@@ -326,7 +338,8 @@ mod tests {
             "XDG_RUNTIME_DIR" => Some(OsString::from("/run/user/7")),
             _ => None,
         };
-        let expected = ["/run/user/7/containers/auth.json", "/home/u/.config/containers/auth.json", "/home/u/.docker/config.json"];
+        let expected =
+            ["/run/user/7/containers/auth.json", "/home/u/.config/containers/auth.json", "/home/u/.docker/config.json"];
         assert_eq!(credential_files(&env), expected.map(PathBuf::from));
         let only = |name: &str| (name == "REGISTRY_AUTH_FILE").then(|| OsString::from("/x"));
         assert_eq!(credential_files(&only), [PathBuf::from("/x")]);

@@ -133,7 +133,9 @@ impl Transfer<'_, '_> {
             self.writer.write(&buffer[..filled])?;
             if total - reported >= REPORT_EVERY || total == self.layer.size {
                 reported = total;
-                self.registry.progress().event(ProgressEvent::Advanced { digest: self.layer.digest.clone(), done: total });
+                self.registry
+                    .progress()
+                    .event(ProgressEvent::Advanced { digest: self.layer.digest.clone(), done: total });
             }
             if self.stop.load(Ordering::Relaxed) {
                 return Err(ImageError::Stopped.into());

@@ -61,8 +61,12 @@ impl StoreError {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 "free disk space (for instance `onggi rmi` of unused images), or choose another place with --root"
             }
-            io::ErrorKind::ReadOnlyFilesystem => "the data root is on a read-only file system; choose another with --root",
-            io::ErrorKind::PermissionDenied => "the data root belongs to another user; run as its owner or choose another with --root",
+            io::ErrorKind::ReadOnlyFilesystem => {
+                "the data root is on a read-only file system; choose another with --root"
+            }
+            io::ErrorKind::PermissionDenied => {
+                "the data root belongs to another user; run as its owner or choose another with --root"
+            }
             _ => return None,
         };
         Some(hint.to_owned())

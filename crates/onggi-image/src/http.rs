@@ -81,8 +81,19 @@ impl HttpClient {
     }
 
     /// Sends one request without a body, or with a form as body.
-    pub(crate) fn send(&self, method: &'static str, uri: &Uri, headers: &[(&str, &str)], form: Option<String>) -> Result<Response<Body>, TransportError> {
-        let fail = |source| TransportError { method, url: url::display(uri), kind: classify(&source), source: Box::new(source) };
+    pub(crate) fn send(
+        &self,
+        method: &'static str,
+        uri: &Uri,
+        headers: &[(&str, &str)],
+        form: Option<String>,
+    ) -> Result<Response<Body>, TransportError> {
+        let fail = |source| TransportError {
+            method,
+            url: url::display(uri),
+            kind: classify(&source),
+            source: Box::new(source),
+        };
         let agent = match Origin::of(uri) {
             Some(origin) if origin.is_loopback() => &self.direct,
             Some(origin) if origin.tls => &self.https,
@@ -156,7 +167,9 @@ pub(crate) fn classify(error: &Error) -> FailureKind {
         Error::Protocol(_) | Error::LargeResponseHeader(..) => FailureKind::Protocol,
         Error::InvalidProxyUrl | Error::ConnectProxyFailed(_) => FailureKind::Proxy,
         Error::Io(e) => match e.kind() {
-            Io::ConnectionRefused | Io::HostUnreachable | Io::NetworkUnreachable | Io::AddrNotAvailable => FailureKind::Connect,
+            Io::ConnectionRefused | Io::HostUnreachable | Io::NetworkUnreachable | Io::AddrNotAvailable => {
+                FailureKind::Connect
+            }
             Io::TimedOut | Io::WouldBlock => FailureKind::Timeout,
             // rustls reports what a non-TLS peer sends this way.
             Io::InvalidData => FailureKind::Tls,
@@ -166,4 +179,3 @@ pub(crate) fn classify(error: &Error) -> FailureKind {
         _ => FailureKind::Broken,
     }
 }
-

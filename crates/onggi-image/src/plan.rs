@@ -128,7 +128,11 @@ pub(crate) fn build(
     let config = ImageConfig::parse(&config_bytes).map_err(|source| ImageError::Malformed { what, source })?;
     if !platform::runs_on(&config.platform(), wanted) {
         let available = vec![config.platform().to_string().chars().filter(|c| !c.is_control()).take(64).collect()];
-        return Err(ImageError::WrongArchitecture { reference: reference.clone(), wanted: wanted.to_string(), available });
+        return Err(ImageError::WrongArchitecture {
+            reference: reference.clone(),
+            wanted: wanted.to_string(),
+            available,
+        });
     }
     let layers = layers(&manifest, &config)?;
     let config_digest = manifest.config.digest;
@@ -160,7 +164,8 @@ impl Source<'_, '_> {
         check_length(entry, fetched.bytes.len() as u64)?;
         let header = fetched.content_type.as_deref().map(|h| h.split(';').next().unwrap_or_default().trim());
         if header.is_some_and(|h| media_type::ACCEPTED.contains(&h) && h != entry.media_type) {
-            let reason = format!("the index calls it {:?}, the registry {:?}", entry.media_type, header.unwrap_or_default());
+            let reason =
+                format!("the index calls it {:?}, the registry {:?}", entry.media_type, header.unwrap_or_default());
             return Err(invalid(format!("manifest {}", entry.digest), reason));
         }
         fetched.content_type = Some(entry.media_type.clone());
@@ -195,14 +200,20 @@ fn check_length(descriptor: &Descriptor, length: u64) -> Result<(), ImageError> 
     if descriptor.size == length {
         return Ok(());
     }
-    Err(invalid(format!("document {}", descriptor.digest), format!("it has {length} bytes and is said to have {}", descriptor.size)))
+    Err(invalid(
+        format!("document {}", descriptor.digest),
+        format!("it has {length} bytes and is said to have {}", descriptor.size),
+    ))
 }
 
 fn check_config_type(config: &Descriptor) -> Result<(), ImageError> {
     if [media_type::OCI_CONFIG, media_type::DOCKER_CONFIG].contains(&config.media_type.as_str()) {
         return Ok(());
     }
-    Err(ImageError::UnsupportedMediaType { what: "the image configuration".to_owned(), media_type: shown(&config.media_type) })
+    Err(ImageError::UnsupportedMediaType {
+        what: "the image configuration".to_owned(),
+        media_type: shown(&config.media_type),
+    })
 }
 
 /// Pairs the manifest's layers with the configuration's diff ids.
@@ -210,10 +221,17 @@ fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<LayerBlob>, I
     let diff_ids = &config.rootfs.diff_ids;
     let what = || format!("image {}", manifest.config.digest);
     if diff_ids.len() != manifest.layers.len() {
-        return Err(invalid(what(), format!("its manifest has {} layers, its configuration {}", manifest.layers.len(), diff_ids.len())));
+        return Err(invalid(
+            what(),
+            format!("its manifest has {} layers, its configuration {}", manifest.layers.len(), diff_ids.len()),
+        ));
     }
-    let layers: Vec<LayerBlob> =
-        manifest.layers.iter().zip(diff_ids).map(|(layer, diff_id)| layer_blob(layer, diff_id)).collect::<Result<_, _>>()?;
+    let layers: Vec<LayerBlob> = manifest
+        .layers
+        .iter()
+        .zip(diff_ids)
+        .map(|(layer, diff_id)| layer_blob(layer, diff_id))
+        .collect::<Result<_, _>>()?;
     let mut known: std::collections::HashMap<&Digest, &LayerBlob> = std::collections::HashMap::new();
     for layer in &layers {
         let first = *known.entry(&layer.digest).or_insert(layer);
@@ -232,7 +250,8 @@ fn layer_blob(layer: &Descriptor, diff_id: &Digest) -> Result<LayerBlob, ImageEr
     if elsewhere || *media_type == media_type::DOCKER_FOREIGN_GZIP {
         return Err(ImageError::ForeignLayer { digest: digest.clone() });
     }
-    let unsupported = || ImageError::UnsupportedMediaType { what: format!("layer {digest}"), media_type: shown(media_type) };
+    let unsupported =
+        || ImageError::UnsupportedMediaType { what: format!("layer {digest}"), media_type: shown(media_type) };
     let compression = LayerCompression::of(media_type).ok_or_else(unsupported)?;
     if *size > MAX_LAYER {
         return Err(ImageError::TooLarge { what: format!("layer {digest}"), limit: MAX_LAYER });

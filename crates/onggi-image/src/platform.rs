@@ -48,7 +48,9 @@ pub(crate) fn select<'i>(index: &'i Index, wanted: &Platform) -> Option<&'i Desc
         return Some(only);
     }
     let fits = |d: &&&Descriptor| {
-        d.platform.as_ref().is_some_and(|p| p.architecture == wanted.architecture && p.os == wanted.os && runs_on(p, wanted))
+        d.platform
+            .as_ref()
+            .is_some_and(|p| p.architecture == wanted.architecture && p.os == wanted.os && runs_on(p, wanted))
     };
     let distance = |d: &&&Descriptor| d.platform.as_ref().and_then(|p| variant_distance(p, wanted));
     candidates.iter().filter(fits).min_by_key(distance).copied()
@@ -82,7 +84,12 @@ mod tests {
     fn platform(text: &str) -> Platform {
         let mut parts = text.split('/').map(str::to_owned);
         let mut next = || parts.next();
-        Platform { os: next().unwrap_or_default(), architecture: next().unwrap_or_default(), variant: next(), os_version: None }
+        Platform {
+            os: next().unwrap_or_default(),
+            architecture: next().unwrap_or_default(),
+            variant: next(),
+            os_version: None,
+        }
     }
 
     fn entry(text: &str) -> Descriptor {

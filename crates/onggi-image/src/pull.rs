@@ -307,7 +307,11 @@ impl Crew<'_, '_> {
 
     /// Flushing to disk and the receiver's work (usually: unpacking) go on side by side. The blob's lock is
     /// released when it is on disk, however long the receiver takes.
-    fn commit_while(&self, blob: VerifiedBlob, work: impl FnOnce() -> Result<(), ImageError>) -> Result<(), ImageError> {
+    fn commit_while(
+        &self,
+        blob: VerifiedBlob,
+        work: impl FnOnce() -> Result<(), ImageError>,
+    ) -> Result<(), ImageError> {
         thread::scope(|scope| {
             let commit = thread::Builder::new().name("commit".to_owned()).spawn_scoped(scope, || blob.commit_content());
             let worked = work();
@@ -315,7 +319,9 @@ impl Crew<'_, '_> {
                 Ok(Ok(committed)) => committed?,
                 Ok(Err(panic)) => std::panic::resume_unwind(panic),
                 Err(source) => {
-                    return Err(StoreError { operation: "start a thread to flush", path: self.store.dir(), source }.into());
+                    return Err(
+                        StoreError { operation: "start a thread to flush", path: self.store.dir(), source }.into()
+                    );
                 }
             }
             worked

@@ -66,12 +66,15 @@ pub(crate) enum Want<'a> {
 }
 
 impl<'a> Registry<'a> {
-    pub(crate) fn new(reference: &ImageReference, options: &PullOptions, progress: &'a dyn Progress) -> Result<Self, ImageError> {
+    pub(crate) fn new(
+        reference: &ImageReference,
+        options: &PullOptions,
+        progress: &'a dyn Progress,
+    ) -> Result<Self, ImageError> {
         let registry = reference.registry();
-        let host = if registry == DEFAULT_REGISTRY { HUB_HOST } else { registry };
         Ok(Self {
             reference: reference.clone(),
-            host: host.to_owned(),
+            host: host_of(registry).to_owned(),
             tls_verify: options.tls_verify,
             tls: OnceLock::new(),
             http: HttpClient::new(options.tls_verify, options.timeouts, &options.proxies)?,
@@ -198,7 +201,13 @@ impl<'a> Registry<'a> {
 
     /// Sends and follows redirects. `Authorization` goes to the registry's origin only. The flag tells whether
     /// the answer came from there.
-    fn follow(&self, want: Want<'_>, uri: &Uri, home: &Origin, auth: Option<&str>) -> Result<(Response<Body>, bool), Failure> {
+    fn follow(
+        &self,
+        want: Want<'_>,
+        uri: &Uri,
+        home: &Origin,
+        auth: Option<&str>,
+    ) -> Result<(Response<Body>, bool), Failure> {
         let method = if matches!(want, Want::Head(_)) { "HEAD" } else { "GET" };
         let accept = media_type::ACCEPTED.join(", ");
         let range = match want {
@@ -230,13 +239,7 @@ impl<'a> Registry<'a> {
         let target = url::resolve(from, location);
         let target = target.ok_or_else(|| self.bad_redirect(from, "its Location is not an http or https URL"))?;
         let origin = Origin::of(&target).ok_or_else(|| self.bad_redirect(&target, "it has no origin"))?;
-        if origin.is_loopback() && !home.is_loopback() {
-            return Err(self.bad_redirect(&target, "it points to this machine"));
-        }
-        let plain_allowed = !self.tls_verify || (origin.is_loopback() && !home.tls);
-        if !origin.tls && !plain_allowed {
-            return Err(self.bad_redirect(&target, "it is not protected by TLS"));
-        }
+        check_redirect(home, &origin, self.tls_verify).map_err(|reason| self.bad_redirect(&target, reason))?;
         Ok(target)
     }
 
@@ -307,8 +310,30 @@ impl<'a> Registry<'a> {
 
     fn transport(&self, method: &'static str, uri: &Uri, source: ureq::Error) -> Failure {
         let kind = crate::http::classify(&source);
-        self.unreachable(crate::error::TransportError { method, url: url::display(uri), kind, source: Box::new(source) })
+        self.unreachable(crate::error::TransportError {
+            method,
+            url: url::display(uri),
+            kind,
+            source: Box::new(source),
+        })
     }
+}
+
+/// The host that is really asked for a registry's name.
+fn host_of(registry: &str) -> &str {
+    if registry == DEFAULT_REGISTRY { HUB_HOST } else { registry }
+}
+
+/// A redirect leads neither out of TLS nor into this machine, unless the registry is there already.
+fn check_redirect(home: &Origin, target: &Origin, tls_verify: bool) -> Result<(), &'static str> {
+    if target.is_loopback() && !home.is_loopback() {
+        return Err("it points to this machine");
+    }
+    let plain_allowed = !tls_verify || (target.is_loopback() && !home.tls);
+    if !target.tls && !plain_allowed {
+        return Err("it is not protected by TLS");
+    }
+    Ok(())
 }
 
 /// The peer seems to speak the other of TLS and plain HTTP.
@@ -316,10 +341,9 @@ fn speaks_otherwise(result: &Result<Response<Body>, Failure>, tls: bool) -> bool
     match result {
         // Go's TLS servers answer a plain request so.
         Ok(response) => !tls && response.status() == 400,
-        Err(Failure { error: ImageError::RegistryUnreachable { source, .. }, .. }) => matches!(
-            source.kind,
-            FailureKind::Tls | FailureKind::Protocol | FailureKind::Broken | FailureKind::Connect
-        ),
+        Err(Failure { error: ImageError::RegistryUnreachable { source, .. }, .. }) => {
+            matches!(source.kind, FailureKind::Tls | FailureKind::Protocol | FailureKind::Broken | FailureKind::Connect)
+        }
         Err(_) => false,
     }
 }
@@ -340,4 +364,36 @@ fn error_codes(response: Response<Body>) -> Vec<String> {
     }
     let parsed: Result<Errors, _> = serde_json::from_slice(&bytes);
     parsed.map(|e| e.errors.into_iter().map(|c| c.code).collect()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_registry_is_asked_at_its_real_host() {
+        let host = |text: &str| host_of(text.parse::<ImageReference>().unwrap().registry()).to_owned();
+        assert_eq!(host("nginx"), "registry-1.docker.io");
+        assert_eq!(host("127.0.0.1:5000/nginx"), "127.0.0.1:5000");
+    }
+
+    #[test]
+    fn cve_2019_10214_a_redirect_never_leads_out_of_tls() {
+        let origin = |text: &str| Origin::of(&text.parse().unwrap()).unwrap();
+        let table = [
+            ("https://r.example", "https://cdn.example", true, true),
+            ("https://r.example", "http://cdn.example", true, false),
+            ("https://r.example", "http://r.example", true, false),
+            ("https://r.example", "http://cdn.example", false, true),
+            ("https://r.example", "https://127.0.0.1", true, false),
+            ("https://r.example", "http://localhost", false, false),
+            ("https://127.0.0.1:5000", "http://127.0.0.1:5001", true, false),
+            ("http://127.0.0.1:5000", "http://127.0.0.1:5001", true, true),
+            ("http://127.0.0.1:5000", "http://cdn.example", true, false),
+            ("http://127.0.0.1:5000", "https://cdn.example", true, true),
+        ];
+        for (home, target, verify, ok) in table {
+            assert_eq!(check_redirect(&origin(home), &origin(target), verify).is_ok(), ok, "{home} {target} {verify}");
+        }
+    }
 }

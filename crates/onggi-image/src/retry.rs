@@ -94,7 +94,12 @@ pub(crate) fn run<T>(
 }
 
 /// Waits before the next attempt, or returns the error when there is none.
-pub(crate) fn pause(policy: &RetryPolicy, progress: &dyn Progress, done: u32, failure: Failure) -> Result<(), ImageError> {
+pub(crate) fn pause(
+    policy: &RetryPolicy,
+    progress: &dyn Progress,
+    done: u32,
+    failure: Failure,
+) -> Result<(), ImageError> {
     let Some(wait) = policy.wait(done, failure.again, random()) else { return Err(failure.error) };
     progress.event(ProgressEvent::Retry { reason: failure.error.to_string() });
     thread::sleep(wait);

@@ -118,9 +118,11 @@ impl BlobStore {
     pub fn read_small(&self, digest: &Digest, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
         let Some(file) = self.open_blob(digest)? else { return Ok(None) };
         let mut bytes = Vec::new();
-        file.take(limit + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|source| StoreError { operation: "read", path: self.path(digest), source })?;
+        file.take(limit + 1).read_to_end(&mut bytes).map_err(|source| StoreError {
+            operation: "read",
+            path: self.path(digest),
+            source,
+        })?;
         Ok((bytes.len() as u64 <= limit && digest_of(&bytes) == *digest).then_some(bytes))
     }
 
@@ -278,7 +280,10 @@ impl BlobStore {
     /// Opens and locks the `.part` file. `None` when it was renamed or removed while waiting for the lock.
     fn lock_part(&self, digest: &Digest) -> Result<Option<BlobWriter>, StoreError> {
         let part = self.root.join("tmp").join(format!("blob-{}.part", digest.hex()));
-        let fail = |operation| { let path = part.clone(); move |source| StoreError { operation, path, source } };
+        let fail = |operation| {
+            let path = part.clone();
+            move |source| StoreError { operation, path, source }
+        };
         let file = open_private(&part).map_err(fail("create"))?;
         file.lock().map_err(fail("lock"))?;
         let mine = file.metadata().map_err(fail("stat"))?;
@@ -288,7 +293,14 @@ impl BlobStore {
         }
         file.set_len(0).map_err(fail("truncate"))?;
         let target = self.path(digest);
-        Ok(Some(BlobWriter { digest: digest.clone(), file, part: PartFile(part), target, hasher: Sha256::new(), written: 0 }))
+        Ok(Some(BlobWriter {
+            digest: digest.clone(),
+            file,
+            part: PartFile(part),
+            target,
+            hasher: Sha256::new(),
+            written: 0,
+        }))
     }
 }
 
@@ -418,9 +430,11 @@ fn sync_parent(path: &Path) -> Result<(), StoreError> {
 }
 
 fn sync_dir(dir: &Path) -> Result<(), StoreError> {
-    File::open(dir)
-        .and_then(|d| d.sync_all())
-        .map_err(|source| StoreError { operation: "flush", path: dir.to_owned(), source })
+    File::open(dir).and_then(|d| d.sync_all()).map_err(|source| StoreError {
+        operation: "flush",
+        path: dir.to_owned(),
+        source,
+    })
 }
 
 fn open_private(path: &Path) -> io::Result<File> {
@@ -428,9 +442,9 @@ fn open_private(path: &Path) -> io::Result<File> {
 }
 
 fn make_dir(path: &Path, mode: u32) -> Result<(), StoreError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(mode)
-        .create(path)
-        .map_err(|source| StoreError { operation: "create directory", path: path.to_owned(), source })
+    DirBuilder::new().recursive(true).mode(mode).create(path).map_err(|source| StoreError {
+        operation: "create directory",
+        path: path.to_owned(),
+        source,
+    })
 }

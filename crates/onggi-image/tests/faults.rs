@@ -14,7 +14,10 @@ fn is_layer(seen: &Seen, content: &[u8]) -> bool {
 }
 
 /// The error of a pull whose layer `content` is answered by `reply`, and that nothing but whole blobs is stored.
-fn layer_error(content: &'static [u8], reply: impl Fn(&Seen, usize) -> Option<Reply> + Send + Sync + 'static) -> ImageError {
+fn layer_error(
+    content: &'static [u8],
+    reply: impl Fn(&Seen, usize) -> Option<Reply> + Send + Sync + 'static,
+) -> ImageError {
     let registry = FakeRegistry::with_hook(move |seen, n| if is_layer(seen, content) { reply(seen, n) } else { None });
     registry.put("latest", &image(&[content]));
     let fixture = Fixture::new();
@@ -54,14 +57,16 @@ fn a_configuration_with_other_content_is_a_wrong_digest() {
 
 #[test]
 fn a_layer_that_always_breaks_off_is_truncated() {
-    let error = layer_error(b"0123456789", |_, _| Some(Reply::new(200).body("0123456789").delivery(Delivery::CutAfter(4))));
+    let error =
+        layer_error(b"0123456789", |_, _| Some(Reply::new(200).body("0123456789").delivery(Delivery::CutAfter(4))));
     assert!(matches!(error, ImageError::Truncated { expected: 10, received: 4, .. }), "{error:?}");
 }
 
 #[test]
 fn a_layer_that_stalls_is_truncated_within_the_time_limit() {
     let started = Instant::now();
-    let error = layer_error(b"0123456789", |_, _| Some(Reply::new(200).body("0123456789").delivery(Delivery::StallAfter(4))));
+    let error =
+        layer_error(b"0123456789", |_, _| Some(Reply::new(200).body("0123456789").delivery(Delivery::StallAfter(4))));
     assert!(matches!(error, ImageError::Truncated { received: 4, .. }), "{error:?}");
     assert!(started.elapsed() < Duration::from_secs(10));
 }
@@ -115,7 +120,8 @@ fn a_wrong_content_length_is_refused_before_the_body() {
 
 #[test]
 fn a_body_without_end_is_cut_off_at_the_layers_size() {
-    let error = layer_error(b"0123456789", |_, _| Some(Reply::new(200).body(vec![b'x'; 4096]).delivery(Delivery::Endless)));
+    let error =
+        layer_error(b"0123456789", |_, _| Some(Reply::new(200).body(vec![b'x'; 4096]).delivery(Delivery::Endless)));
     assert!(matches!(error, ImageError::WrongSize { expected: 10, .. }), "{error:?}");
 }
 
@@ -183,7 +189,10 @@ fn a_platform_that_is_not_there_is_named_with_those_that_are() {
     // A single image tells its platform only in its configuration.
     registry.put("arm", &arm);
     let error = Fixture::new().pull(&registry.reference("app:arm")).expect_err("must fail");
-    assert!(matches!(&error, ImageError::WrongArchitecture { available, .. } if available == &["linux/arm64"]), "{error:?}");
+    assert!(
+        matches!(&error, ImageError::WrongArchitecture { available, .. } if available == &["linux/arm64"]),
+        "{error:?}"
+    );
 }
 
 #[test]
@@ -201,7 +210,8 @@ fn an_entry_of_an_index_that_lies_about_its_platform_is_refused() {
 #[test]
 fn a_short_fault_of_the_registry_is_ridden_out() {
     for status in [429, 500, 502, 503] {
-        let registry = FakeRegistry::with_hook(move |_, n| (n == 0).then(|| Reply::new(status).header("Retry-After", "0")));
+        let registry =
+            FakeRegistry::with_hook(move |_, n| (n == 0).then(|| Reply::new(status).header("Retry-After", "0")));
         registry.put("latest", &image(&[b"one"]));
         assert!(Fixture::new().pull(&registry.reference("app")).is_ok(), "{status}");
     }
@@ -244,7 +254,10 @@ fn manifest_and_configuration_must_agree_on_the_number_of_layers() {
 
 #[test]
 fn artifacts_that_are_no_container_images_are_refused_by_their_types() {
-    for (config, layer) in [("application/vnd.cncf.helm.config.v1+json", media_type::OCI_LAYER), (media_type::OCI_CONFIG, "application/x-model")] {
+    for (config, layer) in [
+        ("application/vnd.cncf.helm.config.v1+json", media_type::OCI_LAYER),
+        (media_type::OCI_CONFIG, "application/x-model"),
+    ] {
         let registry = FakeRegistry::start();
         let mut image = image(&[b"one"]);
         let manifest = json!({"schemaVersion": 2, "config": descriptor(config, &image.config), "layers": [descriptor(layer, b"one")]});
@@ -275,7 +288,10 @@ fn a_disk_that_cannot_be_written_is_a_named_error_with_its_path() {
     let fixture = Fixture::new();
     std::fs::remove_dir(fixture.dir.path().join("root/tmp")).unwrap();
     let error = fixture.pull(&registry.reference("app")).expect_err("must fail");
-    assert!(matches!(&error, ImageError::Store(e) if e.path.ends_with(format!("blob-{}.part", digest_of(b"one").hex()))), "{error:?}");
+    assert!(
+        matches!(&error, ImageError::Store(e) if e.path.ends_with(format!("blob-{}.part", digest_of(b"one").hex()))),
+        "{error:?}"
+    );
     std::fs::create_dir(fixture.dir.path().join("root/tmp")).unwrap();
     fixture.pull(&registry.reference("app")).unwrap();
 }
@@ -283,7 +299,9 @@ fn a_disk_that_cannot_be_written_is_a_named_error_with_its_path() {
 #[test]
 fn errors_never_show_a_query() {
     let registry = FakeRegistry::with_hook(|seen, _| {
-        seen.path().contains("/blobs/").then(|| Reply::new(307).header("Location", "https://user@cdn.example/x?signature=SECRET"))
+        seen.path()
+            .contains("/blobs/")
+            .then(|| Reply::new(307).header("Location", "https://user@cdn.example/x?signature=SECRET"))
     });
     registry.put("latest", &image(&[b"one"]));
     let error = Fixture::new().pull(&registry.reference("app")).expect_err("must fail");

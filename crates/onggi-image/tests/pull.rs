@@ -239,8 +239,9 @@ fn a_receiver_can_end_the_pull() {
     let registry = FakeRegistry::start();
     registry.put("latest", &image(&[b"one", b"two"]));
     let fixture = Fixture::new();
-    let result =
-        pull(&fixture.store, &registry.reference("app"), options(), &Silent, &|_: LayerReady<'_>| ControlFlow::Break(()));
+    let result = pull(&fixture.store, &registry.reference("app"), options(), &Silent, &|_: LayerReady<'_>| {
+        ControlFlow::Break(())
+    });
     assert!(matches!(result, Err(ImageError::Stopped)));
 }
 

@@ -15,7 +15,9 @@ use std::{
     time::Duration,
 };
 
-use onggi_image::{BlobStore, ImageError, LayerReady, PullOptions, PulledImage, RetryPolicy, Timeouts, digest_of, pull};
+use onggi_image::{
+    BlobStore, ImageError, LayerReady, PullOptions, PulledImage, RetryPolicy, Timeouts, digest_of, pull,
+};
 use onggi_spec::{Digest, ImageReference, image::media_type, progress::Silent};
 use serde_json::{Value, json};
 
@@ -149,7 +151,9 @@ impl FakeRegistry {
     pub fn put(&self, tag: &str, image: &TestImage) {
         let mut content = self.shared.content.lock().expect("content");
         content.manifests.insert(tag.to_owned(), (image.manifest_type.clone(), image.manifest.clone()));
-        content.manifests.insert(digest_of(&image.manifest).to_string(), (image.manifest_type.clone(), image.manifest.clone()));
+        content
+            .manifests
+            .insert(digest_of(&image.manifest).to_string(), (image.manifest_type.clone(), image.manifest.clone()));
         content.blobs.extend(image.blobs.iter().map(|b| (digest_of(b), b.clone())));
     }
 
@@ -184,6 +188,8 @@ impl Drop for FakeRegistry {
 }
 
 fn converse(shared: &Shared, stream: TcpStream) {
+    // Header and body are two writes: without this, every answer waits for a delayed acknowledgement.
+    let _ = stream.set_nodelay(true);
     let Ok(mut writer) = stream.try_clone() else { return };
     let mut reader = BufReader::new(stream);
     while let Some(seen) = read_request(&mut reader) {
@@ -246,7 +252,8 @@ fn split_target(path: &str) -> (&str, &str, &str) {
 }
 
 pub fn ranged(seen: &Seen, bytes: &[u8]) -> Reply {
-    let start = seen.header("range").and_then(|r| r.strip_prefix("bytes=")?.trim_end_matches('-').parse::<usize>().ok());
+    let start =
+        seen.header("range").and_then(|r| r.strip_prefix("bytes=")?.trim_end_matches('-').parse::<usize>().ok());
     match start {
         Some(start) if start < bytes.len() => Reply::new(206)
             .header("Content-Range", format!("bytes {start}-{}/{}", bytes.len() - 1, bytes.len()))
@@ -273,7 +280,9 @@ fn send(writer: &mut TcpStream, seen: &Seen, reply: &Reply) -> bool {
         return true;
     }
     match reply.delivery {
-        Delivery::Whole | Delivery::Announce(_) => writer.write_all(&reply.body).is_ok() && reply.delivery == Delivery::Whole,
+        Delivery::Whole | Delivery::Announce(_) => {
+            writer.write_all(&reply.body).is_ok() && reply.delivery == Delivery::Whole
+        }
         Delivery::CutAfter(n) => {
             let _ = writer.write_all(&reply.body[..n]);
             false
