@@ -1,0 +1,259 @@
+//! One log entry as JSON, byte for byte as Docker's json-file driver writes it:
+//! `{"log":"text\n","stream":"stdout","time":"…"}`. Pure; writes into a buffer that the caller made
+//! large enough ([`worst_case`]).
+//!
+//! A log is bytes of a stranger. Each byte that is not part of valid UTF-8 becomes `\ufffd`; control
+//! characters, `<`, `>`, `&` and the two line separators of JavaScript are escaped, so that a line can be
+//! neither mistaken for two nor for markup.
+
+use super::clock::MAX_TEXT;
+
+/// Where a line came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    Stdout,
+    Stderr,
+}
+
+const HEAD: &[u8] = b"{\"log\":\"";
+const MIDDLE: &[u8] = b"\",\"stream\":\"stdout\",\"time\":\"";
+const END: &[u8] = b"\"}\n";
+const MAX_TAIL: usize = MIDDLE.len() + MAX_TEXT + END.len();
+
+/// Room that an entry of `len` bytes may need: every byte escaped to six, the newline to two.
+pub(super) const fn worst_case(len: usize) -> usize {
+    HEAD.len() + 6 * len + 2 + MAX_TAIL
+}
+
+/// The part of an entry after its text, the same for all lines of one read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tail {
+    bytes: [u8; MAX_TAIL],
+    len: usize,
+}
+
+impl Tail {
+    /// `time` is RFC 3339 text of at most [`MAX_TEXT`] bytes.
+    pub(super) fn new(source: Source, time: &[u8]) -> Self {
+        let mut bytes = [0; MAX_TAIL];
+        let mut out = Out { buffer: &mut bytes, len: 0 };
+        out.put(match source {
+            Source::Stdout => MIDDLE,
+            Source::Stderr => b"\",\"stream\":\"stderr\",\"time\":\"",
+        });
+        out.put(time);
+        out.put(END);
+        let len = out.len;
+        Self { bytes, len }
+    }
+}
+
+/// Writes one entry to the start of `buffer` and returns its length. `newline` is false for a part of a
+/// line whose rest follows in the next entry.
+pub(super) fn entry(buffer: &mut [u8], line: &[u8], newline: bool, tail: &Tail) -> usize {
+    let mut out = Out { buffer, len: 0 };
+    out.put(HEAD);
+    escape(&mut out, line);
+    if newline {
+        out.put(b"\\n");
+    }
+    out.put(&tail.bytes[..tail.len]);
+    out.len
+}
+
+struct Out<'b> {
+    buffer: &'b mut [u8],
+    len: usize,
+}
+
+impl Out<'_> {
+    #[inline]
+    fn put(&mut self, bytes: &[u8]) {
+        self.buffer[self.len..self.len + bytes.len()].copy_from_slice(bytes);
+        self.len += bytes.len();
+    }
+}
+
+fn escape(out: &mut Out<'_>, mut line: &[u8]) {
+    loop {
+        let plain = plain_prefix(line);
+        out.put(&line[..plain]);
+        line = &line[plain..];
+        let Some(&byte) = line.first() else { return };
+        let taken = match byte {
+            0x80.. => escape_multibyte(out, line),
+            _ => escape_ascii(out, byte),
+        };
+        line = &line[taken..];
+    }
+}
+
+fn escape_ascii(out: &mut Out<'_>, byte: u8) -> usize {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    match byte {
+        b'"' | b'\\' => out.put(&[b'\\', byte]),
+        b'\n' => out.put(b"\\n"),
+        b'\r' => out.put(b"\\r"),
+        _ => out.put(&[b'\\', b'u', b'0', b'0', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]),
+    }
+    1
+}
+
+/// Copies one character, or marks one byte as invalid; returns the bytes consumed.
+fn escape_multibyte(out: &mut Out<'_>, text: &[u8]) -> usize {
+    match multibyte_len(text) {
+        None => {
+            out.put(b"\\ufffd");
+            1
+        }
+        Some(3) if text.starts_with(b"\xe2\x80\xa8") => {
+            out.put(b"\\u2028");
+            3
+        }
+        Some(3) if text.starts_with(b"\xe2\x80\xa9") => {
+            out.put(b"\\u2029");
+            3
+        }
+        Some(len) => {
+            out.put(&text[..len]);
+            len
+        }
+    }
+}
+
+/// Length of the valid multi-byte UTF-8 character at the start of `text` (Unicode 3.9, table 3-7).
+fn multibyte_len(text: &[u8]) -> Option<usize> {
+    let (len, second) = match *text.first()? {
+        0xc2..=0xdf => (2, 0x80..=0xbf),
+        0xe0 => (3, 0xa0..=0xbf),
+        0xed => (3, 0x80..=0x9f),
+        0xe1..=0xef => (3, 0x80..=0xbf),
+        0xf0 => (4, 0x90..=0xbf),
+        0xf1..=0xf3 => (4, 0x80..=0xbf),
+        0xf4 => (4, 0x80..=0x8f),
+        _ => return None,
+    };
+    let continued = |b: &u8| (0x80..=0xbf).contains(b);
+    let valid = text.len() >= len && second.contains(&text[1]) && text[2..len].iter().all(continued);
+    valid.then_some(len)
+}
+
+/// How many bytes at the start need no escape: printable ASCII without `"`, `\`, `<`, `>`, `&`.
+fn plain_prefix(text: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(word) = text[at..].first_chunk::<8>() {
+        let special = special_bytes(u64::from_le_bytes(*word));
+        if special != 0 {
+            return at + (special.trailing_zeros() / 8) as usize;
+        }
+        at += 8;
+    }
+    at + text[at..].iter().take_while(|&&b| special_bytes(u64::from(b) | PADDING) == 0).count()
+}
+
+/// Seven harmless bytes above the one that is looked at.
+const PADDING: u64 = 0x2020_2020_2020_2000;
+
+const fn repeat(byte: u8) -> u64 {
+    byte as u64 * 0x0101_0101_0101_0101
+}
+
+/// A word whose lowest set high bit marks the first byte that must be escaped; 0 when there is none.
+/// Eight bytes at a time: a borrow may only mark bytes above a real hit, so the lowest mark is exact.
+fn special_bytes(x: u64) -> u64 {
+    let high = repeat(0x80);
+    let below = |n: u8| x.wrapping_sub(repeat(n)) & !x;
+    let equal = |y: u64, byte: u8| {
+        let z = y ^ repeat(byte);
+        z.wrapping_sub(repeat(1)) & !z
+    };
+    // '<' and '>' differ in bit 1, '"' and '&' in bit 2.
+    let marks = x
+        | below(0x20)
+        | equal(x, b'\\')
+        | equal(x | repeat(0x02), b'>')
+        | equal(x | repeat(0x04), b'&');
+    marks & high
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encode(line: &[u8], newline: bool) -> String {
+        let mut buffer = vec![0; worst_case(line.len())];
+        let tail = Tail::new(Source::Stderr, b"2024-02-29T23:59:59.120000001Z");
+        let len = entry(&mut buffer, line, newline, &tail);
+        buffer.truncate(len);
+        String::from_utf8(buffer).unwrap()
+    }
+
+    fn escaped(line: &[u8]) -> String {
+        let all = encode(line, false);
+        let end = all.find("\",\"stream\"").unwrap();
+        all[HEAD.len()..end].to_owned()
+    }
+
+    #[test]
+    fn an_entry_has_dockers_fields_in_dockers_order() {
+        assert_eq!(
+            encode(b"hi", true),
+            "{\"log\":\"hi\\n\",\"stream\":\"stderr\",\"time\":\"2024-02-29T23:59:59.120000001Z\"}\n"
+        );
+        assert!(encode(b"part", false).starts_with("{\"log\":\"part\",\"stream\""));
+    }
+
+    #[test]
+    fn special_characters_are_escaped_as_docker_escapes_them() {
+        for (raw, expected) in [
+            (&b"plain text ~"[..], "plain text ~"),
+            (b"say \"hi\" \\ <b>&</b>", r#"say \"hi\" \\ \u003cb\u003e\u0026\u003c/b\u003e"#),
+            (b"\t\r\x1b[0m\x00\x7f", "\\u0009\\r\\u001b[0m\\u0000\u{7f}"),
+            ("옹기 🏺".as_bytes(), "옹기 🏺"),
+            ("a\u{2028}b\u{2029}".as_bytes(), "a\\u2028b\\u2029"),
+            (b"\xff\xfe ok", "\\ufffd\\ufffd ok"),
+            (b"\xea\xb0", "\\ufffd\\ufffd"),
+            (b"\xc0\xaf\xed\xa0\x80", "\\ufffd\\ufffd\\ufffd\\ufffd\\ufffd"),
+            (b"\xf4\x90\x80\x80", "\\ufffd\\ufffd\\ufffd\\ufffd"),
+        ] {
+            assert_eq!(escaped(raw), expected, "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn every_single_byte_at_every_offset_of_a_word_survives_a_json_parser() {
+        for byte in 0..=255u8 {
+            for offset in 0..17 {
+                let mut line = [b'x'; 17];
+                line[offset] = byte;
+                let value: serde_json::Value = serde_json::from_str(&encode(&line, true)).unwrap();
+                let mut expected = String::from_utf8_lossy(&line).into_owned();
+                expected.push('\n');
+                assert_eq!(value["log"], expected, "{byte:#x} at {offset}");
+            }
+        }
+    }
+
+    #[test]
+    fn valid_utf8_is_recognised_exactly_as_the_standard_library_does() {
+        for first in 0x80..=0xffu8 {
+            for second in (0..=0xffu8).step_by(1) {
+                for rest in [[0x80, 0x80], [0xbf, 0xbf], [0x7f, 0x80], [0x80, 0xc0]] {
+                    let text = [first, second, rest[0], rest[1]];
+                    let expected = (2..=4).find(|&n| {
+                        std::str::from_utf8(&text[..n]).is_ok_and(|s| s.chars().count() == 1)
+                    });
+                    assert_eq!(multibyte_len(&text), expected, "{text:x?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_worst_case_is_an_upper_bound() {
+        let line = [0xff; 1000];
+        let long = encode(&line, true);
+        assert!(long.len() <= worst_case(line.len()));
+        assert!(long.len() >= 6 * line.len());
+    }
+}

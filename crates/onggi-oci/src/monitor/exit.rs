@@ -1,0 +1,116 @@
+//! What happens when the workload has ended: its status, its cgroup, its record on disk, the command that
+//! cleans up after it.
+//!
+//! ```text
+//! <exit_file>.tmp   written and synced, then renamed; a crash may leave one
+//! <exit_file>       the ExitRecord: there or not there, never half
+//! ```
+
+use std::{
+    os::{
+        fd::OwnedFd,
+        unix::{
+            ffi::{OsStrExt, OsStringExt},
+            process::CommandExt,
+        },
+    },
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use onggi_spec::monitor::ExitRecord;
+use onggi_sys::{Errno, SysContext};
+use rustix::{
+    fs::{Mode, OFlags},
+    process::{WaitId, WaitIdOptions},
+};
+
+use super::handover::{Handover, List};
+
+/// The exit command's whole environment: trusted directories, nothing of the caller's or an image's.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Takes the exit status of the ended workload: its code, or 128 + the signal that killed it.
+pub(super) fn reap(workload: &OwnedFd) -> i32 {
+    use std::os::fd::AsFd;
+    loop {
+        let status = rustix::process::waitid(WaitId::PidFd(workload.as_fd()), WaitIdOptions::EXITED);
+        return match status {
+            Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
+                (Some(code), _) => code,
+                (None, Some(signal)) => 128 + signal,
+                (None, None) => UNKNOWN,
+            },
+            Err(Errno::INTR) => continue,
+            _ => UNKNOWN,
+        };
+    }
+}
+
+/// The exit code when the kernel does not tell; as Docker.
+const UNKNOWN: i32 = 255;
+
+/// Ends what is left in the cgroup and removes it. Returns whether the OOM killer was at work in it.
+pub(super) fn dissolve_cgroup(handover: &Handover<'_>) -> bool {
+    let paths = cgroup_paths(handover.cgroups);
+    if paths.is_empty() {
+        return false;
+    }
+    let oom = onggi_cgroup::oom_count(&paths).is_ok_and(|count| count > handover.oom_before);
+    // What cannot be removed now is found again by the engine's clean-up.
+    let _ = onggi_cgroup::remove(&paths);
+    oom
+}
+
+fn cgroup_paths(list: List<'_>) -> onggi_cgroup::Paths {
+    let mut paths = onggi_cgroup::Paths::new();
+    let mut items = list.iter();
+    while let (Some(controller), Some(dir)) = (items.next(), items.next()) {
+        paths.insert(controller.to_string_lossy().into_owned(), PathBuf::from(dir));
+    }
+    paths
+}
+
+/// The text of an exit record.
+pub(super) fn record(exit_code: i32, oom_killed: bool, started_at: i64, finished_at: i64) -> Vec<u8> {
+    let record = ExitRecord { exit_code, oom_killed, started_at, finished_at, error: String::new() };
+    serde_json::to_vec(&record).unwrap_or_default()
+}
+
+/// Replaces a file: a temporary one beside it, synced, renamed.
+pub(super) fn write_atomically(path: &Path, bytes: &[u8]) -> onggi_sys::Result<()> {
+    let tmp = temporary(path);
+    let shown = || format!("{tmp:?}");
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::open(&tmp, flags, Mode::from_raw_mode(0o600)).sys("open", shown)?;
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let n = rustix::io::retry_on_intr(|| rustix::io::write(&file, rest)).sys("write", shown)?;
+        rest = &rest[n..];
+    }
+    rustix::fs::fsync(&file).sys("fsync", shown)?;
+    rustix::fs::rename(&tmp, path).sys("rename", || format!("{tmp:?}, {path:?}"))
+}
+
+fn temporary(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().as_bytes().to_vec();
+    name.extend_from_slice(b".tmp");
+    std::ffi::OsString::from_vec(name).into()
+}
+
+/// Removes what existed only while the container ran. "Already gone" is success; the lock file stays,
+/// because removing it would let two monitors hold it.
+pub(super) fn remove_runtime_files(handover: &Handover<'_>) {
+    for name in [super::ATTACH_SOCKET, super::PID_FILE] {
+        let _ = std::fs::remove_file(handover.run_dir.join(name));
+    }
+    let _ = std::fs::remove_dir_all(handover.state_dir);
+}
+
+/// Becomes the exit command. Returns only when there is none or it cannot be run.
+pub(super) fn become_exit_command(command: List<'_>) {
+    let mut words = command.iter();
+    let Some(program) = words.next().filter(|p| Path::new(p).is_absolute()) else { return };
+    // Resets the signal mask too.
+    let _failed = Command::new(program).args(words).env_clear().env("PATH", PATH).current_dir("/").exec();
+}
