@@ -22,6 +22,7 @@ mod facts;
 mod plan;
 mod ports;
 mod record;
+mod render;
 mod socket;
 mod sysctl;
 mod table;
