@@ -2,6 +2,8 @@
 //! and containers attached by the library. Nothing touches the machine's own network.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub(crate) mod traffic;
+
 use std::{
     collections::BTreeSet,
     net::Ipv4Addr,
@@ -110,11 +112,11 @@ pub(crate) fn port(host_ip: Ipv4Addr, host: u16, container: u16, protocol: Proto
     PortMapping { host_ip, host_port: NonZeroU16::new(host), container_port, protocol }
 }
 
-pub(crate) fn tcp(host: u16, container: u16) -> PortMapping {
+pub(crate) fn tcp_port(host: u16, container: u16) -> PortMapping {
     port(Ipv4Addr::UNSPECIFIED, host, container, Protocol::Tcp)
 }
 
-pub(crate) fn udp(host: u16, container: u16) -> PortMapping {
+pub(crate) fn udp_port(host: u16, container: u16) -> PortMapping {
     port(Ipv4Addr::UNSPECIFIED, host, container, Protocol::Udp)
 }
 
