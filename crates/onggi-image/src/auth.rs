@@ -147,9 +147,9 @@ impl Auth {
         let credentials = self.credentials.as_ref().filter(|_| may_have);
         let service = challenge.param("service").unwrap_or_default();
         let asked = ask(http, &realm, service, scope, credentials);
-        let response = asked.map_err(|source| Failure {
-            again: after_transport(source.kind),
-            error: ImageError::RegistryUnreachable { registry: realm_origin.host.clone(), source },
+        let response = asked.map_err(|source| {
+            let again = after_transport(source.kind);
+            Failure::new(ImageError::RegistryUnreachable { registry: realm_origin.host.clone(), source }, again)
         })?;
         self.read_token(&realm, response, credentials.is_some())
     }
@@ -161,12 +161,12 @@ impl Auth {
             200 => {}
             401 | 403 => return Err(self.unauthorized(sent).into()),
             429 => return Err(rate_limited(&self.registry, &response)),
-            status @ 500.. => return Err(Failure { error: bad(format!("it answered {status}")), again: Again::Often }),
+            status @ 500.. => return Err(Failure::new(bad(format!("it answered {status}")), Again::Often)),
             status => return Err(bad(format!("it answered {status}")).into()),
         }
         let mut bytes = Vec::new();
         let read = response.into_body().into_reader().take(MAX_TOKEN_ANSWER + 1).read_to_end(&mut bytes);
-        read.map_err(|e| Failure { error: bad(format!("its answer broke off: {}", e.kind())), again: Again::Often })?;
+        read.map_err(|e| Failure::new(bad(format!("its answer broke off: {}", e.kind())), Again::Often))?;
         if bytes.len() as u64 > MAX_TOKEN_ANSWER {
             return Err(bad(format!("its answer is larger than {MAX_TOKEN_ANSWER} bytes")).into());
         }
@@ -191,7 +191,7 @@ pub(crate) fn rate_limited(registry: &str, response: &Response<Body>) -> Failure
     let header = response.headers().get("retry-after").and_then(|v| v.to_str().ok());
     let retry_after = header.and_then(parse_retry_after);
     let error = ImageError::RateLimited { registry: registry.to_owned(), retry_after };
-    Failure { error, again: retry_after.map_or(Again::Often, Again::After) }
+    Failure::new(error, retry_after.map_or(Again::Often, Again::After))
 }
 
 /// Asks the token service: GET with Basic, or POST with a refresh token (OAuth2 form).

@@ -160,7 +160,7 @@ impl Transfer<'_, '_> {
     fn truncated(&self) -> Failure {
         let (registry, digest) = (self.registry.name().to_owned(), self.layer.digest.clone());
         let (expected, received) = (self.layer.size, self.writer.written());
-        Failure { error: ImageError::Truncated { registry, digest, expected, received }, again: Again::Often }
+        Failure::new(ImageError::Truncated { registry, digest, expected, received }, Again::Often)
     }
 
     fn wrong_size(&self, announced: u64) -> ImageError {

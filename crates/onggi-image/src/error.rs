@@ -89,7 +89,7 @@ pub enum ImageError {
     #[error("image {reference} not found: registry {registry} has no repository {repository:?}")]
     UnknownImage {
         /// What was asked for.
-        reference: ImageReference,
+        reference: Box<ImageReference>,
         /// The registry.
         registry: String,
         /// The repository.
@@ -99,7 +99,7 @@ pub enum ImageError {
     #[error("image {reference} not found: its repository has no {selector:?}")]
     UnknownTag {
         /// What was asked for.
-        reference: ImageReference,
+        reference: Box<ImageReference>,
         /// The tag or digest.
         selector: String,
     },
@@ -236,7 +236,7 @@ pub enum ImageError {
     #[error("image {reference} is not available for {wanted}")]
     WrongArchitecture {
         /// What was asked for.
-        reference: ImageReference,
+        reference: Box<ImageReference>,
         /// `os/architecture[/variant]`.
         wanted: String,
         /// The platforms it exists for.

@@ -9,7 +9,7 @@ use ureq::{
     Agent, Body, Error, Proxy,
     config::AutoHeaderValue,
     http::{Method, Request, Response, Uri},
-    tls::{RootCerts, TlsConfig},
+    tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem},
 };
 
 use crate::{
@@ -71,10 +71,17 @@ pub(crate) struct HttpClient {
 }
 
 impl HttpClient {
-    pub(crate) fn new(tls_verify: bool, timeouts: Timeouts, proxies: &ProxySettings) -> Result<Self, ImageError> {
-        let direct = agent(tls_verify, timeouts, None);
+    /// `authorities` are PEM texts that are trusted beside the system's own.
+    pub(crate) fn new(
+        tls_verify: bool,
+        authorities: &[String],
+        timeouts: Timeouts,
+        proxies: &ProxySettings,
+    ) -> Result<Self, ImageError> {
+        let tls = TlsConfig::builder().root_certs(roots(authorities)?).disable_verification(!tls_verify).build();
+        let direct = agent(tls.clone(), timeouts, None);
         let through = |setting: &Option<String>| match setting {
-            Some(url) => proxy(url, &proxies.no_proxy).map(|p| agent(tls_verify, timeouts, Some(p))),
+            Some(url) => proxy(url, &proxies.no_proxy).map(|p| agent(tls.clone(), timeouts, Some(p))),
             None => Ok(direct.clone()),
         };
         Ok(Self { https: through(&proxies.https)?, http: through(&proxies.http)?, direct: direct.clone() })
@@ -119,8 +126,26 @@ impl HttpClient {
     }
 }
 
-fn agent(tls_verify: bool, timeouts: Timeouts, proxy: Option<Proxy>) -> Agent {
-    let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).disable_verification(!tls_verify).build();
+/// The system's verifier alone, or a list of the system's roots and more.
+fn roots(authorities: &[String]) -> Result<RootCerts, ImageError> {
+    if authorities.is_empty() {
+        return Ok(RootCerts::PlatformVerifier);
+    }
+    let native = rustls_native_certs::load_native_certs().certs;
+    let mut all: Vec<Certificate<'static>> = native.iter().map(|c| Certificate::from_der(c).to_owned()).collect();
+    for pem in authorities {
+        for item in parse_pem(pem.as_bytes()) {
+            let fail =
+                |source| ImageError::Setup { what: "a certificate authority".to_owned(), source: Box::new(source) };
+            if let PemItem::Certificate(certificate) = item.map_err(fail)? {
+                all.push(certificate);
+            }
+        }
+    }
+    Ok(RootCerts::new_with_certs(&all))
+}
+
+fn agent(tls: TlsConfig, timeouts: Timeouts, proxy: Option<Proxy>) -> Agent {
     Agent::config_builder()
         .tls_config(tls)
         .proxy(proxy)

@@ -112,7 +112,7 @@ pub(crate) fn build(
             }
             Document::Index(index) => {
                 let entry = platform::select(&index, wanted).ok_or_else(|| ImageError::WrongArchitecture {
-                    reference: reference.clone(),
+                    reference: Box::new(reference.clone()),
                     wanted: wanted.to_string(),
                     available: platform::available(&index),
                 })?;
@@ -129,7 +129,7 @@ pub(crate) fn build(
     if !platform::runs_on(&config.platform(), wanted) {
         let available = vec![config.platform().to_string().chars().filter(|c| !c.is_control()).take(64).collect()];
         return Err(ImageError::WrongArchitecture {
-            reference: reference.clone(),
+            reference: Box::new(reference.clone()),
             wanted: wanted.to_string(),
             available,
         });

@@ -50,6 +50,9 @@ pub struct PullOptions {
     pub platform: Platform,
     /// Verify certificates, and refuse plain HTTP except on loopback. When false, both are tried.
     pub tls_verify: bool,
+    /// PEM texts of certificate authorities that are trusted beside the system's own, as kept in
+    /// `/etc/docker/certs.d/<registry>/ca.crt`.
+    pub authorities: Vec<String>,
     /// Shown to the registry and its own token service only.
     pub credentials: Option<Credentials>,
     /// Proxies, as found in the caller's environment.
@@ -69,6 +72,7 @@ impl Default for PullOptions {
         Self {
             platform: native_platform(),
             tls_verify: true,
+            authorities: Vec::new(),
             credentials: None,
             proxies: ProxySettings::default(),
             trusted_realms: Vec::new(),

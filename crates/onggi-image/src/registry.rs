@@ -77,7 +77,7 @@ impl<'a> Registry<'a> {
             host: host_of(registry).to_owned(),
             tls_verify: options.tls_verify,
             tls: OnceLock::new(),
-            http: HttpClient::new(options.tls_verify, options.timeouts, &options.proxies)?,
+            http: HttpClient::new(options.tls_verify, &options.authorities, options.timeouts, &options.proxies)?,
             auth: Auth::new(
                 registry.to_owned(),
                 reference.repository().to_owned(),
@@ -168,11 +168,16 @@ impl<'a> Registry<'a> {
         };
         let (&first, others) = schemes.split_first().unwrap_or((&true, &[]));
         let result = self.authorised(want, first);
-        if let (true, Some(&second)) = (speaks_otherwise(&result, first), others.first())
-            && let Ok(answer) = self.authorised(want, second)
-        {
-            let _ = self.tls.set(second);
-            return Ok(answer);
+        if let (true, Some(&second)) = (speaks_otherwise(&result, first), others.first()) {
+            let answer = self.authorised(want, second);
+            if answer.is_ok() && !speaks_otherwise(&answer, second) {
+                let _ = self.tls.set(second);
+                return answer;
+            }
+            // Plain HTTP is answered by a complaint: the peer speaks TLS, and that is where the problem is.
+            if second && result.is_ok() {
+                return answer;
+            }
         }
         if result.is_ok() {
             let _ = self.tls.set(first);
@@ -268,7 +273,7 @@ impl<'a> Registry<'a> {
         let bad = ImageError::BadStatus { registry: registry.clone(), status, url };
         match status {
             429 => return rate_limited(&registry, &response),
-            408 | 500.. => return Failure { error: bad, again: Again::Often },
+            408 | 500.. => return Failure::new(bad, Again::Often),
             _ => {}
         }
         let codes = error_codes(response);
@@ -278,10 +283,10 @@ impl<'a> Registry<'a> {
             (403, _) => ImageError::Denied { registry, repository },
             (404, Want::Blob(digest, _)) => ImageError::MissingBlob { registry, digest: digest.clone() },
             (404, _) if has("NAME_UNKNOWN") || self.lacks_repository() => {
-                ImageError::UnknownImage { reference: self.reference.clone(), registry, repository }
+                ImageError::UnknownImage { reference: Box::new(self.reference.clone()), registry, repository }
             }
             (404, Want::Head(selector) | Want::Manifest(selector)) => {
-                ImageError::UnknownTag { reference: self.reference.clone(), selector: selector.to_owned() }
+                ImageError::UnknownTag { reference: Box::new(self.reference.clone()), selector: selector.to_owned() }
             }
             _ => bad,
         }
@@ -302,10 +307,8 @@ impl<'a> Registry<'a> {
     }
 
     fn unreachable(&self, source: crate::error::TransportError) -> Failure {
-        Failure {
-            again: after_transport(source.kind),
-            error: ImageError::RegistryUnreachable { registry: self.name().to_owned(), source },
-        }
+        let again = after_transport(source.kind);
+        Failure::new(ImageError::RegistryUnreachable { registry: self.name().to_owned(), source }, again)
     }
 
     fn transport(&self, method: &'static str, uri: &Uri, source: ureq::Error) -> Failure {
@@ -339,12 +342,17 @@ fn check_redirect(home: &Origin, target: &Origin, tls_verify: bool) -> Result<()
 /// The peer seems to speak the other of TLS and plain HTTP.
 fn speaks_otherwise(result: &Result<Response<Body>, Failure>, tls: bool) -> bool {
     match result {
-        // Go's TLS servers answer a plain request so.
-        Ok(response) => !tls && response.status() == 400,
-        Err(Failure { error: ImageError::RegistryUnreachable { source, .. }, .. }) => {
-            matches!(source.kind, FailureKind::Tls | FailureKind::Protocol | FailureKind::Broken | FailureKind::Connect)
+        // Go's TLS servers answer a plain request so; a registry's own 400 names its API.
+        Ok(response) => {
+            !tls && response.status() == 400 && !response.headers().contains_key("docker-distribution-api-version")
         }
-        Err(_) => false,
+        Err(failure) => match &*failure.error {
+            ImageError::RegistryUnreachable { source, .. } => {
+                use FailureKind::{Broken, Connect, Protocol, Tls};
+                matches!(source.kind, Tls | Protocol | Broken | Connect)
+            }
+            _ => false,
+        },
     }
 }
 

@@ -43,13 +43,19 @@ pub(crate) enum Again {
 /// A failed attempt.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    pub(crate) error: ImageError,
+    pub(crate) error: Box<ImageError>,
     pub(crate) again: Again,
+}
+
+impl Failure {
+    pub(crate) fn new(error: ImageError, again: Again) -> Self {
+        Self { error: Box::new(error), again }
+    }
 }
 
 impl<E: Into<ImageError>> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self { error: error.into(), again: Again::Never }
+        Self::new(error.into(), Again::Never)
     }
 }
 
@@ -100,7 +106,7 @@ pub(crate) fn pause(
     done: u32,
     failure: Failure,
 ) -> Result<(), ImageError> {
-    let Some(wait) = policy.wait(done, failure.again, random()) else { return Err(failure.error) };
+    let Some(wait) = policy.wait(done, failure.again, random()) else { return Err(*failure.error) };
     progress.event(ProgressEvent::Retry { reason: failure.error.to_string() });
     thread::sleep(wait);
     Ok(())
