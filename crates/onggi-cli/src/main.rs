@@ -1,2 +1,12 @@
-//! onggi
-fn main() {}
+//! `onggi`: arguments → engine → text. Everything that a person reads or writes is here, nothing else is.
+
+mod cli;
+mod commands;
+mod error;
+mod render;
+mod request;
+mod session;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -1,1 +1,120 @@
-//! onggi-engine
+//! The story of each verb, one file per verb: `run.rs`, `stop.rs`, `rm.rs`, …
+//!
+//! Input is a parsed request, output is plain data. The engine never prints and never parses text that a
+//! person wrote. What is on disk and in the kernel is the truth: any number of processes may hold an
+//! [`Engine`] on the same directories.
+
+mod attach;
+mod cleanup;
+mod create;
+mod error;
+mod exec;
+mod explain;
+pub mod facts;
+pub mod failpoint;
+mod images;
+mod info;
+mod inspect;
+mod json;
+mod launch;
+mod list;
+mod logs;
+mod names;
+mod paths;
+mod process;
+mod pull;
+mod rm;
+mod rootfs;
+mod run;
+mod start;
+mod status;
+mod stop;
+
+use std::{
+    cell::{OnceCell, RefCell, RefMut},
+    path::PathBuf,
+};
+
+use onggi_spec::HostFacts;
+use onggi_state::{ContainerRecord, State, files::Intents};
+
+pub use attach::{AttachEvent, AttachStream};
+pub use error::{EngineError, chain as error_chain};
+pub use exec::{ExecRequest, ExecSession};
+pub use explain::Explanation;
+pub use images::ImageSummary;
+pub use info::Info;
+pub use list::{ContainerSummary, ListFilter};
+pub use logs::{LogEntry, LogOptions, LogReader};
+pub use paths::{DirEnv, Paths};
+pub use process::ProcessHandle;
+pub use pull::PullOptions;
+pub use run::{RunOptions, Started};
+pub use status::Status;
+pub use stop::StopOptions;
+
+/// Directories that replace the defaults.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EngineOptions {
+    /// `--root`.
+    pub root: Option<PathBuf>,
+    /// `--runroot`.
+    pub runroot: Option<PathBuf>,
+}
+
+/// The engine on one pair of directories.
+#[derive(Debug)]
+pub struct Engine {
+    paths: Paths,
+    euid: u32,
+    state: OnceCell<RefCell<State>>,
+    facts: OnceCell<HostFacts>,
+}
+
+impl Engine {
+    /// Opens the engine for the calling user. Nothing is made on disk before a verb needs it.
+    ///
+    /// # Errors
+    /// None today; a future configuration file may be wrong.
+    pub fn open(options: EngineOptions) -> Result<Self, EngineError> {
+        let euid = rustix::process::geteuid().as_raw();
+        let paths = Paths::discover(options.root, options.runroot, euid, &DirEnv::gather());
+        Ok(Self { paths, euid, state: OnceCell::new(), facts: OnceCell::new() })
+    }
+
+    /// The directories in use.
+    pub fn paths(&self) -> &Paths {
+        &self.paths
+    }
+
+    /// Facts of this host, gathered on first use.
+    pub fn facts(&self) -> &HostFacts {
+        self.facts.get_or_init(|| facts::gather(&self.paths))
+    }
+
+    /// The database, opened (and made) on first use.
+    /// The borrow must end with the statement: verbs call each other.
+    pub(crate) fn state(&self) -> Result<RefMut<'_, State>, EngineError> {
+        if let Some(state) = self.state.get() {
+            return Ok(state.borrow_mut());
+        }
+        self.paths.create(self.euid)?;
+        let state = State::open(&self.paths.root)?;
+        Ok(self.state.get_or_init(|| RefCell::new(state)).borrow_mut())
+    }
+
+    /// The container that a name, an id or a unique beginning of an id means.
+    pub(crate) fn find(&self, name: &str) -> Result<ContainerRecord, EngineError> {
+        Ok(self.state()?.container(name)?)
+    }
+
+    /// The intents of this run root.
+    pub(crate) fn intents(&self) -> Result<Intents, EngineError> {
+        Ok(Intents::open(&self.paths.runroot)?)
+    }
+
+    /// True when the caller is root and may create namespaces, mounts and links on the host.
+    pub(crate) fn rootful(&self) -> bool {
+        self.facts().rootful()
+    }
+}

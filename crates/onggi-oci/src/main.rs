@@ -1,2 +1,18 @@
-//! onggi-oci
-fn main() {}
+//! `onggi-oci`: an OCI runtime with runc's command line, and the monitor of one container.
+//!
+//! Small and static: no argument library, no threads, no async runtime. The two roles share nothing but the
+//! sandbox library; `monitor` is dispatched before anything else is looked at.
+
+mod cli;
+mod monitor;
+
+use std::ffi::OsString;
+
+fn main() {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let code = match args.get(1).and_then(|a| a.to_str()) {
+        Some("monitor") => monitor::run(&args[2..]),
+        _ => cli::run(&args),
+    };
+    std::process::exit(code);
+}

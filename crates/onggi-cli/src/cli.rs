@@ -1,0 +1,305 @@
+//! The command line: global options, the verbs, the noun groups, exit codes.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
+use onggi_engine::{Engine, EngineOptions};
+
+use crate::{commands, error::CliError};
+
+/// Docker's exit code for a wrong command line.
+const USAGE_ERROR: u8 = 125;
+
+/// Runs containers without a daemon.
+#[derive(Debug, Parser)]
+#[command(name = "onggi", version, disable_help_subcommand = true, subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct GlobalArgs {
+    /// Directory of images and containers [default: /var/lib/onggi, or $XDG_DATA_HOME/onggi]
+    #[arg(long, global = true, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// Directory of what must not outlive a reboot [default: /run/onggi, or $XDG_RUNTIME_DIR/onggi]
+    #[arg(long, global = true, value_name = "DIR")]
+    runroot: Option<PathBuf>,
+    /// How much is logged to stderr: error, warn, info, debug, trace
+    #[arg(long, global = true, value_name = "LEVEL", default_value = "warn")]
+    log_level: tracing::Level,
+}
+
+impl GlobalArgs {
+    /// Opens the engine on the chosen directories.
+    pub(crate) fn engine(&self) -> Result<Engine, CliError> {
+        let absolute = |dir: &Option<PathBuf>| dir.as_ref().map(std::path::absolute).transpose();
+        let options = EngineOptions {
+            root: absolute(&self.root).map_err(CliError::CurrentDirectory)?,
+            runroot: absolute(&self.runroot).map_err(CliError::CurrentDirectory)?,
+        };
+        Ok(Engine::open(options)?)
+    }
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a container from an image and run a command in it
+    Run(Box<commands::run::RunArgs>),
+    /// Make a container without starting it
+    Create(Box<commands::create::CreateArgs>),
+    /// List containers
+    #[command(visible_alias = "ls")]
+    Ps(commands::ps::PsArgs),
+    /// Show what a container wrote
+    Logs(commands::logs::LogsArgs),
+    /// Run a command in a running container
+    Exec(commands::exec::ExecArgs),
+    /// Ask containers to end, then kill them
+    Stop(commands::stop::StopArgs),
+    /// Send a signal to containers
+    Kill(commands::kill::KillArgs),
+    /// Start stopped containers
+    Start(commands::start::StartArgs),
+    /// Remove containers
+    Rm(commands::rm::RmArgs),
+    /// Wait until containers end and print their exit codes
+    Wait(commands::wait::WaitArgs),
+    /// Show everything about containers or images as JSON
+    Inspect(commands::inspect::InspectArgs),
+    /// Fetch an image from a registry
+    Pull(commands::pull::PullArgs),
+    /// List images
+    Images(commands::images::ImagesArgs),
+    /// Remove images
+    Rmi(commands::rmi::RmiArgs),
+    /// Give an image a further name
+    Tag(commands::tag::TagArgs),
+    /// Show versions
+    Version(commands::version::VersionArgs),
+    /// Show the host and what is stored
+    Info(commands::info::InfoArgs),
+    /// Containers
+    #[command(subcommand)]
+    Container(ContainerCommand),
+    /// Images
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// What the monitor calls when nobody waits for a container
+    #[command(name = "__cleanup", hide = true)]
+    Cleanup(commands::cleanup::CleanupArgs),
+}
+
+/// `onggi container …`.
+#[derive(Debug, Subcommand)]
+enum ContainerCommand {
+    /// Make a container from an image and run a command in it
+    Run(Box<commands::run::RunArgs>),
+    /// Make a container without starting it
+    Create(Box<commands::create::CreateArgs>),
+    /// List containers
+    #[command(visible_aliases = ["list", "ps"])]
+    Ls(commands::ps::PsArgs),
+    /// Show what a container wrote
+    Logs(commands::logs::LogsArgs),
+    /// Run a command in a running container
+    Exec(commands::exec::ExecArgs),
+    /// Ask containers to end, then kill them
+    Stop(commands::stop::StopArgs),
+    /// Send a signal to containers
+    Kill(commands::kill::KillArgs),
+    /// Start stopped containers
+    Start(commands::start::StartArgs),
+    /// Remove containers
+    #[command(visible_alias = "remove")]
+    Rm(commands::rm::RmArgs),
+    /// Wait until containers end and print their exit codes
+    Wait(commands::wait::WaitArgs),
+    /// Show everything about containers as JSON
+    Inspect(commands::inspect::NamedInspectArgs),
+}
+
+/// `onggi image …`.
+#[derive(Debug, Subcommand)]
+enum ImageCommand {
+    /// List images
+    #[command(visible_alias = "list")]
+    Ls(commands::images::ImagesArgs),
+    /// Fetch an image from a registry
+    Pull(commands::pull::PullArgs),
+    /// Remove images
+    #[command(visible_alias = "remove")]
+    Rm(commands::rmi::RmiArgs),
+    /// Give an image a further name
+    Tag(commands::tag::TagArgs),
+    /// Show everything about images as JSON
+    Inspect(commands::inspect::NamedInspectArgs),
+}
+
+/// Parses, dispatches, prints an error once.
+pub(crate) fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => return usage(&e),
+    };
+    let subscriber = tracing_subscriber::fmt().with_max_level(cli.global.log_level).with_writer(std::io::stderr);
+    // Fails only when a subscriber exists already; nothing sets one before.
+    let _ = subscriber.try_init();
+    let codes = codes(&cli.command);
+    let result = cli.command.dispatch(&cli.global);
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(e) => {
+            e.print();
+            ExitCode::from(e.exit_code(codes))
+        }
+    }
+}
+
+/// Help and version succeed; anything else about the arguments is Docker's 125.
+fn usage(e: &clap::Error) -> ExitCode {
+    // Without a terminal or pipe there is nobody to tell.
+    let _ = e.print();
+    match e.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+        _ => ExitCode::from(USAGE_ERROR),
+    }
+}
+
+/// Which exit code an error of the engine becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Codes {
+    /// 125, 126 or 127, so that it cannot be taken for the container's own (`run`).
+    Run,
+    /// 126 or 127 when the command could not be invoked, else 1 (`exec`, `start`).
+    Invoke,
+    /// 1.
+    Plain,
+}
+
+fn codes(command: &Command) -> Codes {
+    match command {
+        Command::Run(_) | Command::Container(ContainerCommand::Run(_)) => Codes::Run,
+        Command::Exec(_) | Command::Container(ContainerCommand::Exec(_)) => Codes::Invoke,
+        _ => Codes::Plain,
+    }
+}
+
+impl Command {
+    fn dispatch(self, global: &GlobalArgs) -> Result<u8, CliError> {
+        match self {
+            Self::Run(args) => args.run(global),
+            Self::Create(args) => args.run(global),
+            Self::Ps(args) => args.run(global),
+            Self::Logs(args) => args.run(global),
+            Self::Exec(args) => args.run(global),
+            Self::Stop(args) => args.run(global),
+            Self::Kill(args) => args.run(global),
+            Self::Start(args) => args.run(global),
+            Self::Rm(args) => args.run(global),
+            Self::Wait(args) => args.run(global),
+            Self::Inspect(args) => args.run(global),
+            Self::Pull(args) => args.run(global),
+            Self::Images(args) => args.run(global),
+            Self::Rmi(args) => args.run(global),
+            Self::Tag(args) => args.run(global),
+            Self::Version(args) => args.run(global),
+            Self::Info(args) => args.run(global),
+            Self::Container(command) => command.dispatch(global),
+            Self::Image(command) => command.dispatch(global),
+            Self::Cleanup(args) => args.run(global),
+        }
+    }
+}
+
+impl ContainerCommand {
+    fn dispatch(self, global: &GlobalArgs) -> Result<u8, CliError> {
+        match self {
+            Self::Run(args) => args.run(global),
+            Self::Create(args) => args.run(global),
+            Self::Ls(args) => args.run(global),
+            Self::Logs(args) => args.run(global),
+            Self::Exec(args) => args.run(global),
+            Self::Stop(args) => args.run(global),
+            Self::Kill(args) => args.run(global),
+            Self::Start(args) => args.run(global),
+            Self::Rm(args) => args.run(global),
+            Self::Wait(args) => args.run(global),
+            Self::Inspect(args) => args.run(global, commands::inspect::Kind::Container),
+        }
+    }
+}
+
+impl ImageCommand {
+    fn dispatch(self, global: &GlobalArgs) -> Result<u8, CliError> {
+        match self {
+            Self::Ls(args) => args.run(global),
+            Self::Pull(args) => args.run(global),
+            Self::Rm(args) => args.run(global),
+            Self::Tag(args) => args.run(global),
+            Self::Inspect(args) => args.run(global, commands::inspect::Kind::Image),
+        }
+    }
+}
+
+/// The whole command tree, for tests and generators.
+#[allow(dead_code, reason = "used by tests")]
+pub(crate) fn command() -> clap::Command {
+    Cli::command()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_command_tree_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn verbs_and_noun_groups_parse() {
+        for line in [
+            "onggi ps -a -q --no-trunc --filter status=exited --format json",
+            "onggi --root /r --runroot /q __cleanup abc",
+            "onggi container ls",
+            "onggi container ps",
+            "onggi image ls -q",
+            "onggi image rm -f a b",
+            "onggi logs -f --tail 5 -t x",
+            "onggi stop -t 3 a b",
+            "onggi kill -s HUP a",
+            "onggi rm -fv a",
+            "onggi inspect -f {{.Id}} a",
+            "onggi exec -it -u 1:2 -w / -e A=b c sh -c true",
+            "onggi run --rm -it -p 80:80 -v /a:/b:ro -h name -m 6m --cpus .5 host: sh -c -x",
+            "onggi run --explain=json --net host nginx",
+        ] {
+            assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err().map(|e| e.to_string()));
+        }
+    }
+
+    #[test]
+    fn options_after_the_image_belong_to_the_command() {
+        let Ok(Cli { command: Command::Run(args), .. }) = parse("onggi run --rm alpine ls --rm -it --name x") else {
+            panic!("does not parse");
+        };
+        assert_eq!(args.container.image_and_command, ["alpine", "ls", "--rm", "-it", "--name", "x"]);
+    }
+
+    #[test]
+    fn wrong_arguments_are_refused() {
+        for line in ["onggi run", "onggi run --nope alpine", "onggi frobnicate", "onggi tag a", "onggi ps extra", "onggi exec c"] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Columns as Docker aligns them: at least ten wide, three spaces between, the last one ragged.
+
+const MIN_WIDTH: usize = 10;
+const PADDING: usize = 3;
+
+/// Aligns lines whose cells are separated by tabs.
+pub(crate) fn align(lines: &[String]) -> String {
+    let rows: Vec<Vec<&str>> = lines.iter().map(|l| l.split('\t').collect()).collect();
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |c: usize| rows.iter().filter_map(|r| r.get(c)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(|c| (width(c) + PADDING).max(MIN_WIDTH)).collect();
+    let mut out = String::new();
+    for row in rows {
+        for (c, cell) in row.iter().enumerate() {
+            out.push_str(cell);
+            let pad = if c + 1 == row.len() { 0 } else { widths[c] - cell.chars().count() };
+            out.extend(std::iter::repeat_n(' ', pad));
+        }
+        out.push('\n');
+    }
+    out
+}
+
+/// Cuts to `max` characters, the last one being `…`.
+pub(crate) fn ellipsis(text: &str, max: usize) -> String {
+    if text.chars().count() <= max {
+        return text.to_owned();
+    }
+    text.chars().take(max - 1).chain(['…']).collect()
+}
+
+/// Replaces what would move a terminal's cursor: names and commands come from images.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_at_least_ten_wide_and_three_apart() {
+        let lines = ["ID\tLONG COLUMN\tX".to_owned(), "a\tb\tcc".to_owned()];
+        assert_eq!(align(&lines), "ID        LONG COLUMN   X\na         b             cc\n");
+        assert_eq!(align(&[]), "");
+    }
+
+    #[test]
+    fn long_texts_are_cut() {
+        assert_eq!(ellipsis("/docker-entrypoint.sh nginx", 20), "/docker-entrypoint.…");
+        assert_eq!(ellipsis("short", 20), "short");
+        assert_eq!(printable("a\x1b[2Jb\n"), "a [2Jb ");
+    }
+}

@@ -1,0 +1,169 @@
+//! Go templates for `--format`, behind one module: the crate that runs them may change.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use gotmpl::{MissingKey, Template, TemplateError, Value};
+use serde_json::Value as Json;
+
+/// A parsed template.
+pub(crate) struct RowTemplate(Template);
+
+impl RowTemplate {
+    /// Parses; `\t` and `\n` written out mean tab and newline, as with Docker.
+    ///
+    /// # Errors
+    /// The template is wrong.
+    pub(crate) fn parse(text: &str) -> Result<Self, TemplateError> {
+        let text = text.replace("\\t", "\t").replace("\\n", "\n");
+        let template = Template::new("format")
+            .missing_key(MissingKey::Error)
+            .func("json", |args| to_json(first(args)))
+            .func("lower", |args| Ok(text_value(first(args).to_string().to_lowercase())))
+            .func("upper", |args| Ok(text_value(first(args).to_string().to_uppercase())))
+            .func("title", |args| Ok(text_value(title(&first(args).to_string()))))
+            .func("split", split)
+            .func("join", join)
+            .func("pad", pad)
+            .func("truncate", truncate);
+        Ok(Self(template.parse(&text)?))
+    }
+
+    /// Runs the template over one row.
+    ///
+    /// # Errors
+    /// A field does not exist or a function was misused.
+    pub(crate) fn render(&self, row: &Json) -> Result<String, TemplateError> {
+        self.0.execute_to_string(&from_json(row))
+    }
+}
+
+fn first(args: &[Value]) -> &Value {
+    args.first().unwrap_or(&Value::Nil)
+}
+
+fn text_value(text: String) -> Value {
+    Value::String(text.into())
+}
+
+fn from_json(json: &Json) -> Value {
+    match json {
+        Json::Null => Value::Nil,
+        Json::Bool(b) => Value::Bool(*b),
+        Json::Number(n) => match (n.as_i64(), n.as_u64()) {
+            (Some(i), _) => Value::Int(i),
+            (None, Some(u)) => Value::Uint(u),
+            (None, None) => Value::Float(n.as_f64().unwrap_or(f64::NAN)),
+        },
+        Json::String(s) => Value::String(s.as_str().into()),
+        Json::Array(list) => Value::List(list.iter().map(from_json).collect()),
+        Json::Object(map) => {
+            let entries: BTreeMap<Arc<str>, Value> = map.iter().map(|(k, v)| (k.as_str().into(), from_json(v))).collect();
+            Value::Map(Arc::new(entries))
+        }
+    }
+}
+
+fn back(value: &Value) -> Json {
+    match value {
+        Value::Nil | Value::Function(_) => Json::Null,
+        Value::Bool(b) => (*b).into(),
+        Value::Int(i) => (*i).into(),
+        Value::Uint(u) => (*u).into(),
+        Value::Float(f) => (*f).into(),
+        Value::String(s) => Json::String(s.to_string()),
+        Value::List(list) => list.iter().map(back).collect(),
+        Value::Map(map) => map.iter().map(|(k, v)| (k.to_string(), back(v))).collect(),
+    }
+}
+
+fn to_json(value: &Value) -> Result<Value, TemplateError> {
+    Ok(text_value(back(value).to_string()))
+}
+
+fn title(text: &str) -> String {
+    let word = |w: &str| {
+        let mut chars = w.chars();
+        chars.next().map(|c| c.to_uppercase().chain(chars).collect::<String>()).unwrap_or_default()
+    };
+    text.split(' ').map(word).collect::<Vec<_>>().join(" ")
+}
+
+/// `split "a,b" ","`.
+fn split(args: &[Value]) -> Result<Value, TemplateError> {
+    let [text, separator] = args else { return Err(misuse("split TEXT SEPARATOR")) };
+    let (text, separator) = (text.to_string(), separator.to_string());
+    if separator.is_empty() {
+        return Ok(Value::List(text.chars().map(|c| text_value(c.into())).collect()));
+    }
+    Ok(Value::List(text.split(&separator).map(|p| text_value(p.to_owned())).collect()))
+}
+
+/// `join LIST ","`.
+fn join(args: &[Value]) -> Result<Value, TemplateError> {
+    let [Value::List(list), separator] = args else { return Err(misuse("join LIST SEPARATOR")) };
+    let words: Vec<String> = list.iter().map(ToString::to_string).collect();
+    Ok(text_value(words.join(&separator.to_string())))
+}
+
+/// Widest padding that `pad` gives: a terminal's width, not a memory's (I12).
+const MAX_PAD: i64 = 1000;
+
+/// `pad TEXT BEFORE AFTER`.
+fn pad(args: &[Value]) -> Result<Value, TemplateError> {
+    let [text, before, after] = args else { return Err(misuse("pad TEXT BEFORE AFTER")) };
+    let spaces = |v: &Value| " ".repeat(usize::try_from(v.as_int().unwrap_or(0).clamp(0, MAX_PAD)).unwrap_or(0));
+    let text = text.to_string();
+    if text.is_empty() {
+        return Ok(text_value(text));
+    }
+    Ok(text_value(format!("{}{text}{}", spaces(before), spaces(after))))
+}
+
+/// `truncate TEXT N`.
+fn truncate(args: &[Value]) -> Result<Value, TemplateError> {
+    let [text, max] = args else { return Err(misuse("truncate TEXT LENGTH")) };
+    let max = usize::try_from(max.as_int().unwrap_or(0)).unwrap_or(0);
+    Ok(text_value(text.to_string().chars().take(max).collect()))
+}
+
+fn misuse(usage: &str) -> TemplateError {
+    TemplateError::Exec(format!("usage: {usage}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn render(template: &str) -> Result<String, TemplateError> {
+        let row = json!({"ID": "abc", "Names": "a,b", "State": {"Pid": 7, "Running": true}, "List": ["x", "y"], "None": null});
+        RowTemplate::parse(template)?.render(&row)
+    }
+
+    #[test]
+    fn templates_that_docker_users_write() {
+        for (template, want) in [
+            ("{{.ID}}", "abc"),
+            (r"{{.ID}}\t{{.Names}}", "abc\ta,b"),
+            ("{{.State.Pid}} {{.State.Running}}", "7 true"),
+            ("{{json .List}}", r#"["x","y"]"#),
+            ("{{json .}}", r#"{"ID":"abc","List":["x","y"],"Names":"a,b","None":null,"State":{"Pid":7,"Running":true}}"#),
+            ("{{range .List}}{{.}};{{end}}", "x;y;"),
+            ("{{join (split .Names \",\") \"+\"}}", "a+b"),
+            ("{{upper .ID}} {{title .ID}} {{truncate .ID 2}}", "ABC Abc ab"),
+            ("{{if .State.Running}}up{{else}}down{{end}}", "up"),
+            ("{{index .List 1}} {{len .List}} {{printf \"%5s\" .ID}}", "y 2   abc"),
+            ("{{pad .ID 1 2}}|", " abc  |"),
+        ] {
+            assert_eq!(render(template).expect(template), want);
+        }
+    }
+
+    #[test]
+    fn unknown_fields_and_broken_templates_are_errors() {
+        for bad in ["{{.Nope}}", "{{", "{{.ID", "{{nofunc .ID}}", "{{join .ID}}"] {
+            assert!(render(bad).is_err(), "{bad}");
+        }
+    }
+}

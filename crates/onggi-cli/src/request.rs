@@ -1,0 +1,381 @@
+//! The arguments of `run` and `create` → [`ContainerRequest`].
+//!
+//! The only place that looks at the caller's environment and current directory for them: `-e KEY`,
+//! `--env-file`, relative paths of `-v` and `rootfs:`.
+
+use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
+
+use clap::Args;
+use onggi_engine::PullOptions;
+use onggi_spec::{
+    ContainerRequest, ImageReference, ImageSource, NetworkMode, ParseError,
+    capability::parse_capability,
+    env::{EnvArg, parse_env, parse_env_file, parse_hostname, parse_label},
+    mount::{MountSpec, parse_volume},
+    path,
+    port::{PortMapping, parse_publish},
+    quantity::{parse_cpus, parse_memory, parse_pids},
+    request::Resources,
+};
+
+use crate::error::CliError;
+
+/// Longest environment file that is read: larger than any environment the kernel accepts (I12).
+const MAX_ENV_FILE: u64 = 16 << 20;
+
+/// What `run` and `create` have in common.
+#[derive(Debug, Args)]
+pub(crate) struct ContainerArgs {
+    /// Keep stdin open
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Allocate a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// Remove the container when it exits
+    #[arg(long)]
+    pub(crate) rm: bool,
+    /// Name of the container
+    #[arg(long)]
+    name: Option<String>,
+    /// Publish a port on the host
+    #[arg(short, long, value_name = "[[IP:]HOST:]CONTAINER[/udp]")]
+    publish: Vec<String>,
+    /// Bind-mount a host path
+    #[arg(short, long, value_name = "HOST:CONTAINER[:ro]")]
+    volume: Vec<String>,
+    /// Set an environment variable, or pass your own on
+    #[arg(short, long, value_name = "KEY[=VALUE]")]
+    env: Vec<String>,
+    /// Read environment variables from a file
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
+    /// User to run as
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    user: Option<String>,
+    /// Working directory in the container
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<String>,
+    /// Replace the image's entry point; an empty text removes it
+    #[arg(long, value_name = "COMMAND")]
+    entrypoint: Option<String>,
+    /// Network: bridge, none or host
+    #[arg(long, visible_alias = "net", default_value = "bridge", value_name = "MODE")]
+    network: String,
+    /// Host name in the container
+    #[arg(short = 'h', long, value_name = "NAME")]
+    hostname: Option<String>,
+    /// Number of CPUs
+    #[arg(long, value_name = "DECIMAL")]
+    cpus: Option<String>,
+    /// Memory limit
+    #[arg(short, long, value_name = "SIZE")]
+    memory: Option<String>,
+    /// Most processes and threads; -1 is unlimited [default: 4096]
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pids_limit: Option<String>,
+    /// Make the root filesystem read-only
+    #[arg(long)]
+    read_only: bool,
+    /// Add a capability
+    #[arg(long, value_name = "CAP")]
+    cap_add: Vec<String>,
+    /// Drop a capability
+    #[arg(long, value_name = "CAP")]
+    cap_drop: Vec<String>,
+    /// Run an init as PID 1 that forwards signals and reaps processes
+    #[arg(long)]
+    init: bool,
+    /// Set a label
+    #[arg(short, long, value_name = "KEY[=VALUE]")]
+    label: Vec<String>,
+    #[command(flatten)]
+    pub(crate) pull: PullArgs,
+    /// Show help
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
+    /// Image, `host:` (this machine, copy on write) or `rootfs:DIR`, then the command and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_names = ["IMAGE", "COMMAND"])]
+    pub(crate) image_and_command: Vec<String>,
+}
+
+/// How a registry is talked to.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct PullArgs {
+    /// Verify the registry's certificate; false also allows plain HTTP
+    #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    tls_verify: bool,
+    /// Platform of the image, as in linux/arm64
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    platform: Option<String>,
+}
+
+impl PullArgs {
+    /// The engine's options.
+    pub(crate) fn options(&self) -> Result<PullOptions, CliError> {
+        let platform = self.platform.as_deref().map(parse_platform).transpose()?;
+        Ok(PullOptions { insecure: !self.tls_verify, platform })
+    }
+}
+
+/// What the environment of the caller gives; a parameter so that tests need none.
+pub(crate) struct Caller<'a> {
+    /// Looks a variable up.
+    pub(crate) variable: &'a dyn Fn(&str) -> Option<OsString>,
+    /// The current directory.
+    pub(crate) directory: PathBuf,
+}
+
+impl Caller<'static> {
+    /// The real one.
+    pub(crate) fn of_process() -> Result<Self, CliError> {
+        Ok(Self { variable: &|key| std::env::var_os(key), directory: std::env::current_dir().map_err(CliError::CurrentDirectory)? })
+    }
+}
+
+impl ContainerArgs {
+    /// The request. Destructured in full, so that a new option cannot be forgotten.
+    pub(crate) fn request(self, caller: &Caller<'_>) -> Result<ContainerRequest, CliError> {
+        let Self {
+            interactive,
+            tty,
+            rm,
+            name,
+            publish,
+            volume,
+            env,
+            env_file,
+            user,
+            workdir,
+            entrypoint,
+            network,
+            hostname,
+            cpus,
+            memory,
+            pids_limit,
+            read_only,
+            cap_add,
+            cap_drop,
+            init,
+            label,
+            pull: _,
+            help: _,
+            image_and_command,
+        } = self;
+        let mut words = image_and_command.into_iter();
+        let image = words.next().unwrap_or_default();
+        Ok(ContainerRequest {
+            image: parse_image(&image, caller)?,
+            name: name.map(|n| n.parse()).transpose()?,
+            command: words.collect(),
+            entrypoint: entrypoint.map(|e| if e.is_empty() { vec![] } else { vec![e] }),
+            env: environment(&env_file, &env, caller)?,
+            workdir: workdir.map(|w| parse_workdir(&w)).transpose()?,
+            user: user.map(|u| u.parse()).transpose()?,
+            hostname: hostname.map(|h| parse_hostname(&h)).transpose()?,
+            labels: label.iter().map(|l| parse_label(l)).collect::<Result<BTreeMap<_, _>, _>>()?,
+            tty,
+            interactive,
+            remove: rm,
+            init,
+            read_only,
+            cap_add: capabilities(cap_add)?,
+            cap_drop: capabilities(cap_drop)?,
+            network: parse_network(&network)?,
+            ports: ports(&publish)?,
+            mounts: volume.iter().map(|v| parse_mount(v, caller)).collect::<Result<_, _>>()?,
+            resources: Resources {
+                nano_cpus: cpus.map(|c| parse_cpus(&c)).transpose()?.flatten(),
+                memory: memory.map(|m| parse_memory(&m)).transpose()?.flatten(),
+                pids: pids_limit.map(|p| parse_pids(&p)).transpose()?,
+            },
+        })
+    }
+}
+
+/// `host:`, `rootfs:DIR`, or an image reference.
+fn parse_image(text: &str, caller: &Caller<'_>) -> Result<ImageSource, ParseError> {
+    if text == "host:" {
+        return Ok(ImageSource::Host);
+    }
+    match text.strip_prefix("rootfs:") {
+        Some("") => Err(ParseError::new("image", text, "the directory is missing").hint("write rootfs:DIR")),
+        Some(dir) => Ok(ImageSource::Rootfs(caller.directory.join(dir))),
+        None => Ok(ImageSource::Image(text.parse::<ImageReference>()?)),
+    }
+}
+
+fn parse_network(text: &str) -> Result<NetworkMode, ParseError> {
+    match text {
+        "bridge" | "default" => Ok(NetworkMode::Bridge),
+        "none" => Ok(NetworkMode::None),
+        "host" => Ok(NetworkMode::Host),
+        _ => Err(ParseError::new("network", text, "no such network").hint("use bridge, none or host")),
+    }
+}
+
+/// A working directory given by the user.
+pub(crate) fn parse_workdir(text: &str) -> Result<String, ParseError> {
+    path::normalise(text).ok_or_else(|| ParseError::new("working directory", text, "it must be absolute and without '..'"))
+}
+
+fn parse_platform(text: &str) -> Result<onggi_spec::image::Platform, ParseError> {
+    let parts: Vec<&str> = text.split('/').collect();
+    let word = |w: &str| !w.is_empty() && w.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    let (os, architecture, variant) = match parts.as_slice() {
+        [os, arch] => (os, arch, None),
+        [os, arch, variant] => (os, arch, Some(variant)),
+        _ => return Err(ParseError::new("platform", text, "expected os/architecture").hint("write linux/amd64")),
+    };
+    if !parts.iter().all(|p| word(p)) {
+        return Err(ParseError::new("platform", text, "expected os/architecture").hint("write linux/amd64"));
+    }
+    let own = |s: &str| s.to_owned();
+    Ok(onggi_spec::image::Platform { architecture: own(architecture), os: own(os), variant: variant.map(|v| own(v)), os_version: None })
+}
+
+/// Files first, then `-e`, as Docker; a bare KEY takes the caller's value and is left out when it has none.
+fn environment(files: &[PathBuf], own: &[String], caller: &Caller<'_>) -> Result<Vec<String>, CliError> {
+    let mut list = Vec::new();
+    for file in files {
+        list.extend(parse_env_file(&read_bounded(&caller.directory.join(file))?)?);
+    }
+    resolve_env(list, own, caller)
+}
+
+/// `-e` values after `list`, with bare keys resolved.
+pub(crate) fn resolve_env(mut list: Vec<EnvArg>, own: &[String], caller: &Caller<'_>) -> Result<Vec<String>, CliError> {
+    for text in own {
+        list.push(parse_env(text)?);
+    }
+    let mut env = Vec::new();
+    for variable in list {
+        match variable {
+            EnvArg::Set(text) => env.push(text),
+            EnvArg::FromCaller(key) => {
+                let Some(value) = (caller.variable)(&key) else { continue };
+                let value = value.into_string().map_err(|_| ParseError::new("environment variable", &key, "your value is not UTF-8"))?;
+                if let EnvArg::Set(text) = parse_env(&format!("{key}={value}"))? {
+                    env.push(text);
+                }
+            }
+        }
+    }
+    Ok(env)
+}
+
+fn read_bounded(path: &std::path::Path) -> Result<String, CliError> {
+    use std::io::Read as _;
+    let failed = |source| CliError::ReadFile { path: path.display().to_string(), source };
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(failed)?;
+    file.take(MAX_ENV_FILE).read_to_string(&mut text).map_err(failed)?;
+    Ok(text)
+}
+
+/// Comma-separated lists are accepted, as with Podman.
+fn capabilities(list: Vec<String>) -> Result<Vec<String>, ParseError> {
+    let words: Vec<String> = list.iter().flat_map(|l| l.split(',')).map(str::to_owned).collect();
+    words.iter().try_for_each(|w| parse_capability(w).map(|_| ()))?;
+    Ok(words)
+}
+
+fn ports(list: &[String]) -> Result<Vec<PortMapping>, ParseError> {
+    let nested = list.iter().map(|p| parse_publish(p)).collect::<Result<Vec<_>, _>>()?;
+    let mut all: Vec<PortMapping> = nested.into_iter().flatten().collect();
+    let mut seen = std::collections::BTreeSet::new();
+    all.retain(|p| seen.insert(*p));
+    let clash = all.iter().enumerate().find_map(|(i, p)| {
+        let same = |q: &&PortMapping| q.host_port.is_some() && (q.host_ip, q.host_port, q.protocol) == (p.host_ip, p.host_port, p.protocol);
+        all[..i].iter().find(same).map(|_| p)
+    });
+    match clash {
+        Some(p) => Err(ParseError::new("port mapping", &p.to_string(), "this host port is published twice")),
+        None => Ok(all),
+    }
+}
+
+/// Makes a source that starts with `.` or `~/` absolute; the grammar does the rest.
+fn parse_mount(text: &str, caller: &Caller<'_>) -> Result<MountSpec, ParseError> {
+    let (source, rest) = text.split_once(':').unwrap_or((text, ""));
+    let relative = source == "." || source == ".." || source.starts_with("./") || source.starts_with("../");
+    if !relative {
+        return parse_volume(text);
+    }
+    let absolute = caller.directory.join(source);
+    let absolute = absolute.to_str().ok_or_else(|| ParseError::new("volume", text, "the current directory is not UTF-8"))?;
+    let mut mount = parse_volume(&format!("{absolute}:{rest}"))?;
+    // `/here/./x/../y`: the kernel resolves it as the shell would; only `.` is cut for a tidy `inspect`.
+    mount.source = mount.source.replace("/./", "/").trim_end_matches("/.").to_owned();
+    Ok(mount)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    #[command(disable_help_flag = true)]
+    struct Only {
+        #[command(flatten)]
+        args: ContainerArgs,
+    }
+
+    fn request(words: &[&str]) -> Result<ContainerRequest, CliError> {
+        let only = Only::try_parse_from(["run"].iter().chain(words)).expect("arguments parse");
+        let variable = |key: &str| (key == "HAVE").then(|| OsString::from("it"));
+        only.args.request(&Caller { variable: &variable, directory: PathBuf::from("/cwd") })
+    }
+
+    #[test]
+    fn every_option_arrives_in_the_request() {
+        let r = request(&[
+            "-it", "--rm", "--name", "web", "-p", "8080:80", "-p", "9000-9001:9000-9001/udp", "-v", "/a:/b:ro", "-v", "./x:/y", "-e", "A=1",
+            "-e", "HAVE", "-e", "HAVENOT", "-u", "1:2", "-w", "/w", "--entrypoint", "e", "--network", "none", "-h", "h", "--cpus", "1.5", "-m",
+            "64m", "--pids-limit", "-1", "--read-only", "--cap-add", "net_admin,SYS_TIME", "--cap-drop", "ALL", "--init", "-l", "k=v", "nginx",
+            "sh", "-c", "x",
+        ])
+        .expect("is a request");
+        assert_eq!(r.image, ImageSource::Image("nginx".parse().expect("reference")));
+        assert_eq!(r.command, ["sh", "-c", "x"]);
+        assert_eq!(r.env, ["A=1", "HAVE=it"]);
+        assert_eq!(r.ports.len(), 3);
+        assert_eq!(r.mounts[1].source, "/cwd/x");
+        assert!(r.mounts[0].read_only && r.tty && r.interactive && r.remove && r.read_only && r.init);
+        assert_eq!(r.cap_add, ["net_admin", "SYS_TIME"]);
+        assert_eq!((r.resources.nano_cpus, r.resources.memory, r.resources.pids), (Some(1_500_000_000), Some(64 << 20), Some(-1)));
+        assert_eq!(r.entrypoint, Some(vec!["e".to_owned()]));
+        assert_eq!(r.labels.get("k").map(String::as_str), Some("v"));
+        assert_eq!((r.hostname.as_deref(), r.workdir.as_deref(), r.network), (Some("h"), Some("/w"), NetworkMode::None));
+    }
+
+    #[test]
+    fn sources_other_than_images() {
+        assert_eq!(request(&["host:"]).expect("host").image, ImageSource::Host);
+        assert_eq!(request(&["rootfs:dir"]).expect("rootfs").image, ImageSource::Rootfs("/cwd/dir".into()));
+        assert_eq!(request(&["--entrypoint", "", "a"]).expect("empty").entrypoint, Some(vec![]));
+    }
+
+    #[test]
+    fn bad_values_are_refused_with_a_hint_or_reason() {
+        for words in [
+            &["-p", "x", "a"] as &[&str],
+            &["-v", "named:/x", "a"],
+            &["-u", "-1", "a"],
+            &["-m", "1", "a"],
+            &["-w", "rel", "a"],
+            &["--network", "foo", "a"],
+            &["--cap-add", "NOPE", "a"],
+            &["--name", "-x", "a"],
+            &["UPPER/Case"],
+            &["rootfs:"],
+            &["-p", "80:80", "-p", "80:81", "a"],
+            &["--env-file", "/nonexistent", "a"],
+        ] {
+            let words: Vec<&str> = words.iter().map(|w| if *w == "-1" { "=x" } else { w }).collect();
+            assert!(request(&words).is_err(), "{words:?}");
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! One idempotent clean-up that the failure of a start, `rm`, a monitor's end and crash recovery share.
+//!
+//! "Already gone" is success. Every step is tried; what failed is reported together.
+
+use std::{
+    fs, io,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use onggi_network::NetworkRecord;
+use onggi_spec::{ContainerId, monitor::ExitRecord, oci::runtime::LinuxResources};
+use onggi_state::{ContainerRecord, files::Leases};
+
+use crate::{Engine, EngineError, failpoint, json, process::PidFd, pull::PULL_INTENT, rootfs, status, stop::SIGKILL};
+
+/// The kernel needs moments, not seconds, to end a workload whose monitor is dead.
+const LAST_WAIT: Duration = Duration::from_secs(5);
+/// The exit code of a workload that the kernel killed because its monitor died.
+const KILLED: i32 = 137;
+
+impl Engine {
+    /// Called when a container has ended: releases what it used; removes it when it was made with `--rm`.
+    ///
+    /// # Errors
+    /// A step failed; the others were done.
+    pub fn cleanup(&self, id: &ContainerId) -> Result<(), EngineError> {
+        match self.state()?.container_by_id(id)? {
+            Some(record) => self.after_exit(&record),
+            None => self.release(id),
+        }
+    }
+
+    /// [`Engine::cleanup`] for a container at hand. Waits for whoever works on it right now.
+    pub(crate) fn after_exit(&self, record: &ContainerRecord) -> Result<(), EngineError> {
+        let intent = self.intents()?.wait(record.id.as_str())?;
+        if !self.monitor_alive(&record.id)? {
+            self.settle(record)?;
+        }
+        Ok(intent.complete()?)
+    }
+
+    /// What is left to do for a container that has ended. The caller holds its intent.
+    fn settle(&self, record: &ContainerRecord) -> Result<(), EngineError> {
+        if record.request.remove { self.erase(&record.id) } else { self.release(&record.id) }
+    }
+
+    /// Undoes a start that failed half-way. The container stays, as created.
+    pub(crate) fn undo_start(&self, record: &ContainerRecord) -> Result<(), EngineError> {
+        self.release(&record.id)
+    }
+
+    /// Finishes or undoes what processes that died have left. Cheap when there is nothing: one readdir of
+    /// `intents` and one lock test for each started container.
+    ///
+    /// # Errors
+    /// The directories cannot be read, or a clean-up failed.
+    pub fn recover(&self) -> Result<(), EngineError> {
+        if self.recover_containers()? {
+            self.collect_garbage()?;
+            self.complete_abandoned(PULL_INTENT)?;
+        }
+        Ok(())
+    }
+
+    /// [`Engine::recover`] without the leavings of pulls, which a new pull goes on from. True when there are some.
+    pub(crate) fn recover_containers(&self) -> Result<bool, EngineError> {
+        drop(self.state()?);
+        let intents = self.intents()?;
+        let mut pulls = false;
+        for intent in intents.abandoned()? {
+            match intent.id().parse() {
+                Ok(id) => {
+                    self.recover_one(&id)?;
+                    intent.complete()?;
+                }
+                // Dropped, not completed: it stays abandoned until the garbage is collected.
+                Err(_) => pulls |= intent.id().starts_with(PULL_INTENT),
+            }
+        }
+        for id in self.started_ids()? {
+            if self.monitor_alive(&id)? {
+                continue;
+            }
+            if let Some(intent) = intents.try_begin(id.as_str())? {
+                self.recover_one(&id)?;
+                intent.complete()?;
+            }
+        }
+        Ok(pulls)
+    }
+
+    fn complete_abandoned(&self, prefix: &str) -> Result<(), EngineError> {
+        for intent in self.intents()?.abandoned()? {
+            if intent.id().starts_with(prefix) {
+                intent.complete()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A container whose creator, starter or remover died, or whose monitor did. The caller holds its intent.
+    fn recover_one(&self, id: &ContainerId) -> Result<(), EngineError> {
+        let record = self.state()?.container_by_id(id)?;
+        match record {
+            Some(record) if self.is_complete(id) => {
+                if self.monitor_alive(id)? {
+                    return Ok(());
+                }
+                self.record_lost_monitor(id)?;
+                self.settle(&record)
+            }
+            _ => self.erase(id),
+        }
+    }
+
+    /// A monitor that was killed took its workload with it (PR_SET_PDEATHSIG) but wrote nothing.
+    fn record_lost_monitor(&self, id: &ContainerId) -> Result<(), EngineError> {
+        let Some(state) = self.sandbox_state(id)? else { return Ok(()) };
+        if self.exit_record(id)?.is_some() {
+            return Ok(());
+        }
+        if status::process_lives(&state)? {
+            if let Some(process) = PidFd::open(state.pid)? {
+                process.signal(SIGKILL)?;
+                process.ended_before(Instant::now() + LAST_WAIT)?;
+            }
+        }
+        let error = "the container's monitor was killed, and the kernel ended the container with it".to_owned();
+        let finished_at = crate::create::now();
+        let exit =
+            ExitRecord { exit_code: KILLED, oom_killed: false, started_at: state.created_at, finished_at, error };
+        json::write(&self.paths.exit_file(id), &exit)
+    }
+
+    /// Gives back network, cgroups and runtime files. The container's disk is untouched.
+    pub(crate) fn release(&self, id: &ContainerId) -> Result<(), EngineError> {
+        failpoint::hit("cleanup.begin");
+        let mut failures = Failures::new(id);
+        failures.note(self.release_network(id));
+        failpoint::hit("cleanup.network-detached");
+        failures.note(self.release_cgroups(id));
+        failures.note(remove_tree(&self.paths.oci_root().join(id.as_str())));
+        failures.note(remove_tree(&self.paths.run_dir(id)));
+        failpoint::hit("cleanup.done");
+        failures.finish()
+    }
+
+    fn release_network(&self, id: &ContainerId) -> Result<(), EngineError> {
+        match self.network_record(id)? {
+            Some(record) => {
+                onggi_network::detach(&self.paths.runroot, &record).map_err(|failures| EngineError::Detach { failures })
+            }
+            // The address is taken a moment before the record can be written.
+            None => {
+                Leases::open(&self.paths.runroot, onggi_network::NETWORK)?.release_all(id.as_str())?;
+                Ok(())
+            }
+        }
+    }
+
+    /// What the container owns on the network; written before any of it is made.
+    pub(crate) fn network_record(&self, id: &ContainerId) -> Result<Option<NetworkRecord>, EngineError> {
+        json::read_optional(&self.paths.run_dir(id).join("network.json"))
+    }
+
+    fn release_cgroups(&self, id: &ContainerId) -> Result<(), EngineError> {
+        let paths = match self.sandbox_state(id)? {
+            Some(state) => state.cgroup_paths,
+            // The runtime died before it wrote its state: the names of its cgroups follow from the id.
+            None => self.planned_cgroups(id)?,
+        };
+        Ok(onggi_cgroup::remove(&paths)?)
+    }
+
+    fn planned_cgroups(&self, id: &ContainerId) -> Result<onggi_cgroup::Paths, EngineError> {
+        let none = LinuxResources::default();
+        let plan = onggi_cgroup::plan(&self.facts().cgroup, &rootfs::cgroups_path(id), &none, !self.rootful())?;
+        Ok(plan.paths())
+    }
+
+    /// Ids with a directory under the run root: started and not yet cleaned up.
+    fn started_ids(&self) -> Result<Vec<ContainerId>, EngineError> {
+        let dir = self.paths.runroot.join("containers");
+        let failed = |source| EngineError::ReadFile { path: dir.clone(), source };
+        let entries = fs::read_dir(&dir).map_err(failed)?.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+        Ok(entries.iter().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect())
+    }
+
+    /// True when `create` finished: its last file is there.
+    fn is_complete(&self, id: &ContainerId) -> bool {
+        self.paths.bundle(id).join("rootfs.json").exists()
+    }
+
+    /// Removes the last trace of a container, complete or not. The caller holds its intent.
+    pub(crate) fn erase(&self, id: &ContainerId) -> Result<(), EngineError> {
+        let mut failures = Failures::new(id);
+        failures.note(self.release(id));
+        failures.note(onggi_storage::remove_container_dir(&self.paths.root, id).map_err(EngineError::from));
+        failpoint::hit("remove.snapshot-removed");
+        failures.note(self.state().and_then(|mut s| Ok(s.delete_container(id)?)).map(|_| ()));
+        failpoint::hit("remove.record-deleted");
+        failures.finish()
+    }
+}
+
+/// Removes a small directory of ours on the run root.
+fn remove_tree(path: &Path) -> Result<(), EngineError> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(EngineError::WriteFile { path: path.to_owned(), source: e })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Collects what failed without stopping at it.
+struct Failures {
+    id: String,
+    list: Vec<EngineError>,
+}
+
+impl Failures {
+    fn new(id: &ContainerId) -> Self {
+        Self { id: id.short().to_owned(), list: Vec::new() }
+    }
+
+    fn note(&mut self, result: Result<(), EngineError>) {
+        self.list.extend(result.err());
+    }
+
+    fn finish(mut self) -> Result<(), EngineError> {
+        match self.list.len() {
+            0 => Ok(()),
+            1 => Err(self.list.remove(0)),
+            _ => {
+                Err(EngineError::CleanUp { id: self.id, failures: self.list.iter().map(crate::error::chain).collect() })
+            }
+        }
+    }
+}

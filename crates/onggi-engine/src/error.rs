@@ -1,0 +1,313 @@
+//! What a verb of the engine can fail with.
+//!
+//! Display says what failed; `source()` says why; [`EngineError::hint`] says what to do;
+//! [`EngineError::exit_code`] is Docker's code for it.
+
+use std::{io, path::PathBuf};
+
+use onggi_spec::{Digest, ParseError, monitor::StartFailure, oci::build::BuildError};
+use onggi_sys::SysError;
+use thiserror::Error;
+
+/// A failed verb.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// A directory of ours cannot be made.
+    #[error("cannot make the directory {}", path.display())]
+    MakeDir {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A directory of ours belongs to another user.
+    #[error("{} belongs to uid {uid}, not to you", path.display())]
+    ForeignDir {
+        /// The directory.
+        path: PathBuf,
+        /// Its owner.
+        uid: u32,
+    },
+    /// A file of ours cannot be read.
+    #[error("cannot read {}", path.display())]
+    ReadFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file of ours cannot be written.
+    #[error("cannot write {}", path.display())]
+    WriteFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file of ours does not hold what it should.
+    #[error("{} is damaged", path.display())]
+    DamagedFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// An image has more names than the one that was meant.
+    #[error("image {image} has several names: {}", names.join(", "))]
+    SeveralNames {
+        /// What was asked for.
+        image: String,
+        /// Its names.
+        names: Vec<String>,
+    },
+    /// A recorded image's configuration is gone.
+    #[error("the store has lost {digest}")]
+    MissingBlob {
+        /// The blob.
+        digest: Digest,
+    },
+    /// A credential file is unusable.
+    #[error("cannot look up credentials")]
+    Credentials {
+        /// Why.
+        source: onggi_image::CredentialsError,
+    },
+    /// Credentials are kept by a helper program.
+    #[error("the credentials for {registry} are kept by docker-credential-{program}")]
+    CredentialHelper {
+        /// The helper.
+        program: String,
+        /// The registry.
+        registry: String,
+    },
+    /// No socket pair.
+    #[error("cannot make the attach stream")]
+    MakeStream {
+        /// Why.
+        source: io::Error,
+    },
+    /// The verb needs another state.
+    #[error("cannot {verb} container {name}: it is {state}")]
+    WrongState {
+        /// What was wanted.
+        verb: &'static str,
+        /// The container.
+        name: String,
+        /// Its state.
+        state: &'static str,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// The host or the caller lacks something.
+    #[error("{what} is not possible: {reason}")]
+    Unsupported {
+        /// What was wanted.
+        what: String,
+        /// What is missing.
+        reason: String,
+        /// What to do.
+        hint: String,
+    },
+    /// A text of the request is wrong.
+    #[error("{0}")]
+    Parse(#[from] ParseError),
+    /// The OCI configuration cannot be built.
+    #[error("cannot build the container's configuration")]
+    Build(#[source] BuildError),
+    /// The rootfs directory of `rootfs:` is unusable.
+    #[error("cannot use {} as a root filesystem", path.display())]
+    Rootfs {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The command is not in the image, or cannot be run.
+    #[error("cannot start {command:?}")]
+    Command {
+        /// argv\[0\].
+        command: String,
+        /// Why.
+        source: onggi_storage::ExecutableProblem,
+    },
+    /// The runtime could not start the container.
+    #[error("cannot start the container: {}", .0.step)]
+    Start(StartFailure),
+    /// The monitor ended without a word.
+    #[error("the monitor of container {id} ended before it reported")]
+    MonitorDied {
+        /// Short id.
+        id: String,
+        /// What it wrote to stderr.
+        output: String,
+    },
+    /// `onggi-oci` is not installed beside `onggi`.
+    #[error("cannot find the program onggi-oci")]
+    RuntimeMissing {
+        /// Where it was looked for.
+        tried: Vec<PathBuf>,
+    },
+    /// The runtime program failed.
+    #[error("onggi-oci {verb} failed: {message}")]
+    Runtime {
+        /// Its verb.
+        verb: &'static str,
+        /// Its message.
+        message: String,
+        /// 125, 126 or 127.
+        exit_code: i32,
+    },
+    /// A container did not stop although it was killed.
+    #[error("container {name} did not end within {seconds} s of SIGKILL")]
+    DidNotStop {
+        /// The container.
+        name: String,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// Clean-up failed in several steps; each was tried.
+    #[error("cannot clean up container {id}: {}", failures.join("; "))]
+    CleanUp {
+        /// Short id.
+        id: String,
+        /// What failed.
+        failures: Vec<String>,
+    },
+    /// The database.
+    #[error(transparent)]
+    State(#[from] onggi_state::StateError),
+    /// A lock, an intent or a lease.
+    #[error(transparent)]
+    Files(#[from] onggi_state::files::FileError),
+    /// The content store.
+    #[error(transparent)]
+    Blobs(#[from] onggi_image::StoreError),
+    /// Image or registry.
+    #[error(transparent)]
+    Image(#[from] onggi_image::ImageError),
+    /// The network was not given back as a whole.
+    #[error("cannot give back the container's network: {}", failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Detach {
+        /// What failed; the rest was done.
+        failures: Vec<onggi_network::NetworkError>,
+    },
+    /// Layers and snapshots.
+    #[error(transparent)]
+    Storage(#[from] onggi_storage::StorageError),
+    /// Network.
+    #[error(transparent)]
+    Network(#[from] onggi_network::NetworkError),
+    /// Cgroups.
+    #[error(transparent)]
+    Cgroup(#[from] onggi_cgroup::CgroupError),
+    /// A system call.
+    #[error("{op}")]
+    Sys {
+        /// What was being done.
+        op: String,
+        /// The call.
+        source: SysError,
+    },
+}
+
+/// Docker's exit code for an error of the engine itself.
+const ENGINE_ERROR: i32 = 125;
+
+impl EngineError {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        let text = |s: &str| Some(s.to_owned());
+        match self {
+            Self::MakeDir { source, .. } | Self::WriteFile { source, .. } => io_hint(source),
+            Self::ForeignDir { .. } => text("choose other directories with --root and --runroot"),
+            Self::DamagedFile { .. } => text("remove the container with rm -f and create it again"),
+            Self::SeveralNames { .. } => text("remove the names one by one, or use rmi -f"),
+            Self::MissingBlob { .. } => text("pull the image again"),
+            Self::CredentialHelper { .. } => text("store them in auths of ~/.docker/config.json or auth.json for now"),
+            Self::WrongState { hint, .. } => text(hint),
+            Self::Unsupported { hint, .. } => Some(hint.clone()),
+            Self::Parse(e) => Some(e.hint.clone()).filter(|h| !h.is_empty()),
+            Self::Build(e) => e.hint(),
+            Self::Rootfs { .. } => text("write rootfs:DIR with an existing directory"),
+            Self::Command { source, .. } => text(source.hint()),
+            Self::Start(failure) => Some(failure.hint.clone()).filter(|h| !h.is_empty()),
+            Self::RuntimeMissing { .. } => text("install both programs: cargo xtask install"),
+            Self::State(e) => state_hint(e),
+            Self::Image(e) => e.hint(),
+            Self::Storage(e) => e.hint(),
+            Self::Network(e) => Some(e.hint()).filter(|h| !h.is_empty()),
+            Self::Cgroup(e) => e.hint(),
+            Self::Sys { source, .. } => errno_hint(source.raw()),
+            _ => None,
+        }
+    }
+
+    /// 125 for our own failures; 126 and 127 when the command cannot be invoked or is not there.
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            Self::Start(failure) => failure.exit_code,
+            Self::Command { source, .. } => source.exit_code(),
+            Self::Runtime { exit_code, .. } => *exit_code,
+            _ => ENGINE_ERROR,
+        }
+    }
+
+    /// The errno and call behind a failed start, which has no Rust error as its source.
+    pub fn detail(&self) -> Option<String> {
+        match self {
+            Self::Start(f) if f.errno != 0 => Some(format!("{}: {}", f.call, onggi_sys::error::describe(f.errno))),
+            Self::Start(f) if !f.call.is_empty() => Some(f.call.clone()),
+            Self::MonitorDied { output, .. } if !output.is_empty() => Some(output.clone()),
+            Self::RuntimeMissing { tried } => Some(format!(
+                "looked for {}",
+                tried.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")
+            )),
+            _ => None,
+        }
+    }
+}
+
+/// An error and all of its causes in one line.
+pub fn chain(error: &EngineError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    if let Some(detail) = error.detail() {
+        text.push_str(": ");
+        text.push_str(&detail);
+    }
+    text
+}
+
+fn state_hint(e: &onggi_state::StateError) -> Option<String> {
+    match e {
+        onggi_state::StateError::NameTaken { name, .. } => {
+            Some(format!("remove it with `onggi rm {name}`, or choose another name"))
+        }
+        other => other.hint(),
+    }
+}
+
+fn io_hint(e: &io::Error) -> Option<String> {
+    errno_hint(e.raw_os_error()?)
+}
+
+/// Hints for the errnos that a user can do something about.
+fn errno_hint(errno: i32) -> Option<String> {
+    use rustix::io::Errno;
+    let text = match Errno::from_raw_os_error(errno) {
+        Errno::ROFS => "the filesystem is read-only: choose another directory with --root or --runroot",
+        Errno::NOSPC | Errno::DQUOT => "the disk is full: remove containers and images that are not needed",
+        Errno::ACCESS | Errno::PERM => {
+            "you lack the permission: run as root, or choose your own directories with --root and --runroot"
+        }
+        Errno::MFILE => "too many open files: raise the limit with ulimit -n",
+        _ => return None,
+    };
+    Some(text.to_owned())
+}

@@ -1,0 +1,239 @@
+//! `exec`: a further process in a running container.
+//!
+//! The runtime joins the namespaces; the engine hands it pipes (or takes a terminal from it), never the
+//! caller's own descriptors: a process in the container must not hold the user's terminal.
+
+use std::{
+    ffi::OsString,
+    fs::File,
+    io::Write,
+    os::fd::{AsFd, OwnedFd},
+};
+
+use onggi_spec::{
+    monitor::RootFs,
+    oci::runtime::{Process, Spec},
+    user::UserSpec,
+};
+use onggi_state::ContainerRecord;
+use onggi_sys::{SysError, process::wait_pidfd, spawn::Spawned, unix};
+use serde::Deserialize;
+
+use crate::{
+    Engine, EngineError, json, launch,
+    process::{self, PidFd, ProcessHandle, Session},
+};
+
+/// What to run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ExecRequest {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// `KEY=VALUE`, added to the container's environment.
+    pub env: Vec<String>,
+    /// The user; the container's when absent.
+    pub user: Option<UserSpec>,
+    /// Working directory; the container's when absent.
+    pub workdir: Option<String>,
+    /// A terminal is allocated.
+    pub tty: bool,
+    /// Stdin is connected.
+    pub interactive: bool,
+    /// Nothing is connected and nobody waits.
+    pub detach: bool,
+}
+
+/// A running exec.
+#[derive(Debug)]
+pub struct ExecSession {
+    /// To the process's stdin, when interactive without a terminal.
+    pub stdin: Option<File>,
+    /// From its stdout.
+    pub stdout: Option<File>,
+    /// From its stderr.
+    pub stderr: Option<File>,
+    /// The terminal's master side, instead of the three.
+    pub terminal: Option<File>,
+    child: Spawned,
+    log: File,
+}
+
+/// What the runtime writes to its log.
+#[derive(Deserialize)]
+struct RuntimeLog {
+    level: String,
+    msg: String,
+}
+
+impl Engine {
+    /// Starts a process in a running container. `None` for a detached one, once it runs.
+    ///
+    /// # Errors
+    /// The container does not run, the user is unknown in it, or the command cannot be started.
+    pub fn exec(&self, name: &str, request: &ExecRequest) -> Result<Option<ExecSession>, EngineError> {
+        let record = self.find(name)?;
+        if self.process(&record)?.is_none() {
+            let (name, state) = (record.name.to_string(), self.status(&record.id)?.name());
+            return Err(EngineError::WrongState {
+                verb: "exec in",
+                name,
+                state,
+                hint: "start it first: onggi start NAME",
+            });
+        }
+        let process = self.exec_process(&record, request)?;
+        let mut session = self.spawn_exec(&record, request, &process)?;
+        if request.detach {
+            return session.wait().and_then(|code| detached_result(request, code)).map(|()| None);
+        }
+        Ok(Some(session))
+    }
+
+    /// The container's own process, changed by what was asked.
+    fn exec_process(&self, record: &ContainerRecord, request: &ExecRequest) -> Result<Process, EngineError> {
+        let bundle = self.paths.bundle(&record.id);
+        let spec: Spec = json::read(&bundle.join("config.json"))?;
+        let mut process = spec.process.unwrap_or_default();
+        process.args = request.command.clone();
+        process.terminal = request.tty;
+        for entry in &request.env {
+            let key = entry.split('=').next().unwrap_or(entry);
+            process.env.retain(|e| e.split('=').next() != Some(key));
+            process.env.push(entry.clone());
+        }
+        if request.tty && !process.env.iter().any(|e| e.starts_with("TERM=")) {
+            process.env.push("TERM=xterm".into());
+        }
+        if let Some(dir) = &request.workdir {
+            process.cwd.clone_from(dir);
+        }
+        if let Some(user) = &request.user {
+            self.set_user(record, user, &mut process)?;
+        }
+        Ok(process)
+    }
+
+    fn spawn_exec(
+        &self,
+        record: &ContainerRecord,
+        request: &ExecRequest,
+        process: &Process,
+    ) -> Result<ExecSession, EngineError> {
+        let (log, log_write) = process::pipe()?;
+        let document = self.memory_file(process)?;
+        let mut args: Vec<OsString> = vec!["--root".into(), self.paths.oci_root().into_os_string()];
+        args.extend(
+            ["--log", "/proc/self/fd/3", "--log-format", "json", "exec", "--process", "/proc/self/fd/4"]
+                .map(OsString::from),
+        );
+        let mut fds: Vec<(OwnedFd, i32)> = vec![(log_write, 3), (document, 4)];
+        let (mut stdin, mut stdout, mut stderr) = (None, None, None);
+        let mut console = None;
+        if request.detach {
+            args.push("--detach".into());
+        } else if request.tty {
+            let (ours, theirs) =
+                unix::pair().map_err(|source| EngineError::Sys { op: "make the console socket".into(), source })?;
+            args.extend(["--console-socket".into(), "/proc/self/fd/5".into()]);
+            fds.push((theirs, 5));
+            console = Some(ours);
+        } else {
+            if request.interactive {
+                let (read, write) = process::pipe()?;
+                fds.push((read, 0));
+                stdin = Some(File::from(write));
+            }
+            let ((out, out_write), (err, err_write)) = (process::pipe()?, process::pipe()?);
+            fds.extend([(out_write, 1), (err_write, 2)]);
+            (stdout, stderr) = (Some(File::from(out)), Some(File::from(err)));
+        }
+        args.push(record.id.as_str().into());
+        let child = self.spawn_runtime(args, &fds, Session::Ours)?;
+        // Our copies must go, or the ends of the streams would never be seen.
+        drop(fds);
+        let mut session = ExecSession { stdin, stdout, stderr, terminal: None, child, log: File::from(log) };
+        if let Some(console) = console {
+            session.take_terminal(&console)?;
+        }
+        Ok(session)
+    }
+
+    /// A document as an anonymous file: nothing is left on disk whatever happens.
+    pub(crate) fn memory_file(&self, document: &impl serde::Serialize) -> Result<OwnedFd, EngineError> {
+        let path = std::path::Path::new("document.json");
+        let bytes = json::to_vec(path, document)?;
+        let failed = |source| EngineError::WriteFile { path: path.to_owned(), source };
+        let fd = rustix::fs::memfd_create("onggi-document", rustix::fs::MemfdFlags::CLOEXEC)
+            .map_err(|e| failed(e.into()))?;
+        let mut file = File::from(fd);
+        file.write_all(&bytes).map_err(failed)?;
+        std::io::Seek::rewind(&mut file).map_err(failed)?;
+        Ok(file.into())
+    }
+
+    /// Resolves `-u` in the container's own files and puts it into `process`.
+    fn set_user(&self, record: &ContainerRecord, user: &UserSpec, process: &mut Process) -> Result<(), EngineError> {
+        let rootfs: RootFs = json::read(&self.paths.bundle(&record.id).join("rootfs.json"))?;
+        let resolved = self.resolve_user(&rootfs, Some(user))?;
+        onggi_spec::oci::build::apply_user(process, &resolved);
+        Ok(())
+    }
+}
+
+impl ExecSession {
+    /// Waits for the process and returns its exit code.
+    ///
+    /// # Errors
+    /// The runtime could not start it.
+    pub fn wait(&mut self) -> Result<i32, EngineError> {
+        let code = wait_pidfd(self.child.pidfd.as_fd());
+        let code = code.map_err(|source| EngineError::Sys { op: "wait for onggi-oci exec".into(), source })?.code();
+        let log = launch::read_bounded(&self.log).unwrap_or_default();
+        let failure = String::from_utf8_lossy(&log)
+            .lines()
+            .filter_map(|l| serde_json::from_str::<RuntimeLog>(l).ok())
+            .rfind(|l| l.level == "error");
+        match failure {
+            Some(entry) => {
+                let exit_code = if matches!(code, 126 | 127) { code } else { 126 };
+                Err(EngineError::Runtime { verb: "exec", message: entry.msg, exit_code })
+            }
+            None => Ok(code),
+        }
+    }
+
+    /// The runtime, which forwards signals to the process.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn process(&self) -> Result<ProcessHandle, EngineError> {
+        PidFd::open(self.child.pid)?.map(ProcessHandle::new).ok_or_else(|| EngineError::Sys {
+            op: "watch onggi-oci exec".into(),
+            source: SysError::new("pidfd_open", "onggi-oci exec", rustix::io::Errno::SRCH),
+        })
+    }
+
+    /// Receives the terminal; a runtime that fails first closes its end.
+    fn take_terminal(&mut self, console: &OwnedFd) -> Result<(), EngineError> {
+        let failed = |source| EngineError::Sys { op: "receive the terminal".into(), source };
+        let mut fds = Vec::new();
+        let mut name = [0u8; 256];
+        unix::recv_with_fds(console.as_fd(), &mut name, &mut fds).map_err(failed)?;
+        self.terminal = fds.pop().map(File::from);
+        match self.terminal {
+            Some(_) => Ok(()),
+            None => self.wait().map(|_| ()),
+        }
+    }
+}
+
+/// A detached exec has been started when the runtime exits with 0.
+fn detached_result(request: &ExecRequest, code: i32) -> Result<(), EngineError> {
+    match code {
+        0 => Ok(()),
+        exit_code => {
+            let message = format!("{:?} could not be started", request.command.first().map_or("", String::as_str));
+            Err(EngineError::Runtime { verb: "exec", message, exit_code })
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! `--explain`: the whole plan of a `run` without doing any of it, in words, as JSON, or as a shell script.
+//!
+//! Nothing is made: not even the container's directory. Without root the plan is the one that this user would
+//! get, unless it publishes ports, which only root can: then it is root's plan, and says so.
+
+use std::{fmt::Write, fs::File, io, os::fd::OwnedFd, path::Path};
+
+use onggi_network::NetworkPlan;
+use onggi_spec::{
+    ContainerRequest, HostFacts, ImageSource, NetworkMode,
+    image::ImageConfig,
+    monitor::{OverlayMount, RootFs, SubOverlay},
+    oci::build::{GeneratedFiles, SpecInput, build_oci_spec, effective_command},
+    user::ResolvedUser,
+};
+use onggi_state::ContainerRecord;
+use onggi_sys::process::wait_pidfd;
+use serde_json::{Value, json};
+
+use crate::{
+    Engine, EngineError, create,
+    launch::read_bounded_to,
+    names,
+    process::{self, Session},
+    rootfs, start,
+};
+
+/// Longest plan; a configuration with every feature has some hundred operations.
+const MAX_PLAN: u64 = 16 * 1024 * 1024;
+
+/// A plan that was not carried out.
+#[derive(Debug)]
+pub struct Explanation {
+    record: ContainerRecord,
+    notes: Vec<String>,
+    storage: Vec<String>,
+    rootfs: OverlayMount,
+    network: Option<NetworkPlan>,
+    sandbox: SandboxTexts,
+}
+
+/// The sandbox's part, as `onggi-oci plan` rendered it.
+#[derive(Debug)]
+struct SandboxTexts {
+    words: String,
+    json: Value,
+    shell: String,
+}
+
+impl Engine {
+    /// Plans a `run` and describes it.
+    ///
+    /// # Errors
+    /// The request is impossible on this host.
+    pub fn explain(&self, request: &ContainerRequest) -> Result<Explanation, EngineError> {
+        let (facts, mut notes) = self.explained_facts(request);
+        let (image, config) = self.explained_image(request, &mut notes)?;
+        let mut request = request.clone();
+        if !facts.rootful() && request.network == NetworkMode::Bridge {
+            request.network = NetworkMode::None;
+            notes.push("without root there is no bridge network: only loopback".to_owned());
+        }
+        let record = ContainerRecord {
+            id: names::random_id()?,
+            name: request.name.clone().map_or_else(|| names::random_name(0), Ok)?,
+            created_at: create::now(),
+            image_id: image.as_ref().map(|i| i.config_digest.clone()),
+            image_name: source_name(&request.image),
+            chain_ids: image.map(|i| i.chain_ids).unwrap_or_default(),
+            command: effective_command(&request, config.as_ref()).map_err(EngineError::Build)?,
+            request,
+        };
+        let rootfs = self.explained_rootfs(&record, &facts);
+        let network = match record.request.network {
+            NetworkMode::Bridge => Some(self.explained_network(&record)?),
+            NetworkMode::None | NetworkMode::Host => None,
+        };
+        let user = self.explained_user(&record, &rootfs, config.as_ref())?;
+        let sandbox = self.explained_sandbox(&record, &facts, &rootfs, config.as_ref(), user)?;
+        let storage = storage_words(&record, &rootfs);
+        Ok(Explanation { record, notes, storage, rootfs, network, sandbox })
+    }
+
+    /// The facts to plan with: this user's, or root's when only root can do what is asked.
+    fn explained_facts(&self, request: &ContainerRequest) -> (HostFacts, Vec<String>) {
+        let mut facts = self.facts().clone();
+        let mut notes = Vec::new();
+        if !facts.rootful() && !request.ports.is_empty() {
+            (facts.euid, facts.egid, facts.effective_caps) = (0, 0, u64::MAX >> 23);
+            notes.push("this is the plan for root: publishing ports is not possible without".to_owned());
+        }
+        (facts, notes)
+    }
+
+    fn explained_image(
+        &self,
+        request: &ContainerRequest,
+        notes: &mut Vec<String>,
+    ) -> Result<(Option<onggi_state::ImageRecord>, Option<ImageConfig>), EngineError> {
+        let ImageSource::Image(reference) = &request.image else { return Ok((None, None)) };
+        // A store that does not exist yet is not made to look into it.
+        let stored =
+            if self.paths.root.join("state.db").exists() { self.find_image(&reference.to_string()).ok() } else { None };
+        match stored {
+            Some(image) => {
+                let config = self.stored_config(&image.config_digest)?;
+                Ok((Some(image), Some(config)))
+            }
+            None => {
+                notes.push(format!(
+                    "{} is not in the store: it would be pulled first, and its settings are not known yet",
+                    reference.familiar()
+                ));
+                Ok((None, None))
+            }
+        }
+    }
+
+    fn explained_rootfs(&self, record: &ContainerRecord, facts: &HostFacts) -> OverlayMount {
+        let bundle = self.paths.bundle(&record.id);
+        let mut mount = OverlayMount {
+            lower: Vec::new(),
+            upper: bundle.join("upper"),
+            work: bundle.join("work"),
+            userxattr: !facts.rootful(),
+            submounts: Vec::new(),
+            hidden: Vec::new(),
+        };
+        match &record.request.image {
+            ImageSource::Image(_) => {
+                let layer = |c: &onggi_spec::Digest| self.paths.root.join("layers").join(c.hex()).join("diff");
+                mount.lower = record.chain_ids.iter().rev().map(layer).collect();
+            }
+            ImageSource::Rootfs(dir) => mount.lower = vec![dir.clone()],
+            ImageSource::Host => {
+                mount.lower = vec!["/".into()];
+                let sub = |(n, s): (usize, &onggi_spec::facts::Submount)| {
+                    let base = bundle.join("sub").join(n.to_string());
+                    SubOverlay { path: (&s.path).into(), upper: base.join("upper"), work: base.join("work") }
+                };
+                mount.submounts = facts.submounts.iter().enumerate().map(sub).collect();
+                mount.hidden = vec![self.paths.root.clone(), self.paths.runroot.clone()];
+            }
+        }
+        mount
+    }
+
+    fn explained_network(&self, record: &ContainerRecord) -> Result<NetworkPlan, EngineError> {
+        let request = start::network_request(record);
+        let facts = onggi_network::facts(&self.paths.runroot, &request)?;
+        onggi_network::plan_bridge(&request, &facts)
+            .map_err(|e| EngineError::Network(onggi_network::NetworkError::Plan(e)))
+    }
+
+    /// The user as far as it can be known: the layers of an image that is not stored cannot be asked.
+    fn explained_user(
+        &self,
+        record: &ContainerRecord,
+        rootfs: &OverlayMount,
+        config: Option<&ImageConfig>,
+    ) -> Result<ResolvedUser, EngineError> {
+        if rootfs.lower.is_empty() {
+            return Ok(ResolvedUser { uid: 0, gid: 0, additional_gids: Vec::new(), home: "/root".into() });
+        }
+        // The upper directory does not exist yet: the lower layers alone are asked.
+        let mut lower = rootfs.clone();
+        lower.upper = lower.lower[0].clone();
+        self.request_user(record, &RootFs::Overlay(lower), config)
+    }
+
+    fn explained_sandbox(
+        &self,
+        record: &ContainerRecord,
+        facts: &HostFacts,
+        rootfs: &OverlayMount,
+        image: Option<&ImageConfig>,
+        user: ResolvedUser,
+    ) -> Result<SandboxTexts, EngineError> {
+        let bundle = self.paths.bundle(&record.id);
+        let netns = format!("/run/netns/{}", netns_name(record));
+        let input = SpecInput {
+            request: &record.request,
+            image,
+            user,
+            facts,
+            id: &record.id,
+            netns_path: (record.request.network == NetworkMode::Bridge).then_some(netns.as_str()),
+            cgroups_path: rootfs::cgroups_path(&record.id),
+            files: GeneratedFiles {
+                hosts: bundle.join("hosts"),
+                hostname: bundle.join("hostname"),
+                resolv_conf: bundle.join("resolv.conf"),
+            },
+        };
+        let config = build_oci_spec(&input).map_err(EngineError::Build)?;
+        let rootfs = RootFs::Overlay(rootfs.clone());
+        let document =
+            json!({ "config": config, "rootfs": rootfs, "cgroup_layout": facts.cgroup, "init": record.request.init });
+        let json_text = self.render_sandbox(&document, "json")?;
+        let json = serde_json::from_str(&json_text)
+            .map_err(|source| EngineError::DamagedFile { path: "the plan of onggi-oci".into(), source })?;
+        Ok(SandboxTexts {
+            words: self.render_sandbox(&document, "words")?,
+            json,
+            shell: self.render_sandbox(&document, "sh")?,
+        })
+    }
+
+    fn render_sandbox(&self, document: &Value, format: &str) -> Result<String, EngineError> {
+        let input = self.memory_file(document)?;
+        let ((out, out_write), (err, err_write)) = (process::pipe()?, process::pipe()?);
+        let fds: Vec<(OwnedFd, i32)> = vec![(input, 0), (out_write, 1), (err_write, 2)];
+        let args = vec!["plan".into(), "--format".into(), format.into()];
+        let child = self.spawn_runtime(args, &fds, Session::Ours)?;
+        drop(fds);
+        let failed = |source| EngineError::ReadFile { path: "the plan of onggi-oci".into(), source };
+        let text = read_bounded_to(File::from(out), MAX_PLAN).map_err(failed)?;
+        let errors = read_bounded_to(File::from(err), MAX_PLAN).map_err(failed)?;
+        let sys = |source| EngineError::Sys { op: "wait for onggi-oci plan".into(), source };
+        let code = wait_pidfd(std::os::fd::AsFd::as_fd(&child.pidfd)).map_err(sys)?.code();
+        if code != 0 {
+            let message = String::from_utf8_lossy(&errors).trim().to_owned();
+            return Err(EngineError::Runtime { verb: "plan", message, exit_code: 125 });
+        }
+        String::from_utf8(text).map_err(|e| failed(io::Error::new(io::ErrorKind::InvalidData, e)))
+    }
+}
+
+impl Explanation {
+    /// One line per operation, in order, with a heading per part.
+    pub fn words(&self) -> String {
+        let mut out = String::new();
+        for note in &self.notes {
+            let _ = writeln!(out, "note: {note}");
+        }
+        let _ = writeln!(out, "container {} ({})", self.record.name, self.record.id.short());
+        section(&mut out, "storage", &self.storage.join("\n"));
+        match &self.network {
+            Some(plan) => section(&mut out, "network", &plan.words()),
+            None => section(&mut out, "network", no_network(self.record.request.network)),
+        }
+        section(&mut out, "sandbox", &self.sandbox.words);
+        section(
+            &mut out,
+            "monitor",
+            "keep stdin, stdout and stderr; write container.log; record the exit; give everything back",
+        );
+        out
+    }
+
+    /// The operations as data.
+    pub fn json(&self) -> Value {
+        json!({
+            "container": { "id": self.record.id, "name": self.record.name, "command": self.record.command },
+            "notes": self.notes,
+            "storage": { "steps": self.storage, "rootfs": self.rootfs },
+            "network": self.network,
+            "sandbox": self.sandbox.json,
+        })
+    }
+
+    /// A script for `sh` that builds the same container by hand with util-linux, iproute2 and nft.
+    pub fn shell(&self) -> String {
+        let mut out = String::from("#!/bin/sh\n# Builds by hand what `onggi run` would build.\nset -eu\n\n");
+        for note in &self.notes {
+            let _ = writeln!(out, "# note: {note}");
+        }
+        let _ = writeln!(out, "# storage: the writable layer and the files of /etc");
+        let dirs: Vec<&Path> = [&*self.rootfs.upper, &*self.rootfs.work]
+            .into_iter()
+            .chain(self.rootfs.submounts.iter().flat_map(|s| [&*s.upper, &*s.work]))
+            .collect();
+        let dirs: Vec<String> = dirs.iter().map(|d| quote(&d.display().to_string())).collect();
+        let _ = writeln!(out, "mkdir -p {}", dirs.join(" "));
+        let bundle = self.rootfs.upper.parent().unwrap_or(Path::new("/"));
+        let mode_of = self.rootfs.lower.first().map_or_else(|| "/".to_owned(), |l| l.display().to_string());
+        let _ =
+            writeln!(out, "chmod --reference={} {}", quote(&mode_of), quote(&self.rootfs.upper.display().to_string()));
+        for (name, text) in self.etc_files() {
+            let _ = writeln!(out, "printf %s {} > {}", quote(&text), quote(&bundle.join(name).display().to_string()));
+        }
+        if let Some(plan) = &self.network {
+            let _ = write!(out, "\n# network\nNETNS={}\n{}", netns_name(&self.record), plan.shell());
+        }
+        let _ = write!(out, "\n# sandbox\n{}", self.sandbox.shell);
+        out
+    }
+
+    fn etc_files(&self) -> [(&'static str, String); 3] {
+        let hostname = rootfs::hostname(&self.record);
+        let ip = self.network.as_ref().and_then(|n| n.record.as_ref()).map(|r| r.ip);
+        [
+            ("hosts", rootfs::hosts_text(&self.record, ip)),
+            ("hostname", format!("{hostname}\n")),
+            ("resolv.conf", std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default()),
+        ]
+    }
+}
+
+fn section(out: &mut String, title: &str, text: &str) {
+    let _ = writeln!(out, "\n{title}");
+    for line in text.lines() {
+        let _ = writeln!(out, "  {line}");
+    }
+}
+
+fn no_network(mode: NetworkMode) -> &'static str {
+    match mode {
+        NetworkMode::Host => "share the host's network namespace",
+        _ => "a network namespace of its own with nothing but loopback",
+    }
+}
+
+fn netns_name(record: &ContainerRecord) -> String {
+    format!("onggi-{}", record.id.short())
+}
+
+fn source_name(source: &ImageSource) -> String {
+    match source {
+        ImageSource::Image(reference) => reference.familiar(),
+        ImageSource::Rootfs(dir) => format!("rootfs:{}", dir.display()),
+        ImageSource::Host => "host:".to_owned(),
+    }
+}
+
+fn storage_words(record: &ContainerRecord, rootfs: &OverlayMount) -> Vec<String> {
+    let mut lines = vec![format!("reserve the name {} and the id {} in the database", record.name, record.id.short())];
+    match &record.request.image {
+        ImageSource::Image(_) => {
+            lines.push(format!("use the {} layers of {}", record.chain_ids.len(), record.image_name))
+        }
+        ImageSource::Rootfs(dir) => lines.push(format!("use the directory {} as the lower layer", dir.display())),
+        ImageSource::Host => lines.push("use this machine's own root filesystem as the lower layer".to_owned()),
+    }
+    lines.push(format!("make the writable layer {}", rootfs.upper.display()));
+    lines.extend(
+        rootfs.submounts.iter().map(|s| format!("make a writable layer over the submount {}", s.path.display())),
+    );
+    lines.push("write hosts, hostname, resolv.conf, config.json and onggi.json".to_owned());
+    lines
+}
+
+/// Single-quotes a word for sh(1).
+fn quote(text: &str) -> String {
+    let safe = |b: u8| b.is_ascii_alphanumeric() || b"/._-:=,+@".contains(&b);
+    if !text.is_empty() && text.bytes().all(safe) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_for_the_shell_are_quoted_when_they_must_be() {
+        assert_eq!(quote("/a/b-c"), "/a/b-c");
+        assert_eq!(quote("it's $x"), r"'it'\''s $x'");
+        assert_eq!(quote(""), "''");
+    }
+}

@@ -1,0 +1,140 @@
+//! `images`, `tag`, `rmi`, and what other verbs need to know of a stored image.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use onggi_image::BlobStore;
+use onggi_spec::{Digest, ImageReference, image::ImageConfig};
+use onggi_state::{ImageRecord, RemovedImage, StateError, files::Lock};
+use onggi_storage::Layers;
+
+use crate::{Engine, EngineError};
+
+/// An image configuration larger than this is not one (I12); the registry client has the same bound.
+const MAX_CONFIG: u64 = 4 * 1024 * 1024;
+
+/// One line of `images`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageSummary {
+    /// What is stored.
+    pub record: ImageRecord,
+    /// Labels of its configuration.
+    pub labels: BTreeMap<String, String>,
+    /// Containers made from it.
+    pub containers: usize,
+}
+
+impl Engine {
+    /// Every image under every name, newest first.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    pub fn images(&self) -> Result<Vec<ImageSummary>, EngineError> {
+        self.recover()?;
+        let records = self.state()?.list_images()?;
+        let summary = |record: ImageRecord| {
+            let labels = self.stored_config(&record.config_digest)?.config.labels;
+            let containers = self.state()?.containers_of_image(&record.config_digest)?.len();
+            Ok(ImageSummary { record, labels, containers })
+        };
+        records.into_iter().map(summary).collect()
+    }
+
+    /// Gives a stored image a further name.
+    ///
+    /// # Errors
+    /// No such image.
+    pub fn tag(&self, source: &str, target: &ImageReference) -> Result<(), EngineError> {
+        let image = self.find_image(source)?;
+        Ok(self.state()?.put_name(target, &image)?)
+    }
+
+    /// Removes a name and, with the last one, the image and what only it used.
+    ///
+    /// # Errors
+    /// No such image, or a container uses it and `force` is false.
+    pub fn rmi(&self, name: &str, force: bool) -> Result<RemovedImage, EngineError> {
+        self.recover()?;
+        let image = self.find_image(name)?;
+        let by_name = name.parse::<ImageReference>().ok().filter(|r| image.name.as_ref() == Some(r));
+        let names = self.names_of(&image.config_digest)?;
+        let removed = match by_name {
+            Some(reference) if names.len() > 1 => self.state()?.remove_name(&reference)?,
+            None if names.len() > 1 && !force => {
+                return Err(EngineError::SeveralNames { image: name.to_owned(), names });
+            }
+            _ => self.state()?.remove_image(&image.config_digest, force)?,
+        };
+        if removed.deleted.is_some() {
+            self.collect_garbage()?;
+        }
+        Ok(removed)
+    }
+
+    /// Removes layers and blobs that no image and no container refers to. Does nothing while a pull is under
+    /// way: what it has unpacked is not recorded yet, and the next removal takes what it leaves.
+    pub(crate) fn collect_garbage(&self) -> Result<(), EngineError> {
+        let Some(_alone) = Lock::try_exclusive(&self.images_lock()?)? else { return Ok(()) };
+        let layers = Layers::open(&self.paths.root)?;
+        let unused = self.state()?.unreferenced_layers()?;
+        for layer in unused {
+            layers.remove(&layer.chain_id)?;
+            self.state()?.remove_layer(&layer.chain_id)?;
+        }
+        for chain_id in layers.list()? {
+            if self.state()?.layer(&chain_id)?.is_none() {
+                layers.remove(&chain_id)?;
+            }
+        }
+        layers.gc()?;
+        let blobs = self.blobs()?;
+        let on_disk: Vec<Digest> = blobs.list()?.into_iter().map(|(digest, _)| digest).collect();
+        let unused = self.state()?.unreferenced_blobs(&on_disk)?;
+        for digest in unused {
+            blobs.delete(&digest)?;
+        }
+        Ok(())
+    }
+
+    /// Held by pulls together and by a collection of garbage alone.
+    pub(crate) fn images_lock(&self) -> Result<PathBuf, EngineError> {
+        Ok(Lock::named(&self.paths.runroot, "images")?)
+    }
+
+    /// The image that a name, an id or a unique beginning of an id means.
+    pub(crate) fn find_image(&self, name: &str) -> Result<ImageRecord, EngineError> {
+        let not_found = || StateError::ImageNotFound { reference: name.to_owned() };
+        if let Ok(reference) = name.parse::<ImageReference>()
+            && let Some(image) = self.state()?.image_by_name(&reference)?
+        {
+            return Ok(image);
+        }
+        let mut found = self.state()?.images_by_id_prefix(name)?;
+        found.dedup_by(|a, b| a.config_digest == b.config_digest);
+        match found.len() {
+            0 => Err(not_found().into()),
+            1 => Ok(found.remove(0)),
+            _ => Err(StateError::Ambiguous { reference: name.to_owned() }.into()),
+        }
+    }
+
+    fn names_of(&self, id: &Digest) -> Result<Vec<String>, EngineError> {
+        let all = self.state()?.list_images()?;
+        Ok(all
+            .iter()
+            .filter(|i| &i.config_digest == id)
+            .filter_map(|i| i.name.as_ref())
+            .map(ImageReference::familiar)
+            .collect())
+    }
+
+    /// The stored configuration of an image.
+    pub(crate) fn stored_config(&self, id: &Digest) -> Result<ImageConfig, EngineError> {
+        let bytes = self.blobs()?.read_small(id, MAX_CONFIG)?;
+        let bytes = bytes.ok_or_else(|| EngineError::MissingBlob { digest: id.clone() })?;
+        Ok(ImageConfig::parse(&bytes)?)
+    }
+
+    pub(crate) fn blobs(&self) -> Result<BlobStore, EngineError> {
+        Ok(BlobStore::open(&self.paths.root)?)
+    }
+}

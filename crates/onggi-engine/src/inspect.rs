@@ -1,0 +1,211 @@
+//! `inspect`: Docker's JSON of a container or an image, from what is stored and what the kernel says.
+
+use onggi_spec::{monitor::ExitRecord, oci::runtime::Spec, port::PortMapping};
+use onggi_state::{ContainerRecord, ImageRecord};
+use serde_json::{Map, Value, json};
+
+use crate::{Engine, EngineError, Status, create, json as files};
+
+/// A time that has not come, as Go writes it.
+const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
+
+impl Engine {
+    /// A container, or an image when no container answers to the name.
+    ///
+    /// # Errors
+    /// Neither exists.
+    pub fn inspect(&self, name: &str) -> Result<Value, EngineError> {
+        self.recover()?;
+        match self.find(name) {
+            Ok(record) => self.inspect_container(&record),
+            Err(missing) => self.find_image(name).map_or(Err(missing), |image| self.inspect_image(&image)),
+        }
+    }
+
+    /// A container.
+    ///
+    /// # Errors
+    /// It does not exist.
+    pub fn inspect_container_named(&self, name: &str) -> Result<Value, EngineError> {
+        self.recover()?;
+        self.inspect_container(&self.find(name)?)
+    }
+
+    /// An image.
+    ///
+    /// # Errors
+    /// It does not exist.
+    pub fn inspect_image_named(&self, name: &str) -> Result<Value, EngineError> {
+        self.inspect_image(&self.find_image(name)?)
+    }
+
+    fn inspect_container(&self, r: &ContainerRecord) -> Result<Value, EngineError> {
+        let status = self.status(&r.id)?;
+        let bundle = self.paths.bundle(&r.id);
+        let spec: Option<Spec> = files::read_optional(&bundle.join("config.json"))?;
+        let last = match &status {
+            Status::Exited(exit) => Some(exit.clone()),
+            _ => None,
+        };
+        Ok(json!({
+            "Id": r.id.as_str(),
+            "Created": rfc3339(r.created_at),
+            "Path": r.command.first().cloned().unwrap_or_default(),
+            "Args": r.command.get(1..).unwrap_or_default(),
+            "State": state(&status, last.as_ref()),
+            "Image": r.image_id.as_ref().map_or_else(String::new, ToString::to_string),
+            "ResolvConfPath": bundle.join("resolv.conf"),
+            "HostnamePath": bundle.join("hostname"),
+            "HostsPath": bundle.join("hosts"),
+            "LogPath": self.paths.log_file(&r.id),
+            "Name": format!("/{}", r.name),
+            "RestartCount": 0,
+            "Driver": "overlay",
+            "Platform": "linux",
+            "HostConfig": host_config(r),
+            "GraphDriver": self.graph_driver(r)?,
+            "Mounts": mounts(r),
+            "Config": config(r, spec.as_ref()),
+            "NetworkSettings": self.network_settings(r, &status)?,
+        }))
+    }
+
+    fn graph_driver(&self, r: &ContainerRecord) -> Result<Value, EngineError> {
+        let rootfs: Option<Value> = files::read_optional(&self.paths.bundle(&r.id).join("rootfs.json"))?;
+        Ok(json!({ "Name": "overlay", "Data": rootfs.unwrap_or(Value::Null) }))
+    }
+
+    fn network_settings(&self, r: &ContainerRecord, status: &Status) -> Result<Value, EngineError> {
+        let network = if status.is_running() { self.network_record(&r.id)? } else { None };
+        let ports = match &network {
+            Some(n) => port_map(&n.port_mappings()),
+            None => json!({}),
+        };
+        let (ip, mac, gateway, prefix) = match &network {
+            Some(n) => (n.ip.to_string(), n.mac.to_string(), n.gateway.to_string(), n.subnet.prefix()),
+            None => (String::new(), String::new(), String::new(), 0),
+        };
+        let endpoint = json!({ "IPAddress": ip, "IPPrefixLen": prefix, "Gateway": gateway, "MacAddress": mac });
+        let mut networks = Map::new();
+        networks.insert(r.request.network.name().to_owned(), endpoint);
+        Ok(json!({
+            "IPAddress": ip, "IPPrefixLen": prefix, "Gateway": gateway, "MacAddress": mac,
+            "Ports": ports, "Networks": networks,
+        }))
+    }
+
+    fn inspect_image(&self, image: &ImageRecord) -> Result<Value, EngineError> {
+        let names: Vec<ImageRecord> =
+            self.state()?.list_images()?.into_iter().filter(|i| i.config_digest == image.config_digest).collect();
+        let config = self.stored_config(&image.config_digest)?;
+        let tags: Vec<String> =
+            names.iter().filter_map(|i| i.name.as_ref()).filter(|n| n.tag().is_some()).map(|n| n.familiar()).collect();
+        let digests: Vec<String> = names
+            .iter()
+            .filter_map(|i| Some(format!("{}@{}", i.name.as_ref()?.familiar_name(), i.manifest_digest)))
+            .collect();
+        Ok(json!({
+            "Id": image.config_digest.as_str(),
+            "RepoTags": tags,
+            "RepoDigests": digests,
+            "Created": rfc3339(image.created),
+            "Architecture": config.architecture,
+            "Os": config.os,
+            "Size": image.size,
+            "Config": config.config,
+            "RootFS": { "Type": "layers", "Layers": config.rootfs.diff_ids },
+            "ChainIDs": image.chain_ids,
+            "History": config.history,
+            "Metadata": { "LastTagTime": rfc3339(image.pulled_at) },
+        }))
+    }
+}
+
+fn state(status: &Status, last: Option<&ExitRecord>) -> Value {
+    let (pid, started) = match status {
+        Status::Running { pid, started_at } => (*pid, rfc3339(*started_at)),
+        _ => (0, last.map_or_else(|| ZERO_TIME.to_owned(), |e| rfc3339(e.started_at))),
+    };
+    json!({
+        "Status": status.name(),
+        "Running": status.is_running(),
+        "Paused": false,
+        "Restarting": false,
+        "OOMKilled": last.is_some_and(|e| e.oom_killed),
+        "Dead": false,
+        "Pid": pid,
+        "ExitCode": last.map_or(0, |e| e.exit_code),
+        "Error": last.map_or("", |e| e.error.as_str()),
+        "StartedAt": started,
+        "FinishedAt": last.map_or_else(|| ZERO_TIME.to_owned(), |e| rfc3339(e.finished_at)),
+    })
+}
+
+fn host_config(r: &ContainerRecord) -> Value {
+    let q = &r.request;
+    let binds: Vec<String> = q
+        .mounts
+        .iter()
+        .map(|m| format!("{}:{}:{}", m.source, m.target, if m.read_only { "ro" } else { "rw" }))
+        .collect();
+    json!({
+        "Binds": binds,
+        "NetworkMode": q.network.name(),
+        "PortBindings": port_map(&q.ports),
+        "AutoRemove": q.remove,
+        "CapAdd": q.cap_add,
+        "CapDrop": q.cap_drop,
+        "ReadonlyRootfs": q.read_only,
+        "Memory": q.resources.memory.unwrap_or(0),
+        "NanoCpus": q.resources.nano_cpus.unwrap_or(0),
+        "PidsLimit": q.resources.pids,
+        "Init": q.init,
+        "LogConfig": { "Type": "json-file", "Config": {} },
+        "RestartPolicy": { "Name": "no", "MaximumRetryCount": 0 },
+    })
+}
+
+fn mounts(r: &ContainerRecord) -> Vec<Value> {
+    let one = |m: &onggi_spec::mount::MountSpec| {
+        json!({
+            "Type": "bind", "Source": m.source, "Destination": m.target,
+            "Mode": if m.read_only { "ro" } else { "" }, "RW": !m.read_only, "Propagation": m.propagation,
+        })
+    };
+    r.request.mounts.iter().map(one).collect()
+}
+
+fn config(r: &ContainerRecord, spec: Option<&Spec>) -> Value {
+    let process = spec.and_then(|s| s.process.as_ref());
+    let hostname = spec.and_then(|s| s.hostname.clone()).or_else(|| r.request.hostname.clone()).unwrap_or_default();
+    json!({
+        "Hostname": hostname,
+        "User": r.request.user.as_ref().map_or_else(String::new, ToString::to_string),
+        "Tty": r.request.tty,
+        "OpenStdin": r.request.interactive,
+        "Env": process.map_or_else(|| r.request.env.clone(), |p| p.env.clone()),
+        "Cmd": r.request.command,
+        "Entrypoint": r.request.entrypoint,
+        "Image": r.image_name,
+        "WorkingDir": process.map_or_else(String::new, |p| p.cwd.clone()),
+        "Labels": r.request.labels,
+    })
+}
+
+/// `{"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}]}`
+fn port_map(ports: &[PortMapping]) -> Value {
+    let mut map: Map<String, Value> = Map::new();
+    for p in ports {
+        let key = format!("{}/{}", p.container_port, p.protocol);
+        let host = json!({ "HostIp": p.host_ip.to_string(), "HostPort": p.host_port.map_or_else(String::new, |h| h.to_string()) });
+        match map.entry(key).or_insert_with(|| Value::Array(Vec::new())) {
+            Value::Array(list) => list.push(host),
+            _ => unreachable!("only arrays are inserted"),
+        }
+    }
+    Value::Object(map)
+}
+
+pub(crate) fn rfc3339(unix_ns: i64) -> String {
+    create::timestamp(unix_ns)
+}

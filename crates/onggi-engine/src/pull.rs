@@ -1,0 +1,222 @@
+//! `pull`: download, unpack while layers arrive, record.
+//!
+//! Order on disk: layers and blobs first, each committed by rename after a sync; the database row last. What
+//! a power cut or a kill leaves is either unreferenced, and collected later, or whole.
+
+use std::{
+    ops::ControlFlow,
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
+
+use onggi_image::{ImagePlan, LayerReady, Lookup, ProxySettings, PulledImage, Puller, credentials};
+use onggi_spec::{
+    Digest, ImageReference,
+    image::Platform,
+    progress::{Progress, ProgressEvent},
+};
+use onggi_state::{ImageRecord, LayerRecord, files::Lock};
+use onggi_storage::{LayerInfo, Layers, Prepared, UnpackRequest};
+
+use crate::{Engine, EngineError, create, failpoint, names};
+
+/// How the intents of pulls begin; what follows is random.
+pub(crate) const PULL_INTENT: &str = "pull-";
+
+/// How to pull.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PullOptions {
+    /// Accept certificates that cannot be verified, and plain HTTP, for this registry.
+    pub insecure: bool,
+    /// The platform; this machine's when absent.
+    pub platform: Option<Platform>,
+}
+
+impl Engine {
+    /// Brings an image into the store, or up to date.
+    ///
+    /// # Errors
+    /// The registry, the network, the disk or the image itself.
+    pub fn pull(
+        &self,
+        reference: &ImageReference,
+        options: &PullOptions,
+        progress: &dyn Progress,
+    ) -> Result<ImageRecord, EngineError> {
+        self.recover_containers()?;
+        self.pull_image(reference, options, progress)
+    }
+
+    /// The stored image, else the pulled one.
+    pub(crate) fn find_or_pull(
+        &self,
+        reference: &ImageReference,
+        options: &PullOptions,
+        progress: &dyn Progress,
+    ) -> Result<ImageRecord, EngineError> {
+        if let Some(image) = self.state()?.image_by_name(reference)? {
+            return Ok(image);
+        }
+        if let Some(image) = self.image_by_id(reference)? {
+            return Ok(image);
+        }
+        self.pull_image(reference, options, progress)
+    }
+
+    /// `run 3f4a9c…`: what looks like a name may be the beginning of an id.
+    fn image_by_id(&self, reference: &ImageReference) -> Result<Option<ImageRecord>, EngineError> {
+        let text = reference.familiar_name();
+        if reference.digest().is_some() || text.len() < 4 {
+            return Ok(None);
+        }
+        let mut found = self.state()?.images_by_id_prefix(&text)?;
+        found.dedup_by(|a, b| a.config_digest == b.config_digest);
+        Ok(if found.len() == 1 { found.pop() } else { None })
+    }
+
+    fn pull_image(
+        &self,
+        reference: &ImageReference,
+        options: &PullOptions,
+        progress: &dyn Progress,
+    ) -> Result<ImageRecord, EngineError> {
+        let intent = self.intents()?.begin(&format!("{PULL_INTENT}{}", names::random_id()?.short()))?;
+        // Shared with other pulls; a collection of garbage waits for none of us and takes nothing meanwhile.
+        let _keep = Lock::shared(&self.images_lock()?)?;
+        let pulled = self.fetch_and_record(reference, options, progress);
+        intent.complete()?;
+        pulled
+    }
+
+    fn fetch_and_record(
+        &self,
+        reference: &ImageReference,
+        options: &PullOptions,
+        progress: &dyn Progress,
+    ) -> Result<ImageRecord, EngineError> {
+        let blobs = self.blobs()?;
+        let puller = Puller::new(&blobs, reference, registry_options(reference, options)?, progress)?;
+        let plan = puller.plan()?;
+        failpoint::hit("pull.resolved");
+        let layers = LayerPlan::new(&self.paths.root, &plan)?;
+        let prepared: Mutex<Vec<Option<Prepared>>> = Mutex::new(plan.layers.iter().map(|_| None).collect());
+        let failed = Mutex::new(None);
+        let pulled = puller.fetch(plan, &|ready| {
+            failpoint::hit("pull.layer-downloaded");
+            let index = ready.index;
+            match layers.prepare(ready, progress) {
+                Ok(layer) => {
+                    unlocked(&prepared)[index] = Some(layer);
+                    failpoint::hit("pull.layer-unpacked");
+                    ControlFlow::Continue(())
+                }
+                Err(e) => {
+                    unlocked(&failed).get_or_insert(e);
+                    ControlFlow::Break(())
+                }
+            }
+        });
+        if let Some(e) = unlocked(&failed).take() {
+            return Err(e);
+        }
+        let pulled = pulled?;
+        failpoint::hit("pull.before-commit");
+        let prepared = unlocked(&prepared).drain(..).flatten().collect();
+        // Lowest first; one sync for all of them.
+        let unpacked = layers.store.commit_all(prepared)?;
+        self.record_image(reference, pulled, &unpacked)
+    }
+
+    /// The image exists from here on. The hold on its blobs ends after the row is there.
+    fn record_image(
+        &self,
+        reference: &ImageReference,
+        pulled: PulledImage,
+        layers: &[LayerInfo],
+    ) -> Result<ImageRecord, EngineError> {
+        for info in layers {
+            let record = LayerRecord {
+                chain_id: info.chain_id.clone(),
+                diff_id: info.diff_id.clone(),
+                parent: info.parent.clone(),
+                size: info.size,
+            };
+            self.state()?.put_layer(&record)?;
+        }
+        let record = ImageRecord {
+            name: Some(reference.clone()),
+            manifest_digest: pulled.repo_digest.clone(),
+            config_digest: pulled.config_digest.clone(),
+            chain_ids: layers.iter().map(|l| l.chain_id.clone()).collect(),
+            layer_digests: pulled.layers.iter().map(|l| l.digest.clone()).collect(),
+            size: layers.iter().map(|l| l.size).sum(),
+            created: created(pulled.config.created.as_deref()),
+            pulled_at: create::now(),
+        };
+        self.state()?.put_image(&record)?;
+        failpoint::hit("pull.committed");
+        drop(pulled.hold);
+        Ok(record)
+    }
+}
+
+/// The layers of an image that is being pulled.
+struct LayerPlan {
+    store: Layers,
+    /// Lowest first.
+    chain_ids: Vec<Digest>,
+}
+
+impl LayerPlan {
+    fn new(root: &Path, plan: &ImagePlan) -> Result<Self, EngineError> {
+        let diff_ids: Vec<Digest> = plan.layers.iter().map(|l| l.diff_id.clone()).collect();
+        Ok(Self { store: Layers::open(root)?, chain_ids: onggi_storage::chain_ids(&diff_ids) })
+    }
+
+    /// Unpacks one layer; it becomes visible when all are there.
+    fn prepare(&self, ready: LayerReady<'_>, progress: &dyn Progress) -> Result<Prepared, EngineError> {
+        let request = UnpackRequest {
+            blob: ready.file,
+            media_type: ready.layer.media_type.clone(),
+            diff_id: ready.layer.diff_id.clone(),
+            parent: ready.index.checked_sub(1).and_then(|i| self.chain_ids.get(i)).cloned(),
+        };
+        let prepared = self.store.prepare(request)?;
+        progress.event(ProgressEvent::Unpacked { digest: ready.layer.digest.clone() });
+        Ok(prepared)
+    }
+}
+
+/// What a registry needs to know of the caller's environment: credentials and proxies.
+fn registry_options(
+    reference: &ImageReference,
+    options: &PullOptions,
+) -> Result<onggi_image::PullOptions, EngineError> {
+    let files = credentials::credential_files(&|name| std::env::var_os(name));
+    let found = match credentials::find(&files, reference).map_err(|source| EngineError::Credentials { source })? {
+        Lookup::Found(credentials) => Some(credentials),
+        Lookup::Helper(program) => {
+            return Err(EngineError::CredentialHelper { program, registry: reference.registry().to_owned() });
+        }
+        Lookup::Absent => None,
+    };
+    let defaults = onggi_image::PullOptions::default();
+    Ok(onggi_image::PullOptions {
+        platform: options.platform.clone().unwrap_or(defaults.platform),
+        tls_verify: !options.insecure,
+        credentials: found,
+        proxies: ProxySettings::from_vars(&|name| std::env::var(name).ok()),
+        ..onggi_image::PullOptions::default()
+    })
+}
+
+/// The image's own idea of when it was built; the epoch when it has none.
+fn created(text: Option<&str>) -> i64 {
+    let time = text.and_then(|t| t.parse::<jiff::Timestamp>().ok());
+    time.map_or(0, |t| i64::try_from(t.as_nanosecond()).unwrap_or(0))
+}
+
+/// A panic of one download thread must not hide the error of another.
+fn unlocked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,229 @@
+//! From a record to what the runtime needs: snapshot, user, files of `/etc`, `config.json`, `onggi.json`.
+
+use std::{
+    fs,
+    net::Ipv4Addr,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use onggi_network::NetworkRecord;
+use onggi_spec::{
+    ContainerId, ImageSource, NetworkMode,
+    image::ImageConfig,
+    monitor::{LogConfig, MonitorConfig, RootFs},
+    oci::{
+        build::{GeneratedFiles, SpecInput, build_oci_spec, effective_hostname},
+        runtime::Spec,
+    },
+    user::{ResolvedUser, UserSpec},
+};
+use onggi_state::ContainerRecord;
+
+use crate::{Engine, EngineError, json};
+
+/// A json-file log is rotated at this size …
+const LOG_MAX_SIZE: u64 = 16 * 1024 * 1024;
+/// … and this many files are kept: a container cannot fill a disk with its output (I12).
+const LOG_MAX_FILES: u32 = 3;
+/// What Docker falls back to when the host's only name servers are on its own loopback.
+const FALLBACK_NAMESERVERS: [&str; 2] = ["8.8.8.8", "8.8.4.4"];
+
+/// The cgroup of a container, below each hierarchy's mount. Flat: no parent has to be made or removed.
+pub(crate) fn cgroups_path(id: &ContainerId) -> String {
+    format!("/onggi-{id}")
+}
+
+impl Engine {
+    /// Makes the writable layer of a container.
+    pub(crate) fn snapshot(&self, record: &ContainerRecord) -> Result<RootFs, EngineError> {
+        let (root, id) = (&self.paths.root, &record.id);
+        let overlay = match &record.request.image {
+            ImageSource::Image(_) => onggi_storage::snapshot(root, id, &record.chain_ids)?,
+            ImageSource::Rootfs(dir) => onggi_storage::rootfs_snapshot(root, id, dir)?,
+            ImageSource::Host => {
+                let submounts: Vec<PathBuf> = self.facts().submounts.iter().map(|s| PathBuf::from(&s.path)).collect();
+                onggi_storage::host_snapshot(root, id, &submounts, std::slice::from_ref(&self.paths.runroot))?
+            }
+        };
+        Ok(RootFs::Overlay(overlay))
+    }
+
+    /// Writes everything that the monitor and the runtime read.
+    pub(crate) fn write_bundle(
+        &self,
+        record: &ContainerRecord,
+        network: Option<&NetworkRecord>,
+    ) -> Result<(), EngineError> {
+        let bundle = self.paths.bundle(&record.id);
+        let rootfs: RootFs = json::read(&bundle.join("rootfs.json"))?;
+        self.write_etc_files(record, network.map(|n| n.ip))?;
+        let spec = self.build_spec(record, &rootfs, None)?;
+        json::write(&bundle.join("config.json"), &spec)?;
+        json::write(&bundle.join("onggi.json"), &self.monitor_config(record, rootfs)?)
+    }
+
+    /// The OCI configuration. `netns_path` is only given for a plan that is shown, not applied.
+    pub(crate) fn build_spec(
+        &self,
+        record: &ContainerRecord,
+        rootfs: &RootFs,
+        netns_path: Option<&str>,
+    ) -> Result<Spec, EngineError> {
+        let config = self.image_config(record)?;
+        let user = self.request_user(record, rootfs, config.as_ref())?;
+        let bundle = self.paths.bundle(&record.id);
+        let files = GeneratedFiles {
+            hosts: bundle.join("hosts"),
+            hostname: bundle.join("hostname"),
+            resolv_conf: bundle.join("resolv.conf"),
+        };
+        let input = SpecInput {
+            request: &record.request,
+            image: config.as_ref(),
+            user,
+            facts: self.facts(),
+            id: &record.id,
+            netns_path,
+            cgroups_path: cgroups_path(&record.id),
+            files,
+        };
+        build_oci_spec(&input).map_err(EngineError::Build)
+    }
+
+    pub(crate) fn request_user(
+        &self,
+        record: &ContainerRecord,
+        rootfs: &RootFs,
+        config: Option<&ImageConfig>,
+    ) -> Result<ResolvedUser, EngineError> {
+        let from_image = config.map(|c| c.config.user.as_str()).filter(|u| !u.is_empty());
+        let spec = match (&record.request.user, from_image) {
+            (Some(user), _) => Some(user.clone()),
+            (None, Some(text)) => Some(text.parse::<UserSpec>()?),
+            (None, None) => None,
+        };
+        self.resolve_user(rootfs, spec.as_ref())
+    }
+
+    /// What a user means in a root filesystem's own passwd and group files.
+    pub(crate) fn resolve_user(&self, rootfs: &RootFs, user: Option<&UserSpec>) -> Result<ResolvedUser, EngineError> {
+        match rootfs {
+            RootFs::Overlay(overlay) => Ok(onggi_storage::resolve_user(overlay, user)?),
+            RootFs::Path => unreachable!("the engine makes overlays only"),
+        }
+    }
+
+    /// The configuration of a container's image, if it has one.
+    pub(crate) fn image_config(&self, record: &ContainerRecord) -> Result<Option<ImageConfig>, EngineError> {
+        record.image_id.as_ref().map(|id| self.stored_config(id)).transpose()
+    }
+
+    fn monitor_config(&self, record: &ContainerRecord, rootfs: RootFs) -> Result<MonitorConfig, EngineError> {
+        let program = std::env::current_exe()
+            .map_err(|source| EngineError::ReadFile { path: "/proc/self/exe".into(), source })?;
+        let text = |p: &Path| p.display().to_string();
+        let exit_command = vec![
+            text(&program),
+            "--root".into(),
+            text(&self.paths.root),
+            "--runroot".into(),
+            text(&self.paths.runroot),
+            "__cleanup".into(),
+            record.id.to_string(),
+        ];
+        Ok(MonitorConfig {
+            id: record.id.clone(),
+            rootfs,
+            log: LogConfig { path: self.paths.log_file(&record.id), max_size: LOG_MAX_SIZE, max_files: LOG_MAX_FILES },
+            interactive: record.request.interactive,
+            run_dir: self.paths.run_dir(&record.id),
+            oci_root: self.paths.oci_root(),
+            exit_file: self.paths.exit_file(&record.id),
+            exit_command,
+            init: record.request.init,
+        })
+    }
+
+    fn write_etc_files(&self, record: &ContainerRecord, ip: Option<Ipv4Addr>) -> Result<(), EngineError> {
+        let bundle = self.paths.bundle(&record.id);
+        let (hostname, hosts) = (hostname(record), hosts_text(record, ip));
+        let resolv = match record.request.network {
+            NetworkMode::Bridge => reachable_resolv_conf(&self.facts().resolv_conf),
+            _ => self.facts().resolv_conf.clone(),
+        };
+        write_public(&bundle.join("hosts"), &hosts)?;
+        write_public(&bundle.join("hostname"), &format!("{hostname}\n"))?;
+        write_public(&bundle.join("resolv.conf"), &resolv)
+    }
+}
+
+/// World-readable: it is bind-mounted into the container. Written in place, for a bind mount follows the inode.
+fn write_public(path: &Path, text: &str) -> Result<(), EngineError> {
+    let failed = |source| EngineError::WriteFile { path: path.to_owned(), source };
+    let mut file =
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(path).map_err(failed)?;
+    rustix::fs::fchmod(&file, rustix::fs::Mode::from_raw_mode(0o644)).map_err(|e| failed(e.into()))?;
+    std::io::Write::write_all(&mut file, text.as_bytes()).map_err(failed)
+}
+
+/// The host name inside the container.
+pub(crate) fn hostname(record: &ContainerRecord) -> String {
+    effective_hostname(&record.request, &record.id)
+}
+
+/// The text of the container's /etc/hosts.
+pub(crate) fn hosts_text(record: &ContainerRecord, ip: Option<Ipv4Addr>) -> String {
+    let own = hosts_file(&hostname(record), ip);
+    match record.request.network {
+        NetworkMode::Host => fs::read_to_string("/etc/hosts").unwrap_or(own),
+        NetworkMode::Bridge | NetworkMode::None => own,
+    }
+}
+
+fn hosts_file(hostname: &str, ip: Option<Ipv4Addr>) -> String {
+    let mut text = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\n\
+        ff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"
+        .to_owned();
+    let ip = ip.unwrap_or(Ipv4Addr::LOCALHOST);
+    text.push_str(&format!("{ip}\t{hostname}\n"));
+    text
+}
+
+/// The host's resolv.conf without name servers that only the host itself can reach.
+fn reachable_resolv_conf(host: &str) -> String {
+    let is_server = |l: &str| l.trim_start().starts_with("nameserver");
+    let is_local = |l: &str| {
+        let address = l.split_whitespace().nth(1).and_then(|a| a.parse::<std::net::IpAddr>().ok());
+        address.is_none_or(|a| a.is_loopback() || a.is_ipv6())
+    };
+    let mut lines: Vec<String> = host.lines().filter(|l| !(is_server(l) && is_local(l))).map(str::to_owned).collect();
+    if !lines.iter().any(|l| is_server(l)) {
+        lines.extend(FALLBACK_NAMESERVERS.map(|s| format!("nameserver {s}")));
+    }
+    lines.join("\n") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_servers_on_the_hosts_loopback_are_replaced() {
+        assert_eq!(
+            reachable_resolv_conf("search a\nnameserver 127.0.0.1\n"),
+            "search a\nnameserver 8.8.8.8\nnameserver 8.8.4.4\n"
+        );
+    }
+
+    #[test]
+    fn reachable_name_servers_and_options_are_kept() {
+        let text = "nameserver 10.0.0.2\noptions edns0\n";
+        assert_eq!(reachable_resolv_conf(text), text);
+    }
+
+    #[test]
+    fn the_containers_own_name_resolves_to_its_address() {
+        assert!(hosts_file("web", Some(Ipv4Addr::new(10, 89, 0, 2))).ends_with("10.89.0.2\tweb\n"));
+    }
+}

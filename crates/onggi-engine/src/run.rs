@@ -1,0 +1,109 @@
+//! `run`: create, then start.
+
+use std::os::{fd::OwnedFd, unix::net::UnixStream};
+
+use onggi_spec::{ContainerRequest, monitor::ExitRecord, progress::Progress};
+use onggi_state::ContainerRecord;
+
+use crate::{
+    AttachStream, Engine, EngineError, PullOptions,
+    attach::AttachEvent,
+    process::{PidFd, ProcessHandle},
+};
+
+/// How to run.
+#[derive(Debug, Clone, Default)]
+pub struct RunOptions {
+    /// Return as soon as the workload runs.
+    pub detach: bool,
+    /// How a missing image is pulled.
+    pub pull: PullOptions,
+}
+
+/// A container whose workload runs.
+#[derive(Debug)]
+pub struct Started {
+    /// The container.
+    pub record: ContainerRecord,
+    /// Pid of its first process.
+    pub pid: i32,
+    /// Its stdio, unless detached.
+    pub attach: Option<AttachStream>,
+    /// Its first process, for signals.
+    pub process: Option<ProcessHandle>,
+    /// One-line notes for the user, such as a limit that the host does not let us raise.
+    pub notes: Vec<String>,
+}
+
+impl Engine {
+    /// Makes a container and starts it.
+    ///
+    /// # Errors
+    /// The image cannot be had, the request is impossible here, or the workload cannot be started. A
+    /// container made with `--rm` is gone again then; another one stays, as created.
+    pub fn run(
+        &self,
+        request: &ContainerRequest,
+        options: &RunOptions,
+        progress: &dyn Progress,
+    ) -> Result<Started, EngineError> {
+        self.recover()?;
+        let source = self.resolve_source(request, &options.pull, progress)?;
+        let (record, intent) = self.create_from(request, &source)?;
+        let (ours, theirs) = if options.detach { (None, None) } else { stream_pair()? };
+        let launched = self.launch_container(&record, theirs);
+        if launched.is_err() && request.remove {
+            self.erase(&record.id)?;
+        }
+        intent.complete()?;
+        let pid = launched?;
+        let process = PidFd::open(pid)?.map(ProcessHandle::new);
+        let notes = self.notes(&record);
+        Ok(Started { record, pid, attach: ours, process, notes })
+    }
+
+    /// Called by a foreground client after `Exit`: tells the monitor that nobody else need clean up, and
+    /// cleans up.
+    ///
+    /// # Errors
+    /// A step of the clean-up failed.
+    pub fn finish(&self, record: &ContainerRecord, stream: &mut AttachStream) -> Result<(), EngineError> {
+        // A monitor that is gone already has nothing to be told.
+        let told = stream.will_clean_up();
+        self.await_monitor(record)?;
+        match told {
+            Ok(()) => self.after_exit(record),
+            Err(_) => self.recover(),
+        }
+    }
+
+    /// What a foreground client reports when the stream ended without `Exit`.
+    ///
+    /// # Errors
+    /// The record of the exit cannot be read.
+    pub fn lost(&self, record: &ContainerRecord) -> Result<Option<ExitRecord>, EngineError> {
+        self.await_monitor(record)?;
+        let exit = self.exit_record(&record.id)?;
+        self.recover()?;
+        Ok(exit)
+    }
+
+    /// Runs an attached stream to its end without showing anything; for tests and for `wait`.
+    ///
+    /// # Errors
+    /// The stream broke.
+    pub fn drain(stream: &mut AttachStream) -> std::io::Result<Option<ExitRecord>> {
+        loop {
+            match stream.next_event()? {
+                AttachEvent::Exit(exit) => return Ok(Some(exit)),
+                AttachEvent::Closed => return Ok(None),
+                AttachEvent::Stdout(_) | AttachEvent::Stderr(_) => {}
+            }
+        }
+    }
+}
+
+fn stream_pair() -> Result<(Option<AttachStream>, Option<OwnedFd>), EngineError> {
+    let (ours, theirs) = UnixStream::pair().map_err(|source| EngineError::MakeStream { source })?;
+    Ok((Some(AttachStream::new(ours)), Some(theirs.into())))
+}

@@ -1,0 +1,99 @@
+//! Starts a container that exists: network, configuration, monitor. `run` and `start` share it.
+
+use std::{fs, io, os::fd::OwnedFd};
+
+use onggi_network::{BridgeRequest, NetworkRecord};
+use onggi_spec::NetworkMode;
+use onggi_state::ContainerRecord;
+
+use crate::{
+    Engine, EngineError, failpoint, json,
+    launch::{self, Inheritance},
+};
+
+impl Engine {
+    /// Starts a stopped container in the background. One that runs already is left as it is.
+    ///
+    /// # Errors
+    /// It does not exist or cannot be started.
+    pub fn start(&self, name: &str) -> Result<ContainerRecord, EngineError> {
+        self.recover()?;
+        let record = self.find(name)?;
+        let intent = self.intents()?.wait(record.id.as_str())?;
+        let started = match self.status(&record.id)?.is_running() {
+            true => Ok(()),
+            false => self.launch_container(&record, None).map(|_| ()),
+        };
+        intent.complete()?;
+        started.map(|()| record)
+    }
+
+    /// Network, configuration, monitor; undone as a whole when a step fails. The caller holds the intent.
+    pub(crate) fn launch_container(
+        &self,
+        record: &ContainerRecord,
+        client: Option<OwnedFd>,
+    ) -> Result<i32, EngineError> {
+        failpoint::hit("start.intent");
+        let started = self.try_launch(record, client);
+        if started.is_err() {
+            self.undo_start(record)?;
+        }
+        failpoint::hit("start.started");
+        started
+    }
+
+    fn try_launch(&self, record: &ContainerRecord, client: Option<OwnedFd>) -> Result<i32, EngineError> {
+        self.prepare_run_dir(record)?;
+        let (network, netns) = self.attach_network(record)?;
+        self.write_bundle(record, network.as_ref())?;
+        failpoint::hit("start.files-written");
+        launch::launch(self, &record.id, Inheritance { client, netns })
+    }
+
+    fn prepare_run_dir(&self, record: &ContainerRecord) -> Result<(), EngineError> {
+        let dir = self.paths.run_dir(&record.id);
+        match fs::create_dir(&dir) {
+            Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(EngineError::MakeDir { path: dir, source });
+            }
+            _ => {}
+        }
+        let exit = self.paths.exit_file(&record.id);
+        match fs::remove_file(&exit) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(EngineError::WriteFile { path: exit, source })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the network namespace of a bridged container. The record is on disk before anything of it
+    /// exists. Without a bridge the sandbox makes the namespace together with the others.
+    fn attach_network(
+        &self,
+        record: &ContainerRecord,
+    ) -> Result<(Option<NetworkRecord>, Option<OwnedFd>), EngineError> {
+        if record.request.network != NetworkMode::Bridge {
+            return Ok((None, None));
+        }
+        let request = network_request(record);
+        let plan = onggi_network::prepare(&self.paths.runroot, &request)?;
+        let network = plan.record.clone();
+        json::write(&self.paths.run_dir(&record.id).join("network.json"), &network)?;
+        failpoint::hit("start.network-recorded");
+        let applied = onggi_network::apply(&self.paths.runroot, &plan)?;
+        failpoint::hit("start.network-applied");
+        Ok((network, Some(applied.netns)))
+    }
+}
+
+/// What the network needs to know of a container.
+pub(crate) fn network_request(record: &ContainerRecord) -> BridgeRequest {
+    BridgeRequest {
+        id: record.id.clone(),
+        name: Some(record.name.clone()),
+        hostname: record.request.hostname.clone(),
+        ports: record.request.ports.clone(),
+    }
+}

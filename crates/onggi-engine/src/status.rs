@@ -1,0 +1,90 @@
+//! What a container is doing, derived from the kernel and from `exit.json`; never stored.
+//!
+//! ```text
+//! monitor.lock held, state.json names a living process   running
+//! monitor.lock held otherwise                            created (it is being started, or ends right now)
+//! lock free, exit.json                                   exited
+//! lock free, no exit.json                                created
+//! ```
+
+use onggi_spec::{
+    ContainerId,
+    monitor::{ExitRecord, SandboxState},
+};
+use onggi_state::files::{Lock, ProcessIdentity};
+use serde::Serialize;
+
+use crate::{Engine, EngineError, json};
+
+/// A container's state, in Docker's words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase", tag = "state")]
+pub enum Status {
+    /// Never started, or being started.
+    Created,
+    /// Its first process lives.
+    Running {
+        /// That process.
+        pid: i32,
+        /// Unix time in nanoseconds.
+        started_at: i64,
+    },
+    /// It has ended.
+    Exited(ExitRecord),
+}
+
+impl Status {
+    /// `created`, `running` or `exited`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Running { .. } => "running",
+            Self::Exited(_) => "exited",
+        }
+    }
+
+    /// True for `Running`.
+    pub fn is_running(&self) -> bool {
+        matches!(self, Self::Running { .. })
+    }
+}
+
+impl Engine {
+    /// The state of a container.
+    ///
+    /// # Errors
+    /// A record exists but cannot be read.
+    pub fn status(&self, id: &ContainerId) -> Result<Status, EngineError> {
+        if self.monitor_alive(id)? {
+            return Ok(match self.sandbox_state(id)? {
+                Some(s) if s.started && process_lives(&s)? => Status::Running { pid: s.pid, started_at: s.created_at },
+                _ => Status::Created,
+            });
+        }
+        Ok(match self.exit_record(id)? {
+            Some(exit) => Status::Exited(exit),
+            None => Status::Created,
+        })
+    }
+
+    /// True while the monitor's lock is held.
+    pub(crate) fn monitor_alive(&self, id: &ContainerId) -> Result<bool, EngineError> {
+        Ok(Lock::is_held(&self.paths.run_dir(id).join("monitor.lock"))?)
+    }
+
+    /// How the container ended last, if it has.
+    pub(crate) fn exit_record(&self, id: &ContainerId) -> Result<Option<ExitRecord>, EngineError> {
+        json::read_optional(&self.paths.exit_file(id))
+    }
+
+    /// What the runtime wrote about the container, if it exists there.
+    pub(crate) fn sandbox_state(&self, id: &ContainerId) -> Result<Option<SandboxState>, EngineError> {
+        json::read_optional(&self.paths.oci_root().join(id.as_str()).join("state.json"))
+    }
+}
+
+/// True when the process that the runtime started still exists: same pid, same start time, same boot.
+pub(crate) fn process_lives(state: &SandboxState) -> Result<bool, EngineError> {
+    let process = ProcessIdentity { pid: state.pid, start_time: state.pid_start_time, boot_id: state.boot_id.clone() };
+    Ok(process.is_alive()?)
+}

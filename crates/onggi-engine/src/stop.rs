@@ -1,0 +1,128 @@
+//! `stop`, `kill` and `wait`: signals by pidfd, never by a bare number.
+
+use std::time::{Duration, Instant};
+
+use onggi_spec::monitor::{ExitRecord, SandboxState};
+use onggi_state::{ContainerRecord, files::Lock};
+
+use crate::{Engine, EngineError, Status, failpoint, process::PidFd, status};
+
+/// Docker's patience between the stop signal and SIGKILL.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A process in uninterruptible sleep may outlive SIGKILL for this long before we say so.
+const KILL_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often `wait` looks at a container that nobody has started yet.
+const CREATED_INTERVAL: Duration = Duration::from_millis(100);
+/// SIGKILL.
+pub(crate) const SIGKILL: i32 = 9;
+/// SIGTERM.
+const SIGTERM: i32 = 15;
+
+/// How to stop.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StopOptions {
+    /// How long to wait before SIGKILL; ten seconds when absent.
+    pub timeout: Option<Duration>,
+    /// The signal; the image's, else SIGTERM, when absent.
+    pub signal: Option<i32>,
+}
+
+impl Engine {
+    /// Asks a container to end and kills it when it does not in time. A stopped one is left as it is.
+    ///
+    /// # Errors
+    /// No such container, or it does not end even when killed.
+    pub fn stop(&self, name: &str, options: &StopOptions) -> Result<ContainerRecord, EngineError> {
+        self.recover()?;
+        let record = self.find(name)?;
+        let Some(process) = self.process(&record)? else { return Ok(record) };
+        let signal = options.signal.map_or_else(|| self.stop_signal(&record), Ok)?;
+        process.signal(signal)?;
+        failpoint::hit("stop.signalled");
+        if !process.ended_before(Instant::now() + options.timeout.unwrap_or(DEFAULT_TIMEOUT))? {
+            process.signal(SIGKILL)?;
+            if !process.ended_before(Instant::now() + KILL_TIMEOUT)? {
+                let name = record.name.to_string();
+                return Err(EngineError::DidNotStop { name, seconds: KILL_TIMEOUT.as_secs() });
+            }
+        }
+        failpoint::hit("stop.exited");
+        self.await_monitor(&record)?;
+        self.after_exit(&record)?;
+        Ok(record)
+    }
+
+    /// Sends a signal to the first process of a running container.
+    ///
+    /// # Errors
+    /// No such container, or it does not run.
+    pub fn kill(&self, name: &str, signal: i32) -> Result<ContainerRecord, EngineError> {
+        let record = self.find(name)?;
+        match self.process(&record)? {
+            Some(process) => process.signal(signal)?,
+            None => {
+                let state = self.status(&record.id)?.name();
+                let name = record.name.to_string();
+                return Err(EngineError::WrongState {
+                    verb: "kill",
+                    name,
+                    state,
+                    hint: "only a running container has a process",
+                });
+            }
+        }
+        Ok(record)
+    }
+
+    /// Waits until the container has ended and returns how. One that has ended returns at once.
+    ///
+    /// # Errors
+    /// No such container.
+    pub fn wait(&self, name: &str) -> Result<ExitRecord, EngineError> {
+        let record = self.find(name)?;
+        loop {
+            self.await_monitor(&record)?;
+            match self.status(&record.id)? {
+                Status::Exited(exit) => return Ok(exit),
+                Status::Running { .. } => {}
+                Status::Created if self.state()?.container_by_id(&record.id)?.is_none() => return Ok(vanished()),
+                // It has not ended, for it has not begun: look again now and then.
+                Status::Created => std::thread::sleep(CREATED_INTERVAL),
+            }
+        }
+    }
+
+    /// The first process of a running container, opened so that its pid cannot be reused under us.
+    pub(crate) fn process(&self, record: &ContainerRecord) -> Result<Option<PidFd>, EngineError> {
+        match self.sandbox_state(&record.id)? {
+            Some(state) if self.monitor_alive(&record.id)? => open_process(&state),
+            _ => Ok(None),
+        }
+    }
+
+    /// Blocks until the monitor has written the exit record and is gone.
+    pub(crate) fn await_monitor(&self, record: &ContainerRecord) -> Result<(), EngineError> {
+        let path = self.paths.run_dir(&record.id).join("monitor.lock");
+        if Lock::is_held(&path)? {
+            drop(Lock::shared(&path)?);
+        }
+        Ok(())
+    }
+
+    fn stop_signal(&self, record: &ContainerRecord) -> Result<i32, EngineError> {
+        let text = self.image_config(record)?.and_then(|c| c.config.stop_signal);
+        // What an image says is data: a signal that does not exist is not one (I8).
+        Ok(text.and_then(|t| onggi_spec::signal::parse_signal(&t).ok()).unwrap_or(SIGTERM))
+    }
+}
+
+/// A container that was removed while somebody waited for it.
+fn vanished() -> ExitRecord {
+    ExitRecord { exit_code: 0, oom_killed: false, started_at: 0, finished_at: 0, error: "removed".into() }
+}
+
+fn open_process(state: &SandboxState) -> Result<Option<PidFd>, EngineError> {
+    let Some(process) = PidFd::open(state.pid)? else { return Ok(None) };
+    // Checked after opening: from here on the descriptor means this process and no other.
+    Ok(status::process_lives(state)?.then_some(process))
+}
