@@ -8,6 +8,7 @@
 
 mod error;
 mod options;
+pub mod seccomp;
 
 pub use error::{EXIT_CANNOT_INVOKE, EXIT_ENGINE, EXIT_NOT_FOUND, Result, StartFailureError};
 pub use options::{CreateOptions, Created, ExecOptions, Executed, Stdio};

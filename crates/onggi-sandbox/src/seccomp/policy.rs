@@ -1,0 +1,263 @@
+//! A policy as the filter will apply it: names resolved to numbers, actions to return values, checked.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use onggi_spec::oci::runtime::{LinuxSeccomp, LinuxSeccompArg, LinuxSyscall, SeccompAction, SeccompOp};
+use onggi_sys::seccomp::flag;
+
+use super::{SeccompError, table};
+
+/// Names and conditions in one policy: the largest in use (Docker's, for all capabilities) has about 600.
+const MAX_RULES: usize = 16_384;
+
+/// EPERM: what an errno action returns when the policy names none.
+const EPERM: u32 = 1;
+/// ENOSYS.
+const ENOSYS: u32 = 38;
+/// MAX_ERRNO of the kernel.
+const MAX_ERRNO: u32 = 4095;
+/// The bit of a number that marks the x32 interface (__X32_SYSCALL_BIT).
+pub(super) const X32_BIT: u32 = 0x4000_0000;
+
+/// SECCOMP_RET_* (seccomp(2)).
+pub(super) mod ret {
+    pub(crate) const KILL_PROCESS: u32 = 0x8000_0000;
+    pub(crate) const KILL_THREAD: u32 = 0;
+    pub(crate) const TRAP: u32 = 0x0003_0000;
+    pub(crate) const ERRNO: u32 = 0x0005_0000;
+    pub(crate) const USER_NOTIF: u32 = 0x7fc0_0000;
+    pub(crate) const TRACE: u32 = 0x7ff0_0000;
+    pub(crate) const LOG: u32 = 0x7ffc_0000;
+    pub(crate) const ALLOW: u32 = 0x7fff_0000;
+}
+
+/// Answers by system call number, for each interface that the policy covers.
+#[derive(Debug)]
+pub(super) struct Policy {
+    /// 64-bit x86; the x32 numbers are among them when x32 is listed.
+    pub(super) x86_64: Answers,
+    /// 32-bit x86, when listed.
+    pub(super) i386: Option<Answers>,
+    /// Numbers with the x32 bit are looked up, not killed.
+    pub(super) x32: bool,
+    pub(super) flags: u32,
+    pub(super) notify: bool,
+    pub(super) unknown: Vec<String>,
+}
+
+/// What one interface answers.
+#[derive(Debug)]
+pub(super) struct Answers {
+    /// Rules by number.
+    pub(super) rules: BTreeMap<u32, Rules>,
+    /// For numbers without rules, and when no rule matches.
+    pub(super) default: u32,
+    /// The highest number that the policy names.
+    pub(super) last: Option<u32>,
+    /// For numbers above that one.
+    pub(super) beyond: u32,
+}
+
+/// The rules of one system call: conditional ones in order, then what happens otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Rules {
+    pub(super) conditional: Vec<(Vec<Condition>, u32)>,
+    pub(super) always: Option<u32>,
+}
+
+/// One comparison of a 64-bit argument.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Condition {
+    pub(super) index: u8,
+    pub(super) op: SeccompOp,
+    pub(super) value: u64,
+    /// Second operand of a masked comparison.
+    pub(super) value_two: u64,
+}
+
+/// An interface by which a process may enter the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Abi {
+    X86_64,
+    I386,
+    X32,
+}
+
+impl Policy {
+    pub(super) fn read(seccomp: &LinuxSeccomp) -> Result<Self, SeccompError> {
+        check_size(seccomp)?;
+        let abis = abis(&seccomp.architectures)?;
+        let default = action(seccomp.default_action, seccomp.default_errno_ret)?;
+        if seccomp.default_action == SeccompAction::Notify {
+            return Err(SeccompError::NotifyDeadlock { syscall: "every system call" });
+        }
+        let mut reader = Reader { default, seen: BTreeSet::new(), unknown: BTreeSet::new(), notify: false };
+        let has = |abi| abis.contains(&abi);
+        let mut x86_64 = reader.answers(&seccomp.syscalls, Abi::X86_64)?;
+        let i386 = if has(Abi::I386) { Some(reader.answers(&seccomp.syscalls, Abi::I386)?) } else { None };
+        if has(Abi::X32) {
+            let x32 = reader.answers(&seccomp.syscalls, Abi::X32)?;
+            x86_64.rules.extend(x32.rules);
+        }
+        let unknown = reader.unknown.difference(&reader.seen).map(|s| cut(s)).collect();
+        Ok(Self { x86_64, i386, x32: has(Abi::X32), flags: flags(&seccomp.flags)?, notify: reader.notify, unknown })
+    }
+}
+
+/// Gathers over all interfaces which names exist.
+struct Reader<'s> {
+    default: u32,
+    seen: BTreeSet<&'s str>,
+    unknown: BTreeSet<&'s str>,
+    notify: bool,
+}
+
+impl<'s> Reader<'s> {
+    fn answers(&mut self, syscalls: &'s [LinuxSyscall], abi: Abi) -> Result<Answers, SeccompError> {
+        let mut rules: BTreeMap<u32, Rules> = BTreeMap::new();
+        let mut last = None;
+        for rule in syscalls {
+            let answer = action(rule.action, rule.errno_ret)?;
+            let conditions = conditions(rule)?;
+            for name in &rule.names {
+                self.check_notify(rule.action, name)?;
+                let Some(number) = number(abi, name) else {
+                    self.unknown.insert(name);
+                    continue;
+                };
+                self.seen.insert(name);
+                last = last.max(Some(number));
+                if answer != self.default {
+                    add(rules.entry(number).or_default(), &conditions, answer);
+                }
+            }
+        }
+        Ok(Answers { rules, default: self.default, last, beyond: self.beyond(last) })
+    }
+
+    fn check_notify(&mut self, action: SeccompAction, name: &str) -> Result<(), SeccompError> {
+        if action != SeccompAction::Notify {
+            return Ok(());
+        }
+        self.notify = true;
+        // The runtime writes the descriptor's arrival to its parent.
+        if name == "write" { Err(SeccompError::NotifyDeadlock { syscall: "write" }) } else { Ok(()) }
+    }
+
+    fn beyond(&self, last: Option<u32>) -> u32 {
+        let errno = self.default & 0xffff_0000 == ret::ERRNO;
+        if errno && last.is_some() { ret::ERRNO | ENOSYS } else { self.default }
+    }
+}
+
+/// The first unconditional rule decides; conditional ones beside it say nothing.
+fn add(rules: &mut Rules, conditions: &[Condition], answer: u32) {
+    if conditions.is_empty() {
+        rules.always.get_or_insert(answer);
+        rules.conditional.clear();
+    } else if rules.always.is_none() {
+        rules.conditional.push((conditions.to_vec(), answer));
+    }
+}
+
+fn check_size(seccomp: &LinuxSeccomp) -> Result<(), SeccompError> {
+    let found = seccomp.syscalls.iter().map(|s| s.names.len().saturating_mul(1 + s.args.len())).sum();
+    if found > MAX_RULES {
+        return Err(SeccompError::TooManyRules { found, limit: MAX_RULES });
+    }
+    Ok(())
+}
+
+/// The return value of an action.
+fn action(action: SeccompAction, errno: Option<u32>) -> Result<u32, SeccompError> {
+    let (value, max, name) = match action {
+        SeccompAction::Errno => (ret::ERRNO, Some(MAX_ERRNO), "SCMP_ACT_ERRNO"),
+        SeccompAction::Trace => (ret::TRACE, Some(0xffff), "SCMP_ACT_TRACE"),
+        SeccompAction::Kill => (ret::KILL_THREAD, None, "SCMP_ACT_KILL"),
+        SeccompAction::KillThread => (ret::KILL_THREAD, None, "SCMP_ACT_KILL_THREAD"),
+        SeccompAction::KillProcess => (ret::KILL_PROCESS, None, "SCMP_ACT_KILL_PROCESS"),
+        SeccompAction::Trap => (ret::TRAP, None, "SCMP_ACT_TRAP"),
+        SeccompAction::Allow => (ret::ALLOW, None, "SCMP_ACT_ALLOW"),
+        SeccompAction::Log => (ret::LOG, None, "SCMP_ACT_LOG"),
+        SeccompAction::Notify => (ret::USER_NOTIF, None, "SCMP_ACT_NOTIFY"),
+    };
+    match (max, errno) {
+        (None, None) => Ok(value),
+        (None, Some(errno)) => Err(SeccompError::UselessErrno { action: name, value: errno }),
+        (Some(max), Some(errno)) if errno > max => Err(SeccompError::ErrnoRange { value: errno, max }),
+        (Some(_), errno) => Ok(value | errno.unwrap_or(EPERM)),
+    }
+}
+
+fn conditions(rule: &LinuxSyscall) -> Result<Vec<Condition>, SeccompError> {
+    let syscall = || rule.names.first().map(|n| cut(n)).unwrap_or_default();
+    let condition = |arg: &LinuxSeccompArg| {
+        let index = match u8::try_from(arg.index) {
+            Ok(index @ 0..=5) => index,
+            _ => return Err(SeccompError::ArgumentIndex { syscall: syscall(), index: arg.index }),
+        };
+        let value_two = match (arg.op, arg.value_two) {
+            (SeccompOp::MaskedEqual, None) => return Err(SeccompError::MissingValue { syscall: syscall() }),
+            (_, two) => two.unwrap_or(0),
+        };
+        Ok(Condition { index, op: arg.op, value: arg.value, value_two })
+    };
+    rule.args.iter().map(condition).collect()
+}
+
+fn number(abi: Abi, name: &str) -> Option<u32> {
+    let find = |table: &[(&str, u16)]| {
+        let at = table.binary_search_by_key(&name, |(n, _)| n).ok()?;
+        Some(u32::from(table[at].1))
+    };
+    match abi {
+        Abi::X86_64 => find(table::X86_64),
+        Abi::I386 => find(table::I386),
+        Abi::X32 => find(table::X32_ONLY).or_else(|| find(table::X86_64)).map(|n| n | X32_BIT),
+    }
+}
+
+/// The interfaces of this machine among the listed architectures; the native one when nothing is listed.
+fn abis(architectures: &[String]) -> Result<Vec<Abi>, SeccompError> {
+    let mut found = Vec::new();
+    for name in architectures {
+        match name.as_str() {
+            "SCMP_ARCH_X86_64" | "SCMP_ARCH_NATIVE" => found.push(Abi::X86_64),
+            "SCMP_ARCH_X86" => found.push(Abi::I386),
+            "SCMP_ARCH_X32" => found.push(Abi::X32),
+            other if FOREIGN.contains(&other) => {}
+            other => return Err(SeccompError::UnknownArchitecture { name: cut(other) }),
+        }
+    }
+    if found.is_empty() && !architectures.is_empty() {
+        return Err(SeccompError::ForeignArchitecture { listed: architectures.join(", ") });
+    }
+    Ok(found)
+}
+
+/// Architectures that a policy for several machines may list beside ours.
+#[rustfmt::skip]
+const FOREIGN: [&str; 22] = [
+    "SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM", "SCMP_ARCH_LOONGARCH64", "SCMP_ARCH_M68K", "SCMP_ARCH_MIPS",
+    "SCMP_ARCH_MIPS64", "SCMP_ARCH_MIPS64N32", "SCMP_ARCH_MIPSEL", "SCMP_ARCH_MIPSEL64",
+    "SCMP_ARCH_MIPSEL64N32", "SCMP_ARCH_PARISC", "SCMP_ARCH_PARISC64", "SCMP_ARCH_PPC", "SCMP_ARCH_PPC64",
+    "SCMP_ARCH_PPC64LE", "SCMP_ARCH_RISCV64", "SCMP_ARCH_S390", "SCMP_ARCH_S390X", "SCMP_ARCH_SH",
+    "SCMP_ARCH_SHEB", "SCMP_ARCH_SPARC", "SCMP_ARCH_SPARC64",
+];
+
+fn flags(names: &[String]) -> Result<u32, SeccompError> {
+    names.iter().try_fold(0, |flags, name| {
+        Ok(flags
+            | match name.as_str() {
+                "SECCOMP_FILTER_FLAG_TSYNC" => flag::TSYNC,
+                "SECCOMP_FILTER_FLAG_LOG" => flag::LOG,
+                "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => flag::SPEC_ALLOW,
+                "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" => flag::WAIT_KILLABLE_RECV,
+                other => return Err(SeccompError::UnknownFlag { name: cut(other) }),
+            })
+    })
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(64).collect()
+}

@@ -1,0 +1,507 @@
+//! The compiled filter against a direct reading of the policy, by an interpreter of classic BPF.
+
+use onggi_spec::oci::{
+    runtime::{LinuxSeccomp, LinuxSeccompArg, LinuxSyscall, SeccompAction, SeccompOp},
+    seccomp_default::default_policy,
+};
+use onggi_sys::seccomp::SockFilter;
+use proptest::{collection::vec, prelude::*, sample::select};
+
+use super::*;
+
+const X86_64: u32 = 0xc000_003e;
+const I386: u32 = 0x4000_0003;
+const ALLOW: u32 = 0x7fff_0000;
+const KILL_PROCESS: u32 = 0x8000_0000;
+const ERRNO: u32 = 0x0005_0000;
+
+/// struct seccomp_data without the instruction pointer.
+#[derive(Debug, Clone, Copy)]
+struct Call {
+    arch: u32,
+    nr: u32,
+    args: [u64; 6],
+}
+
+impl Call {
+    fn native(nr: u32, args: [u64; 6]) -> Self {
+        Self { arch: X86_64, nr, args }
+    }
+
+    fn word(&self, offset: u32) -> u32 {
+        match offset {
+            0 => self.nr,
+            4 => self.arch,
+            16..64 if offset % 4 == 0 => {
+                let arg = self.args[(offset as usize - 16) / 8];
+                if offset % 8 == 0 { arg as u32 } else { (arg >> 32) as u32 }
+            }
+            _ => panic!("load at {offset}"),
+        }
+    }
+}
+
+/// Runs a filter as the kernel does; panics on what the kernel's checker would refuse.
+fn run(program: &[SockFilter], call: &Call) -> u32 {
+    let (mut at, mut a) = (0, 0);
+    loop {
+        let i = program[at];
+        let jump = |taken: bool| at + 1 + usize::from(if taken { i.jt } else { i.jf });
+        at = match i.code {
+            0x06 => return i.k,
+            0x20 => {
+                a = call.word(i.k);
+                at + 1
+            }
+            0x54 => {
+                a &= i.k;
+                at + 1
+            }
+            0x05 => at + 1 + i.k as usize,
+            0x15 => jump(a == i.k),
+            0x25 => jump(a > i.k),
+            0x35 => jump(a >= i.k),
+            code => panic!("opcode {code:#x}"),
+        };
+    }
+}
+
+/// What the kernel's checker demands: jumps inside the program, known opcodes, a return at the end.
+fn check(program: &[SockFilter]) {
+    assert!(program.len() <= 4096);
+    for (at, i) in program.iter().enumerate() {
+        let far = match i.code {
+            0x05 => i.k as usize,
+            0x15 | 0x25 | 0x35 => usize::from(i.jt.max(i.jf)),
+            0x20 | 0x54 => 0,
+            0x06 => continue,
+            code => panic!("opcode {code:#x}"),
+        };
+        assert!(at + 1 + far < program.len(), "jump out of the program at {at}");
+    }
+    assert_eq!(program.last().map(|i| i.code), Some(0x06));
+}
+
+fn policy(default: SeccompAction, syscalls: Vec<LinuxSyscall>) -> LinuxSeccomp {
+    LinuxSeccomp {
+        default_action: default,
+        default_errno_ret: None,
+        architectures: Vec::new(),
+        flags: Vec::new(),
+        listener_path: None,
+        listener_metadata: None,
+        syscalls,
+    }
+}
+
+fn rule(names: &[&str], action: SeccompAction, args: &[(u32, SeccompOp, u64, u64)]) -> LinuxSyscall {
+    let args = args.iter().map(|(index, op, value, two)| LinuxSeccompArg {
+        index: *index,
+        value: *value,
+        value_two: Some(*two),
+        op: *op,
+    });
+    LinuxSyscall {
+        names: names.iter().map(ToString::to_string).collect(),
+        action,
+        errno_ret: None,
+        args: args.collect(),
+    }
+}
+
+fn first(arg: u64) -> [u64; 6] {
+    [arg, 0, 0, 0, 0, 0]
+}
+
+/// A direct reading of the policy by the rules in the module's documentation.
+struct Direct<'p> {
+    policy: &'p LinuxSeccomp,
+    /// Every rule with every number it has, for 64-bit x86, x32 and 32-bit x86.
+    named: [Vec<(&'p LinuxSyscall, u32)>; 3],
+}
+
+impl<'p> Direct<'p> {
+    fn new(policy: &'p LinuxSeccomp) -> Self {
+        let find = |t: &[(&str, u16)], name: &str| t.iter().find(|(n, _)| *n == name).map(|(_, v)| u32::from(*v));
+        let x64 = |n: &str| find(super::table::X86_64, n);
+        let x32 = |n: &str| find(super::table::X32_ONLY, n).or(x64(n)).map(|v| v | 0x4000_0000);
+        let i386 = |n: &str| find(super::table::I386, n);
+        let numbers = |number: &dyn Fn(&str) -> Option<u32>| {
+            let mut named = Vec::new();
+            for rule in &policy.syscalls {
+                named.extend(rule.names.iter().filter_map(|n| Some((rule, number(n)?))));
+            }
+            named
+        };
+        Self { policy, named: [numbers(&x64), numbers(&x32), numbers(&i386)] }
+    }
+
+    fn answer(&self, call: &Call) -> u32 {
+        let default = value(self.policy.default_action, self.policy.default_errno_ret);
+        let listed = |name: &str| self.policy.architectures.iter().any(|a| a == name);
+        let x32 = call.arch == X86_64 && call.nr >= 0x4000_0000;
+        let named = match call.arch {
+            X86_64 | I386 if call.nr == u32::MAX && (call.arch == X86_64 || listed("SCMP_ARCH_X86")) => return default,
+            X86_64 if call.nr < 0x4000_0000 => &self.named[0],
+            X86_64 if listed("SCMP_ARCH_X32") => &self.named[1],
+            I386 if listed("SCMP_ARCH_X86") => &self.named[2],
+            _ => return KILL_PROCESS,
+        };
+        let speaks = |r: &LinuxSyscall| value(r.action, r.errno_ret) != default;
+        let of_call = || named.iter().filter(|(r, n)| *n == call.nr && speaks(r)).map(|(r, _)| *r);
+        let holds = |r: &&LinuxSyscall| r.args.iter().all(|a| holds(a, call));
+        let newest = named.iter().map(|(_, n)| *n).max();
+        match of_call().find(|r| r.args.is_empty()).or_else(|| of_call().find(holds)) {
+            Some(r) => value(r.action, r.errno_ret),
+            None if default & 0xffff_0000 == ERRNO && !x32 && newest.is_some_and(|n| call.nr > n) => ERRNO | 38,
+            None => default,
+        }
+    }
+}
+
+fn value(action: SeccompAction, errno: Option<u32>) -> u32 {
+    match action {
+        SeccompAction::Kill | SeccompAction::KillThread => 0,
+        SeccompAction::KillProcess => KILL_PROCESS,
+        SeccompAction::Trap => 0x0003_0000,
+        SeccompAction::Errno => ERRNO | errno.unwrap_or(1),
+        SeccompAction::Trace => 0x7ff0_0000 | errno.unwrap_or(1),
+        SeccompAction::Allow => ALLOW,
+        SeccompAction::Log => 0x7ffc_0000,
+        SeccompAction::Notify => 0x7fc0_0000,
+    }
+}
+
+fn holds(a: &LinuxSeccompArg, call: &Call) -> bool {
+    let arg = call.args[a.index as usize];
+    match a.op {
+        SeccompOp::NotEqual => arg != a.value,
+        SeccompOp::LessThan => arg < a.value,
+        SeccompOp::LessOrEqual => arg <= a.value,
+        SeccompOp::Equal => arg == a.value,
+        SeccompOp::GreaterOrEqual => arg >= a.value,
+        SeccompOp::GreaterThan => arg > a.value,
+        SeccompOp::MaskedEqual => Some(arg & a.value) == a.value_two,
+    }
+}
+
+#[test]
+fn the_tables_are_sorted_and_agree_with_the_kernel_headers_where_installed() {
+    for (table, header) in [(super::table::X86_64, "unistd_64.h"), (super::table::I386, "unistd_32.h")] {
+        assert!(table.is_sorted_by(|a, b| a.0 < b.0));
+        let Ok(text) = std::fs::read_to_string(format!("/usr/include/x86_64-linux-gnu/asm/{header}")) else { continue };
+        let mut seen = 0;
+        for line in text.lines() {
+            let Some((name, number)) = line.strip_prefix("#define __NR_").and_then(|l| l.split_once(' ')) else {
+                continue;
+            };
+            let ours = table.iter().find(|(n, _)| *n == name).map(|(_, v)| v.to_string());
+            assert_eq!(ours.as_deref(), Some(number), "{name}");
+            seen += 1;
+        }
+        assert!(seen > 300);
+    }
+    assert!(super::table::X32_ONLY.is_sorted_by(|a, b| a.0 < b.0));
+}
+
+#[test]
+fn an_allow_list_allows_what_it_lists_and_nothing_else() {
+    let p = policy(SeccompAction::Errno, vec![rule(&["read", "futex_waitv"], SeccompAction::Allow, &[])]);
+    let program = compile(&p).expect("compile").instructions;
+    check(&program);
+    assert_eq!(run(&program, &Call::native(0, [0; 6])), ALLOW);
+    assert_eq!(run(&program, &Call::native(1, [0; 6])), ERRNO | 1);
+    // Newer than the policy: programs must be able to fall back.
+    assert_eq!(run(&program, &Call::native(450, [0; 6])), ERRNO | 38);
+}
+
+#[test]
+fn foreign_architectures_and_unlisted_x32_are_killed() {
+    let p = policy(SeccompAction::Allow, vec![]);
+    let program = compile(&p).expect("compile").instructions;
+    check(&program);
+    assert_eq!(run(&program, &Call::native(0, [0; 6])), ALLOW);
+    assert_eq!(run(&program, &Call::native(0x4000_0000, [0; 6])), KILL_PROCESS);
+    assert_eq!(run(&program, &Call::native(0x4000_0005, [0; 6])), KILL_PROCESS);
+    assert_eq!(run(&program, &Call::native(u32::MAX, [0; 6])), ALLOW);
+    for arch in [I386, 0, 0xc000_00b7] {
+        assert_eq!(run(&program, &Call { arch, nr: 0, args: [0; 6] }), KILL_PROCESS);
+    }
+}
+
+#[test]
+fn listed_x86_interfaces_use_their_own_numbers() {
+    let mut p = policy(SeccompAction::Errno, vec![rule(&["ioctl", "getpid"], SeccompAction::Allow, &[])]);
+    p.architectures =
+        ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32", "SCMP_ARCH_AARCH64"].map(Into::into).into();
+    let program = compile(&p).expect("compile").instructions;
+    check(&program);
+    let i386 = |nr| run(&program, &Call { arch: I386, nr, args: [0; 6] });
+    // ioctl: 16 on x86_64, 54 on i386, 514 with the x32 bit.
+    assert_eq!((i386(54), i386(20), i386(16)), (ALLOW, ALLOW, ERRNO | 1));
+    let native = |nr| run(&program, &Call::native(nr, [0; 6]));
+    assert_eq!((native(16), native(0x4000_0000 | 514), native(0x4000_0000 | 39)), (ALLOW, ALLOW, ALLOW));
+    assert_eq!((native(514), native(0x4000_0000 | 16)), (ERRNO | 38, ERRNO | 1));
+}
+
+#[test]
+fn one_argument_with_two_conditions_is_an_and() {
+    let not = |v| (0, SeccompOp::NotEqual, v, 0);
+    let p = policy(SeccompAction::Errno, vec![rule(&["socket"], SeccompAction::Allow, &[not(16), not(17)])]);
+    let program = compile(&p).expect("compile").instructions;
+    let families = [1, 16, 17, 40].map(|f| run(&program, &Call::native(41, first(f))));
+    assert_eq!(families, [ALLOW, ERRNO | 1, ERRNO | 1, ALLOW]);
+}
+
+#[test]
+fn the_upper_half_of_an_argument_is_compared_too() {
+    let p =
+        policy(SeccompAction::Allow, vec![rule(&["socket"], SeccompAction::Errno, &[(0, SeccompOp::Equal, 40, 0)])]);
+    let program = compile(&p).expect("compile").instructions;
+    assert_eq!(run(&program, &Call::native(41, first(40))), ERRNO | 1);
+    assert_eq!(run(&program, &Call::native(41, first(40 | 1 << 32))), ALLOW);
+}
+
+#[test]
+fn an_impossible_mask_never_matches_and_an_empty_one_always() {
+    let masked = |mask, wanted| rule(&["clone"], SeccompAction::Errno, &[(0, SeccompOp::MaskedEqual, mask, wanted)]);
+    for (mask, wanted, expected) in [(1, 2, ALLOW), (0, 0, ERRNO | 1), (0, 1, ALLOW)] {
+        let program = compile(&policy(SeccompAction::Allow, vec![masked(mask, wanted)])).expect("compile").instructions;
+        check(&program);
+        assert_eq!(run(&program, &Call::native(56, first(3))), expected, "{mask} {wanted}");
+    }
+}
+
+#[test]
+fn an_unconditional_rule_wins_over_conditional_ones_in_any_order() {
+    let conditional = rule(&["socket"], SeccompAction::KillProcess, &[(0, SeccompOp::Equal, 1, 0)]);
+    let always = rule(&["socket"], SeccompAction::Allow, &[]);
+    for rules in [vec![conditional.clone(), always.clone()], vec![always, conditional]] {
+        let program = compile(&policy(SeccompAction::Errno, rules)).expect("compile").instructions;
+        assert_eq!(run(&program, &Call::native(41, first(1))), ALLOW);
+    }
+}
+
+#[test]
+fn unknown_system_calls_are_ignored_and_reported() {
+    let p = policy(SeccompAction::Errno, vec![rule(&["read", "no_such_call", "stat64"], SeccompAction::Allow, &[])]);
+    assert_eq!(compile(&p).expect("compile").unknown, ["no_such_call", "stat64"]);
+    let with_i386 = LinuxSeccomp { architectures: ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"].map(Into::into).into(), ..p };
+    assert_eq!(compile(&with_i386).expect("compile").unknown, ["no_such_call"]);
+}
+
+#[test]
+fn policies_that_cannot_be_kept_are_refused_by_name() {
+    let with = |change: fn(&mut LinuxSeccomp)| {
+        let mut p = policy(SeccompAction::Errno, vec![rule(&["read"], SeccompAction::Allow, &[])]);
+        change(&mut p);
+        compile(&p).expect_err("refused").to_string()
+    };
+    let arch = with(|p| p.architectures = vec!["SCMP_ARCH_AARCH64".into()]);
+    assert!(arch.contains("lists only SCMP_ARCH_AARCH64"), "{arch}");
+    assert!(with(|p| p.architectures = vec!["amd64".into()]).contains("no architecture"));
+    assert!(with(|p| p.flags = vec!["FAST".into()]).contains("no flag"));
+    assert!(with(|p| p.default_errno_ret = Some(4096)).contains("more than 4095"));
+    assert!(with(|p| p.syscalls[0].errno_ret = Some(1)).contains("returns no errno"));
+    assert!(
+        with(|p| p.syscalls[0] = rule(&["read"], SeccompAction::Log, &[(6, SeccompOp::Equal, 0, 0)]))
+            .contains("0 to 5")
+    );
+    assert!(with(|p| p.syscalls[0] = rule(&["write"], SeccompAction::Notify, &[])).contains("block the start"));
+    assert!(with(|p| p.default_action = SeccompAction::Notify).contains("block the start"));
+    assert!(with(|p| p.syscalls = vec![rule(&["read"; 20_000], SeccompAction::Allow, &[])]).contains("the limit is"));
+    let many = |p: &mut LinuxSeccomp| {
+        p.syscalls = (0..2000).map(|v| rule(&["read"], SeccompAction::Allow, &[(0, SeccompOp::Equal, v, 0)])).collect();
+    };
+    assert!(with(many).contains("the kernel takes 4096"));
+}
+
+#[test]
+fn far_jumps_reach_their_target() {
+    let one = |v| {
+        rule(
+            &["socket", "connect", "bind"],
+            SeccompAction::Log,
+            &[(0, SeccompOp::Equal, v, 0), (1, SeccompOp::GreaterThan, v, 0)],
+        )
+    };
+    let p = policy(SeccompAction::Errno, (0..150).map(one).collect());
+    let program = compile(&p).expect("compile").instructions;
+    check(&program);
+    assert!(program.len() > 2000);
+    let direct = Direct::new(&p);
+    for nr in [40, 41, 42, 49, 50] {
+        for v in [0, 1, 75, 149, 150] {
+            for second in [0, v, v + 1] {
+                let call = Call::native(nr, [v, second, 0, 0, 0, 0]);
+                assert_eq!(run(&program, &call), direct.answer(&call), "{call:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_default_policy_answers_as_it_reads() {
+    for caps in [&[][..], &["CAP_SYS_ADMIN", "CAP_NET_RAW"]] {
+        let p = default_policy(caps);
+        let compiled = compile(&p).expect("compile");
+        check(&compiled.instructions);
+        assert_eq!(compiled.unknown, Vec::<String>::new(), "names that this table lacks");
+        let direct = Direct::new(&p);
+        assert!(compiled.instructions.len() < 600, "{} instructions", compiled.instructions.len());
+        for nr in (0..500).chain([0x3fff_ffff, 0x4000_0000, u32::MAX]) {
+            for arg in [0, 1, 2, 8, 10, 16, 17, 46, 0x2000_0000, 0xffff_ffff, 1 << 32 | 17, u64::MAX] {
+                let call = Call::native(nr, first(arg));
+                assert_eq!(run(&compiled.instructions, &call), direct.answer(&call), "{call:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_stored_program_comes_back_only_whole_and_for_its_own_policy() {
+    let p = default_policy(&[]);
+    let program = compile(&p).expect("compile");
+    let bytes = encode(&program, fingerprint(&p));
+    assert_eq!(decode(&bytes, fingerprint(&p)), Ok(program));
+    let other = fingerprint(&default_policy(&["CAP_SYS_ADMIN"]));
+    assert_eq!(decode(&bytes, other), Err(SeccompError::Stored { reason: "it belongs to another policy" }));
+    for length in 0..bytes.len() {
+        assert!(decode(&bytes[..length], fingerprint(&p)).is_err());
+    }
+    for at in 0..bytes.len() {
+        let mut changed = bytes.clone();
+        changed[at] ^= 4;
+        assert!(decode(&changed, fingerprint(&p)).is_err(), "byte {at}");
+    }
+}
+
+#[test]
+fn every_part_of_a_policy_changes_its_fingerprint() {
+    let base = policy(
+        SeccompAction::Errno,
+        vec![rule(&["read", "write"], SeccompAction::Log, &[(0, SeccompOp::Equal, 1, 0)])],
+    );
+    let changes: [fn(&mut LinuxSeccomp); 10] = [
+        |p| p.default_action = SeccompAction::Allow,
+        |p| p.default_errno_ret = Some(1),
+        |p| p.architectures = vec!["SCMP_ARCH_X86".into()],
+        |p| p.flags = vec!["SECCOMP_FILTER_FLAG_LOG".into()],
+        |p| p.syscalls[0].names = vec!["readwrite".into()],
+        |p| p.syscalls[0].errno_ret = Some(0),
+        |p| p.syscalls[0].args[0].op = SeccompOp::NotEqual,
+        |p| p.syscalls[0].args[0].value = 2,
+        |p| p.syscalls[0].args[0].value_two = None,
+        |p| p.syscalls.clear(),
+    ];
+    for (n, change) in changes.iter().enumerate() {
+        let mut p = base.clone();
+        change(&mut p);
+        assert_ne!(fingerprint(&p), fingerprint(&base), "change {n}");
+    }
+    assert_eq!(fingerprint(&base), fingerprint(&LinuxSeccomp { listener_path: Some("/x".into()), ..base }));
+}
+
+/// Names on all interfaces, on some, on none.
+const NAMES: [&str; 14] = [
+    "read",
+    "write",
+    "open",
+    "close",
+    "ioctl",
+    "socket",
+    "clone",
+    "clone3",
+    "personality",
+    "stat64",
+    "rt_sigaction",
+    "mseal",
+    "no_such_call",
+    "waitpid",
+];
+
+/// Values on both sides of every boundary that halves and masks have.
+const VALUES: [u64; 12] = [
+    0,
+    1,
+    2,
+    0x7fff_ffff,
+    0x8000_0000,
+    0xffff_ffff,
+    1 << 32,
+    (1 << 32) + 1,
+    0xffff_ffff_0000_0000,
+    0xdead_beef_0000_0001,
+    u64::MAX - 1,
+    u64::MAX,
+];
+
+fn actions() -> impl Strategy<Value = (SeccompAction, Option<u32>)> {
+    use SeccompAction::*;
+    prop_oneof![
+        select(vec![Kill, KillProcess, KillThread, Trap, Allow, Log]).prop_map(|a| (a, None)),
+        (select(vec![Errno, Trace]), prop::option::of(0u32..4096)),
+    ]
+}
+
+fn arguments() -> impl Strategy<Value = LinuxSeccompArg> {
+    use SeccompOp::*;
+    let op = select(vec![NotEqual, LessThan, LessOrEqual, Equal, GreaterOrEqual, GreaterThan, MaskedEqual]);
+    (0u32..6, select(VALUES.to_vec()), select(VALUES.to_vec()), op)
+        .prop_map(|(index, value, two, op)| LinuxSeccompArg { index, value, value_two: Some(two), op })
+}
+
+fn rules() -> impl Strategy<Value = LinuxSyscall> {
+    (vec(select(NAMES.to_vec()), 1..4), actions(), prop_oneof![Just(vec![]), vec(arguments(), 1..4)]).prop_map(
+        |(names, (action, errno_ret), args)| LinuxSyscall {
+            names: names.into_iter().map(Into::into).collect(),
+            action,
+            errno_ret,
+            args,
+        },
+    )
+}
+
+fn policies() -> impl Strategy<Value = LinuxSeccomp> {
+    let archs = prop::sample::subsequence(vec!["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"], 0..=3);
+    (actions(), archs, vec(rules(), 0..24)).prop_map(|((action, errno), archs, syscalls)| LinuxSeccomp {
+        default_errno_ret: errno,
+        architectures: archs.into_iter().map(Into::into).collect(),
+        ..policy(action, syscalls)
+    })
+}
+
+fn calls() -> impl Strategy<Value = Call> {
+    let named = select(NAMES.to_vec()).prop_map(|name| {
+        let find = |t: &[(&str, u16)]| t.iter().find(|(n, _)| *n == name).map(|(_, v)| u32::from(*v));
+        find(super::table::X86_64).or(find(super::table::I386)).unwrap_or(7)
+    });
+    let number = prop_oneof![4 => named, 2 => 0u32..520, 1 => any::<u32>(), 1 => Just(u32::MAX)];
+    let x32 = prop_oneof![3 => Just(0u32), 1 => Just(0x4000_0000)];
+    let arch = prop_oneof![4 => Just(X86_64), 2 => Just(I386), 1 => any::<u32>()];
+    let value = || prop_oneof![3 => select(VALUES.to_vec()), 1 => any::<u64>()];
+    (arch, number, x32, [value(), value(), value(), value(), value(), value()]).prop_map(|(arch, nr, x32, args)| Call {
+        arch,
+        nr: nr | x32,
+        args,
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_compiled_policy_answers_like_the_policy_itself(p in policies(), calls in vec(calls(), 40)) {
+        let program = compile(&p).expect("compile").instructions;
+        check(&program);
+        let direct = Direct::new(&p);
+        for call in &calls {
+            prop_assert_eq!(run(&program, call), direct.answer(call), "{:?}", call);
+        }
+    }
+
+    #[test]
+    fn stored_bytes_of_any_kind_never_panic(bytes in vec(any::<u8>(), 0..200)) {
+        prop_assert!(decode(&bytes, fingerprint(&default_policy(&[]))).is_err());
+    }
+}
