@@ -32,10 +32,6 @@ impl Extractor {
         entry: &Entry,
         path: &EntryPath,
     ) -> EntryResult<()> {
-        // An archive of an overlay's upper directory says "hidden" in the kernel's own way.
-        if entry.kind == Kind::Char(0, 0) {
-            return self.whiteout(path);
-        }
         let parent = self.dirs.open(path.parent())?;
         let dir = parent.as_fd();
         match &entry.kind {
