@@ -43,6 +43,7 @@ fn enter() {
 }
 
 /// PID 1: waits for the test and reaps everything else.
+#[expect(clippy::zombie_processes, reason = "the loop below waits for this child and for every other one")]
 fn init() {
     let child = this_test().env(STAGE, "test").spawn().expect("start the test");
     let child = Pid::from_child(&child);

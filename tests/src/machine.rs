@@ -24,7 +24,10 @@ static SET_UP: Once = Once::new();
 /// Brings the loopback up and gives the machine an address and a default route.
 pub(crate) fn set_up_once() {
     SET_UP.call_once(|| {
-        sh("ip link set lo up
+        // `ip netns` and lock files of other programs must not meet those of tests beside this one.
+        sh("mount -t tmpfs -o mode=755 tmpfs /run
+            mkdir -p /run/lock
+            ip link set lo up
             ip link add eth0 type veth peer name client0
             ip addr add 192.0.2.10/24 dev eth0
             ip link set eth0 up

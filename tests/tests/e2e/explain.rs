@@ -1,0 +1,94 @@
+//! `--explain`: the plan in words, as JSON, and as a script that builds the same container by hand.
+
+use std::{collections::BTreeMap, process::Command};
+
+use onggi_tests::{Ran, onggi::collect};
+
+use crate::Stage;
+
+/// Prints what a container is made of, one `key=value` line each, without what differs between any two
+/// containers (inode numbers, overlay paths, the id).
+const PROBE: &str = r#"
+sed -nE 's/^(Cap[A-Z][a-z]*|NoNewPrivs|Seccomp|Uid|Gid|Groups):[[:space:]]*/\1=/p' /proc/self/status
+while read -r _ _ _ _ point options rest; do
+  rest=${rest##* - }; echo "mount $point=$(echo "$options" | tr , '\n' | sort | tr '\n' ,) ${rest%% *}"
+done < /proc/self/mountinfo
+for f in /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/pids/pids.max \
+         /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max /sys/fs/cgroup/pids.max; do
+  if [ -r $f ]; then echo "limit $f=$(cat $f)"; fi
+done
+echo "hostname=$(hostname)"
+echo "routes=$(ip -4 route | sed 's/src.*//')"
+echo "links=$(ls /sys/class/net | tr '\n' ' ')"
+echo "env=$(env | grep -v '^_=' | sort | tr '\n' ' ')"
+echo "limits=$(ulimit -n)"
+echo "pid=$$ cwd=$PWD"
+"#;
+
+fn facts(text: &str) -> BTreeMap<String, String> {
+    let pairs = text.lines().filter_map(|line| line.split_once('='));
+    pairs.map(|(key, value)| (key.to_owned(), value.trim().to_owned())).collect()
+}
+
+/// The script's run, in the same private machine.
+fn by_hand(script: &str) -> Ran {
+    let mut sh = Command::new("bash");
+    sh.args(["-e", "-c", script]).stdin(std::process::Stdio::null());
+    let child =
+        sh.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().expect("start bash");
+    collect(child, "bash -e <script of --explain=sh>".to_owned())
+}
+
+#[test]
+fn e2e_the_explained_script_builds_the_same_container() {
+    let stage = Stage::new();
+    let options = [
+        "--rm",
+        "--network",
+        "none",
+        "--hostname",
+        "jar",
+        "-m",
+        "64m",
+        "--cpus",
+        "0.5",
+        "--pids-limit",
+        "60",
+        "-e",
+        "A=b",
+    ];
+    let image = [stage.busybox.as_str(), "sh", "-c", PROBE];
+    let real = stage.onggi.ok(&[&["run"], &options[..], &image].concat());
+    let script = stage.onggi.ok(&[&["run", "--explain=sh"], &options[..], &image].concat());
+    let hand = by_hand(&script);
+    assert_eq!(hand.code, Some(0), "{hand}\n--- script\n{script}");
+    let (real, hand) = (facts(&real), facts(&hand.stdout));
+    let keys: std::collections::BTreeSet<_> = real.keys().chain(hand.keys()).collect();
+    let differ = |key: &&&String| real.get(**key) != hand.get(**key);
+    let differences: Vec<String> = keys
+        .iter()
+        .filter(differ)
+        // A shell cannot load a seccomp filter; the script says so.
+        .filter(|key| ***key != "Seccomp")
+        .map(|key| format!("{key}: real {:?}, by hand {:?}", real.get(*key), hand.get(*key)))
+        .collect();
+    assert!(differences.is_empty(), "{}\n--- script\n{script}", differences.join("\n"));
+    assert!(real.len() > 20, "the probe says something: {real:?}");
+    stage.onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_explaining_changes_nothing_and_names_the_kernels_operations() {
+    let stage = Stage::new();
+    stage.onggi.ok(&["pull", &stage.busybox]);
+    let words = stage.onggi.ok(&["run", "--explain", "-p", "8080:80", "-m", "64m", &stage.busybox, "true"]);
+    for word in ["clone3", "pivot_root", "overlay", "veth", "8080", "memory"] {
+        assert!(words.contains(word), "{word:?} is missing in\n{words}");
+    }
+    let json = stage.onggi.ok(&["run", "--explain=json", "-p", "8080:80", &stage.busybox, "true"]);
+    let value: serde_json::Value = serde_json::from_str(&json).expect("--explain=json prints JSON");
+    assert!(value.is_object(), "{json}");
+    assert_eq!(onggi_tests::machine::sh("ip -o link | grep -c onggi || true").trim(), "0", "no link was made");
+    assert_eq!(onggi_tests::machine::sh("nft list tables").trim(), "", "no table was made");
+    stage.onggi.assert_nothing_left();
+}

@@ -1,0 +1,51 @@
+//! End-to-end tests: the installed programs, used as a user uses them, in a private machine per test.
+//!
+//! They need root. Run them with `cargo xtask test`, which builds the programs first.
+
+mod bad_images;
+mod bad_input;
+mod concurrency;
+mod crash;
+mod explain;
+mod images;
+mod network;
+mod nginx;
+mod rootless;
+mod run;
+mod security;
+mod support;
+mod verbs;
+
+use onggi_tests::{
+    Onggi,
+    fake_registry::FakeRegistry,
+    image::{self, Flavour},
+    isolated,
+};
+
+/// A private machine, an empty store, and a registry that serves `busybox`.
+struct Stage {
+    onggi: Onggi,
+    registry: FakeRegistry,
+    busybox: String,
+}
+
+impl Stage {
+    fn new() -> Stage {
+        Stage::with(Onggi::new)
+    }
+
+    fn with(make: impl FnOnce() -> Onggi) -> Stage {
+        isolated();
+        let registry = FakeRegistry::new();
+        let busybox = registry.serve("busybox", "latest", &image::busybox(Flavour::Oci));
+        Stage { onggi: make(), registry, busybox }
+    }
+
+    /// `run --rm OPTIONS busybox sh -c SCRIPT`; its output.
+    #[track_caller]
+    fn script(&self, options: &[&str], script: &str) -> String {
+        let image = [self.busybox.as_str(), "sh", "-c", script];
+        self.onggi.ok(&[&["run", "--rm", "--network", "none"], options, &image].concat())
+    }
+}

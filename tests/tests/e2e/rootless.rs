@@ -1,0 +1,95 @@
+//! The same program for an ordinary user.
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, chown},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use onggi_tests::{Onggi, Ran, isolated};
+
+/// A user that owns nothing but its home.
+const USER: u32 = 12_345;
+
+struct Rootless {
+    onggi: Onggi,
+    program: PathBuf,
+    home: PathBuf,
+}
+
+impl Rootless {
+    fn new() -> Rootless {
+        isolated();
+        let onggi = Onggi::new();
+        fs::set_permissions(onggi.dir(), PermissionsExt::from_mode(0o755)).expect("open the directory");
+        // The workspace may be where only root can go.
+        let prefix = onggi.dir().join("prefix");
+        let program = prefix.join("bin/onggi");
+        let runtime = prefix.join("libexec/onggi/onggi-oci");
+        for (from, to) in [(onggi.program(), &program), (onggi.runtime().as_path(), &runtime)] {
+            fs::create_dir_all(to.parent().expect("a file is in a directory")).expect("make the prefix");
+            fs::copy(from, to).expect("copy a program");
+        }
+        let home = onggi.dir().join("user");
+        fs::create_dir(&home).expect("make the home");
+        chown(&home, Some(USER), Some(USER)).expect("give the home away");
+        Rootless { onggi, program, home }
+    }
+
+    fn run(&self, args: &[&str]) -> Ran {
+        let user = USER.to_string();
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", &user, "--regid", &user, "--clear-groups", "--"]).arg(&self.program).args(args);
+        command
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("HOME", &self.home)
+            .env("XDG_RUNTIME_DIR", self.home.join("run"));
+        command.stdin(std::process::Stdio::null());
+        self.onggi.finish(&mut command)
+    }
+
+    #[track_caller]
+    fn ok(&self, args: &[&str]) -> String {
+        let ran = self.run(args);
+        assert_eq!(ran.code, Some(0), "{ran}");
+        ran.stdout.trim_end().to_owned()
+    }
+}
+
+#[test]
+fn e2e_an_ordinary_user_runs_a_container_on_a_view_of_the_host() {
+    let rootless = Rootless::new();
+    fs::create_dir(rootless.home.join("run")).expect("make the runtime directory");
+    chown(rootless.home.join("run"), Some(USER), Some(USER)).expect("give it away");
+    let id = rootless.ok(&["run", "--rm", "--network", "none", "host:", "id"]);
+    assert!(id.starts_with("uid=0(root) gid=0(root)"), "{id}");
+    assert_eq!(
+        rootless.ok(&["run", "--rm", "host:", "sh", "-c", "echo default network > /tmp/x; cat /tmp/x"]),
+        "default network"
+    );
+    let secret = rootless.run(&["run", "--rm", "--network", "none", "host:", "cat", "/etc/shadow"]);
+    assert_ne!(secret.code, Some(0), "the host's secrets are as far away as before: {secret}");
+    assert_eq!(rootless.run(&["run", "--rm", "--network", "none", "host:", "sh", "-c", "exit 4"]).code, Some(4));
+    let detached = rootless.ok(&["run", "-d", "--name", "box", "--network", "none", "host:", "sleep", "100"]);
+    assert_eq!(detached.len(), 64);
+    assert_eq!(rootless.ok(&["exec", "box", "cat", "/proc/1/comm"]), "sleep");
+    rootless.ok(&["stop", "-t", "0", "box"]);
+    rootless.ok(&["rm", "box"]);
+    assert_eq!(rootless.ok(&["ps", "-a", "-q"]), "");
+    assert_left_empty(&rootless.home);
+}
+
+fn assert_left_empty(home: &Path) {
+    let containers = home.join(".local/share/onggi/containers");
+    let left: Vec<_> = fs::read_dir(containers).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn e2e_what_needs_root_is_refused_with_a_hint() {
+    let rootless = Rootless::new();
+    let ran = rootless.run(&["run", "--rm", "-p", "8080:80", "host:", "true"]);
+    onggi_tests::assert_refused(&ran, 125, &["root"]);
+}

@@ -1,0 +1,169 @@
+//! The verbs besides `run`: ps, logs, exec, stop, kill, start, rm, wait, inspect.
+
+use std::{
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use onggi_tests::eventually;
+
+use crate::Stage;
+
+impl Stage {
+    /// A detached container without a network that runs a script.
+    fn detached(&self, name: &str, script: &str) -> String {
+        self.onggi.ok(&["run", "-d", "--name", name, "--network", "none", &self.busybox, "sh", "-c", script])
+    }
+}
+
+#[test]
+fn e2e_ps_lists_what_runs_and_with_a_everything() {
+    let stage = Stage::new();
+    let up = stage.detached("up", "sleep 100");
+    stage.detached("down", "exit 4");
+    assert_eq!(stage.onggi.ok(&["wait", "down"]), "4");
+    let table = stage.onggi.ok(&["ps"]);
+    let head = table.lines().next().expect("a table has a head");
+    assert_eq!(
+        head.split_whitespace().collect::<Vec<_>>(),
+        ["CONTAINER", "ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"]
+    );
+    assert!(table.contains(&up[..12]) && table.contains("Up ") && !table.contains("down"), "{table}");
+    let all = stage.onggi.ok(&["ps", "-a"]);
+    assert!(all.contains("Exited (4)"), "{all}");
+    assert_eq!(stage.onggi.ok(&["ps", "-q", "--no-trunc"]), up);
+    assert_eq!(stage.onggi.ok(&["ps", "-a", "--filter", "status=exited", "--format", "{{.Names}}"]), "down");
+    assert_eq!(stage.onggi.ok(&["ps", "--filter", "name=up", "--format", "{{.ID}}"]), up[..12]);
+    stage.onggi.ok(&["rm", "-f", "up", "down"]);
+    stage.onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_logs_keep_both_streams_and_follow_to_the_end() {
+    let stage = Stage::new();
+    stage.detached("talk", "echo one; echo two >&2; sleep 1; echo three");
+    let follow = stage.onggi.run(&["logs", "-f", "talk"]);
+    assert_eq!((follow.stdout.as_str(), follow.stderr.as_str()), ("one\nthree\n", "two\n"), "{follow}");
+    let tail = stage.onggi.run(&["logs", "--tail", "1", "talk"]);
+    assert_eq!((tail.stdout.as_str(), tail.stderr.as_str()), ("three\n", ""), "{tail}");
+    let stamped = stage.onggi.ok(&["logs", "-t", "--tail", "1", "talk"]);
+    assert!(stamped.starts_with("20") && stamped.contains('T') && stamped.ends_with("Z three"), "{stamped}");
+    stage.onggi.ok(&["rm", "talk"]);
+    stage.onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_exec_runs_beside_the_first_process_with_its_own_result() {
+    let stage = Stage::new();
+    stage.detached("box", "sleep 100");
+    let exec = |args: &[&str]| stage.onggi.run(&[&["exec"], args].concat());
+    assert_eq!(exec(&["box", "sh", "-c", "exit 9"]).code, Some(9));
+    assert_eq!(
+        exec(&["-e", "A=1", "-w", "/tmp", "-u", "1000", "box", "sh", "-c", "echo $A $PWD $(id -u)"]).stdout,
+        "1 /tmp 1000\n"
+    );
+    assert_eq!(exec(&["box", "cat", "/proc/1/comm"]).stdout, "sleep\n");
+    let missing = exec(&["box", "no-such-command"]);
+    assert_eq!(missing.code, Some(127), "{missing}");
+    let refused = exec(&["box", "/etc/passwd"]);
+    assert_eq!(refused.code, Some(126), "{refused}");
+    let mut command = stage.onggi.command(&["exec", "-i", "box", "cat"]);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start onggi");
+    std::io::Write::write_all(&mut child.stdin.take().expect("stdin is a pipe"), b"to the container").expect("write");
+    let output = child.wait_with_output().expect("wait");
+    assert_eq!(output.stdout, b"to the container");
+    stage.onggi.ok(&["exec", "-d", "box", "sh", "-c", "echo late > /tmp/late"]);
+    eventually("a detached exec has run", || (exec(&["box", "cat", "/tmp/late"]).stdout == "late\n").then_some(()));
+    stage.onggi.ok(&["rm", "-f", "box"]);
+    let gone = exec(&["box", "true"]);
+    assert_eq!(gone.code, Some(125), "{gone}");
+    stage.onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_stop_asks_first_and_kills_after_the_timeout() {
+    let stage = Stage::new();
+    stage.detached("polite", "trap 'exit 5' TERM; echo up; while :; do sleep 0.1; done");
+    eventually("the trap is set", || stage.onggi.ok(&["logs", "polite"]).contains("up").then_some(()));
+    stage.onggi.ok(&["stop", "polite"]);
+    assert_eq!(stage.onggi.ok(&["wait", "polite"]), "5");
+    stage.detached("deaf", "trap '' TERM; echo up; while :; do sleep 0.1; done");
+    eventually("the trap is set", || stage.onggi.ok(&["logs", "deaf"]).contains("up").then_some(()));
+    let start = Instant::now();
+    stage.onggi.ok(&["stop", "-t", "1", "deaf"]);
+    assert!((Duration::from_secs(1)..Duration::from_secs(8)).contains(&start.elapsed()), "{:?}", start.elapsed());
+    assert_eq!(stage.onggi.ok(&["wait", "deaf"]), "137");
+    assert_eq!(stage.onggi.ok(&["stop", "deaf"]), "deaf", "stopping what is stopped is fine");
+    stage.onggi.ok(&["rm", "polite", "deaf"]);
+    stage.onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_kill_sends_the_signal_that_was_named() {
+    let stage = Stage::new();
+    stage.detached("box", "trap 'echo usr1' USR1; echo up; while :; do sleep 0.1; done");
+    eventually("the trap is set", || stage.onggi.ok(&["logs", "box"]).contains("up").then_some(()));
+    stage.onggi.ok(&["kill", "-s", "USR1", "box"]);
+    eventually("the signal arrives", || stage.onggi.ok(&["logs", "box"]).contains("usr1").then_some(()));
+    stage.onggi.ok(&["kill", "box"]);
+    assert_eq!(stage.onggi.ok(&["wait", "box"]), "137");
+    let dead = stage.onggi.run(&["kill", "box"]);
+    assert_ne!(dead.code, Some(0), "killing what is dead is an error, as with Docker: {dead}");
+    stage.onggi.ok(&["rm", "box"]);
+    stage.onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_a_container_can_be_started_again_and_keeps_its_files() {
+    let stage = Stage::new();
+    stage.detached("box", "echo run >> /count; cat /count");
+    stage.onggi.ok(&["wait", "box"]);
+    stage.onggi.ok(&["start", "box"]);
+    stage.onggi.ok(&["wait", "box"]);
+    assert_eq!(stage.onggi.ok(&["logs", "box"]), "run\nrun\nrun");
+    let running = stage.onggi.run(&["rm", "nothing-of-that-name"]);
+    assert_ne!(running.code, Some(0), "{running}");
+    stage.onggi.ok(&["rm", "box"]);
+    stage.onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_rm_refuses_a_running_container_without_force() {
+    let stage = Stage::new();
+    let id = stage.detached("box", "sleep 100");
+    let refused = stage.onggi.run(&["rm", "box"]);
+    onggi_tests::assert_refused(&refused, 1, &["box", "running"]);
+    assert_eq!(stage.onggi.ok(&["rm", "-f", &id[..6]]), id[..6], "a unique prefix of the id will do");
+    stage.onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_rm_with_the_run_removes_it_even_when_nobody_waits() {
+    let stage = Stage::new();
+    let id = stage.onggi.ok(&["run", "-d", "--rm", "--network", "none", &stage.busybox, "sleep", "0.3"]);
+    eventually("it is gone", || {
+        let ids = stage.onggi.ok(&["ps", "-a", "-q", "--no-trunc"]);
+        (!ids.contains(&id)).then_some(())
+    });
+    stage.onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_inspect_has_dockers_shape() {
+    let stage = Stage::new();
+    let id = stage.detached("box", "sleep 100");
+    let text = stage.onggi.ok(&["inspect", "box"]);
+    let value: serde_json::Value = serde_json::from_str(&text).expect("inspect prints JSON");
+    let one = &value[0];
+    assert_eq!(one["Id"], id);
+    assert_eq!(one["Name"], "/box");
+    assert_eq!(one["State"]["Running"], true);
+    assert!(one["State"]["Pid"].as_i64().is_some_and(|pid| pid > 1), "{one}");
+    assert_eq!(one["Config"]["Cmd"], serde_json::json!(["sh", "-c", "sleep 100"]));
+    assert!(one["HostConfig"]["NetworkMode"].is_string(), "{one}");
+    stage.onggi.ok(&["rm", "-f", "box"]);
+    let gone = stage.onggi.run(&["inspect", "box"]);
+    assert_eq!(gone.code, Some(1), "{gone}");
+    stage.onggi.assert_nothing_left();
+}
