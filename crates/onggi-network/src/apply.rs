@@ -164,9 +164,9 @@ impl<'a> Applier<'a> {
     }
 
     fn send_links(&mut self) -> Result<(), NetworkError> {
-        let batch = std::mem::take(&mut self.links);
+        let mut batch = std::mem::take(&mut self.links);
         let fine = std::mem::take(&mut self.existing_is_fine);
-        self.socket()?.change(&batch, |seq, errno| errno == Errno::EXIST && fine.contains(&seq))
+        self.socket()?.change(&mut batch, |seq, errno| errno == Errno::EXIST && fine.contains(&seq))
     }
 
     fn socket(&self) -> Result<&Socket, NetworkError> {
@@ -186,7 +186,7 @@ impl<'a> Applier<'a> {
         self.send_links()?;
         let mut batch = Batch::default();
         route::get_link(&mut batch, name);
-        let found = self.socket()?.ask(&batch, route::link)?;
+        let found = self.socket()?.ask(&mut batch, route::link)?;
         let Some(link) = found.first() else {
             let source = onggi_sys::SysError::new("netlink", format!("RTM_GETLINK {name}"), Errno::NODEV);
             return Err(NetworkError::Request { operation: format!("find {name}"), message: String::new(), source });
@@ -242,7 +242,7 @@ fn transact(socket: &Socket, ops: &[&NetOp]) -> Result<(), NetworkError> {
         }
     }
     nft::end(&mut batch);
-    socket.change(&batch, |_, _| false)
+    socket.change(&mut batch, |_, _| false)
 }
 
 fn install(batch: &mut Batch, restore: &[crate::element::Element]) {
@@ -260,7 +260,10 @@ fn install(batch: &mut Batch, restore: &[crate::element::Element]) {
 }
 
 fn take_lease(runroot: &Path, ip: Ipv4Addr, id: &str) -> Result<(), NetworkError> {
-    let taken = record::leases(runroot)?.acquire(ip, id).map_err(NetworkError::File)?;
+    let leases = record::leases(runroot)?;
+    // Usually `prepare` has taken it.
+    let own = leases.owner(ip).map_err(NetworkError::File)?.as_deref() == Some(id);
+    let taken = own || leases.acquire(ip, id).map_err(NetworkError::File)?;
     if taken { Ok(()) } else { Err(NetworkError::LeaseTaken { ip }) }
 }
 

@@ -108,7 +108,7 @@ fn published(socket: &Socket) -> Result<Vec<Element>, NetworkError> {
     for set in [PUBLISHED, PUBLISHED_ANY] {
         let mut batch = Batch::default();
         nft::dump_elements(&mut batch, set);
-        let elements = socket.ask(&batch, |kind, payload| Some(nft::elements(kind, payload)))?;
+        let elements = socket.ask(&mut batch, |kind, payload| Some(nft::elements(kind, payload)))?;
         found.extend(elements.iter().flatten().filter_map(parse));
     }
     Ok(found)
@@ -140,7 +140,7 @@ fn links(socket: &Socket) -> Result<Vec<(String, ContainerId)>, NetworkError> {
         let named = link.kind == "veth" && link.name.starts_with(VETH_PREFIX);
         named.then(|| Some((link.name, link.alias.parse().ok()?))).flatten()
     };
-    socket.ask(&batch, |kind, payload| ours(route::link(kind, payload)?))
+    socket.ask(&mut batch, |kind, payload| ours(route::link(kind, payload)?))
 }
 
 /// The first of the record's ports that another container publishes, and that container.
@@ -157,7 +157,7 @@ fn holders(socket: &Socket, record: &NetworkRecord) -> Result<Vec<(PublishedPort
         for port in chunk {
             nft::get_element(&mut batch, published_set(port.host_ip), &published_key(port));
         }
-        found.extend(socket.ask_each(&batch, |seq, kind, payload| {
+        found.extend(socket.ask_each(&mut batch, |seq, kind, payload| {
             let port = chunk.get((seq as usize).checked_sub(1)?)?;
             let owner = nft::elements(kind, payload).into_iter().next()?.comment.parse().ok()?;
             Some((*port, owner))
@@ -194,7 +194,7 @@ fn delete(socket: &Socket, elements: &[Element]) -> Result<(), NetworkError> {
     nft::begin(&mut batch, None);
     nft::delete_elements(&mut batch, elements);
     nft::end(&mut batch);
-    socket.change(&batch, |_, _| false)
+    socket.change(&mut batch, |_, _| false)
 }
 
 fn release(runroot: &Path, ip: Ipv4Addr, id: &ContainerId) -> Result<(), NetworkError> {
@@ -204,7 +204,7 @@ fn release(runroot: &Path, ip: Ipv4Addr, id: &ContainerId) -> Result<(), Network
 fn delete_link(name: &str) -> Result<(), NetworkError> {
     let mut batch = Batch::default();
     route::delete_link(&mut batch, name);
-    Socket::route()?.change(&batch, |_, errno| errno == Errno::NODEV)
+    Socket::route()?.change(&mut batch, |_, errno| errno == Errno::NODEV)
 }
 
 fn all(steps: impl IntoIterator<Item = Result<(), NetworkError>>) -> Result<(), Vec<NetworkError>> {

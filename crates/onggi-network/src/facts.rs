@@ -156,7 +156,7 @@ fn named_links(socket: &Socket, id: &ContainerId) -> Result<Vec<route::Link>, Ne
     for name in veth_names(id) {
         route::get_link(&mut batch, &name);
     }
-    socket.ask(&batch, route::link)
+    socket.ask(&mut batch, route::link)
 }
 
 type Address = (u32, Ipv4Addr, u8);
@@ -164,7 +164,7 @@ type Address = (u32, Ipv4Addr, u8);
 fn addresses(socket: &Socket) -> Result<Vec<Address>, NetworkError> {
     let mut batch = Batch::default();
     route::dump_addresses(&mut batch);
-    socket.ask(&batch, route::address)
+    socket.ask(&mut batch, route::address)
 }
 
 fn bridge_facts(links: &[route::Link], addresses: &[Address]) -> Result<Option<BridgeFacts>, NetworkError> {
@@ -185,7 +185,7 @@ fn bridge_facts(links: &[route::Link], addresses: &[Address]) -> Result<Option<B
 fn routes(socket: &Socket) -> Result<(Vec<Ipv4Subnet>, u32), NetworkError> {
     let mut batch = Batch::default();
     route::dump_routes(&mut batch);
-    let all = socket.ask(&batch, route::route)?;
+    let all = socket.ask(&mut batch, route::route)?;
     let default = all.iter().filter(|r| r.to.prefix() == 0).min_by_key(|r| r.metric).and_then(|r| r.out);
     let mtu = match default {
         Some(index) => link_mtu(socket, index)?,
@@ -199,7 +199,7 @@ fn routes(socket: &Socket) -> Result<(Vec<Ipv4Subnet>, u32), NetworkError> {
 fn link_mtu(socket: &Socket, index: u32) -> Result<u32, NetworkError> {
     let mut batch = Batch::default();
     route::get_link_by_index(&mut batch, index);
-    let link = socket.ask(&batch, route::link)?;
+    let link = socket.ask(&mut batch, route::link)?;
     Ok(link.first().map(|l| l.mtu).filter(|mtu| *mtu >= 68).unwrap_or(DEFAULT_MTU))
 }
 
@@ -207,10 +207,10 @@ fn link_mtu(socket: &Socket, index: u32) -> Result<u32, NetworkError> {
 pub(crate) fn table(firewall: &Socket, runroot: &Path) -> Result<TableFacts, NetworkError> {
     let mut generation = Batch::default();
     nft::get_generation(&mut generation);
-    let generation = firewall.ask(&generation, nft::generation)?.first().copied();
+    let generation = firewall.ask(&mut generation, nft::generation)?.first().copied();
     let mut rules = Batch::default();
     nft::dump_rules(&mut rules);
-    if firewall.ask(&rules, nft::rule)? == fingerprint() {
+    if firewall.ask(&mut rules, nft::rule)? == fingerprint() {
         return Ok(TableFacts::Complete);
     }
     Ok(TableFacts::Incomplete { generation, restore: record::all(runroot) })
@@ -219,7 +219,7 @@ pub(crate) fn table(firewall: &Socket, runroot: &Path) -> Result<TableFacts, Net
 fn forward_policies(firewall: &Socket) -> Result<Vec<ForwardPolicy>, NetworkError> {
     let mut batch = Batch::default();
     nft::dump_chains(&mut batch);
-    let chains = firewall.ask(&batch, nft::refusing_forward_chain)?;
+    let chains = firewall.ask(&mut batch, nft::refusing_forward_chain)?;
     Ok(chains.into_iter().map(|(family, table, chain)| ForwardPolicy { family, table, chain }).collect())
 }
 
@@ -296,7 +296,7 @@ impl Finder<'_> {
                 let owner = nft::elements(kind, payload).into_iter().next()?.comment.parse().ok()?;
                 Some((seq, owner))
             };
-            let answers: Vec<(u32, ContainerId)> = privileged(self.firewall.ask_each(&batch, read), Vec::new())?;
+            let answers: Vec<(u32, ContainerId)> = privileged(self.firewall.ask_each(&mut batch, read), Vec::new())?;
             for (seq, owner) in answers.into_iter().filter(|(_, owner)| owner != self.id) {
                 if let Some((index, _)) = (seq as usize).checked_sub(1).and_then(|s| chunk.get(s)) {
                     holders[*index] = Some(owner);

@@ -26,7 +26,7 @@ impl Socket {
     }
 
     /// Sends changes; an error number for which `ignore(seq, errno)` holds is success.
-    pub(crate) fn change(&self, batch: &Batch, ignore: impl Fn(u32, Errno) -> bool) -> Result<(), NetworkError> {
+    pub(crate) fn change(&self, batch: &mut Batch, ignore: impl Fn(u32, Errno) -> bool) -> Result<(), NetworkError> {
         if batch.last() == 0 {
             return Ok(());
         }
@@ -43,14 +43,14 @@ impl Socket {
 
     /// Sends questions; each object that comes back is read with `read`. `ENOENT`/`ENODEV` of a single
     /// question just means no object.
-    pub(crate) fn ask<T>(&self, batch: &Batch, read: impl Fn(u16, &[u8]) -> Option<T>) -> Result<Vec<T>, NetworkError> {
+    pub(crate) fn ask<T>(&self, batch: &mut Batch, read: impl Fn(u16, &[u8]) -> Option<T>) -> Result<Vec<T>, NetworkError> {
         self.ask_each(batch, |_, kind, payload| read(kind, payload))
     }
 
     /// As `ask`, with the sequence number of the question.
     pub(crate) fn ask_each<T>(
         &self,
-        batch: &Batch,
+        batch: &mut Batch,
         read: impl Fn(u32, u16, &[u8]) -> Option<T>,
     ) -> Result<Vec<T>, NetworkError> {
         let mut tries = 0;
@@ -72,10 +72,11 @@ impl Socket {
         Ok(found)
     }
 
-    fn send(&self, batch: &Batch) -> Result<Vec<Answer>, NetworkError> {
-        let bytes = batch.finish().map_err(|_| NetworkError::TooLong { operation: batch.label(1).to_owned() })?;
+    fn send(&self, batch: &mut Batch) -> Result<Vec<Answer>, NetworkError> {
+        let operation = batch.label(1).to_owned();
+        let (bytes, last) = batch.finish().map_err(|_| NetworkError::TooLong { operation })?;
         self.0
-            .transact(bytes, batch.barrier())
+            .transact(bytes, last)
             .map_err(|source| NetworkError::Call { operation: "talk to the kernel over netlink", source })
     }
 }

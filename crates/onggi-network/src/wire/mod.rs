@@ -13,8 +13,8 @@ use onggi_sys::netlink::HEADER_LEN;
 
 /// `NLM_F_REQUEST`.
 const REQUEST: u16 = 1;
-/// `NLM_F_ACK`.
-pub(crate) const ACK: u16 = 4;
+/// `NLM_F_ACK`, in the low byte of the flags.
+const ACK: u8 = 4;
 /// `NLM_F_EXCL`: fail when it exists.
 pub(crate) const EXCL: u16 = 0x200;
 /// `NLM_F_CREATE`: create when it does not exist.
@@ -50,7 +50,7 @@ pub(crate) struct Batch {
     too_long: bool,
     /// Start of the last message, and the message whose answer ends the exchange.
     start: usize,
-    barrier: Option<u32>,
+    barrier: Option<(usize, u32)>,
 }
 
 impl Batch {
@@ -85,27 +85,25 @@ impl Batch {
         seq
     }
 
-    /// The bytes, or the refusal when any length overflowed.
-    pub(crate) fn finish(&self) -> Result<&[u8], TooLong> {
-        if self.too_long { Err(TooLong) } else { Ok(&self.bytes) }
+    /// The bytes and the sequence number of the message whose answer ends the exchange (the last one unless
+    /// `barrier` said otherwise; it asks for an acknowledgement), or the refusal when any length overflowed.
+    pub(crate) fn finish(&mut self) -> Result<(&[u8], u32), TooLong> {
+        let (start, seq) = self.barrier.unwrap_or((self.start, self.last()));
+        if let Some(flags) = self.bytes.get_mut(start + 6).filter(|_| !self.too_long) {
+            *flags |= ACK;
+            return Ok((&self.bytes, seq));
+        }
+        Err(TooLong)
     }
 
-    /// Asks for an acknowledgement of the last message, which then ends the exchange.
-    pub(crate) fn acknowledge(&mut self) {
-        if let Some(flags) = self.bytes.get_mut(self.start + 6) {
-            *flags |= ACK as u8;
-            self.barrier = Some(self.labels.len() as u32);
-        }
+    /// Makes the answer to the message pushed last end the exchange. Errors of others come before it, in order.
+    pub(crate) fn barrier(&mut self) {
+        self.barrier = Some((self.start, self.last()));
     }
 
     /// Sequence number of the message pushed last; 0 when empty.
     pub(crate) fn last(&self) -> u32 {
         self.labels.len() as u32
-    }
-
-    /// Sequence number of the message whose answer ends the exchange.
-    pub(crate) fn barrier(&self) -> u32 {
-        self.barrier.unwrap_or(self.last())
     }
 
     /// What message `seq` does.
@@ -225,11 +223,11 @@ mod tests {
     #[test]
     fn attributes_come_back_as_they_went_in() {
         let mut batch = Batch::default();
-        batch.push("x", (16, ACK), &[9; 3], |a| {
+        batch.push("x", (16, 0), &[9; 3], |a| {
             a.string(3, "onggi0");
             a.nest(18, |n| n.u32(1, 7));
         });
-        let bytes = batch.finish().unwrap();
+        let (bytes, _) = batch.finish().unwrap();
         assert_eq!(bytes.len() % 4, 0);
         assert_eq!(number(&bytes[..4]), Some(bytes.len() as u32));
         let body = &bytes[HEADER_LEN + 4..];

@@ -2,7 +2,7 @@
 //!
 //! Changes go inside `begin` … `end`: the kernel commits all of them or none.
 
-use super::{ACK, APPEND, Attrs, Batch, CREATE, DUMP, EXCL, attribute, attributes, be_number, text};
+use super::{APPEND, Attrs, Batch, CREATE, DUMP, EXCL, attribute, attributes, be_number, text};
 use crate::{
     element::Element,
     table::{Chain, Expr, Rule, Set, TABLE},
@@ -54,7 +54,7 @@ pub(crate) fn begin(batch: &mut Batch, generation: Option<u32>) {
 
 /// Closes a transaction. Its last change is acknowledged: old kernels do not acknowledge the closing message.
 pub(crate) fn end(batch: &mut Batch) {
-    batch.acknowledge();
+    batch.barrier();
     batch.push("commit transaction", (BATCH_END, 0), &[0, 0, 0, 10], |_| {});
 }
 
@@ -203,7 +203,7 @@ pub(crate) fn delete_elements(batch: &mut Batch, elements: &[Element]) {
 
 /// Asks for one element by key (`ENOENT` when absent, also when the table is).
 pub(crate) fn get_element(batch: &mut Batch, set: &str, key: &[u8]) {
-    batch.push(format!("get element of {set}"), (GETSETELEM, ACK), &header(IPV4), |a| {
+    batch.push(format!("get element of {set}"), (GETSETELEM, 0), &header(IPV4), |a| {
         a.string(1, TABLE);
         a.string(2, set);
         a.nest(3, |list| list.nest(LIST_ELEM, |e| e.nest(1, |k| k.bytes(VALUE, key))));
@@ -265,7 +265,7 @@ fn add_element(list: &mut Attrs<'_>, element: &Element, with_data: bool) {
 
 /// Asks for the generation of the whole ruleset.
 pub(crate) fn get_generation(batch: &mut Batch) {
-    batch.push("get generation", (GETGEN, ACK), &header(0), |_| {});
+    batch.push("get generation", (GETGEN, 0), &header(0), |_| {});
 }
 
 /// Asks for the table's rules.

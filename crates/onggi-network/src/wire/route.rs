@@ -7,7 +7,7 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd},
 };
 
-use super::{ACK, Batch, CREATE, DUMP, EXCL, attribute, number, text};
+use super::{Batch, CREATE, DUMP, EXCL, attribute, number, text};
 use crate::types::{Ipv4Subnet, Mac};
 
 const NEWLINK: u16 = 16;
@@ -70,12 +70,12 @@ pub(crate) struct Link {
 
 /// Asks for one link by name (`ENODEV` when absent).
 pub(crate) fn get_link(batch: &mut Batch, name: &str) {
-    batch.push(format!("RTM_GETLINK {name}"), (GETLINK, ACK), &ifinfo(0, 0, 0), |a| a.string(IFLA_IFNAME, name));
+    batch.push(format!("RTM_GETLINK {name}"), (GETLINK, 0), &ifinfo(0, 0, 0), |a| a.string(IFLA_IFNAME, name));
 }
 
 /// Asks for one link by index.
 pub(crate) fn get_link_by_index(batch: &mut Batch, index: u32) {
-    batch.push(format!("RTM_GETLINK {index}"), (GETLINK, ACK), &ifinfo(index, 0, 0), |_| {});
+    batch.push(format!("RTM_GETLINK {index}"), (GETLINK, 0), &ifinfo(index, 0, 0), |_| {});
 }
 
 /// Asks for every link.
@@ -155,7 +155,7 @@ fn ipv4(value: &[u8]) -> Option<Ipv4Addr> {
 
 /// Creates a bridge, down, without address.
 pub(crate) fn create_bridge(batch: &mut Batch, name: &str, mac: Mac, mtu: u32) {
-    let flags = ACK | CREATE | EXCL;
+    let flags = CREATE | EXCL;
     batch.push(format!("create bridge {name}"), (NEWLINK, flags), &ifinfo(0, 0, 0), |a| {
         a.string(IFLA_IFNAME, name);
         a.bytes(IFLA_ADDRESS, &mac.0);
@@ -185,7 +185,7 @@ pub(crate) struct Veth<'a> {
 /// Creates the pair; then, in messages of the same send, sets the near end's alias, hairpin mode and
 /// "no IPv6 link-local address" (IFLA_AF_SPEC is ignored at creation, so it cannot be one message).
 pub(crate) fn create_veth(batch: &mut Batch, veth: &Veth<'_>) {
-    let (name, flags) = (veth.name, ACK | CREATE | EXCL);
+    let (name, flags) = (veth.name, CREATE | EXCL);
     batch.push(format!("create veth {name}"), (NEWLINK, flags), &ifinfo(0, 0, 0), |a| {
         a.string(IFLA_IFNAME, name);
         a.u32(IFLA_MTU, veth.mtu);
@@ -203,7 +203,7 @@ pub(crate) fn create_veth(batch: &mut Batch, veth: &Veth<'_>) {
             });
         });
     });
-    batch.push(format!("configure veth {name}"), (NEWLINK, ACK), &ifinfo(0, 0, 0), |a| {
+    batch.push(format!("configure veth {name}"), (NEWLINK, 0), &ifinfo(0, 0, 0), |a| {
         a.string(IFLA_IFNAME, name);
         a.string(IFLA_IFALIAS, veth.alias);
         a.nest(IFLA_LINKINFO, |info| {
@@ -216,7 +216,7 @@ pub(crate) fn create_veth(batch: &mut Batch, veth: &Veth<'_>) {
 
 /// Keeps the kernel from making an IPv6 link-local address when the link comes up.
 pub(crate) fn no_link_local(batch: &mut Batch, name: &str) {
-    batch.push(format!("no IPv6 address on {name}"), (NEWLINK, ACK), &ifinfo(0, 0, 0), |a| {
+    batch.push(format!("no IPv6 address on {name}"), (NEWLINK, 0), &ifinfo(0, 0, 0), |a| {
         a.string(IFLA_IFNAME, name);
         a.nest(IFLA_AF_SPEC, |families| {
             families.nest(AF_INET6, |v6| v6.u8(ADDR_GEN_MODE, ADDR_GEN_NONE));
@@ -226,12 +226,12 @@ pub(crate) fn no_link_local(batch: &mut Batch, name: &str) {
 
 /// Brings a link up.
 pub(crate) fn link_up(batch: &mut Batch, name: &str) {
-    batch.push(format!("set {name} up"), (NEWLINK, ACK), &ifinfo(0, UP, UP), |a| a.string(IFLA_IFNAME, name));
+    batch.push(format!("set {name} up"), (NEWLINK, 0), &ifinfo(0, UP, UP), |a| a.string(IFLA_IFNAME, name));
 }
 
 /// Deletes a link.
 pub(crate) fn delete_link(batch: &mut Batch, name: &str) {
-    batch.push(format!("delete link {name}"), (DELLINK, ACK), &ifinfo(0, 0, 0), |a| a.string(IFLA_IFNAME, name));
+    batch.push(format!("delete link {name}"), (DELLINK, 0), &ifinfo(0, 0, 0), |a| a.string(IFLA_IFNAME, name));
 }
 
 /// Adds an address with its broadcast address.
@@ -239,7 +239,7 @@ pub(crate) fn add_address(batch: &mut Batch, index: u32, ip: Ipv4Addr, subnet: I
     let mut header = [AF_INET, subnet.prefix(), 0, 0, 0, 0, 0, 0];
     header[4..8].copy_from_slice(&index.to_ne_bytes());
     let label = format!("add address {ip}/{}", subnet.prefix());
-    batch.push(label, (NEWADDR, ACK | CREATE | EXCL), &header, |a| {
+    batch.push(label, (NEWADDR, CREATE | EXCL), &header, |a| {
         a.bytes(2, &ip.octets());
         a.bytes(1, &ip.octets());
         a.bytes(4, &subnet.broadcast().octets());
@@ -250,7 +250,7 @@ pub(crate) fn add_address(batch: &mut Batch, index: u32, ip: Ipv4Addr, subnet: I
 pub(crate) fn add_default_route(batch: &mut Batch, gateway: Ipv4Addr) {
     // rtmsg: family, dst_len, src_len, tos, table main (254), protocol boot (3), scope universe, unicast.
     let header = [AF_INET, 0, 0, 0, 254, 3, 0, 1, 0, 0, 0, 0];
-    batch.push(format!("add default route via {gateway}"), (NEWROUTE, ACK | CREATE | EXCL), &header, |a| {
+    batch.push(format!("add default route via {gateway}"), (NEWROUTE, CREATE | EXCL), &header, |a| {
         a.bytes(5, &gateway.octets());
     });
 }
@@ -275,7 +275,7 @@ mod tests {
     fn a_link_up_names_its_link() {
         let mut batch = Batch::default();
         link_up(&mut batch, "onggi0");
-        let bytes = batch.finish().unwrap();
+        let (bytes, _) = batch.finish().unwrap();
         assert_eq!(attribute(&bytes[32..], IFLA_IFNAME).map(text), Some("onggi0".to_owned()));
         assert_eq!(number(&bytes[24..]), Some(UP));
     }

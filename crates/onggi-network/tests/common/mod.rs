@@ -74,7 +74,7 @@ impl World {
                  ip route add default via {HOST}"
             ));
         });
-        Self { host, outside, runroot: TempDir::new().expect("tempdir") }
+        Self { host, outside, runroot: TempDir::new_in("/dev/shm").expect("tempdir") }
     }
 
     pub(crate) fn attach(&self, request: &BridgeRequest) -> (NetworkPlan, Applied) {
