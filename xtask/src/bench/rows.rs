@@ -185,11 +185,7 @@ pub(crate) fn list(bench: &Bench) -> Outcome<Row> {
     for engine in &bench.engines {
         for at in 0..bench.containers {
             let name = format!("list-{at}");
-            // A peer may create without starting, which is quicker to set up and the same to list.
-            match engine.name {
-                "onggi" => engine.run_image(&["-d", "--network", "none", "--name", &name], &["true"])?,
-                _ => engine.run(&["create", "--network", "none", "--name", &name, &engine.image, "true"])?,
-            }
+            engine.run(&["create", "--network", "none", "--name", &name, &engine.image, "true"])?;
         }
     }
     let contenders = bench.engines.iter().map(|engine| Contender::new(engine.name, || engine.run(&["ps", "-a"])));
