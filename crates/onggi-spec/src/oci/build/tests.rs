@@ -1,3 +1,5 @@
+//! Tests of the parent module.
+
 use super::*;
 use crate::{
     ImageSource, facts::V1Hierarchy, image::ContainerConfig, mount::parse_volume, oci::runtime::Mount,
