@@ -12,7 +12,13 @@ const USAGE_ERROR: u8 = 125;
 
 /// Runs containers without a daemon.
 #[derive(Debug, Parser)]
-#[command(name = "onggi", version, disable_help_subcommand = true, subcommand_required = true, arg_required_else_help = true)]
+#[command(
+    name = "onggi",
+    version,
+    disable_help_subcommand = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
 pub(crate) struct Cli {
     #[command(flatten)]
     global: GlobalArgs,
@@ -298,7 +304,14 @@ mod tests {
 
     #[test]
     fn wrong_arguments_are_refused() {
-        for line in ["onggi run", "onggi run --nope alpine", "onggi frobnicate", "onggi tag a", "onggi ps extra", "onggi exec c"] {
+        for line in [
+            "onggi run",
+            "onggi run --nope alpine",
+            "onggi frobnicate",
+            "onggi tag a",
+            "onggi ps extra",
+            "onggi exec c",
+        ] {
             assert!(parse(line).is_err(), "{line}");
         }
     }

@@ -45,6 +45,12 @@ pub(crate) enum CliError {
         /// The container.
         name: String,
     },
+    /// SIGINT or SIGTERM came again and again, and the container goes on.
+    #[error("container {name} goes on although it was asked to end")]
+    LeftRunning {
+        /// The container.
+        name: String,
+    },
     /// A file named on the command line cannot be read.
     #[error("cannot read {path}")]
     ReadFile {
@@ -107,7 +113,7 @@ impl CliError {
 
     fn line(&self) -> String {
         match self {
-            Self::Engine(e) => onggi_engine::chain(e),
+            Self::Engine(e) => onggi_engine::error_chain(e),
             other => chain(other),
         }
     }
@@ -117,6 +123,7 @@ impl CliError {
             Self::Engine(e) => return e.hint(),
             Self::Parse(e) => e.hint.clone(),
             Self::Usage { hint, .. } => hint.clone(),
+            Self::LeftRunning { name } => format!("end it with: onggi stop {name}"),
             Self::Template(_) => "fields are those that --format json shows, as in {{.ID}}".to_owned(),
             _ => String::new(),
         };

@@ -79,7 +79,8 @@ mod tests {
 
     use super::*;
 
-    const COLUMNS: Columns = Columns { headers: &[("ID", "CONTAINER ID"), ("Names", "NAMES")], default: "{{.ID}}\t{{.Names}}" };
+    const COLUMNS: Columns =
+        Columns { headers: &[("ID", "CONTAINER ID"), ("Names", "NAMES")], default: "{{.ID}}\t{{.Names}}" };
 
     fn show(format: Option<&str>) -> String {
         rows(format, &COLUMNS, &[json!({"ID": "1", "Names": "one"})]).expect("renders")

@@ -57,7 +57,8 @@ fn from_json(json: &Json) -> Value {
         Json::String(s) => Value::String(s.as_str().into()),
         Json::Array(list) => Value::List(list.iter().map(from_json).collect()),
         Json::Object(map) => {
-            let entries: BTreeMap<Arc<str>, Value> = map.iter().map(|(k, v)| (k.as_str().into(), from_json(v))).collect();
+            let entries: BTreeMap<Arc<str>, Value> =
+                map.iter().map(|(k, v)| (k.as_str().into(), from_json(v))).collect();
             Value::Map(Arc::new(entries))
         }
     }
@@ -148,7 +149,10 @@ mod tests {
             (r"{{.ID}}\t{{.Names}}", "abc\ta,b"),
             ("{{.State.Pid}} {{.State.Running}}", "7 true"),
             ("{{json .List}}", r#"["x","y"]"#),
-            ("{{json .}}", r#"{"ID":"abc","List":["x","y"],"Names":"a,b","None":null,"State":{"Pid":7,"Running":true}}"#),
+            (
+                "{{json .}}",
+                r#"{"ID":"abc","List":["x","y"],"Names":"a,b","None":null,"State":{"Pid":7,"Running":true}}"#,
+            ),
             ("{{range .List}}{{.}};{{end}}", "x;y;"),
             ("{{join (split .Names \",\") \"+\"}}", "a+b"),
             ("{{upper .ID}} {{title .ID}} {{truncate .ID 2}}", "ABC Abc ab"),

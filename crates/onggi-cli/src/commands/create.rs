@@ -1,0 +1,29 @@
+//! `onggi create`.
+
+use clap::Args;
+
+use crate::{
+    cli::GlobalArgs,
+    error::CliError,
+    render::{self, progress::Draw},
+    request::{Caller, ContainerArgs},
+};
+
+/// Arguments of `create`.
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct CreateArgs {
+    #[command(flatten)]
+    container: ContainerArgs,
+}
+
+impl CreateArgs {
+    /// Makes a container and prints its id.
+    pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
+        let pull = self.container.pull.options()?;
+        let request = self.container.request(&Caller::of_process()?)?;
+        let record = global.engine()?.create(&request, &pull, &Draw::new())?;
+        render::line(record.id.as_str())?;
+        Ok(0)
+    }
+}

@@ -1,0 +1,64 @@
+//! `onggi exec`.
+
+use std::io::{self, IsTerminal as _};
+
+use clap::Args;
+use onggi_engine::ExecRequest;
+
+use crate::{
+    cli::GlobalArgs,
+    error::CliError,
+    request::{Caller, parse_workdir, resolve_env},
+    session,
+};
+
+/// Arguments of `exec`.
+#[derive(Debug, Args)]
+pub(crate) struct ExecArgs {
+    /// Keep stdin open
+    #[arg(short, long)]
+    interactive: bool,
+    /// Allocate a terminal
+    #[arg(short, long)]
+    tty: bool,
+    /// Return as soon as the command runs
+    #[arg(short, long)]
+    detach: bool,
+    /// Set an environment variable, or pass your own on
+    #[arg(short, long, value_name = "KEY[=VALUE]")]
+    env: Vec<String>,
+    /// User to run as
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    user: Option<String>,
+    /// Working directory in the container
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<String>,
+    /// Container, then the command and its arguments
+    #[arg(required = true, num_args = 2.., trailing_var_arg = true, value_names = ["CONTAINER", "COMMAND"])]
+    container_and_command: Vec<String>,
+}
+
+impl ExecArgs {
+    /// Runs a command in a container; the exit code is the command's.
+    pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
+        let Self { interactive, tty, detach, env, user, workdir, container_and_command } = self;
+        if tty && interactive && !detach && !io::stdin().is_terminal() {
+            return Err(CliError::usage("-t needs a terminal on stdin, which is not one", "leave -t out"));
+        }
+        let mut words = container_and_command.into_iter();
+        let container = words.next().unwrap_or_default();
+        let request = ExecRequest {
+            command: words.collect(),
+            env: resolve_env(Vec::new(), &env, &Caller::of_process()?)?,
+            user: user.map(|u| u.parse()).transpose()?,
+            workdir: workdir.map(|w| parse_workdir(&w)).transpose()?,
+            tty,
+            interactive: interactive && !detach,
+            detach,
+        };
+        match global.engine()?.exec(&container, &request)? {
+            Some(session) => session::exec::run(session, interactive),
+            None => Ok(0),
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! `onggi images`.
+
+use clap::Args;
+use onggi_engine::ImageSummary;
+use onggi_spec::{ParseError, quantity::human_size};
+use serde_json::{Value, json};
+
+use super::filter;
+use crate::{
+    cli::GlobalArgs,
+    error::CliError,
+    render::{
+        self,
+        format::{self, Columns},
+        time,
+    },
+};
+
+const NONE: &str = "<none>";
+const FILTERS: [&str; 3] = ["reference", "label", "dangling"];
+
+const COLUMNS: Columns = Columns {
+    headers: &[
+        ("Repository", "REPOSITORY"),
+        ("Tag", "TAG"),
+        ("Digest", "DIGEST"),
+        ("ID", "IMAGE ID"),
+        ("CreatedSince", "CREATED"),
+        ("CreatedAt", "CREATED AT"),
+        ("Size", "SIZE"),
+        ("Containers", "CONTAINERS"),
+    ],
+    default: "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}",
+};
+
+const WITH_DIGESTS: &str = "table {{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}";
+
+/// Arguments of `images`.
+#[derive(Debug, Args)]
+pub(crate) struct ImagesArgs {
+    /// All of them (there are no hidden ones)
+    #[arg(short, long)]
+    all: bool,
+    /// Show digests
+    #[arg(long)]
+    digests: bool,
+    /// Only those that match: reference, label, dangling
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    filter: Vec<String>,
+    /// Template, `json`, or `table TEMPLATE`
+    #[arg(long)]
+    format: Option<String>,
+    /// Only ids
+    #[arg(short, long)]
+    quiet: bool,
+    /// Do not shorten ids
+    #[arg(long)]
+    no_trunc: bool,
+    /// Only this repository, with or without a tag
+    #[arg(value_name = "REPOSITORY[:TAG]")]
+    repository: Option<String>,
+}
+
+impl ImagesArgs {
+    /// Prints the list.
+    pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
+        let mut filters = filter::parse(&self.filter, &FILTERS)?;
+        filters.extend(self.repository.map(|r| ("reference".to_owned(), r)));
+        filters.iter().try_for_each(|(key, value)| check(key, value))?;
+        let now = time::now();
+        let mut rows = Vec::new();
+        for image in global.engine()?.images()? {
+            if filters.iter().all(|(key, value)| matches(&image, key, value)) {
+                rows.push(row(&image, now, self.no_trunc));
+            }
+        }
+        if self.quiet {
+            rows.dedup_by(|a, b| a["ID"] == b["ID"]);
+        }
+        let format = match (self.quiet, self.digests, self.format.as_deref()) {
+            (true, ..) => Some("{{.ID}}"),
+            (_, true, None) => Some(WITH_DIGESTS),
+            (.., own) => own,
+        };
+        render::stdout(&format::rows(format, &COLUMNS, &rows)?)?;
+        Ok(0)
+    }
+}
+
+fn check(key: &str, value: &str) -> Result<(), ParseError> {
+    match (key, value) {
+        ("dangling", "true" | "false") => Ok(()),
+        ("dangling", _) => Err(ParseError::new("filter", value, "dangling is true or false")),
+        _ => Ok(()),
+    }
+}
+
+fn matches(image: &ImageSummary, key: &str, value: &str) -> bool {
+    let (repository, tag) = names(image);
+    match key {
+        "dangling" => image.record.name.is_none() == (value == "true"),
+        "label" => match value.split_once('=') {
+            Some((k, v)) => image.labels.get(k).is_some_and(|own| own == v),
+            None => image.labels.contains_key(value),
+        },
+        _ => glob(value, &repository) || glob(value, &format!("{repository}:{tag}")),
+    }
+}
+
+/// Shell-like: `*` is any run of characters but `/`, `?` one of them. Quadratic at worst.
+fn glob(pattern: &str, text: &str) -> bool {
+    let (p, t): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
+    let mut reachable = vec![false; t.len() + 1];
+    reachable[0] = true;
+    for c in p {
+        let mut next = vec![false; t.len() + 1];
+        for i in 0..=t.len() {
+            let step = i > 0 && reachable[i - 1];
+            next[i] = match c {
+                '*' => reachable[i] || (i > 0 && next[i - 1] && t[i - 1] != '/'),
+                '?' => step && t[i - 1] != '/',
+                c => step && t[i - 1] == c,
+            };
+        }
+        reachable = next;
+    }
+    reachable[t.len()]
+}
+
+fn names(image: &ImageSummary) -> (String, String) {
+    let none = || NONE.to_owned();
+    match &image.record.name {
+        Some(name) => (name.familiar_name(), name.tag().map_or_else(none, str::to_owned)),
+        None => (none(), none()),
+    }
+}
+
+fn row(image: &ImageSummary, now: i64, full: bool) -> Value {
+    let r = &image.record;
+    let (repository, tag) = names(image);
+    json!({
+        "Repository": repository,
+        "Tag": tag,
+        "Digest": r.manifest_digest.as_str(),
+        "ID": if full { r.config_digest.as_str() } else { r.config_digest.short() },
+        "CreatedSince": time::ago(now, r.created),
+        "CreatedAt": time::local(r.created),
+        "Size": human_size(r.size),
+        "Containers": image.containers,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_as_a_shell_does() {
+        for (pattern, text, want) in [
+            ("nginx", "nginx", true),
+            ("ngin?", "nginx", true),
+            ("n*x", "nginx", true),
+            ("*", "user/app", false),
+            ("*/*", "user/app", true),
+            ("nginx:*", "nginx:latest", true),
+            ("", "nginx", false),
+            ("nginxx", "nginx", false),
+        ] {
+            assert_eq!(glob(pattern, text), want, "{pattern} {text}");
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! `onggi inspect`, `onggi container inspect`, `onggi image inspect`.
+
+use clap::{Args, ValueEnum};
+use onggi_engine::Engine;
+use serde_json::Value;
+
+use crate::{
+    cli::GlobalArgs,
+    error::CliError,
+    render::{self, format},
+};
+
+/// What is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kind {
+    /// A container.
+    Container,
+    /// An image.
+    Image,
+}
+
+/// Arguments of `inspect`.
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// Only containers, or only images
+    #[arg(long = "type", value_name = "TYPE")]
+    kind: Option<Kind>,
+    #[command(flatten)]
+    named: NamedInspectArgs,
+}
+
+/// Arguments of `container inspect` and `image inspect`.
+#[derive(Debug, Args)]
+pub(crate) struct NamedInspectArgs {
+    /// Template, or `json`
+    #[arg(short, long)]
+    format: Option<String>,
+    /// Names or ids
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+}
+
+impl InspectArgs {
+    /// Prints what is found.
+    pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
+        self.named.show(global, self.kind)
+    }
+}
+
+impl NamedInspectArgs {
+    /// Prints what is found of one kind.
+    pub(crate) fn run(self, global: &GlobalArgs, kind: Kind) -> Result<u8, CliError> {
+        self.show(global, Some(kind))
+    }
+
+    /// A JSON list of all that exist, or a line per template; what does not exist is an error at the end.
+    fn show(self, global: &GlobalArgs, kind: Option<Kind>) -> Result<u8, CliError> {
+        let engine = global.engine()?;
+        let mut found = Vec::new();
+        let mut missing = Vec::new();
+        for name in &self.names {
+            match lookup(&engine, name, kind) {
+                Ok(value) => found.push(value),
+                Err(e) => missing.push(e),
+            }
+        }
+        match self.format.as_deref() {
+            None | Some("") => render::line(&format::pretty(&Value::Array(found))?)?,
+            Some(template) => {
+                for value in &found {
+                    render::stdout(&format::one(Some(template), value)?)?;
+                }
+            }
+        }
+        missing.iter().for_each(CliError::print);
+        Ok(u8::from(!missing.is_empty()))
+    }
+}
+
+fn lookup(engine: &Engine, name: &str, kind: Option<Kind>) -> Result<Value, CliError> {
+    Ok(match kind {
+        None => engine.inspect(name)?,
+        Some(Kind::Container) => engine.inspect_container_named(name)?,
+        Some(Kind::Image) => engine.inspect_image_named(name)?,
+    })
+}

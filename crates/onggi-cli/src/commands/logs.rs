@@ -1,0 +1,62 @@
+//! `onggi logs`.
+
+use std::io::{self, Write as _};
+
+use clap::Args;
+use onggi_engine::LogOptions;
+use onggi_spec::ParseError;
+
+use crate::{cli::GlobalArgs, error::CliError};
+
+/// Arguments of `logs`.
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// Go on until the container ends
+    #[arg(short, long)]
+    follow: bool,
+    /// Only the last N lines, or all
+    #[arg(short = 'n', long, default_value = "all", value_name = "N")]
+    tail: String,
+    /// Put the time before each line
+    #[arg(short, long)]
+    timestamps: bool,
+    /// Container
+    container: String,
+}
+
+impl LogsArgs {
+    /// Prints the log: stdout to stdout, stderr to stderr.
+    pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
+        let engine = global.engine()?;
+        let mut reader =
+            engine.logs(&self.container, LogOptions { follow: self.follow, tail: parse_tail(&self.tail)? })?;
+        let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
+        while let Some(entry) = reader.next_entry()? {
+            let to: &mut dyn io::Write = if entry.stream == "stderr" { &mut err } else { &mut out };
+            if self.timestamps {
+                to.write_all(format!("{} ", entry.time).as_bytes())?;
+            }
+            to.write_all(entry.log.as_bytes())?;
+        }
+        out.flush()?;
+        Ok(0)
+    }
+}
+
+fn parse_tail(text: &str) -> Result<Option<usize>, ParseError> {
+    if text == "all" {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| ParseError::new("number of lines", text, "expected a number or all"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tail_is_a_number_or_all() {
+        assert_eq!((parse_tail("all"), parse_tail("0"), parse_tail("7")), (Ok(None), Ok(Some(0)), Ok(Some(7))));
+        assert!(parse_tail("-1").is_err() && parse_tail("x").is_err());
+    }
+}

@@ -1,0 +1,39 @@
+//! One file per command: its arguments and what it prints. Each `run` returns the exit code.
+
+pub(crate) mod cleanup;
+pub(crate) mod create;
+pub(crate) mod exec;
+mod filter;
+pub(crate) mod images;
+pub(crate) mod info;
+pub(crate) mod inspect;
+pub(crate) mod kill;
+pub(crate) mod logs;
+pub(crate) mod ps;
+pub(crate) mod pull;
+pub(crate) mod rm;
+pub(crate) mod rmi;
+pub(crate) mod run;
+pub(crate) mod start;
+pub(crate) mod stop;
+pub(crate) mod tag;
+pub(crate) mod version;
+pub(crate) mod wait;
+
+use crate::{error::CliError, render};
+
+/// Does something to each name and prints its result; a failure is printed and the rest goes on, as Docker.
+fn for_each(names: &[String], mut action: impl FnMut(&str) -> Result<String, CliError>) -> Result<u8, CliError> {
+    let mut code = 0;
+    for name in names {
+        match action(name) {
+            Ok(line) => render::line(&line)?,
+            Err(e @ CliError::Output(_)) => return Err(e),
+            Err(e) => {
+                e.print();
+                code = 1;
+            }
+        }
+    }
+    Ok(code)
+}

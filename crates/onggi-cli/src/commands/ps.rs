@@ -1,0 +1,163 @@
+//! `onggi ps`.
+
+use clap::Args;
+use onggi_engine::{ContainerSummary, ListFilter, Status};
+use onggi_spec::ParseError;
+use serde_json::{Value, json};
+
+use super::filter;
+use crate::{
+    cli::GlobalArgs,
+    error::CliError,
+    render::{
+        self,
+        format::{self, Columns},
+        table::{ellipsis, printable},
+        time,
+    },
+};
+
+/// Characters of a command that are shown, as Docker.
+const COMMAND_WIDTH: usize = 20;
+
+const FILTERS: [&str; 7] = ["id", "name", "status", "label", "ancestor", "exited", "network"];
+
+const COLUMNS: Columns = Columns {
+    headers: &[
+        ("ID", "CONTAINER ID"),
+        ("Image", "IMAGE"),
+        ("Command", "COMMAND"),
+        ("CreatedAt", "CREATED AT"),
+        ("RunningFor", "CREATED"),
+        ("Ports", "PORTS"),
+        ("State", "STATE"),
+        ("Status", "STATUS"),
+        ("Names", "NAMES"),
+        ("Labels", "LABELS"),
+        ("Mounts", "MOUNTS"),
+        ("Networks", "NETWORKS"),
+    ],
+    default: "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}",
+};
+
+/// Arguments of `ps`.
+#[derive(Debug, Args)]
+pub(crate) struct PsArgs {
+    /// Also containers that do not run
+    #[arg(short, long)]
+    all: bool,
+    /// Only those that match: id, name, status, label, ancestor, exited, network
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    filter: Vec<String>,
+    /// Template, `json`, or `table TEMPLATE`
+    #[arg(long)]
+    format: Option<String>,
+    /// Only the newest N, running or not
+    #[arg(short = 'n', long, value_name = "N")]
+    last: Option<usize>,
+    /// Only the newest one, running or not
+    #[arg(short, long)]
+    latest: bool,
+    /// Only ids
+    #[arg(short, long)]
+    quiet: bool,
+    /// Do not shorten ids and commands
+    #[arg(long)]
+    no_trunc: bool,
+}
+
+impl PsArgs {
+    /// Prints the list.
+    pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
+        let last = if self.latest { Some(1) } else { self.last };
+        let list_filter = list_filter(&self.filter, self.all || last.is_some())?;
+        let mut list = global.engine()?.list(&list_filter)?;
+        list.truncate(last.unwrap_or(usize::MAX));
+        let now = time::now();
+        let rows: Vec<Value> = list.iter().map(|c| row(c, now, self.no_trunc)).collect();
+        let format = if self.quiet { Some("{{.ID}}") } else { self.format.as_deref() };
+        render::stdout(&format::rows(format, &COLUMNS, &rows)?)?;
+        Ok(0)
+    }
+}
+
+fn list_filter(filters: &[String], all: bool) -> Result<ListFilter, ParseError> {
+    let mut out = ListFilter { all, ..ListFilter::default() };
+    for (key, value) in filter::parse(filters, &FILTERS)? {
+        match key.as_str() {
+            "id" => out.id.push(value),
+            "name" => out.name.push(value),
+            "status" => out.status.push(value),
+            "label" => out.label.push(value),
+            "ancestor" => out.ancestor.push(value),
+            "network" => out.network.push(value),
+            _ => out
+                .exited
+                .push(value.parse().map_err(|_| ParseError::new("filter", &value, "an exit code is a number"))?),
+        }
+    }
+    Ok(out)
+}
+
+fn row(c: &ContainerSummary, now: i64, full: bool) -> Value {
+    let r = &c.record;
+    let command = r.command.join(" ");
+    let shown = if full { command } else { ellipsis(&command, COMMAND_WIDTH) };
+    let mounts: Vec<&str> = r.request.mounts.iter().map(|m| m.source.as_str()).collect();
+    let labels: Vec<String> = r.request.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    let ports: Vec<String> = c.ports.iter().map(ToString::to_string).collect();
+    json!({
+        "ID": if full { r.id.as_str() } else { r.id.short() },
+        "Image": r.image_name,
+        "Command": format!("\"{}\"", printable(&shown).replace('"', "\\\"")),
+        "CreatedAt": time::local(r.created_at),
+        "RunningFor": time::ago(now, r.created_at),
+        "Ports": ports.join(", "),
+        "State": c.status.name(),
+        "Status": status(&c.status, now),
+        "Names": r.name.as_str(),
+        "Labels": printable(&labels.join(",")),
+        "Mounts": mounts.join(","),
+        "Networks": r.request.network.name(),
+    })
+}
+
+/// `Up 3 seconds`, `Exited (0) 5 minutes ago`, `Created`.
+fn status(status: &Status, now: i64) -> String {
+    match status {
+        Status::Created => "Created".to_owned(),
+        Status::Running { started_at, .. } => format!("Up {}", time::human(now.saturating_sub(*started_at))),
+        Status::Exited(exit) => format!("Exited ({}) {}", exit.exit_code, time::ago(now, exit.finished_at)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use onggi_spec::monitor::ExitRecord;
+
+    use super::*;
+
+    #[test]
+    fn states_are_said_as_docker_says_them() {
+        let second = 1_000_000_000;
+        let exit = ExitRecord {
+            exit_code: 3,
+            oom_killed: false,
+            started_at: 1,
+            finished_at: 100 * second,
+            error: String::new(),
+        };
+        let now = 400 * second;
+        assert_eq!(status(&Status::Created, now), "Created");
+        assert_eq!(status(&Status::Running { pid: 1, started_at: 397 * second }, now), "Up 3 seconds");
+        assert_eq!(status(&Status::Exited(exit), now), "Exited (3) 5 minutes ago");
+    }
+
+    #[test]
+    fn filters_reach_their_field() {
+        let f = list_filter(&["status=exited".into(), "exited=3".into(), "label=a=b".into()], false).expect("parses");
+        assert_eq!((f.status, f.exited, f.label), (vec!["exited".to_owned()], vec![3], vec!["a=b".to_owned()]));
+        assert!(list_filter(&["exited=x".into()], false).is_err());
+        assert!(list_filter(&["volume=x".into()], false).is_err());
+    }
+}

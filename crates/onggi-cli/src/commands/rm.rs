@@ -1,0 +1,41 @@
+//! `onggi rm`.
+
+use clap::Args;
+use onggi_engine::ListFilter;
+
+use super::for_each;
+use crate::{cli::GlobalArgs, error::CliError};
+
+/// Arguments of `rm`.
+#[derive(Debug, Args)]
+pub(crate) struct RmArgs {
+    /// Kill it first if it runs
+    #[arg(short, long)]
+    force: bool,
+    /// Remove its anonymous volumes too (there are none yet)
+    #[arg(short, long)]
+    volumes: bool,
+    /// Every container that does not run; with -f, every container
+    #[arg(short, long, conflicts_with = "containers")]
+    all: bool,
+    /// Containers
+    #[arg(required_unless_present = "all", value_name = "CONTAINER")]
+    containers: Vec<String>,
+}
+
+impl RmArgs {
+    /// Removes containers and prints their names as given.
+    pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
+        let Self { force, volumes: _, all, mut containers } = self;
+        let engine = global.engine()?;
+        if all {
+            let list = engine.list(&ListFilter { all: true, ..ListFilter::default() })?;
+            let chosen = list.iter().filter(|c| force || !c.status.is_running());
+            containers = chosen.map(|c| c.record.id.to_string()).collect();
+        }
+        for_each(&containers, |name| {
+            engine.rm(name, force)?;
+            Ok(name.to_owned())
+        })
+    }
+}

@@ -1,0 +1,67 @@
+//! `onggi run`.
+
+use std::io::{self, IsTerminal as _};
+
+use clap::{Args, ValueEnum};
+use onggi_engine::RunOptions;
+
+use crate::{
+    cli::GlobalArgs,
+    error::CliError,
+    render::{self, format, progress::Draw},
+    request::{Caller, ContainerArgs},
+    session,
+};
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct RunArgs {
+    /// Run in the background and print the container's id
+    #[arg(short, long)]
+    detach: bool,
+    /// Print what would be done, without doing it: in words, as JSON, or as a shell script
+    #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "words")]
+    explain: Option<ExplainFormat>,
+    #[command(flatten)]
+    pub(crate) container: ContainerArgs,
+}
+
+/// How a plan is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ExplainFormat {
+    /// One sentence per kernel operation.
+    Words,
+    /// The plan's own structure.
+    Json,
+    /// A script of util-linux, iproute2 and nft commands.
+    Sh,
+}
+
+impl RunArgs {
+    /// Runs a container; the exit code is the container's.
+    pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
+        let options = RunOptions { detach: self.detach, pull: self.container.pull.options()? };
+        let request = self.container.request(&Caller::of_process()?)?;
+        let engine = global.engine()?;
+        if let Some(wanted) = self.explain {
+            let explanation = engine.explain(&request)?;
+            render::stdout(&match wanted {
+                ExplainFormat::Words => explanation.words(),
+                ExplainFormat::Json => format::pretty(&explanation.json())? + "\n",
+                ExplainFormat::Sh => explanation.shell(),
+            })?;
+            return Ok(0);
+        }
+        if request.tty && request.interactive && !self.detach && !io::stdin().is_terminal() {
+            return Err(CliError::usage("-t needs a terminal on stdin, which is not one", "leave -t out"));
+        }
+        let started = engine.run(&request, &options, &Draw::new())?;
+        render::notes(&started.notes)?;
+        if self.detach {
+            render::line(started.record.id.as_str())?;
+            return Ok(0);
+        }
+        session::container::run(&engine, started)
+    }
+}

@@ -1,0 +1,156 @@
+//! Attached to a container that this command started.
+//!
+//! Three threads, all started after the workload: the main one writes output, one copies stdin, one turns
+//! signals into signals of the container and window changes into resizes.
+
+use std::{
+    fs::File,
+    io::{self, IsTerminal as _, Read as _, Write as _},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use onggi_engine::{AttachEvent, AttachStream, Engine, Started};
+use signal_hook::consts::SIGKILL;
+
+use super::{BUFFER, detach::DetachKeys, signals, terminal, terminal::RawTerminal, unbuffered};
+use crate::error::CliError;
+
+/// Our half of the connection, shared by the threads that send.
+#[derive(Clone)]
+struct Sender {
+    stream: Arc<Mutex<AttachStream>>,
+    /// This command was told to end so often that it leaves the container behind.
+    forced: Arc<AtomicBool>,
+}
+
+impl Sender {
+    fn with(&self, send: impl FnOnce(&mut AttachStream) -> io::Result<()>) -> io::Result<()> {
+        send(&mut self.stream.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn resize(&self) {
+        if let Some((columns, rows)) = terminal::size() {
+            // A broken stream is seen by the thread that reads it.
+            let _ = self.with(|s| s.resize(columns, rows));
+        }
+    }
+}
+
+/// Shows the container's output until it ends, and returns its exit code; 0 when the user detached.
+pub(crate) fn run(engine: &Engine, mut started: Started) -> Result<u8, CliError> {
+    let Some(mut stream) = started.attach.take() else { return Ok(0) };
+    let request = &started.record.request;
+    let raw = (request.tty && request.interactive && io::stdin().is_terminal()).then(RawTerminal::enter).transpose()?;
+    let clone = |s: &AttachStream| s.try_clone().map_err(CliError::Stream);
+    let sender = Sender { stream: Arc::new(Mutex::new(clone(&stream)?)), forced: Arc::default() };
+    if request.tty {
+        sender.resize();
+    }
+    if let Some(process) = started.process.take() {
+        let (resizer, forced, leaver) = (sender.clone(), sender.forced.clone(), clone(&stream)?);
+        let give_up = move || {
+            forced.store(true, Ordering::Release);
+            leaver.detach();
+        };
+        signals::forward(process, move || resizer.resize(), give_up)?;
+    }
+    if request.interactive {
+        copy_stdin(sender.clone(), clone(&stream)?, raw.is_some());
+    }
+    let shown = show(&mut stream);
+    drop(raw);
+    conclude(engine, &started, &mut stream, shown, sender.forced.load(Ordering::Acquire))
+}
+
+/// How the output ended.
+enum Shown {
+    /// With the container.
+    Exit(i32),
+    /// The connection closed.
+    Closed,
+}
+
+fn show(stream: &mut AttachStream) -> Result<Shown, CliError> {
+    let (mut out, mut err) = (unbuffered(io::stdout())?, unbuffered(io::stderr())?);
+    loop {
+        match stream.next_event().map_err(CliError::Stream)? {
+            AttachEvent::Stdout(bytes) => out.write_all(bytes)?,
+            AttachEvent::Stderr(bytes) => err.write_all(bytes)?,
+            AttachEvent::Exit(exit) => return Ok(Shown::Exit(exit.exit_code)),
+            AttachEvent::Closed => return Ok(Shown::Closed),
+        }
+    }
+}
+
+fn conclude(
+    engine: &Engine,
+    started: &Started,
+    stream: &mut AttachStream,
+    shown: Result<Shown, CliError>,
+    forced: bool,
+) -> Result<u8, CliError> {
+    let record = &started.record;
+    let code = |exit_code: i32| u8::try_from(exit_code).unwrap_or(125);
+    match shown {
+        Ok(Shown::Exit(exit_code)) => {
+            engine.finish(record, stream)?;
+            Ok(code(exit_code))
+        }
+        Ok(Shown::Closed) if forced => Err(CliError::LeftRunning { name: record.name.to_string() }),
+        Ok(Shown::Closed) if stream.is_detached() => Ok(0),
+        Ok(Shown::Closed) => {
+            let exit = engine.lost(record)?;
+            exit.map(|e| code(e.exit_code)).ok_or_else(|| CliError::MonitorLost { name: record.name.to_string() })
+        }
+        Err(e) => {
+            // Nobody reads the output any more. A container that is thrown away afterwards ends with its
+            // reader, as a program in a pipeline does; another one goes on in the background.
+            if record.request.remove {
+                let killed = engine.kill(record.id.as_str(), SIGKILL);
+                killed.err().iter().for_each(|k| tracing::warn!("cannot kill the container: {k}"));
+            }
+            Err(e)
+        }
+    }
+}
+
+fn copy_stdin(sender: Sender, stream: AttachStream, typed: bool) {
+    thread::spawn(move || {
+        let Ok(stdin) = unbuffered(io::stdin()) else { return };
+        match forward_input(stdin, &sender, typed) {
+            Ok(true) => stream.detach(),
+            Ok(false) => {
+                // The other side may be gone: the main thread sees it too.
+                let _ = sender.with(AttachStream::send_eof);
+            }
+            Err(e) => tracing::debug!("stdin is no longer copied: {e}"),
+        }
+    });
+}
+
+/// Copies until the end (false) or until the detach keys (true).
+fn forward_input(mut stdin: File, sender: &Sender, typed: bool) -> io::Result<bool> {
+    let mut keys = DetachKeys::default();
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let n = match stdin.read(&mut buffer) {
+            Ok(0) => return Ok(false),
+            Ok(n) => n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(e),
+        };
+        if !typed {
+            sender.with(|s| s.send_stdin(&buffer[..n]))?;
+            continue;
+        }
+        let typed = keys.feed(&buffer[..n]);
+        sender.with(|s| s.send_stdin(&typed.bytes))?;
+        if typed.detach {
+            return Ok(true);
+        }
+    }
+}
