@@ -141,8 +141,10 @@ impl Engine {
             let (name, state) = (record.name.to_string(), self.status(&record.id)?.name());
             return Err(EngineError::WrongState { verb: "attach to", name, state, hint: "start it first" });
         }
-        let stream = UnixStream::connect(&path).map_err(|source| EngineError::ReadFile { path, source })?;
-        Ok(AttachStream::new(stream))
+        let stream = onggi_sys::unix::connect(&path);
+        let stream =
+            stream.map_err(|source| EngineError::Sys { op: "connect to the container's monitor".into(), source })?;
+        Ok(AttachStream::new(stream.into()))
     }
 }
 

@@ -25,7 +25,9 @@ impl Engine {
     /// # Errors
     /// A step failed; the others were done.
     pub fn cleanup(&self, id: &ContainerId) -> Result<(), EngineError> {
-        match self.state()?.container_by_id(id)? {
+        // Bound first: the borrow of the state must not last into the arms.
+        let record = self.state()?.container_by_id(id)?;
+        match record {
             Some(record) => self.after_exit(&record),
             None => self.release(id),
         }
@@ -120,11 +122,11 @@ impl Engine {
         if self.exit_record(id)?.is_some() {
             return Ok(());
         }
-        if status::process_lives(&state)? {
-            if let Some(process) = PidFd::open(state.pid)? {
-                process.signal(SIGKILL)?;
-                process.ended_before(Instant::now() + LAST_WAIT)?;
-            }
+        if status::process_lives(&state)?
+            && let Some(process) = PidFd::open(state.pid)?
+        {
+            process.signal(SIGKILL)?;
+            process.ended_before(Instant::now() + LAST_WAIT)?;
         }
         let error = "the container's monitor was killed, and the kernel ended the container with it".to_owned();
         let finished_at = crate::create::now();

@@ -1,6 +1,6 @@
 //! Named points at which a crash test ends the process with SIGKILL.
 //!
-//! `ONGGI_FAILPOINT=NAME` selects one. Without the cargo feature `failpoints` the call compiles to nothing
+//! `ONGGI_FAILPOINT=NAME:kill` selects one. Without the cargo feature `failpoints` the call compiles to nothing
 //! and the environment is not looked at.
 
 /// Every failpoint, in the order in which `run`, `stop`, `rm` and `pull` pass them.
@@ -35,7 +35,9 @@ pub const ALL: &[&str] = &[
 #[cfg(feature = "failpoints")]
 pub fn hit(name: &'static str) {
     debug_assert!(ALL.contains(&name), "{name} is not listed");
-    if std::env::var_os("ONGGI_FAILPOINT").is_some_and(|v| v == name) {
+    if std::env::var_os("ONGGI_FAILPOINT")
+        .is_some_and(|v| v.to_str().map(|v| v.strip_suffix(":kill").unwrap_or(v)) == Some(name))
+    {
         let pid = rustix::process::getpid();
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
     }

@@ -1,11 +1,8 @@
 //! Which process a pid once meant: pid, start time and boot id together name it for good.
 
-use std::{
-    fs::File,
-    io::{self, Read},
-    path::Path,
-};
+use std::path::Path;
 
+use onggi_sys::procfs;
 use serde::{Deserialize, Serialize};
 
 use super::FileError;
@@ -35,72 +32,22 @@ impl ProcessIdentity {
         if self.pid <= 0 || self.boot_id != boot_id()? {
             return Ok(false);
         }
-        let same = |stat: Stat| stat.start_time == self.start_time && !matches!(stat.state, 'Z' | 'X');
-        Ok(stat(self.pid)?.is_some_and(same))
+        Ok(stat(self.pid)?.is_some_and(|s| s.start_time == self.start_time && !s.has_ended()))
     }
 }
 
 /// The kernel's identifier of this boot (random(4)).
 pub fn boot_id() -> Result<String, FileError> {
-    let path = Path::new("/proc/sys/kernel/random/boot_id");
-    let text = read(path).map_err(|e| FileError::io("read", path, e))?;
-    Ok(text.trim_end().to_owned())
+    procfs::boot_id().map_err(|e| FileError::io("read", Path::new("/proc/sys/kernel/random/boot_id"), e))
 }
 
-#[derive(Debug, PartialEq, Eq)]
-struct Stat {
-    state: char,
-    start_time: u64,
-}
-
-fn stat(pid: i32) -> Result<Option<Stat>, FileError> {
-    let path = format!("/proc/{pid}/stat");
-    let path = Path::new(&path);
-    match read(path) {
-        Ok(text) => parse_stat(&text)
-            .map(Some)
-            .ok_or_else(|| FileError::Content { path: path.to_owned(), expected: "proc_pid_stat(5)" }),
-        // ESRCH: it ended between open and read.
-        Err(e) if e.kind() == io::ErrorKind::NotFound || is_esrch(&e) => Ok(None),
-        Err(e) => Err(FileError::io("read", path, e)),
-    }
-}
-
-fn is_esrch(e: &io::Error) -> bool {
-    e.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
-}
-
-/// The command name in parentheses may hold anything, even `)`: fields are counted after the last one.
-fn parse_stat(text: &str) -> Option<Stat> {
-    let mut fields = text.get(text.rfind(')')? + 1..)?.split_ascii_whitespace();
-    let state = fields.next()?.chars().next()?;
-    let start_time = fields.nth(18)?.parse().ok()?;
-    Some(Stat { state, start_time })
-}
-
-fn read(path: &Path) -> io::Result<String> {
-    // A stat line is below 1 KiB; the command name may not be UTF-8.
-    let mut bytes = Vec::with_capacity(1024);
-    File::open(path)?.take(4096).read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+fn stat(pid: i32) -> Result<Option<procfs::Stat>, FileError> {
+    procfs::stat(pid).map_err(|e| FileError::io("read", Path::new(&format!("/proc/{pid}/stat")), e))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_command_name_with_parentheses_and_spaces_does_not_shift_fields() {
-        let line = "7 (a) R (b) 1) S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4242 1 2 3";
-        assert_eq!(parse_stat(line), Some(Stat { state: 'S', start_time: 4242 }));
-    }
-
-    #[test]
-    fn a_short_line_is_refused() {
-        assert_eq!(parse_stat("7 (x) S 1 2 3"), None);
-        assert_eq!(parse_stat(""), None);
-        assert_eq!(parse_stat("7 (x"), None);
-    }
 
     #[test]
     fn this_process_is_alive_and_another_start_time_is_not() {
