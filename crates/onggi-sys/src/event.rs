@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::event::{Timespec, epoll};
+use rustix::event::epoll;
 
 use crate::{Errno, Result, SysContext, SysError};
 
@@ -25,11 +25,19 @@ pub struct Epoll {
 }
 
 /// The buffer of [`Epoll::wait`], kept by the caller so that waiting never allocates.
-pub type EventBuffer = [MaybeUninit<epoll::Event>; EVENT_BATCH];
+pub struct EventBuffer([libc::epoll_event; EVENT_BATCH]);
 
-/// An [`EventBuffer`] ready for use.
-pub fn event_buffer() -> EventBuffer {
-    [const { MaybeUninit::uninit() }; EVENT_BATCH]
+impl EventBuffer {
+    /// An empty buffer.
+    pub fn new() -> Self {
+        Self([libc::epoll_event { events: 0, u64: 0 }; EVENT_BATCH])
+    }
+}
+
+impl Default for EventBuffer {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// One ready descriptor.
@@ -74,18 +82,41 @@ impl Epoll {
         buffer: &'b mut EventBuffer,
         timeout: Option<Duration>,
     ) -> Result<impl Iterator<Item = Ready> + use<'b>> {
-        let spec = timeout.map(timespec);
-        let ready: &mut [epoll::Event] = match epoll::wait(&self.fd, &mut buffer[..], spec.as_ref()) {
-            Ok((ready, _)) => ready,
-            Err(Errno::INTR) => &mut [],
-            Err(errno) => return Err(SysError::new("epoll_pwait2", "", errno)),
+        let (fd, room, millis) = (self.fd.as_raw_fd(), EVENT_BATCH as libc::c_int, milliseconds(timeout));
+        // SAFETY: the buffer is a live array of EVENT_BATCH epoll_event, exclusively borrowed for the call;
+        // the descriptor is owned by `self`.
+        let n = unsafe { libc::epoll_wait(fd, buffer.0.as_mut_ptr(), room, millis) };
+        self.taken(buffer, if n < 0 { Err(Errno::from_io_error(&std::io::Error::last_os_error())) } else { Ok(n as usize) })
+    }
+
+    /// Waits for ever, with none of the program's text resident meanwhile but this call's own: for a
+    /// process that expects to sleep long. See [`crate::resident`].
+    pub fn wait_light<'b>(
+        &self,
+        buffer: &'b mut EventBuffer,
+    ) -> Result<impl Iterator<Item = Ready> + use<'b>> {
+        let outcome = crate::resident::forget_and_wait(self.fd.as_fd(), &mut buffer.0);
+        self.taken(buffer, outcome.map_err(Some))
+    }
+
+    fn taken<'b>(
+        &self,
+        buffer: &'b EventBuffer,
+        outcome: std::result::Result<usize, Option<Errno>>,
+    ) -> Result<impl Iterator<Item = Ready> + use<'b>> {
+        let len = match outcome {
+            Ok(len) => len,
+            Err(Some(Errno::INTR)) => 0,
+            Err(errno) => return Err(SysError::new("epoll_wait", "", errno.unwrap_or(Errno::IO))),
         };
-        Ok(ready.iter().map(|e| Ready { token: e.data.u64(), flags: e.flags }))
+        let events = buffer.0[..len.min(EVENT_BATCH)].iter();
+        Ok(events.map(|e| Ready { token: e.u64, flags: EventFlags::from_bits_retain(e.events) }))
     }
 }
 
-fn timespec(d: Duration) -> Timespec {
-    Timespec { tv_sec: i64::try_from(d.as_secs()).unwrap_or(i64::MAX), tv_nsec: i64::from(d.subsec_nanos()) }
+/// Rounded up, so that a deadline has passed when the wait is over; `None` is -1.
+fn milliseconds(timeout: Option<Duration>) -> libc::c_int {
+    timeout.map_or(-1, |t| libc::c_int::try_from(t.as_nanos().div_ceil(1_000_000)).unwrap_or(libc::c_int::MAX))
 }
 
 /// Blocked signals that are read as data (signalfd(2)). Non-blocking, close-on-exec.
@@ -169,10 +200,12 @@ mod tests {
         let (r, mut w) = std::io::pipe().unwrap();
         let epoll = Epoll::new().unwrap();
         epoll.add(&r, 7, EventFlags::IN).unwrap();
-        let mut buffer = event_buffer();
+        let mut buffer = EventBuffer::new();
         assert_eq!(epoll.wait(&mut buffer, Some(Duration::ZERO)).unwrap().count(), 0);
         w.write_all(b"x").unwrap();
         let ready: Vec<_> = epoll.wait(&mut buffer, None).unwrap().collect();
+        assert_eq!(ready, [Ready { token: 7, flags: EventFlags::IN }]);
+        let ready: Vec<_> = epoll.wait_light(&mut buffer).unwrap().collect();
         assert_eq!(ready, [Ready { token: 7, flags: EventFlags::IN }]);
         epoll.remove(&r).unwrap();
         epoll.remove(&r).unwrap();

@@ -1,6 +1,6 @@
 //! The monitor: one small process per running container, the parent of its first process.
 //!
-//! `onggi-oci monitor --bundle DIR --report-fd N [--client-fd N] [--netns-fd N]`, started by the engine in
+//! `onggi-oci monitor --bundle DIR --report-fd N [--client-fd N] [--netns-fd N] [--lock-fd N]`, started by the engine in
 //! a session of its own. It reports once whether the workload runs, then owns its stdio: writes the log,
 //! serves attach clients, waits for the end, records it and cleans up. It lives as long as the container,
 //! so it must stay tiny: JSON is parsed, and the sandbox is made, by a short-lived *starter* process that
@@ -43,6 +43,7 @@ use onggi_sys::{
 };
 
 use handover::{Handover, MAX_MESSAGE};
+use start::Inherited;
 use serve::{Descriptors, End, Resources};
 
 /// Names in the container's runtime directory.
@@ -59,7 +60,7 @@ struct Options {
     bundle: PathBuf,
     report: OwnedFd,
     client: Option<OwnedFd>,
-    netns: Option<OwnedFd>,
+    inherited: Inherited,
 }
 
 /// Runs the monitor with the arguments after `monitor`. Returns its exit code, unless it ends as the exit
@@ -75,10 +76,11 @@ pub fn run(args: &[OsString]) -> i32 {
     }
 }
 
-const USAGE: &str = "onggi-oci monitor: expected --bundle DIR --report-fd N [--client-fd N] [--netns-fd N]\n";
+const USAGE: &str = "onggi-oci monitor: expected --bundle DIR --report-fd N [--client-fd N] [--netns-fd N] \
+    [--lock-fd N]\n";
 
 fn parse(args: &[OsString]) -> Result<Options, String> {
-    let (mut bundle, mut report, mut client, mut netns) = (None, None, None, None);
+    let (mut bundle, mut report, mut client, mut netns, mut lock) = (None, None, None, None, None);
     for pair in args.chunks(2) {
         let [name, value] = pair else { return Err(USAGE.to_owned()) };
         match name.to_str() {
@@ -86,11 +88,14 @@ fn parse(args: &[OsString]) -> Result<Options, String> {
             Some("--report-fd") => report = Some(descriptor(value)?),
             Some("--client-fd") => client = Some(descriptor(value)?),
             Some("--netns-fd") => netns = Some(descriptor(value)?),
+            Some("--lock-fd") => lock = Some(descriptor(value)?),
             _ => return Err(USAGE.to_owned()),
         }
     }
     match (bundle, report) {
-        (Some(bundle), Some(report)) => Ok(Options { bundle, report, client, netns }),
+        (Some(bundle), Some(report)) => {
+            Ok(Options { bundle, report, client, inherited: Inherited { netns, lock } })
+        }
         _ => Err(USAGE.to_owned()),
     }
 }
@@ -101,7 +106,7 @@ fn descriptor(value: &OsString) -> Result<OwnedFd, String> {
 }
 
 fn supervise(options: Options) -> i32 {
-    let Options { bundle, report, client, netns } = options;
+    let Options { bundle, report, client, inherited } = options;
     let prepared = Resources::prepare().and_then(|r| Ok((r, Region::new(MAX_MESSAGE)?, unix::pair()?)));
     let (resources, mut message, (ours, theirs)) = match prepared {
         Ok(prepared) => prepared,
@@ -110,12 +115,12 @@ fn supervise(options: Options) -> i32 {
     let starter = match clone_process(CloneRequest::default()) {
         Ok(Cloned::Child) => {
             drop((ours, report, client));
-            start::run(&bundle, netns, theirs)
+            start::run(&bundle, inherited, theirs)
         }
         Ok(Cloned::Parent { pidfd, .. }) => pidfd,
         Err(error) => return give_up(report, "start the starter", &error),
     };
-    drop((theirs, netns));
+    drop((theirs, inherited));
     let (len, fds) = receive(&ours, &mut message);
     // The starter has nothing left to do; its status says no more than its message.
     let _ = onggi_sys::process::wait_pidfd(starter.as_fd());

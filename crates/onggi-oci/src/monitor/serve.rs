@@ -10,8 +10,8 @@ use std::{
 };
 
 use onggi_sys::{
-    event::{Epoll, EventBuffer, EventFlags, SignalFd, event_buffer},
-    resident::{Region, forget_program_text},
+    event::{Epoll, EventBuffer, EventFlags, Ready, SignalFd},
+    resident::Region,
 };
 use rustix::process::Signal;
 
@@ -104,11 +104,20 @@ pub(super) fn serve(
     resources: Resources,
 ) -> onggi_sys::Result<End> {
     let mut service = Service::new(handover, fds, primary, resources)?;
-    let mut events = event_buffer();
+    let mut events = EventBuffer::new();
     service.until_exit(&mut events)?;
     let record = service.conclude();
     service.tell(&record, &mut events)?;
     Ok(if service.clients.promised() { End::Promised } else { End::Unattended })
+}
+
+/// What one wait brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Handled {
+    Nothing,
+    Something,
+    /// The workload has ended.
+    Exit,
 }
 
 struct Service<'h> {
@@ -163,32 +172,39 @@ impl<'h> Service<'h> {
     fn until_exit(&mut self, events: &mut EventBuffer) -> onggi_sys::Result<()> {
         let mut quiet = false;
         loop {
-            let mut some = false;
-            let mut ended = false;
-            for ready in self.epoll.wait(events, self.timeout(quiet))? {
-                some = true;
-                match ready.token {
-                    TOKEN_WORKLOAD => ended = true,
-                    TOKEN_SIGNALS => self.forward_signals(),
-                    token => self.dispatch(token, ready.flags),
-                }
-            }
-            if ended {
+            let handled = if quiet {
+                self.trim();
+                let ready = self.epoll.wait_light(events)?;
+                self.handle(ready)
+            } else {
+                let ready = self.epoll.wait(events, Some(self.patience()))?;
+                self.handle(ready)
+            };
+            if handled == Handled::Exit {
                 return Ok(());
             }
             self.regulate();
-            quiet = !some && !self.clients.busy();
-            if quiet {
-                self.trim();
-            }
+            quiet = handled == Handled::Nothing && !self.clients.busy();
         }
     }
 
-    fn timeout(&self, quiet: bool) -> Option<Duration> {
-        match self.clients.patience_ends() {
-            Some(at) => Some(at.saturating_duration_since(Instant::now())),
-            None => (!quiet).then_some(TRIM_AFTER),
+    /// How long to wait before something must be done though nothing happened.
+    fn patience(&self) -> Duration {
+        let stalled = self.clients.patience_ends();
+        stalled.map_or(TRIM_AFTER, |at| at.saturating_duration_since(Instant::now()))
+    }
+
+    fn handle(&mut self, events: impl Iterator<Item = Ready>) -> Handled {
+        let mut handled = Handled::Nothing;
+        for ready in events {
+            match ready.token {
+                TOKEN_WORKLOAD => return Handled::Exit,
+                TOKEN_SIGNALS => self.forward_signals(),
+                token => self.dispatch(token, ready.flags),
+            }
+            handled = Handled::Something;
         }
+        handled
     }
 
     fn dispatch(&mut self, token: u64, flags: EventFlags) {
@@ -262,7 +278,6 @@ impl<'h> Service<'h> {
         for stream in &mut self.streams {
             stream.trim();
         }
-        forget_program_text();
     }
 
     /// Everything between the exit and telling others: the status, leftover processes, leftover output,

@@ -49,13 +49,21 @@ const SIGKILL: i32 = rustix::process::Signal::KILL.as_raw();
 /// Exit code of everything that goes wrong before the workload's own program is the reason.
 const ENGINE_FAILED: i32 = 125;
 
+/// Descriptors that the engine handed down.
+pub(super) struct Inherited {
+    /// The container's network namespace.
+    pub(super) netns: Option<OwnedFd>,
+    /// `monitor.lock`, locked by the engine before this program was started.
+    pub(super) lock: Option<OwnedFd>,
+}
+
 /// Runs the starter and ends the process.
-pub(super) fn run(bundle: &Path, netns: Option<OwnedFd>, channel: OwnedFd) -> ! {
+pub(super) fn run(bundle: &Path, inherited: Inherited, channel: OwnedFd) -> ! {
     // The monitor blocks and ignores signals for its own purposes; the workload must not inherit that.
     onggi_sys::signal::reset_all();
     let _ = onggi_sys::process::set_parent_death_signal(SIGKILL);
     let sent = match read_monitor_config(bundle) {
-        Ok(config) => start(bundle, &config, netns, &channel),
+        Ok(config) => start(bundle, &config, inherited, &channel),
         Err(failure) => send_failure(&channel, None, &failure),
     };
     exit_now(i32::from(sent.is_err()))
@@ -65,15 +73,15 @@ pub(super) fn run(bundle: &Path, netns: Option<OwnedFd>, channel: OwnedFd) -> ! 
 fn start(
     bundle: &Path,
     config: &MonitorConfig,
-    netns: Option<OwnedFd>,
+    inherited: Inherited,
     channel: &OwnedFd,
 ) -> onggi_sys::Result<()> {
-    let lock = match claim(&config.run_dir) {
+    let lock = match claim(&config.run_dir, inherited.lock) {
         Ok(lock) => lock,
         // Somebody else's container: nothing of it may be touched.
         Err(failure) => return send_failure(channel, Some(config), &failure),
     };
-    match create(bundle, config, netns, lock) {
+    match create(bundle, config, inherited.netns, lock) {
         Ok(started) => send_started(channel, config, &started),
         Err(failure) => {
             for name in [ATTACH_SOCKET, PID_FILE] {
@@ -143,8 +151,22 @@ fn create(
     Ok(Started { fds, created: CreatedFacts { pid, cgroups: state.cgroup_paths }, terminal, at })
 }
 
-/// Takes the lock that says that this container has a monitor, and leaves the monitor's pid.
-fn claim(run_dir: &Path) -> Result<OwnedFd, StartFailure> {
+/// Takes the lock that says that this container has a monitor, unless the engine has handed it down, and
+/// leaves the monitor's pid.
+fn claim(run_dir: &Path, given: Option<OwnedFd>) -> Result<OwnedFd, StartFailure> {
+    let lock = match given {
+        Some(lock) => lock,
+        None => take_lock(run_dir)?,
+    };
+    let monitor = rustix::process::getppid().map_or(0, |p| p.as_raw_nonzero().get());
+    let pid_file = run_dir.join(PID_FILE);
+    std::fs::write(&pid_file, format!("{monitor}\n"))
+        .sys("write", || format!("{pid_file:?}"))
+        .map_err(|e| failure("write the monitor's pid", &e))?;
+    Ok(lock)
+}
+
+fn take_lock(run_dir: &Path) -> Result<OwnedFd, StartFailure> {
     let path = run_dir.join(LOCK_FILE);
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let shown = || format!("{path:?}");
@@ -154,11 +176,6 @@ fn claim(run_dir: &Path) -> Result<OwnedFd, StartFailure> {
     rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).sys("flock", shown).map_err(|e| {
         StartFailure { hint: "this container is already running".to_owned(), ..failure("take the monitor's lock", &e) }
     })?;
-    let monitor = rustix::process::getppid().map_or(0, |p| p.as_raw_nonzero().get());
-    let pid_file = run_dir.join(PID_FILE);
-    std::fs::write(&pid_file, format!("{monitor}\n"))
-        .sys("write", || format!("{pid_file:?}"))
-        .map_err(|e| failure("write the monitor's pid", &e))?;
     Ok(lock)
 }
 
