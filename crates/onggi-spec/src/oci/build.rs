@@ -110,16 +110,16 @@ pub fn effective_hostname(request: &ContainerRequest, id: &ContainerId) -> Strin
 }
 
 /// What this host does not allow and is therefore kept as it is: one line each, for the user.
-pub fn notes(input: &SpecInput<'_>) -> Vec<String> {
+pub fn notes(facts: &HostFacts) -> Vec<String> {
     let mut notes = Vec::new();
-    if input.facts.nofile_hard < limits::NOFILE_HARD {
-        let hard = input.facts.nofile_hard;
+    if facts.nofile_hard < limits::NOFILE_HARD {
+        let hard = facts.nofile_hard;
         notes.push(format!(
             "the limit of open files stays at this host's {hard} (the default is {})",
             limits::NOFILE_HARD
         ));
     }
-    if !input.facts.seccomp {
+    if !facts.seccomp {
         notes.push("this kernel has no seccomp filters: system calls are not restricted".to_owned());
     }
     notes

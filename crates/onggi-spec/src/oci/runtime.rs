@@ -342,6 +342,19 @@ pub enum ContainerState {
     Paused,
 }
 
+impl ContainerState {
+    /// `creating`, `created`, `running`, `stopped` or `paused`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Creating => "creating",
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Stopped => "stopped",
+            Self::Paused => "paused",
+        }
+    }
+}
+
 fn is_zero_i32(v: &i32) -> bool {
     *v == 0
 }
