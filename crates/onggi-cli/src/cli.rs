@@ -99,6 +99,10 @@ enum Command {
     /// What the monitor calls when nobody waits for a container
     #[command(name = "__cleanup", hide = true)]
     Cleanup(commands::cleanup::CleanupArgs),
+    /// Where a crash test can end this program
+    #[cfg(feature = "failpoints")]
+    #[command(name = "__failpoints", hide = true)]
+    Failpoints(commands::failpoints::FailpointsArgs),
 }
 
 /// `onggi container …`.
@@ -219,6 +223,8 @@ impl Command {
             Self::Container(command) => command.dispatch(global),
             Self::Image(command) => command.dispatch(global),
             Self::Cleanup(args) => args.run(global),
+            #[cfg(feature = "failpoints")]
+            Self::Failpoints(args) => args.run(global),
         }
     }
 }

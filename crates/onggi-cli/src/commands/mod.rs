@@ -3,6 +3,8 @@
 pub(crate) mod cleanup;
 pub(crate) mod create;
 pub(crate) mod exec;
+#[cfg(feature = "failpoints")]
+pub(crate) mod failpoints;
 mod filter;
 pub(crate) mod images;
 pub(crate) mod info;
