@@ -50,6 +50,7 @@ const SIGKILL: i32 = rustix::process::Signal::KILL.as_raw();
 const ENGINE_FAILED: i32 = 125;
 
 /// Descriptors that the engine handed down.
+#[derive(Debug)]
 pub(super) struct Inherited {
     /// The container's network namespace.
     pub(super) netns: Option<OwnedFd>,
@@ -130,11 +131,14 @@ fn create(
         sibling: true,
         die_with_parent: true,
         wait_for_start: false,
-        ..CreateOptions::default()
+        preserve_fds: 0,
+        no_pivot: false,
+        pid_file: None,
+        systemd_cgroup: false,
     };
-    let created = onggi_sandbox::create(options).map_err(|e| e.into_failure())?;
+    let created = onggi_sandbox::create(options).map_err(StartFailure::from)?;
     let at = now_ns();
-    let Created { pid, pidfd, console_master, state } = created;
+    let Created { pid, pidfd, console_master, state, .. } = created;
     let ours = match console_master {
         Some(master) => terminal_ends(master).map_err(|e| failure("use the terminal", &e))?,
         None => ours,
@@ -212,7 +216,7 @@ fn stdio(terminal: bool, interactive: bool) -> onggi_sys::Result<(OurEnds, Stdio
         // A smaller pipe is only slower.
         let _ = rustix::pipe::fcntl_setpipe_size(output, PIPE_SIZE);
     }
-    Ok((OurEnds { stdin, stdout: Some(stdout), stderr: Some(stderr) }, Stdio::Fds { input, out, err }))
+    Ok((OurEnds { stdin, stdout: Some(stdout), stderr: Some(stderr) }, Stdio::Fds { stdin: input, stdout: out, stderr: err }))
 }
 
 fn pipe() -> onggi_sys::Result<(OwnedFd, OwnedFd)> {
