@@ -44,7 +44,7 @@ fn e2e_wrong_and_truncated_blobs_are_not_stored_and_the_next_pull_works() {
     let stage = Stage::new();
     let image = onggi_tests::image::busybox(Flavour::Oci);
     let layer = image.layers[0].digest();
-    for (fault, text) in [(Fault::WrongContent, "digest"), (Fault::Truncated, layer.as_str())] {
+    for (fault, text) in [(Fault::WrongContent, "wrong content"), (Fault::Truncated, layer.as_str())] {
         stage.registry.break_answers(&layer, fault);
         let ran = stage.onggi.run(&["run", "--rm", &stage.busybox, "true"]);
         assert_refused(&ran, 125, &[text]);
@@ -67,7 +67,7 @@ fn e2e_a_manifest_that_is_not_what_its_digest_says_is_refused() {
     stage.registry.break_answers(&digest, Fault::WrongContent);
     let name = format!("{}@{digest}", stage.registry.name("busybox"));
     let ran = stage.onggi.run(&["run", "--rm", &name, "true"]);
-    assert_refused(&ran, 125, &["digest"]);
+    assert_refused(&ran, 125, &["wrong content", &digest]);
     stage.onggi.assert_nothing_left();
 }
 

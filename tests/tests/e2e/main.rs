@@ -12,6 +12,7 @@ mod network;
 mod nginx;
 mod rootless;
 mod run;
+mod runtime;
 mod security;
 mod support;
 mod verbs;

@@ -50,7 +50,10 @@ fn e2e_support_the_leak_check_sees_every_kind_of_thing() {
     for kind in ["mount ", "link leak0", "network namespace: leak", "nft element ", "process ", "lease: 10.9.0.2"] {
         assert!(left.iter().any(|thing| thing.starts_with(kind)), "{kind} is missing in {left:#?}");
     }
-    sh(&format!("umount {}; ip link del leak0; ip netns del leak; umount /run/netns; nft delete table ip onggi", point.display()));
+    sh(&format!(
+        "umount {}; ip link del leak0; ip netns del leak; umount /run/netns; nft delete table ip onggi",
+        point.display()
+    ));
     std::fs::remove_dir_all(dir.path().join("run")).expect("remove the lease");
     sh(&format!("kill {}", orphan.trim()));
     eventually("nothing is left", || {
