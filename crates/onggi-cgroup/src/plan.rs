@@ -2,7 +2,8 @@
 //!
 //! A path that begins with `/` starts at the root of each hierarchy, any other at the caller's own
 //! group, as runc has it. On hybrid layouts the container also gets a group of the version 2
-//! hierarchy: it has no controllers there, but `cgroup.kill` and `cgroup.events`.
+//! hierarchy: it has no controllers there, but `cgroup.kill`, `cgroup.events`, `cgroup.freeze` and
+//! `cpu.stat`, so that version 1 hierarchies in which nothing is limited are left alone.
 
 use std::path::{Path, PathBuf};
 
@@ -157,31 +158,48 @@ fn plan_v1(
     location: &Location,
     resources: &LinuxResources,
 ) -> Result<CgroupPlan, CgroupError> {
+    let settings = controllers::settings(resources, Version::V1)?;
     let mut plan = CgroupPlan::default();
-    for hierarchy in hierarchies {
-        let levels = location.levels(&hierarchy.mount, &hierarchy.own);
-        let leaf = levels.last().cloned().unwrap_or_default();
-        let cpuset = hierarchy.controllers.iter().any(|c| c == "cpuset");
-        for level in levels {
-            let own = level == leaf;
-            plan.prepare.push(Prepare::MakeDir { path: level.clone(), own });
-            for file in ["cpuset.cpus", "cpuset.mems"].into_iter().filter(|_| cpuset) {
-                plan.prepare.push(Prepare::Inherit { path: level.clone(), file: file.into() });
-            }
-        }
-        let dir = |c: &String| CgroupDir { controller: c.clone(), path: leaf.clone() };
-        plan.dirs.extend(hierarchy.controllers.iter().map(dir));
-        plan.join.tasks.push(leaf.join("tasks"));
+    for hierarchy in hierarchies.iter().filter(|h| is_needed(h, &settings, unified.is_some())) {
+        add_v1(&mut plan, hierarchy, location);
     }
     if let Some(mount) = unified {
-        // Only absolute paths mean the same place in every hierarchy.
         add_unified(&mut plan, mount, location);
     }
-    for setting in controllers::settings(resources, Version::V1)? {
+    for setting in settings {
         let dir = plan.dirs.iter().find(|d| d.controller == setting.controller).map(|d| d.path.clone());
         push(&mut plan.writes, dir, setting)?;
     }
     Ok(plan)
+}
+
+/// Every hierarchy costs a start about 0.1 ms, most of it for entering. A container stays in its caller's
+/// group where nothing is limited, unless something is read there later: OOM kills and memory, block I/O.
+/// CPU time, freezing, killing and membership come from the unified hierarchy of hybrid layouts (and
+/// systemd follows processes there); without it, from their version 1 counterparts.
+fn is_needed(hierarchy: &V1Hierarchy, settings: &[Setting], unified: bool) -> bool {
+    hierarchy.controllers.iter().any(|c| match c.as_str() {
+        "memory" | "blkio" => true,
+        "freezer" | "cpuacct" | "pids" if !unified => true,
+        named if named.starts_with("name=") => !unified,
+        other => settings.iter().any(|s| s.controller == other),
+    })
+}
+
+fn add_v1(plan: &mut CgroupPlan, hierarchy: &V1Hierarchy, location: &Location) {
+    let levels = location.levels(&hierarchy.mount, &hierarchy.own);
+    let leaf = levels.last().cloned().unwrap_or_default();
+    let cpuset = hierarchy.controllers.iter().any(|c| c == "cpuset");
+    for level in levels {
+        let own = level == leaf;
+        plan.prepare.push(Prepare::MakeDir { path: level.clone(), own });
+        for file in ["cpuset.cpus", "cpuset.mems"].into_iter().filter(|_| cpuset) {
+            plan.prepare.push(Prepare::Inherit { path: level.clone(), file: file.into() });
+        }
+    }
+    let dir = |c: &String| CgroupDir { controller: c.clone(), path: leaf.clone() };
+    plan.dirs.extend(hierarchy.controllers.iter().map(dir));
+    plan.join.tasks.push(leaf.join("tasks"));
 }
 
 /// The group of the version 2 hierarchy beside version 1.
@@ -222,7 +240,7 @@ fn plan_v2(
     plan.dirs.push(CgroupDir { controller: String::new(), path: leaf.clone() });
     plan.join.clone_into = Some(leaf.clone());
     for setting in settings {
-        let present = setting.controller == "cgroup" || available.iter().any(|c| *c == setting.controller);
+        let present = setting.controller == "cgroup" || available.contains(&setting.controller);
         push(&mut plan.writes, present.then(|| leaf.clone()), setting)?;
     }
     Ok(plan)

@@ -32,10 +32,10 @@ pub fn remove(paths: &Paths) -> Result<(), CgroupError> {
     let mut errors = Vec::new();
     // First without any look inside: normally every group is empty by now.
     let mut busy: Vec<PathBuf> = distinct(paths).into_iter().filter(|p| try_remove(p, &mut errors)).collect();
-    if !busy.is_empty() {
-        if let Err(e) = procs::kill_all(paths) {
-            errors.push(e);
-        }
+    if !busy.is_empty()
+        && let Err(e) = procs::kill_all(paths)
+    {
+        errors.push(e);
     }
     let mut pause = PAUSES.0;
     while !busy.is_empty() {

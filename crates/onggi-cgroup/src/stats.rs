@@ -65,7 +65,7 @@ pub fn stats(paths: &Paths) -> Result<Stats, CgroupError> {
     let mut stats = Stats::default();
     for (controller, dir) in paths {
         match controller.as_str() {
-            "" => v2(dir, &mut stats)?,
+            "" => v2(dir, paths, &mut stats)?,
             "cpu" => throttling(&Fields::read(dir, "cpu.stat")?, 1, "throttled_time", &mut stats),
             "cpuacct" => v1_cpuacct(dir, &mut stats)?,
             "memory" => v1_memory(dir, &mut stats)?,
@@ -88,23 +88,30 @@ pub fn oom_count(paths: &Paths) -> Result<u64, CgroupError> {
     Ok(count)
 }
 
-fn v2(dir: &Path, stats: &mut Stats) -> Result<(), CgroupError> {
-    // On hybrid layouts this group has no controllers: its cpu.stat must not overwrite cpuacct's.
-    if text(dir, "cgroup.controllers")?.trim().is_empty() {
-        return Ok(());
+/// On hybrid layouts this group has no controllers: it counts CPU time and tasks where version 1 does not.
+fn v2(dir: &Path, paths: &Paths, stats: &mut Stats) -> Result<(), CgroupError> {
+    if !paths.contains_key("cpuacct") {
+        let cpu = Fields::read(dir, "cpu.stat")?;
+        stats.cpu_ns = cpu.get("usage_usec").saturating_mul(1000);
+        stats.cpu_user_ns = cpu.get("user_usec").saturating_mul(1000);
+        stats.cpu_system_ns = cpu.get("system_usec").saturating_mul(1000);
+        throttling(&cpu, 1000, "throttled_usec", stats);
     }
-    let cpu = Fields::read(dir, "cpu.stat")?;
-    stats.cpu_ns = cpu.get("usage_usec").saturating_mul(1000);
-    stats.cpu_user_ns = cpu.get("user_usec").saturating_mul(1000);
-    stats.cpu_system_ns = cpu.get("system_usec").saturating_mul(1000);
-    throttling(&cpu, 1000, "throttled_usec", stats);
-    stats.memory = number(dir, "memory.current")?.unwrap_or(0);
-    stats.memory_peak = number(dir, "memory.peak")?;
-    stats.memory_limit = number(dir, "memory.max")?;
-    stats.swap = number(dir, "memory.swap.current")?;
-    stats.inactive_file = Fields::read(dir, "memory.stat")?.get("inactive_file");
+    if !paths.contains_key("pids") {
+        pids(dir, stats)?;
+        if stats.pids == 0 {
+            stats.pids = text(dir, "cgroup.threads")?.lines().count() as u64;
+        }
+    }
+    if !paths.contains_key("memory") {
+        stats.memory = number(dir, "memory.current")?.unwrap_or(0);
+        stats.memory_peak = number(dir, "memory.peak")?;
+        stats.memory_limit = number(dir, "memory.max")?;
+        stats.swap = number(dir, "memory.swap.current")?;
+        stats.inactive_file = Fields::read(dir, "memory.stat")?.get("inactive_file");
+    }
     stats.io = text(dir, "io.stat")?.lines().filter_map(io_line).collect();
-    pids(dir, stats)
+    Ok(())
 }
 
 fn throttling(cpu: &Fields, unit: u64, time: &str, stats: &mut Stats) {

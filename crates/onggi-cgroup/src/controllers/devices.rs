@@ -32,6 +32,10 @@ fn line(rule: &LinuxDeviceCgroup) -> Result<String, crate::CgroupError> {
         Some(access) if access.len() <= 3 && access.bytes().all(|b| b"rwm".contains(&b)) => access,
         Some(other) => return Err(bad("devices.access", other, "use letters of rwm")),
     };
+    if typ == 'a' && access.len() < 3 {
+        // The kernel would silently read it as all three.
+        return Err(bad("devices.access", access, "a rule for all devices is about rwm"));
+    }
     let (major, minor) = (number("devices.major", rule.major)?, number("devices.minor", rule.minor)?);
     if typ == 'a' && (major != "*" || minor != "*") {
         return Err(bad("devices.type", "a", "a rule for a device number needs type b or c"));

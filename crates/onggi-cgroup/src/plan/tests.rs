@@ -124,9 +124,21 @@ fn a_relative_path_begins_at_our_own_group() {
 
 #[test]
 fn controllers_of_one_hierarchy_share_a_directory_and_are_joined_once() {
-    let plan = plan(&hybrid(), "/x", &LinuxResources::default(), false).expect("plan");
+    let plan = plan(&hybrid(), "/x", &limits(), false).expect("plan");
     assert_eq!(plan.paths()["cpu"], plan.paths()["cpuacct"]);
     assert_eq!(plan.join.tasks.len(), 4);
+}
+
+#[test]
+fn only_hierarchies_that_limit_or_count_are_entered() {
+    let none = LinuxResources::default();
+    let hybrid_plan = plan(&hybrid(), "/x", &none, false).expect("plan");
+    assert_eq!(hybrid_plan.paths().into_keys().collect::<Vec<_>>(), ["", "memory"]);
+    // Without the unified hierarchy, freezing, counting and membership need version 1.
+    let CgroupLayout::V1 { hierarchies, .. } = hybrid() else { panic!("hybrid is v1") };
+    let v1_plan = plan(&CgroupLayout::V1 { hierarchies, unified: None }, "/x", &none, false).expect("plan");
+    assert_eq!(v1_plan.paths().into_keys().collect::<Vec<_>>(), ["cpu", "cpuacct", "memory", "pids"]);
+    assert_eq!(v1_plan.join.clone_into, None);
 }
 
 #[test]
