@@ -1,6 +1,6 @@
 //! The command line: global options, the verbs, the noun groups, exit codes.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 use onggi_engine::{Engine, EngineOptions};
@@ -30,14 +30,14 @@ pub(crate) struct Cli {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct GlobalArgs {
     /// Directory of images and containers [default: /var/lib/onggi, or $XDG_DATA_HOME/onggi]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, help_heading = "Global options", value_name = "DIR")]
     root: Option<PathBuf>,
     /// Directory of what must not outlive a reboot [default: /run/onggi, or $XDG_RUNTIME_DIR/onggi]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, help_heading = "Global options", value_name = "DIR")]
     runroot: Option<PathBuf>,
-    /// How much is logged to stderr: error, warn, info, debug, trace
-    #[arg(long, global = true, value_name = "LEVEL", default_value = "warn")]
-    log_level: tracing::Level,
+    /// How much is logged to stderr: error, warn, info, debug, trace [default: warn]
+    #[arg(long, global = true, help_heading = "Global options", value_name = "LEVEL")]
+    log_level: Option<tracing::Level>,
 }
 
 impl GlobalArgs {
@@ -157,7 +157,9 @@ pub(crate) fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(e) => return usage(&e),
     };
-    let subscriber = tracing_subscriber::fmt().with_max_level(cli.global.log_level).with_writer(std::io::stderr);
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(cli.global.log_level.unwrap_or(tracing::Level::WARN))
+        .with_writer(std::io::stderr);
     // Fails only when a subscriber exists already; nothing sets one before.
     let _ = subscriber.try_init();
     let codes = codes(&cli.command);
@@ -173,12 +175,21 @@ pub(crate) fn main() -> ExitCode {
 
 /// Help and version succeed; anything else about the arguments is Docker's 125.
 fn usage(e: &clap::Error) -> ExitCode {
+    let wanted = matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
     // Without a terminal or pipe there is nobody to tell.
-    let _ = e.print();
-    match e.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
-        _ => ExitCode::from(USAGE_ERROR),
-    }
+    let _ = match e.kind() {
+        _ if wanted => e.print(),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => e.print(),
+        _ => std::io::stderr().write_all(usage_text(&e.render().to_string()).as_bytes()),
+    };
+    if wanted { ExitCode::SUCCESS } else { ExitCode::from(USAGE_ERROR) }
+}
+
+/// clap's message in the form of our own errors.
+fn usage_text(rendered: &str) -> String {
+    let body = rendered.strip_prefix("error: ").unwrap_or(rendered);
+    let body = body.split("\nFor more information").next().unwrap_or(body);
+    format!("onggi: {}\nhint: `onggi --help` and `onggi COMMAND --help` show what there is\n", body.trim_end())
 }
 
 /// Which exit code an error of the engine becomes.

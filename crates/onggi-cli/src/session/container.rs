@@ -56,7 +56,13 @@ pub(crate) fn run(engine: &Engine, mut started: Started) -> Result<u8, CliError>
             forced.store(true, Ordering::Release);
             leaver.detach();
         };
-        signals::forward(process, move || resizer.resize(), give_up)?;
+        let tty = request.tty;
+        let resize = move || {
+            if tty {
+                resizer.resize();
+            }
+        };
+        signals::forward(process, resize, give_up)?;
     }
     if request.interactive {
         copy_stdin(sender.clone(), clone(&stream)?, raw.is_some());
