@@ -12,8 +12,9 @@ use onggi_sys::{Errno, netns};
 use crate::{
     detach,
     error::{NetworkError, Obstacle, PlanError},
-    facts::{facts, table},
-    plan::{NetOp, NetworkPlan, Side, install_op, plan_bridge},
+    facts::{facts, ipv6, table},
+    flows,
+    plan::{NetOp, NetworkPlan, Side, container_sysctls, install_op, plan_bridge},
     ports, record,
     socket::Socket,
     sysctl,
@@ -59,11 +60,18 @@ pub fn prepare(runroot: &Path, request: &BridgeRequest) -> Result<NetworkPlan, N
 /// # Errors
 /// Names the operation and the errno. `NetworkError::is_stale` tells that another process was faster.
 pub fn apply(runroot: &Path, plan: &NetworkPlan) -> Result<Applied, NetworkError> {
-    let mut applier = Applier::new(runroot, plan)?;
+    apply_with(runroot, plan, None)
+}
+
+/// As `apply`, with a namespace that was begun earlier; it is used if it has the settings that the plan wants.
+///
+/// # Errors
+/// As `apply`.
+pub fn apply_with(runroot: &Path, plan: &NetworkPlan, pending: Option<PendingNetns>) -> Result<Applied, NetworkError> {
+    let mut applier = Applier::new(runroot, plan, pending)?;
     for op in &plan.ops {
         applier.operation(op)?;
     }
-    applier.send_links()?;
     applier.commit()?;
     let netns = applier.container.take().map(|c| c.netns).ok_or(NetworkError::Busy)?;
     Ok(Applied { netns, ip: plan.record.as_ref().map(|r| r.ip), reserved: applier.reserved })
@@ -77,6 +85,7 @@ struct Container {
 struct Applier<'a> {
     runroot: &'a Path,
     plan: &'a NetworkPlan,
+    pending: Option<PendingNetns>,
     host: Socket,
     container: Option<Container>,
     /// Link requests not yet sent, all for one side, and which of them may find their work done already.
@@ -91,10 +100,11 @@ struct Applier<'a> {
 }
 
 impl<'a> Applier<'a> {
-    fn new(runroot: &'a Path, plan: &'a NetworkPlan) -> Result<Self, NetworkError> {
+    fn new(runroot: &'a Path, plan: &'a NetworkPlan, pending: Option<PendingNetns>) -> Result<Self, NetworkError> {
         Ok(Self {
             runroot,
             plan,
+            pending,
             host: Socket::route()?,
             container: None,
             links: Batch::default(),
@@ -114,7 +124,7 @@ impl<'a> Applier<'a> {
                 self.send_links()?;
                 sysctl::write(key, value)?;
             }
-            NetOp::CreateNetns { sysctls } => self.container = Some(create_netns(sysctls)?),
+            NetOp::CreateNetns { sysctls } => self.container = Some(self.netns(sysctls)?),
             NetOp::CreateBridge { name, mac, mtu } => {
                 self.on(Side::Host)?;
                 route::create_bridge(&mut self.links, name, *mac, *mtu);
@@ -140,8 +150,17 @@ impl<'a> Applier<'a> {
             }
             NetOp::SaveRecord => self.plan.record.iter().try_for_each(|r| record::save(self.runroot, r))?,
             NetOp::InstallTable { .. } | NetOp::AddElements { .. } => self.firewall.push(op),
+            NetOp::ForgetFlows { ports } => {
+                self.commit()?;
+                flows::forget_before_publishing(ports)?;
+            }
         }
         Ok(())
+    }
+
+    fn netns(&mut self, sysctls: &[(String, String)]) -> Result<Container, NetworkError> {
+        let begun = self.pending.take().filter(|p| p.sysctls == sysctls);
+        begun.map_or_else(|| PendingNetns::with(sysctls.to_vec()), Ok)?.wait()
     }
 
     fn create_veth(&mut self, op: &NetOp) -> Result<(), NetworkError> {
@@ -197,25 +216,27 @@ impl<'a> Applier<'a> {
 
     /// One transaction: the table where it is missing, and the container's elements. When another process
     /// changed the ruleset first, the table's state is read again.
-    fn commit(&self) -> Result<(), NetworkError> {
-        if self.firewall.is_empty() {
+    fn commit(&mut self) -> Result<(), NetworkError> {
+        self.send_links()?;
+        let firewall = std::mem::take(&mut self.firewall);
+        if firewall.is_empty() {
             return Ok(());
         }
         let socket = Socket::netfilter()?;
-        let mut result = transact(&socket, &self.firewall);
+        let mut result = transact(&socket, &firewall);
         for _ in 0..TRIES {
             match &result {
-                Err(e) if e.is_stale() => result = self.commit_again(&socket),
+                Err(e) if e.is_stale() => result = self.commit_again(&socket, &firewall),
                 _ => return result.map_err(|e| self.name_holder(&socket, e)),
             }
         }
         result
     }
 
-    fn commit_again(&self, socket: &Socket) -> Result<(), NetworkError> {
+    fn commit_again(&self, socket: &Socket, firewall: &[&NetOp]) -> Result<(), NetworkError> {
         let table = table(socket, self.runroot)?;
         let install = self.plan.record.as_ref().and_then(|record| install_op(&table, record));
-        let elements = self.firewall.iter().copied().filter(|op| matches!(op, NetOp::AddElements { .. }));
+        let elements = firewall.iter().copied().filter(|op| matches!(op, NetOp::AddElements { .. }));
         transact(socket, &install.iter().chain(elements).collect::<Vec<_>>())
     }
 
@@ -281,13 +302,40 @@ fn port_error(port: &PublishedPort, obstacle: Obstacle) -> NetworkError {
     })
 }
 
-/// The settings are written by the thread that made the namespace, because /proc/sys/net follows the thread.
-fn create_netns(sysctls: &[(String, String)]) -> Result<Container, NetworkError> {
-    let inside = || {
-        sysctls.iter().try_for_each(|(key, value)| sysctl::write(key, value))?;
-        Socket::route()
-    };
-    let (netns, socket) = netns::create(inside)
-        .map_err(|source| NetworkError::Call { operation: "create a network namespace", source })?;
-    Ok(Container { netns, socket: socket? })
+/// A container's network namespace in the making. The kernel takes about a millisecond for it, so an engine
+/// starts it before anything else and hands it to `apply_with`.
+#[derive(Debug)]
+pub struct PendingNetns {
+    sysctls: Vec<(String, String)>,
+    pending: netns::Pending<Result<Socket, NetworkError>>,
+}
+
+impl PendingNetns {
+    /// Starts one for a container on the bridge.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start() -> Result<Self, NetworkError> {
+        Self::with(container_sysctls(ipv6()?))
+    }
+
+    /// The settings are written by the thread that made the namespace, because /proc/sys/net follows the thread.
+    fn with(sysctls: Vec<(String, String)>) -> Result<Self, NetworkError> {
+        let settings = sysctls.clone();
+        let inside = move || {
+            settings.iter().try_for_each(|(key, value)| sysctl::write(key, value))?;
+            Socket::route()
+        };
+        let pending = netns::start(inside).map_err(create_error)?;
+        Ok(Self { sysctls, pending })
+    }
+
+    fn wait(self) -> Result<Container, NetworkError> {
+        let (netns, socket) = self.pending.wait().map_err(create_error)?;
+        Ok(Container { netns, socket: socket? })
+    }
+}
+
+fn create_error(source: onggi_sys::SysError) -> NetworkError {
+    NetworkError::Call { operation: "create a network namespace", source }
 }

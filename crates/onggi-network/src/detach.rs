@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     element::{Element, published_key, published_set},
     error::NetworkError,
+    flows,
     plan::published_elements,
     record,
     socket::Socket,
@@ -37,6 +38,7 @@ pub fn detach(runroot: &Path, record: &NetworkRecord) -> Result<(), Vec<NetworkE
         // First the file, so that nobody restores the ports; last the address, so that nobody gets it early.
         record::remove(runroot, &record.id),
         remove_published(record),
+        flows::forget_container(record),
         release(runroot, record.ip, &record.id),
     ];
     all(steps)

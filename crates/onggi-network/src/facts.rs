@@ -131,7 +131,7 @@ pub fn facts(runroot: &Path, request: &BridgeRequest) -> Result<NetFacts, Networ
         routes,
         mtu,
         ip_forward: sysctl::read("net.ipv4.ip_forward")?.as_deref() == Some("1"),
-        ipv6: sysctl::read("net.ipv6.conf.all.disable_ipv6")?.is_some(),
+        ipv6: ipv6()?,
         table: privileged(table(&firewall, runroot), TableFacts::Incomplete { generation: None, restore: Vec::new() })?,
         leased: leased(runroot),
         ports: port_facts(&firewall, request, &addresses)?,
@@ -139,6 +139,11 @@ pub fn facts(runroot: &Path, request: &BridgeRequest) -> Result<NetFacts, Networ
         forward_policies: privileged(forward_policies(&firewall), Vec::new())?,
         bridge,
     })
+}
+
+/// This kernel has IPv6.
+pub(crate) fn ipv6() -> Result<bool, NetworkError> {
+    Ok(sysctl::read("net.ipv6.conf.all.disable_ipv6")?.is_some())
 }
 
 /// Without CAP_NET_ADMIN nftables answers EPERM: then `fallback` is all that can be known.

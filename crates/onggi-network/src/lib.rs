@@ -19,6 +19,7 @@ mod detach;
 mod element;
 mod error;
 mod facts;
+mod flows;
 mod plan;
 mod ports;
 mod record;
@@ -29,7 +30,7 @@ mod table;
 mod types;
 mod wire;
 
-pub use apply::{Applied, apply, prepare};
+pub use apply::{Applied, PendingNetns, apply, apply_with, prepare};
 pub use detach::{Used, detach, reconcile, used};
 pub use element::Element;
 pub use error::{NetworkError, Obstacle, PlanError};

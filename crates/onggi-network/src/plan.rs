@@ -5,7 +5,7 @@ use std::{
     net::Ipv4Addr,
 };
 
-use onggi_spec::ContainerId;
+use onggi_spec::{ContainerId, port::Protocol};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -132,6 +132,11 @@ pub enum NetOp {
         /// The elements.
         elements: Vec<Element>,
     },
+    /// Forgets tracked UDP flows to ports that are published from now on: their clients would stay with the host.
+    ForgetFlows {
+        /// The UDP ports.
+        ports: Vec<PublishedPort>,
+    },
 }
 
 /// Settings of a container's namespace on an IPv4 network. Without an IPv6 address nothing listens to router
@@ -167,7 +172,7 @@ pub fn plan_bridge(request: &BridgeRequest, facts: &NetFacts) -> Result<NetworkP
     };
     let mut ops = vec![NetOp::TakeLease { network: NETWORK.to_owned(), ip, id: request.id.clone() }];
     ops.extend(record.ports.iter().map(|port| NetOp::ReservePort { port: *port }));
-    ops.push(NetOp::CreateNetns { sysctls: container_sysctls(facts) });
+    ops.push(NetOp::CreateNetns { sysctls: container_sysctls(facts.ipv6) });
     ops.extend(bridge_ops(facts, &record));
     ops.extend(link_ops(facts, &record));
     ops.extend(firewall_ops(facts, &record));
@@ -249,8 +254,9 @@ fn choose_veth(id: &ContainerId, taken: &BTreeSet<String>) -> Result<String, Pla
     free.ok_or_else(|| PlanError::NoVethName { id: id.clone() })
 }
 
-fn container_sysctls(facts: &NetFacts) -> Vec<(String, String)> {
-    let settings = NO_IPV6.iter().filter(|_| facts.ipv6);
+/// What is set in a container's namespace before it has a device.
+pub(crate) fn container_sysctls(ipv6: bool) -> Vec<(String, String)> {
+    let settings = NO_IPV6.iter().filter(|_| ipv6);
     settings.map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
@@ -319,6 +325,10 @@ fn firewall_ops(facts: &NetFacts, record: &NetworkRecord) -> Vec<NetOp> {
     ];
     elements.extend(published_elements(record));
     ops.push(NetOp::AddElements { elements });
+    let udp: Vec<_> = record.ports.iter().filter(|p| p.protocol == Protocol::Udp).copied().collect();
+    if !udp.is_empty() {
+        ops.push(NetOp::ForgetFlows { ports: udp });
+    }
     ops
 }
 

@@ -76,6 +76,10 @@ impl NetOp {
                 format!("install the nftables table ip {TABLE} ({rules} rules), restoring {kept} published ports")
             }
             Self::SaveRecord => "write the record of published ports, for rebuilding a flushed table".to_owned(),
+            Self::ForgetFlows { ports } => {
+                let numbers: Vec<_> = ports.iter().map(|p| p.host_port.to_string()).collect();
+                format!("forget tracked UDP flows of this host to port {}", numbers.join(", "))
+            }
             Self::AddElements { elements } => {
                 let texts: Vec<_> = elements.iter().map(element_words).collect();
                 format!("in one nftables transaction: {}", texts.join("; "))
@@ -86,7 +90,7 @@ impl NetOp {
     /// The operation as commands; firewall operations are collected by the plan.
     fn shell(&self) -> String {
         match self {
-            Self::TakeLease { .. } | Self::ReservePort { .. } | Self::SaveRecord => {
+            Self::TakeLease { .. } | Self::ReservePort { .. } | Self::SaveRecord | Self::ForgetFlows { .. } => {
                 format!("# onggi: {}\n", self.words())
             }
             Self::Sysctl { key, value } => format!("sysctl -qw {key}={value}\n"),

@@ -43,7 +43,11 @@ impl Socket {
 
     /// Sends questions; each object that comes back is read with `read`. `ENOENT`/`ENODEV` of a single
     /// question just means no object.
-    pub(crate) fn ask<T>(&self, batch: &mut Batch, read: impl Fn(u16, &[u8]) -> Option<T>) -> Result<Vec<T>, NetworkError> {
+    pub(crate) fn ask<T>(
+        &self,
+        batch: &mut Batch,
+        read: impl Fn(u16, &[u8]) -> Option<T>,
+    ) -> Result<Vec<T>, NetworkError> {
         self.ask_each(batch, |_, kind, payload| read(kind, payload))
     }
 

@@ -12,8 +12,8 @@ use std::{
 
 use common::*;
 use onggi_network::{
-    BridgeRequest, NetworkError, Obstacle, PlanError, TableFacts, Used, apply, detach, facts, plan_bridge, plan_none,
-    prepare, reconcile, used,
+    BridgeRequest, NetworkError, Obstacle, PendingNetns, PlanError, TableFacts, Used, apply, apply_with, detach, facts,
+    plan_bridge, plan_none, prepare, reconcile, used,
 };
 use onggi_spec::port::{
     PortMapping,
@@ -38,6 +38,19 @@ fn root_an_attached_container_has_address_route_and_mtu_and_no_ipv6_but_loopback
     assert_eq!(routes.lines().count(), 2, "{routes}");
     let link = inside(&applied.netns, || run("ip link show eth0"));
     assert!(link.contains("mtu 1400") && link.contains(&record.mac.to_string()), "{link}");
+}
+
+#[test]
+fn root_a_namespace_begun_early_is_used_and_one_that_does_not_fit_is_not() {
+    let world = World::new();
+    inside(&world.host, || {
+        let plan = prepare(world.runroot.path(), &request(1, &[])).unwrap();
+        let early = apply_with(world.runroot.path(), &plan, Some(PendingNetns::start().unwrap())).unwrap();
+        assert!(inside(&early.netns, || run("ip -br link")).contains("eth0"));
+        let none = apply_with(world.runroot.path(), &plan_none(), Some(PendingNetns::start().unwrap())).unwrap();
+        let setting = inside(&none.netns, || run("cat /proc/sys/net/ipv6/conf/default/disable_ipv6"));
+        assert_eq!(setting, "0\n");
+    });
 }
 
 #[test]

@@ -36,6 +36,30 @@ fn root_a_published_udp_port_answers_from_outside_from_the_host_and_over_loopbac
 }
 
 #[test]
+fn root_udp_clients_that_keep_their_port_follow_the_container_that_publishes_now() {
+    let world = World::new();
+    let _bridge = world.container(9, &[]);
+    // One client is outside, the other on the host; both keep one socket all the time.
+    let client = |namespace| inside(namespace, || std::net::UdpSocket::bind("0.0.0.0:0").unwrap());
+    let clients = [client(&world.outside), client(&world.host)];
+    let answers =
+        || clients.each_ref().map(|c| ask(c, HOST, 5353).ok().map(|a| a.split(' ').next().unwrap().to_owned()));
+    let all = |name: &str| [Some(name.to_owned()), Some(name.to_owned())];
+    let unrelated = client(&world.outside);
+    udp_server(&world.host, 9999, "unrelated");
+    assert!(ask(&unrelated, HOST, 9999).is_ok());
+    assert_eq!(answers(), [None, None], "nobody is there yet");
+    for (number, name) in [(1, "first"), (2, "second")] {
+        let (record, dns) = world.container(number, &[udp_port(5353, 53)]);
+        udp_server(&dns.netns, 53, name);
+        assert_eq!(answers(), all(name));
+        world.detach(&record);
+        assert_eq!(answers(), [None, None], "{name} is gone");
+    }
+    assert!(ask(&unrelated, HOST, 9999).is_ok());
+}
+
+#[test]
 fn root_a_port_published_on_one_address_answers_there_only() {
     let world = World::new();
     let on = |ip, number| port(ip, number, 80, Protocol::Tcp);
@@ -161,7 +185,9 @@ fn root_cve_2020_13401_a_containers_router_advertisement_is_ignored() {
     let (_, evil) = world.container(1, &[]);
     let (_, victim) = world.container(2, &[]);
     // A container with the right to do so turns IPv6 on for itself and claims to be a router.
-    inside(&evil.netns, || run("sysctl -qw net.ipv6.conf.eth0.accept_dad=0 net.ipv6.conf.eth0.disable_ipv6=0"));
+    let enable = "sysctl -qw net.ipv6.conf.eth0.accept_dad=0 net.ipv6.conf.eth0.disable_ipv6=0; \
+                  until ip -6 addr show dev eth0 scope link -tentative | grep -q fe80; do sleep 0.02; done";
+    inside(&evil.netns, || run(enable));
     let advertise = || {
         advertise_router(&evil.netns, 2);
         std::thread::sleep(std::time::Duration::from_millis(200));
@@ -175,11 +201,7 @@ fn root_cve_2020_13401_a_containers_router_advertisement_is_ignored() {
     assert_eq!(v6(&victim.netns, "eth0"), "");
     assert_eq!(v6(&world.host, "onggi0"), "");
     // The benign twin: whoever wants IPv6 and listens gets it, so the advertisement was a good one.
-    inside(&victim.netns, || {
-        run(
-            "sysctl -qw net.ipv6.conf.eth0.accept_ra=1 net.ipv6.conf.eth0.accept_dad=0 net.ipv6.conf.eth0.disable_ipv6=0",
-        )
-    });
+    inside(&victim.netns, || run(&format!("sysctl -qw net.ipv6.conf.eth0.accept_ra=1; {enable}")));
     advertise();
     assert!(v6(&victim.netns, "eth0").contains("2001:db8::"));
 }

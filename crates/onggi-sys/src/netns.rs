@@ -19,17 +19,41 @@ use crate::{Result, SysContext};
 const STACK: usize = 256 * 1024;
 const SELF: &str = "/proc/thread-self/ns/net";
 
-/// Makes a new network namespace, runs `inside` in it, and returns the namespace and the result.
+/// A network namespace that a helper thread is making.
+#[derive(Debug)]
+pub struct Pending<T>(thread::JoinHandle<Result<(OwnedFd, T)>>);
+
+impl<T> Pending<T> {
+    /// Waits for the namespace and the result of what ran in it.
+    ///
+    /// # Errors
+    /// `EPERM` without CAP_SYS_ADMIN, `ENOSPC` when user.max_net_namespaces is reached (unshare(2)).
+    pub fn wait(self) -> Result<(OwnedFd, T)> {
+        self.0.join().unwrap_or_else(|panic| resume_unwind(panic))
+    }
+}
+
+/// Begins to make a new network namespace and to run `inside` in it. The kernel needs about a millisecond, which
+/// the caller can use for something else.
 ///
 /// # Errors
-/// `EPERM` without CAP_SYS_ADMIN, `ENOSPC` when user.max_net_namespaces is reached (unshare(2)).
-pub fn create<T: Send>(inside: impl FnOnce() -> T + Send) -> Result<(OwnedFd, T)> {
-    on_helper(|| {
+/// When no thread can be started.
+pub fn start<T: Send + 'static>(inside: impl FnOnce() -> T + Send + 'static) -> Result<Pending<T>> {
+    let work = || {
         // SAFETY: only CLONE_NEWNET is given. It neither unshares the descriptor table nor the address
         // space, the two cases in which another thread's references could be pulled away.
         unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.sys("unshare", || "CLONE_NEWNET")?;
         Ok((current()?, inside()))
-    })
+    };
+    helper().spawn(work).map(Pending).sys("clone", || "thread \"netns\"")
+}
+
+/// Makes a new network namespace, runs `inside` in it, and returns the namespace and the result.
+///
+/// # Errors
+/// As `start` and `Pending::wait`.
+pub fn create<T: Send + 'static>(inside: impl FnOnce() -> T + Send + 'static) -> Result<(OwnedFd, T)> {
+    start(inside)?.wait()
 }
 
 /// Runs `inside` in the network namespace `namespace`.
@@ -37,9 +61,13 @@ pub fn create<T: Send>(inside: impl FnOnce() -> T + Send) -> Result<(OwnedFd, T)
 /// # Errors
 /// `EPERM` without CAP_SYS_ADMIN in both, `EINVAL` when the descriptor is something else (setns(2)).
 pub fn enter<T: Send>(namespace: BorrowedFd<'_>, inside: impl FnOnce() -> T + Send) -> Result<T> {
-    on_helper(|| {
+    let work = || {
         move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network)).sys("setns", || "CLONE_NEWNET")?;
         Ok(inside())
+    };
+    thread::scope(|scope| {
+        let helper = helper().spawn_scoped(scope, work).sys("clone", || "thread \"netns\"")?;
+        helper.join().unwrap_or_else(|panic| resume_unwind(panic))
     })
 }
 
@@ -51,15 +79,8 @@ pub fn current() -> Result<OwnedFd> {
     Ok(File::open(SELF).sys("open", || format!("{SELF:?}"))?.into())
 }
 
-fn on_helper<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    thread::scope(|scope| {
-        let helper = thread::Builder::new()
-            .name("netns".into())
-            .stack_size(STACK)
-            .spawn_scoped(scope, work)
-            .sys("clone", || "thread \"netns\"")?;
-        helper.join().unwrap_or_else(|panic| resume_unwind(panic))
-    })
+fn helper() -> thread::Builder {
+    thread::Builder::new().name("netns".into()).stack_size(STACK)
 }
 
 #[cfg(test)]

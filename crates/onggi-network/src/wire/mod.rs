@@ -4,6 +4,7 @@
 //! container's data became another's attributes in CVE-2021-43784; here an overflow is remembered by the
 //! batch and `finish` refuses to hand out a single byte. Pure: no sockets here.
 
+pub(crate) mod conntrack;
 pub(crate) mod nft;
 pub(crate) mod route;
 
