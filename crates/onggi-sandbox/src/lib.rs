@@ -6,9 +6,24 @@
 //!
 //! `create` and `exec` demand a single-threaded caller: the clone runs ordinary code.
 
+mod channel;
+mod child;
+mod create;
+mod elf;
 mod error;
+mod exec;
+mod hooks;
+mod lifecycle;
 mod options;
+pub mod plan;
 pub mod seccomp;
+mod sources;
+mod start;
+mod state;
 
+pub use create::create;
 pub use error::{EXIT_CANNOT_INVOKE, EXIT_ENGINE, EXIT_NOT_FOUND, Result, StartFailureError};
+pub use exec::exec;
+pub use lifecycle::{Listed, Scope, delete, kill, list, pause, processes, resume, state, stored_state};
 pub use options::{CreateOptions, Created, ExecOptions, Executed, Stdio};
+pub use start::start;

@@ -106,4 +106,6 @@ pub struct Executed {
     pub pidfd: OwnedFd,
     /// The terminal's master, when one was asked for without a console socket.
     pub console_master: Option<OwnedFd>,
+    /// What was asked for and kept as it was instead, one line each.
+    pub notes: Vec<String>,
 }

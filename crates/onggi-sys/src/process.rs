@@ -341,3 +341,11 @@ pub fn setsid() -> Result<()> {
 pub fn signal(number: i32) -> Option<Signal> {
     Signal::from_named_raw(number)
 }
+
+/// Closes every descriptor from `first` on and runs `forever`, which never returns: for a process that stays
+/// behind as a reaper and must not keep anything open. Descriptors that `forever` captured are closed too.
+pub fn close_all_and(first: u32, forever: impl FnOnce() -> std::convert::Infallible) -> ! {
+    // Nothing is dropped after this point: `forever` does not return, so no owner closes a number twice.
+    let _ = close_range(first, u32::MAX, 0);
+    match forever() {}
+}

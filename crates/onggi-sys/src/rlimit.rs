@@ -56,3 +56,18 @@ pub fn set(resource: u32, limit: Limit) -> Result<()> {
     }
     Ok(())
 }
+
+/// Sets a limit of another process (prlimit(2)).
+///
+/// # Errors
+/// EPERM without CAP_SYS_RESOURCE over it, ESRCH.
+pub fn set_of(pid: i32, resource: u32, limit: Limit) -> Result<()> {
+    let new = libc::rlimit64 { rlim_cur: limit.soft, rlim_max: limit.hard };
+    let old: *mut libc::rlimit64 = std::ptr::null_mut();
+    // SAFETY: prlimit reads one rlimit64 through the pointer, which is live; a null old pointer is allowed.
+    let r = unsafe { libc::prlimit64(pid, resource, &raw const new, old) };
+    if r < 0 {
+        return Err(SysError::last("prlimit", format!("{pid}, {}, {}:{}", name(resource), limit.soft, limit.hard)));
+    }
+    Ok(())
+}

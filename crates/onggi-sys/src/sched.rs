@@ -2,11 +2,9 @@
 
 use crate::{Result, SysError};
 
-/// `struct sched_attr`, first version.
+/// `struct sched_attr`, first version, without its size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[repr(C)]
 pub struct SchedulerAttributes {
-    size: u32,
     /// SCHED_*.
     pub policy: u32,
     /// SCHED_FLAG_*.
@@ -23,14 +21,28 @@ pub struct SchedulerAttributes {
     pub period: u64,
 }
 
+#[repr(C)]
+struct SchedAttr {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    runtime: u64,
+    deadline: u64,
+    period: u64,
+}
+
 /// sched_setattr(2) for this thread.
 ///
 /// # Errors
 /// EPERM without CAP_SYS_NICE, EINVAL.
-pub fn set_attributes(mut attributes: SchedulerAttributes) -> Result<()> {
-    attributes.size = size_of::<SchedulerAttributes>() as u32;
-    // SAFETY: `attributes` is a live repr(C) sched_attr whose own size member is right; pid 0 is this thread.
-    let r = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
+pub fn set_attributes(attributes: SchedulerAttributes) -> Result<()> {
+    let SchedulerAttributes { policy, flags, nice, priority, runtime, deadline, period } = attributes;
+    let size = size_of::<SchedAttr>() as u32;
+    let sized = SchedAttr { size, policy, flags, nice, priority, runtime, deadline, period };
+    // SAFETY: `sized` is a live repr(C) sched_attr whose own size member is right; pid 0 is this thread.
+    let r = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const sized, 0) };
     if r < 0 {
         return Err(SysError::last("sched_setattr", format!("{attributes:?}")));
     }

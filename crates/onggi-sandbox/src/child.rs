@@ -1,0 +1,236 @@
+//! The child of the clone: executes the plan, one `match` arm per operation, without policy.
+//!
+//! It is born in the new namespaces with a copy of the runtime's memory and descriptors; everything it
+//! needs was prepared before. A failure crosses the channel with step, call and errno, then the child ends.
+
+mod command;
+mod credentials;
+mod init;
+mod mounts;
+mod nodes;
+mod process;
+mod procfs;
+mod terminal;
+
+use std::{
+    collections::BTreeMap,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use onggi_sys::{
+    SysContext,
+    cred,
+    ns,
+    process::{CStrings, exit_now},
+    seccomp::SockFilter,
+};
+
+use crate::{
+    channel::{Channel, Message},
+    error::{Result, StartFailureError, Step},
+    hooks,
+    plan::{NamespaceSource, ProcessOp, SetupOp},
+    sources,
+};
+
+pub(crate) use mounts::{bind_root, prepare_bind};
+pub(crate) use process::own_root;
+
+/// A compiled filter and the flags to load it with.
+#[derive(Debug)]
+pub(crate) struct Filter {
+    pub(crate) program: Vec<SockFilter>,
+    pub(crate) flags: u32,
+}
+
+/// Descriptors and strings made ready by the runtime.
+#[derive(Debug, Default)]
+pub(crate) struct Prepared {
+    /// The `tasks` file of every v1 hierarchy, open for writing.
+    pub(crate) cgroup_tasks: Vec<OwnedFd>,
+    /// The namespace that the caller gave.
+    pub(crate) netns: Option<OwnedFd>,
+    /// Detached mounts by index into `plan.setup`, where the child lacks the privilege or the view.
+    pub(crate) mounts: BTreeMap<usize, OwnedFd>,
+    /// stdin, stdout, stderr when they are not inherited.
+    pub(crate) stdio: Option<[OwnedFd; 3]>,
+    /// Where `start` connects.
+    pub(crate) start_listener: Option<OwnedFd>,
+    /// The seccomp filter.
+    pub(crate) filter: Option<Filter>,
+    /// argv.
+    pub(crate) argv: CStrings,
+    /// Environment.
+    pub(crate) envp: CStrings,
+    /// PATH of that environment.
+    pub(crate) search_path: Option<String>,
+    /// The state as hooks receive it.
+    pub(crate) hook_state: Vec<u8>,
+}
+
+/// Which /proc and which root the child sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum View {
+    /// Still the host's.
+    Host,
+    /// The container's.
+    Container,
+}
+
+/// The child's state: the typed slots of the plan.
+pub(crate) struct Child {
+    channel: Channel,
+    prepared: Prepared,
+    view: View,
+    /// Slot: the container's root.
+    root: Option<OwnedFd>,
+    /// The overlay had to be mounted where it is attached.
+    root_attached: bool,
+    /// Slot: a procfs of the container's pid namespace that nothing covers.
+    proc: Option<OwnedFd>,
+    /// Slot: an attached empty read-only directory.
+    empty: Option<OwnedFd>,
+    /// Slot: the host's verified /dev/null.
+    null: Option<OwnedFd>,
+    /// Slot: the slave of the terminal.
+    terminal: Option<OwnedFd>,
+    /// The working directory has been entered.
+    entered: bool,
+    /// Candidates for the program, best first.
+    candidates: Vec<std::ffi::CString>,
+    /// Capabilities are set after the ids have changed, so they must survive that.
+    keep_capabilities: bool,
+}
+
+/// Runs the child; never returns.
+pub(crate) fn run(channel: Channel, prepared: Prepared, setup: &[SetupOp], process: &[ProcessOp]) -> ! {
+    let mut child = Child::new(channel, prepared, View::Host);
+    let result = child.setup(setup).and_then(|()| child.process(process));
+    child.end(result)
+}
+
+impl Child {
+    pub(crate) fn new(channel: Channel, prepared: Prepared, view: View) -> Self {
+        Self {
+            channel,
+            prepared,
+            view,
+            root: None,
+            root_attached: false,
+            proc: None,
+            empty: None,
+            null: None,
+            terminal: None,
+            entered: false,
+            candidates: Vec::new(),
+            keep_capabilities: false,
+        }
+    }
+
+    /// Reports why `result` is here at all and ends the process.
+    pub(crate) fn end(&self, result: Result<()>) -> ! {
+        if let Err(e) = result {
+            let _ = self.channel.send(&Message::Failed(e.0));
+        }
+        exit_now(1)
+    }
+
+    /// Uses `root` instead of a root made by operations: for a process that enters a container.
+    pub(crate) fn set_root(&mut self, root: OwnedFd) {
+        self.root = Some(root);
+        self.view = View::Container;
+    }
+
+    pub(crate) fn note(&self, text: String) {
+        // A lost note is no reason to fail.
+        let _ = self.channel.send(&Message::Note(text));
+    }
+
+    fn root(&self) -> Result<BorrowedFd<'_>> {
+        self.root.as_ref().map(AsFd::as_fd).ok_or_else(|| StartFailureError::new("the plan has no root filesystem"))
+    }
+
+    /// Builds the container's view.
+    pub(crate) fn setup(&mut self, ops: &[SetupOp]) -> Result<()> {
+        ops.iter().enumerate().try_for_each(|(index, op)| self.setup_one(index, op))
+    }
+
+    fn setup_one(&mut self, index: usize, op: &SetupOp) -> Result<()> {
+        let step = || op.words();
+        match op {
+            SetupOp::EnterCgroups => self.enter_cgroups(),
+            SetupOp::BecomeRoot { clear_groups } => self.become_root(*clear_groups),
+            SetupOp::Join { kind, source } => match (source, &self.prepared.netns) {
+                (NamespaceSource::Given, Some(fd)) => ns::join(fd.as_fd(), sources::flag(*kind)).step(step),
+                _ => sources::join(*kind, source),
+            },
+            SetupOp::NewCgroupNamespace => ns::unshare(ns::flag::CGROUP).step(step),
+            SetupOp::NewSession => onggi_sys::process::setsid().step(step),
+            SetupOp::HostPropagation { propagation } => {
+                onggi_sys::mount::set_root_propagation(mounts::propagation_flags(*propagation)).step(step)
+            }
+            SetupOp::BindRoot { .. } | SetupOp::OverlayRoot { .. } => self.make_root(index, op),
+            SetupOp::AttachRoot { at } => self.attach_root(at),
+            SetupOp::SubOverlay { path, upper, work, userxattr } => {
+                self.sub_overlay(path, upper, work, *userxattr).map_err(|e| named(e, op))
+            }
+            SetupOp::Mount(mount) => self.mount(mount),
+            SetupOp::Bind(bind) => self.bind(index, bind),
+            SetupOp::Attributes { target, set } => self.attributes(target, *set).step(step),
+            SetupOp::MakeDir { path, mode } => self.make_dir(path, *mode).step(step),
+            SetupOp::Symlink { path, target, only_if } => {
+                self.symlink(path, target, only_if.as_deref()).step(step)
+            }
+            SetupOp::Node(node) => self.node(node).step(step),
+            SetupOp::BindNode(node) => self.bind_node(node),
+            SetupOp::Terminal { size, console, uid } => self.open_terminal(*size, *console, *uid),
+            SetupOp::Sysctl { path, value, .. } => self.sysctl(path, value).map_err(|e| named(e, op)),
+            SetupOp::Hostname { name } => {
+                rustix::system::sethostname(name.as_bytes()).sys("sethostname", || format!("{name:?}")).step(step)
+            }
+            SetupOp::Domainname { name } => {
+                rustix::system::setdomainname(name.as_bytes()).sys("setdomainname", || format!("{name:?}")).step(step)
+            }
+            SetupOp::LoopbackUp => onggi_sys::loopback::up().step(step),
+            SetupOp::RuntimeHooks { .. } => {
+                self.channel.send(&Message::RuntimeHooks)?;
+                self.channel.await_go()
+            }
+            SetupOp::ContainerHooks { hooks } => hooks::run_all("createContainer", hooks, &self.prepared.hook_state),
+            SetupOp::Mask { path } => self.mask(path).step(step),
+            SetupOp::ReadOnly { path } => self.read_only(path).step(step),
+            SetupOp::ReadOnlyRoot => self.read_only_root().step(step),
+            SetupOp::PivotRoot { by_move } => self.pivot(*by_move).step(step),
+            SetupOp::RootPropagation { propagation } => self.root_propagation(*propagation).step(step),
+        }
+    }
+
+    /// A thread that moves itself spares the kernel an RCU grace period.
+    fn enter_cgroups(&mut self) -> Result<()> {
+        for fd in std::mem::take(&mut self.prepared.cgroup_tasks) {
+            onggi_sys::path::write_once(fd.as_fd(), b"0", "tasks").step(|| "enter the cgroups".into())?;
+        }
+        Ok(())
+    }
+
+    fn become_root(&self, clear_groups: bool) -> Result<()> {
+        self.channel.await_go()?;
+        let step = || "become root of the user namespace".to_string();
+        if clear_groups {
+            cred::set_groups(&[]).step(step)?;
+        }
+        cred::set_gid(0).step(step)?;
+        cred::set_uid(0).step(step)?;
+        // The uid change cleared it; procfs files of this process must belong to the namespace's root.
+        onggi_sys::process::set_dumpable(true).step(step)
+    }
+}
+
+/// Gives an error of a helper the words of the operation when it has none of its own.
+fn named(e: StartFailureError, op: &SetupOp) -> StartFailureError {
+    let mut e = e;
+    if e.0.step.is_empty() {
+        e.0.step = op.words();
+    }
+    e
+}

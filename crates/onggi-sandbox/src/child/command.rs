@@ -1,0 +1,186 @@
+//! Looking the program up and executing it, both inside the container's root; and saying why it failed.
+
+use std::{
+    ffi::{CStr, CString, OsStr},
+    os::{fd::AsFd, unix::ffi::OsStrExt},
+    path::Path,
+};
+
+use onggi_sys::{Errno, SysError, process};
+use rustix::fs::{FileType, Mode, OFlags};
+
+use super::Child;
+use crate::{
+    elf,
+    error::{EXIT_CANNOT_INVOKE, EXIT_NOT_FOUND, Result, StartFailureError},
+};
+
+/// Used when the container's environment has no PATH.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Directories of PATH that are searched.
+const MAX_PATH_ENTRIES: usize = 256;
+/// Bytes of a program that are looked at for `#!`; the kernel's BINPRM_BUF_SIZE.
+const HEAD: usize = 256;
+
+/// What is at a candidate's path.
+enum Found {
+    Program,
+    Nothing,
+    Refused(StartFailureError),
+}
+
+impl Child {
+    /// Finds the program, as root; a failure that only the user has shows up at exec.
+    pub(super) fn check_command(&mut self) -> Result<()> {
+        if !self.entered {
+            // The working directory could not be entered yet: a relative name means nothing here.
+            return self.collect_candidates().map(drop);
+        }
+        let mut refused = None;
+        let mut programs = Vec::new();
+        for candidate in self.collect_candidates()? {
+            match look_at(&candidate) {
+                Found::Program => programs.push(candidate),
+                Found::Nothing => {}
+                Found::Refused(e) => refused = refused.or(Some(e)),
+            }
+        }
+        if programs.is_empty() {
+            return Err(refused.unwrap_or_else(|| self.not_found()));
+        }
+        self.candidates = programs;
+        Ok(())
+    }
+
+    fn name(&self) -> &CStr {
+        self.prepared.argv.strings().first().map_or(c"", CString::as_c_str)
+    }
+
+    fn search_path(&self) -> &str {
+        self.prepared.search_path.as_deref().unwrap_or(DEFAULT_PATH)
+    }
+
+    fn collect_candidates(&mut self) -> Result<Vec<CString>> {
+        let name = self.name().to_owned();
+        let all: Vec<CString> = if name.as_bytes().contains(&b'/') {
+            vec![name]
+        } else {
+            let absolute = self.search_path().split(':').filter(|d| d.starts_with('/')).take(MAX_PATH_ENTRIES);
+            absolute
+                .filter_map(|dir| {
+                    let full = [dir.trim_end_matches('/').as_bytes(), b"/", name.as_bytes()].concat();
+                    CString::new(full).ok()
+                })
+                .collect()
+        };
+        self.candidates.clone_from(&all);
+        Ok(all)
+    }
+
+    fn not_found(&self) -> StartFailureError {
+        let name = self.name().to_string_lossy();
+        let failure = if name.contains('/') {
+            StartFailureError::new(format!("command {name:?} not found in the container"))
+                .hint("there is no such file in the root filesystem")
+        } else {
+            StartFailureError::new(format!("command {name:?} not found in the container's PATH"))
+                .hint(format!("searched {}; give the program's full path, or set PATH", self.search_path()))
+        };
+        failure.exit_code(EXIT_NOT_FOUND)
+    }
+
+    /// Executes the best candidate that the kernel accepts. Returns only with a failure.
+    pub(super) fn execute(&self) -> StartFailureError {
+        let mut first: Option<(SysError, &CString)> = None;
+        for candidate in &self.candidates {
+            let e = process::exec(candidate, &self.prepared.argv, &self.prepared.envp);
+            let absent = matches!(e.errno, Errno::NOENT | Errno::ACCESS | Errno::NOTDIR);
+            let better = first.as_ref().is_none_or(|(f, _)| f.errno == Errno::NOENT && e.errno != Errno::NOENT);
+            if better {
+                first = Some((e, candidate));
+            }
+            if !absent {
+                break;
+            }
+        }
+        match first {
+            Some((e, candidate)) => diagnose(candidate, &e).unwrap_or_else(|| self.not_found()),
+            None => self.not_found(),
+        }
+    }
+}
+
+fn look_at(candidate: &CStr) -> Found {
+    let name = candidate.to_string_lossy();
+    let refuse = |why: &str| {
+        Found::Refused(StartFailureError::new(format!("command {name:?} {why}")).exit_code(EXIT_CANNOT_INVOKE))
+    };
+    match rustix::fs::stat(candidate) {
+        Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => refuse("is a directory"),
+            FileType::RegularFile if stat.st_mode & 0o111 == 0 => refuse("is not executable: permission denied"),
+            FileType::RegularFile => Found::Program,
+            _ => refuse("is not a regular file"),
+        },
+        Err(Errno::NOENT | Errno::NOTDIR) => Found::Nothing,
+        Err(e) => {
+            let e = SysError::new("stat", format!("{candidate:?}"), e);
+            Found::Refused(
+                StartFailureError::from_sys(format!("look at command {name:?}"), &e).exit_code(EXIT_CANNOT_INVOKE),
+            )
+        }
+    }
+}
+
+/// Why the kernel refused an existing program; `None` when it does not exist.
+fn diagnose(program: &CStr, e: &SysError) -> Option<StartFailureError> {
+    let name = program.to_string_lossy();
+    let failure = |text: String| StartFailureError::from_sys(text, e).exit_code(EXIT_CANNOT_INVOKE);
+    let head = read_head(program);
+    match e.errno {
+        Errno::NOENT => {
+            rustix::fs::stat(program).ok()?;
+            let interpreter = head.as_deref().and_then(|h| interpreter(program, h));
+            let what = match &interpreter {
+                Some(i) => format!("interpreter {i:?} of {name:?} not found in the container"),
+                None => format!("interpreter of {name:?} not found in the container"),
+            };
+            let hint = match head.as_deref() {
+                Some(h) if h.starts_with(b"#!") => "install the interpreter, or fix the script's first line (CRLF?)",
+                _ => "the program is dynamically linked and its loader is missing: wrong C library or architecture?",
+            };
+            Some(failure(what).exit_code(EXIT_NOT_FOUND).hint(hint))
+        }
+        Errno::NOEXEC => Some(match head.as_deref().and_then(elf::machine) {
+            Some(machine) if machine != elf::NATIVE => failure(format!("{name:?} is a program for {}", elf::name(machine)))
+                .hint(format!("this machine is {}; use an image for it", elf::name(elf::NATIVE))),
+            Some(_) => failure(format!("{name:?} is a damaged program")),
+            None => failure(format!("{name:?} is neither a program nor a script with #!"))
+                .hint("begin the script with #!/bin/sh, or run it with sh"),
+        }),
+        Errno::ACCESS | Errno::PERM => Some(
+            failure(format!("command {name:?} cannot be executed"))
+                .hint("check its permissions, those of its directories, and noexec mounts"),
+        ),
+        _ => Some(failure(format!("execute {name:?}"))),
+    }
+}
+
+fn read_head(program: &CStr) -> Option<Vec<u8>> {
+    let file = rustix::fs::open(program, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty()).ok()?;
+    let mut buf = vec![0u8; HEAD];
+    let n = rustix::io::pread(file.as_fd(), &mut buf, 0).ok()?;
+    buf.truncate(n);
+    Some(buf)
+}
+
+/// The interpreter that `#!` or the ELF header names.
+fn interpreter(program: &CStr, head: &[u8]) -> Option<String> {
+    if let Some(line) = head.strip_prefix(b"#!") {
+        let line = line.split(|b| *b == b'\n').next()?;
+        let word = line.split(|b| matches!(b, b' ' | b'\t')).find(|w| !w.is_empty())?;
+        return Some(Path::new(OsStr::from_bytes(word)).display().to_string());
+    }
+    let file = rustix::fs::open(program, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    elf::interpreter(head, |offset, buf| rustix::io::pread(&file, buf, offset).ok())
+}

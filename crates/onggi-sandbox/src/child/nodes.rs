@@ -1,0 +1,100 @@
+//! Device nodes, links and directories inside the root, made descriptor-relative in their parent directory.
+
+use std::{
+    ffi::OsStr,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
+
+use onggi_sys::{
+    Errno, SysContext, SysError,
+    mount::{self, Depth},
+    path::{self, Node, OFlags},
+};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, Uid};
+
+use super::Child;
+use crate::{
+    error::{Result, StartFailureError, Step},
+    plan::{DeviceKind, DeviceNode, SetupOp},
+};
+
+/// Opens a device of the host and checks on the same descriptor that it is the one that is meant (I5).
+pub(super) fn host_device(at: &Path, major: u32, minor: u32) -> onggi_sys::Result<OwnedFd> {
+    let fd = rustix::fs::open(at, OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
+        .sys("open", || format!("{at:?}"))?;
+    let stat = rustix::fs::fstat(&fd).sys("fstat", || format!("{at:?}"))?;
+    let device = matches!(FileType::from_raw_mode(stat.st_mode), FileType::CharacterDevice | FileType::BlockDevice);
+    if !device || stat.st_rdev != rustix::fs::makedev(major, minor) {
+        return Err(SysError::new("fstat", format!("{at:?} is not device {major}:{minor}"), Errno::NODEV));
+    }
+    Ok(fd)
+}
+
+impl Child {
+    pub(super) fn make_dir(&self, at: &Path, mode: u32) -> onggi_sys::Result<()> {
+        let Some(root) = &self.root else { return Ok(()) };
+        path::ensure(root.as_fd(), at, Node::Directory(mode)).map(drop)
+    }
+
+    /// The parent directory (made when missing) and the name.
+    fn parent<'p>(&self, at: &'p Path) -> onggi_sys::Result<(OwnedFd, &'p OsStr)> {
+        let invalid = || SysError::new("openat2", format!("{at:?}"), Errno::INVAL);
+        let root = self.root.as_ref().ok_or_else(invalid)?;
+        let (Some(parent), Some(name)) = (at.parent(), at.file_name()) else { return Err(invalid()) };
+        Ok((path::ensure(root.as_fd(), parent, Node::Directory(0o755))?, name))
+    }
+
+    pub(super) fn symlink(&self, at: &Path, target: &Path, only_if: Option<&Path>) -> onggi_sys::Result<()> {
+        if only_if.is_some_and(|p| rustix::fs::stat(p).is_err()) {
+            return Ok(());
+        }
+        let (dir, name) = self.parent(at)?;
+        match rustix::fs::symlinkat(target, &dir, name) {
+            Err(Errno::EXIST) => Ok(()),
+            r => r.sys("symlinkat", || format!("{target:?}, {at:?}")),
+        }
+    }
+
+    /// A node that is there already must be the right one.
+    pub(super) fn node(&self, node: &DeviceNode) -> onggi_sys::Result<()> {
+        let (dir, name) = self.parent(&node.path)?;
+        let what = || format!("{:?}", node.path);
+        let kind = match node.kind {
+            DeviceKind::Char => FileType::CharacterDevice,
+            DeviceKind::Block => FileType::BlockDevice,
+            DeviceKind::Fifo => FileType::Fifo,
+        };
+        let dev = rustix::fs::makedev(node.major, node.minor);
+        let mode = Mode::from_raw_mode(node.mode);
+        match rustix::fs::mknodat(&dir, name, kind, mode, dev) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => return self.check_node(&dir, name, kind, dev),
+            Err(e) => return Err(SysError::new("mknodat", what(), e)),
+        }
+        // The umask took bits away; the directory is ours alone until the program runs.
+        rustix::fs::chmodat(&dir, name, mode, AtFlags::empty()).sys("fchmodat", what)?;
+        if (node.uid, node.gid) == (0, 0) {
+            return Ok(());
+        }
+        let (uid, gid) = (Uid::from_raw(node.uid), Gid::from_raw(node.gid));
+        rustix::fs::chownat(&dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).sys("fchownat", what)
+    }
+
+    fn check_node(&self, dir: &OwnedFd, name: &OsStr, kind: FileType, dev: u64) -> onggi_sys::Result<()> {
+        let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).sys("fstatat", || format!("{name:?}"))?;
+        let same = FileType::from_raw_mode(stat.st_mode) == kind && (kind == FileType::Fifo || stat.st_rdev == dev);
+        if same { Ok(()) } else { Err(SysError::new("mknodat", format!("{name:?}"), Errno::EXIST)) }
+    }
+
+    pub(super) fn bind_node(&self, node: &DeviceNode) -> Result<()> {
+        let step = || SetupOp::BindNode(node.clone()).words();
+        let device = host_device(&node.path, node.major, node.minor).map_err(|e| {
+            StartFailureError::from_sys(step(), &e)
+                .hint("in a user namespace only devices that the host has can be given to a container")
+        })?;
+        let target = path::ensure(self.root()?, &node.path, Node::File(0o666)).step(step)?;
+        let copy = mount::clone_tree_at(device.as_fd(), Depth::One).step(step)?;
+        mount::attach(copy.as_fd(), target.as_fd()).step(step)
+    }
+}

@@ -1,0 +1,143 @@
+//! The operations that make the process what the configuration says, down to exec.
+
+use std::{os::fd::AsFd, path::Path};
+
+use onggi_sys::{
+    Errno, SysContext, SysError, cred,
+    path::{self, OFlags},
+    process, spawn,
+};
+use rustix::fs::{CWD, Mode};
+
+use super::{Child, credentials};
+use crate::{
+    channel::{Channel, Message},
+    error::{EXIT_NOT_FOUND, Result, StartFailureError, Step},
+    hooks,
+    plan::ProcessOp,
+};
+
+impl Child {
+    /// Executes the operations; returns only with a failure, or `Ok` when the plan has no exec.
+    pub(crate) fn process(&mut self, ops: &[ProcessOp]) -> Result<()> {
+        self.keep_capabilities = ops.iter().any(|op| matches!(op, ProcessOp::Capabilities(_)));
+        for (index, op) in ops.iter().enumerate() {
+            if *op == ProcessOp::ForkInit {
+                self.fork_init(&ops[index + 1..])?;
+            } else {
+                self.process_one(op)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn process_one(&mut self, op: &ProcessOp) -> Result<()> {
+        let step = || op.words();
+        match op {
+            ProcessOp::OomScore { value } => self.oom_score(*value),
+            ProcessOp::Rlimit(limit) => self.rlimit(limit),
+            ProcessOp::Scheduler(s) => credentials::scheduler(s),
+            ProcessOp::IoPriority(p) => credentials::io_priority(p),
+            ProcessOp::EnterDirectory { path, again } => self.enter_directory(path, *again),
+            ProcessOp::CheckCommand => self.check_command(),
+            ProcessOp::AwaitStart => self.await_start(),
+            ProcessOp::Hooks { hooks } => hooks::run_all("startContainer", hooks, &self.prepared.hook_state),
+            ProcessOp::OwnStdio { uid } => {
+                self.own_stdio(*uid);
+                Ok(())
+            }
+            ProcessOp::ForkInit => Ok(()),
+            ProcessOp::AttachTerminal => self.attach_terminal(),
+            ProcessOp::AppArmor { profile } => self.label(credentials::Lsm::AppArmor, profile),
+            ProcessOp::SeLinux { label } => self.label(credentials::Lsm::SeLinux, label),
+            ProcessOp::NoNewPrivileges => cred::set_no_new_privs().step(step),
+            ProcessOp::Seccomp { .. } => self.load_filter(),
+            ProcessOp::BoundingSet { keep } => self.bounding_set(*keep),
+            ProcessOp::Credentials { uid, gid, groups } => self.credentials(*uid, *gid, groups.as_deref()),
+            ProcessOp::Capabilities(sets) => self.capabilities(*sets),
+            ProcessOp::Umask { mask } => {
+                rustix::process::umask(Mode::from_raw_mode(*mask));
+                Ok(())
+            }
+            ProcessOp::CloseOnExec { from } => self.close_on_exec(*from),
+            ProcessOp::DieWithParent => process::set_parent_death_signal(onggi_sys::signal::number::KILL).step(step),
+            ProcessOp::Exec { .. } => Err(self.execute()),
+        }
+    }
+
+    /// Enters the directory and checks that it is inside the root (I3, CVE-2024-21626).
+    fn enter_directory(&mut self, at: &Path, again: bool) -> Result<()> {
+        if again && self.entered {
+            return Ok(());
+        }
+        let step = || format!("enter working directory {}", at.display());
+        let root = rustix::fs::open(c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .sys("open", || "\"/\"")
+            .step(step)?;
+        let entered = path::open_in_root(root.as_fd(), at, OFlags::PATH | OFlags::DIRECTORY)
+            .and_then(|fd| rustix::process::fchdir(&fd).sys("fchdir", || format!("{at:?}")));
+        match entered {
+            Err(e) if e.errno == Errno::ACCESS && !again => return Ok(()),
+            Err(e) => return Err(cwd_failure(at, &e)),
+            Ok(()) => {}
+        }
+        let cwd = rustix::process::getcwd(Vec::new()).sys("getcwd", || "").step(step)?;
+        if !cwd.as_bytes().starts_with(b"/") {
+            return Err(StartFailureError::new(format!("{}: it is outside the container's root", step())));
+        }
+        self.entered = true;
+        Ok(())
+    }
+
+    /// From here on failures go to whoever called `start`.
+    fn await_start(&mut self) -> Result<()> {
+        let step = || "wait for start".to_string();
+        self.channel.send(&Message::Created)?;
+        let Some(listener) = self.prepared.start_listener.take() else {
+            return Err(StartFailureError::new("the plan waits for start without a socket"));
+        };
+        // The creator must see end of file now, not when the program ends.
+        let (quiet, other) = Channel::pair()?;
+        drop(other);
+        self.channel = quiet;
+        let socket = loop {
+            match rustix::net::accept_with(&listener, rustix::net::SocketFlags::CLOEXEC) {
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                r => break r.sys("accept4", || "start socket").step(step)?,
+            }
+        };
+        self.channel = Channel::from_fd(socket);
+        self.channel.await_go()
+    }
+
+    /// Streams in place, everything else gone at exec (I3); then says that exec is next.
+    fn close_on_exec(&mut self, from: u32) -> Result<()> {
+        let step = || "set up the standard streams".to_string();
+        if let Some(fds) = self.prepared.stdio.take() {
+            for (number, fd) in fds.iter().enumerate() {
+                spawn::install_stdio(fd.as_fd(), number as i32).step(step)?;
+            }
+        }
+        process::cloexec_from(from).step(step)?;
+        // Once the privileges are gone, a process of the container could trace this one (CVE-2016-9962).
+        process::set_dumpable(false).step(step)?;
+        self.channel.send(&Message::Executing)
+    }
+}
+
+fn cwd_failure(at: &Path, e: &SysError) -> StartFailureError {
+    let failure = StartFailureError::from_sys(format!("enter working directory {}", at.display()), e);
+    match e.errno {
+        Errno::NOENT => failure.hint("the directory does not exist in the container").exit_code(EXIT_NOT_FOUND),
+        Errno::NOTDIR => failure.hint("it is not a directory").exit_code(EXIT_NOT_FOUND - 1),
+        Errno::LOOP => failure.hint("it leads through a magic link such as /proc/self/fd/N, which is refused"),
+        _ => failure,
+    }
+}
+
+/// The directory `/` of the calling process, as a slot.
+pub(crate) fn own_root() -> Result<std::os::fd::OwnedFd> {
+    rustix::fs::openat(CWD, c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .sys("open", || "\"/\"")
+        .step(|| "open the container's root".into())
+}

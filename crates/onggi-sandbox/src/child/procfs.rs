@@ -1,0 +1,68 @@
+//! Writes to /proc, through a procfs of the container's pid namespace that nothing can have covered (I2).
+
+use std::{
+    os::fd::{AsFd, BorrowedFd},
+    path::Path,
+};
+
+use onggi_sys::{
+    Errno,
+    mount::FsContext,
+    path::{self, OFlags},
+};
+
+use super::{Child, View};
+use crate::error::{Result, StartFailureError, Step};
+
+impl Child {
+    /// The fresh mount that became the container's /proc, else a private detached one.
+    fn procfs(&mut self) -> Result<BorrowedFd<'_>> {
+        let step = || "mount a private procfs".to_string();
+        let slot = &mut self.proc;
+        let fd = match slot.take() {
+            Some(fd) => fd,
+            None => FsContext::open("proc").and_then(|fs| fs.mount(0)).step(step)?,
+        };
+        Ok((*slot.insert(fd)).as_fd())
+    }
+
+    pub(super) fn sysctl(&mut self, key: &Path, value: &str) -> Result<()> {
+        let step = || format!("set sysctl {} to {value}", key.display());
+        let file = Path::new("sys").join(key);
+        let fd = path::open_same_mount(self.procfs()?, &file, OFlags::WRONLY | OFlags::NOFOLLOW).map_err(|e| {
+            let failure = StartFailureError::from_sys(step(), &e);
+            if e.errno == Errno::NOENT { failure.hint("this kernel has no such sysctl") } else { failure }
+        })?;
+        path::write_once(fd.as_fd(), value.as_bytes(), &file.to_string_lossy()).step(step)
+    }
+
+    /// Writes a file of this process's own directory.
+    pub(super) fn write_own(&mut self, file: &str, value: &[u8]) -> Result<()> {
+        let step = || format!("write /proc/self/{file}");
+        let fd = match self.view {
+            // The host's /proc is trusted, and so is its `self`.
+            View::Host => {
+                let at = Path::new("/proc/self").join(file);
+                rustix::fs::open(&at, OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, 0.into())
+                    .map_err(|e| onggi_sys::SysError::new("open", format!("{at:?}"), e))
+                    .step(step)?
+            }
+            View::Container => {
+                let pid = rustix::process::getpid().as_raw_nonzero().to_string();
+                let at = Path::new(&pid).join(file);
+                path::open_same_mount(self.procfs()?, &at, OFlags::WRONLY | OFlags::NOFOLLOW).step(step)?
+            }
+        };
+        path::write_once(fd.as_fd(), value, file).step(step)
+    }
+
+    /// Reads back what was written: a label that did not take must not run (CVE-2023-28642).
+    pub(super) fn read_own(&mut self, file: &str) -> Result<String> {
+        let step = || format!("read /proc/self/{file}");
+        let pid = rustix::process::getpid().as_raw_nonzero().to_string();
+        let at = Path::new(&pid).join(file);
+        let fd = path::open_same_mount(self.procfs()?, &at, OFlags::RDONLY | OFlags::NOFOLLOW).step(step)?;
+        let bytes = path::read_bounded(fd.as_fd(), 4096, file).step(step)?;
+        Ok(String::from_utf8_lossy(&bytes).trim_end_matches(['\n', '\0']).to_owned())
+    }
+}

@@ -1,0 +1,422 @@
+//! `create`: facts → plan → prepare → one clone3 → listen to the child until its program runs.
+//!
+//! What is made before the clone (state directory, cgroup) is removed again when a later step fails.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
+
+use onggi_cgroup::CgroupPlan;
+use onggi_spec::{
+    monitor::SandboxState,
+    oci::runtime::{ContainerState, LinuxNamespaceType, LinuxSeccomp, Spec},
+};
+use onggi_sys::{
+    SysContext, cred,
+    process::{self, CStrings, CloneRequest, Cloned},
+    signal,
+};
+use rustix::fs::{Mode, OFlags};
+
+use crate::{
+    channel::{self, Channel, Message},
+    child::{self, Filter, Prepared},
+    error::{Result, StartFailureError, Step},
+    hooks,
+    options::{CreateOptions, Created, Stdio},
+    plan::{self, PlanInput, ProcessOp, Propagation, SandboxFacts, SandboxPlan, SetupOp},
+    seccomp, sources,
+    state::{self, StateDir},
+};
+
+/// Creates a container. The caller has one thread.
+///
+/// # Errors
+/// The first step that failed; nothing is left behind then.
+pub fn create(options: CreateOptions) -> Result<Created> {
+    let dir = StateDir::create(&options.state_root, &options.id)?;
+    let mut made = Made { dir: &dir, cgroup: None, child: None };
+    let result = create_in(options, &dir, &mut made);
+    if result.is_err() {
+        made.undo();
+    }
+    result
+}
+
+/// What has to be removed when a later step fails.
+struct Made<'a> {
+    dir: &'a StateDir,
+    cgroup: Option<onggi_cgroup::Paths>,
+    child: Option<OwnedFd>,
+}
+
+impl Made<'_> {
+    /// Every removal is tried; the failure that led here is the one that is reported.
+    fn undo(self) {
+        if let Some(pidfd) = &self.child {
+            let _ = process::pidfd_kill(pidfd.as_fd(), signal::number::KILL);
+            let _ = process::wait_pidfd(pidfd.as_fd());
+        }
+        if let Some(paths) = &self.cgroup {
+            let _ = onggi_cgroup::remove(paths);
+        }
+        let _ = self.dir.remove();
+    }
+}
+
+fn create_in(options: CreateOptions, dir: &StateDir, made: &mut Made<'_>) -> Result<Created> {
+    refuse_systemd(&options)?;
+    let bundle = absolute_bundle(&options.bundle)?;
+    let facts = gather_facts(&options.config)?;
+    let plan = plan::plan(&plan_input(&options, &bundle), &facts)?;
+    let state = make_cgroup(&plan, &options, &bundle, made)?;
+    let CreateOptions { config, netns, stdio, sibling, pid_file, .. } = options;
+    let (mut prepared, console) = prepare(&plan, &config, &facts, dir, stdio, netns)?;
+    prepared.hook_state = hook_state(&config, &state)?;
+    dir.save_hooks(&config.hooks.clone().unwrap_or_default())?;
+    for op in &plan.before {
+        sources::before_clone(op, prepared.netns.as_ref())?;
+    }
+    let running = clone_child(&plan, prepared, sibling, made)?;
+    let mut follow = Follow { plan: &plan, dir, state, running, console, master: None, notes: Vec::new() };
+    follow.to_the_end(pid_file.as_deref())?;
+    let pidfd = made.child.take().ok_or_else(|| StartFailureError::new("the child's pidfd is gone"))?;
+    Ok(Created {
+        pid: follow.state.pid,
+        pidfd,
+        console_master: follow.master,
+        state: follow.state,
+        notes: follow.notes,
+    })
+}
+
+fn refuse_systemd(options: &CreateOptions) -> Result<()> {
+    if !options.systemd_cgroup {
+        return Ok(());
+    }
+    Err(StartFailureError::new("the systemd cgroup driver is not available in this version")
+        .hint("use the cgroupfs driver (leave --systemd-cgroup out)"))
+}
+
+fn absolute_bundle(bundle: &Path) -> Result<std::path::PathBuf> {
+    let step = || format!("open bundle {}", bundle.display());
+    if bundle.is_absolute() {
+        return Ok(bundle.to_path_buf());
+    }
+    fs::canonicalize(bundle).sys("realpath", || format!("{bundle:?}")).step(step)
+}
+
+fn plan_input<'a>(options: &'a CreateOptions, bundle: &'a Path) -> PlanInput<'a> {
+    PlanInput {
+        id: &options.id,
+        bundle,
+        config: &options.config,
+        rootfs: &options.rootfs,
+        netns_given: options.netns.is_some(),
+        init: options.init,
+        die_with_parent: options.die_with_parent,
+        wait_for_start: options.wait_for_start,
+        preserve_fds: options.preserve_fds,
+        no_pivot: options.no_pivot,
+    }
+}
+
+/// Facts that this configuration needs; LSMs are asked for only when it names one.
+pub(crate) fn gather_facts(config: &Spec) -> Result<SandboxFacts> {
+    let layout = onggi_cgroup::layout::detect()
+        .map_err(|e| StartFailureError::new(format!("look at the host's cgroups: {e}")))?;
+    let caps = cred::capabilities().step(|| "read the own capabilities".into())?;
+    let process = config.process.as_ref();
+    let wants = |label: Option<&String>| label.is_some_and(|l| !l.is_empty());
+    Ok(SandboxFacts {
+        cgroup_layout: layout,
+        privileged: caps.effective & cred::CAP_SYS_ADMIN != 0 && in_initial_user_namespace(),
+        apparmor: wants(process.and_then(|p| p.apparmor_profile.as_ref())) && apparmor_enabled(),
+        selinux: wants(process.and_then(|p| p.selinux_label.as_ref())) && Path::new("/sys/fs/selinux/enforce").exists(),
+    })
+}
+
+fn apparmor_enabled() -> bool {
+    fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|s| s.trim() == "Y")
+}
+
+/// The initial user namespace has the identity map over all ids.
+fn in_initial_user_namespace() -> bool {
+    fs::read_to_string("/proc/self/uid_map")
+        .is_ok_and(|s| s.split_ascii_whitespace().eq(["0", "0", "4294967295"]))
+}
+
+fn make_cgroup(
+    plan: &SandboxPlan,
+    options: &CreateOptions,
+    bundle: &Path,
+    made: &mut Made<'_>,
+) -> Result<SandboxState> {
+    let mut paths = BTreeMap::new();
+    if let Some(cgroup) = &plan.cgroup {
+        onggi_cgroup::apply_create(cgroup).map_err(|e| cgroup_failure("make the cgroup", &e))?;
+        paths = cgroup.paths();
+        made.cgroup = Some(paths.clone());
+    }
+    Ok(state::new_state(&options.id, bundle, &options.config, paths))
+}
+
+pub(crate) fn cgroup_failure(step: &str, e: &onggi_cgroup::CgroupError) -> StartFailureError {
+    let mut failure = StartFailureError::new(format!("{step}: {e}"));
+    failure.0.errno = 0;
+    match e.hint() {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
+}
+
+/// The PATH of an environment.
+pub(crate) fn search_path(env: &[String]) -> Option<String> {
+    env.iter().rev().find_map(|e| e.strip_prefix("PATH=")).map(str::to_owned)
+}
+
+/// Splits the streams: what the child installs, and where a terminal's master goes.
+pub(crate) fn split_stdio(stdio: Stdio) -> (Option<[OwnedFd; 3]>, Option<OwnedFd>) {
+    match stdio {
+        Stdio::Inherit => (None, None),
+        Stdio::Fds { stdin, stdout, stderr } => (Some([stdin, stdout, stderr]), None),
+        Stdio::Terminal { console_socket } => (None, console_socket),
+    }
+}
+
+pub(crate) fn exec_strings(ops: &[ProcessOp]) -> Result<(CStrings, CStrings, Option<String>)> {
+    let Some(ProcessOp::Exec { args, env }) = ops.last() else {
+        return Err(StartFailureError::new("the plan does not end with exec"));
+    };
+    let strings = |list: &[String]| CStrings::new(list.iter().map(String::as_bytes)).step(|| "prepare the command".into());
+    Ok((strings(args)?, strings(env)?, search_path(env)))
+}
+
+pub(crate) fn compile_filter(policy: Option<&LinuxSeccomp>) -> Result<Option<Filter>> {
+    let Some(policy) = policy else { return Ok(None) };
+    let program = seccomp::compile(policy).map_err(|e| {
+        let failure = StartFailureError::new(format!("compile the seccomp policy: {e}"));
+        match e.hint() {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    })?;
+    if program.notify {
+        return Err(StartFailureError::new("linux.seccomp: SCMP_ACT_NOTIFY is not supported by this runtime"));
+    }
+    Ok(Some(Filter { program: program.instructions, flags: program.flags }))
+}
+
+fn prepare(
+    plan: &SandboxPlan,
+    config: &Spec,
+    facts: &SandboxFacts,
+    dir: &StateDir,
+    stdio: Stdio,
+    netns: Option<OwnedFd>,
+) -> Result<(Prepared, Option<OwnedFd>)> {
+    let (argv, envp, search_path) = exec_strings(&plan.process)?;
+    let (stdio, console) = split_stdio(stdio);
+    let waits = plan.process.contains(&ProcessOp::AwaitStart);
+    let prepared = Prepared {
+        cgroup_tasks: open_tasks(plan.cgroup.as_ref())?,
+        netns,
+        mounts: prepare_mounts(plan, facts)?,
+        stdio,
+        start_listener: if waits { Some(listen(dir)?) } else { None },
+        filter: compile_filter(config.linux.as_ref().and_then(|l| l.seccomp.as_ref()))?,
+        argv,
+        envp,
+        search_path,
+        hook_state: Vec::new(),
+    };
+    Ok((prepared, console))
+}
+
+/// Opened here: the child may be an unmapped user by the time it writes.
+fn open_tasks(cgroup: Option<&CgroupPlan>) -> Result<Vec<OwnedFd>> {
+    let files = cgroup.map(|c| c.join.tasks.as_slice()).unwrap_or_default();
+    let open = |at: &std::path::PathBuf| {
+        rustix::fs::open(at, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+            .sys("open", || format!("{at:?}"))
+            .step(|| "enter the cgroups".into())
+    };
+    files.iter().map(open).collect()
+}
+
+/// Mounts that the child could not make: in a user namespace it may not traverse the caller's directories;
+/// and a shared bind has to be cloned before the child's tree becomes a slave.
+fn prepare_mounts(plan: &SandboxPlan, facts: &SandboxFacts) -> Result<BTreeMap<usize, OwnedFd>> {
+    let user = facts.privileged && plan.clone.contains(&LinuxNamespaceType::User);
+    let mut mounts = BTreeMap::new();
+    for (index, op) in plan.setup.iter().enumerate() {
+        match op {
+            SetupOp::BindRoot { source } if user => {
+                mounts.insert(index, child::bind_root(source)?);
+            }
+            SetupOp::Bind(bind) => {
+                let shared = facts.privileged && bind.propagation.is_some_and(|(p, _)| p == Propagation::Shared);
+                if user || shared || bind.id_map.is_some() {
+                    mounts.insert(index, child::prepare_bind(bind)?);
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(mounts)
+}
+
+fn listen(dir: &StateDir) -> Result<OwnedFd> {
+    let step = || "make the start socket".to_string();
+    let at = rustix::fs::open(&dir.path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .sys("open", || format!("{:?}", dir.path))
+        .step(step)?;
+    crate::start::listen(&at, "start.sock").step(step)
+}
+
+fn hook_state(config: &Spec, state: &SandboxState) -> Result<Vec<u8>> {
+    if config.hooks.is_none() {
+        return Ok(Vec::new());
+    }
+    let shown = state::oci_state(state, ContainerState::Creating);
+    serde_json::to_vec(&shown).map_err(|e| StartFailureError::new(format!("encode the state for hooks: {e}")))
+}
+
+/// The child as its creator sees it.
+struct Running {
+    pid: i32,
+    channel: Channel,
+}
+
+fn clone_child(plan: &SandboxPlan, prepared: Prepared, sibling: bool, made: &mut Made<'_>) -> Result<Running> {
+    let step = || "clone the container's first process".to_string();
+    let (ours, theirs) = Channel::pair()?;
+    let cgroup = match plan.cgroup.as_ref().and_then(|c| c.join.clone_into.as_ref()) {
+        Some(at) => Some(
+            rustix::fs::open(at, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+                .sys("open", || format!("{at:?}"))
+                .step(step)?,
+        ),
+        None => None,
+    };
+    let namespaces = plan.clone.iter().fold(0, |bits, kind| bits | sources::flag(*kind));
+    let request = CloneRequest { namespaces, cgroup: cgroup.as_ref().map(AsFd::as_fd), sibling };
+    match process::clone_process(request).map_err(|e| clone_failure(step(), &e))? {
+        Cloned::Child => {
+            drop(ours);
+            signal::reset_all();
+            child::run(theirs, prepared, &plan.setup, &plan.process)
+        }
+        Cloned::Parent { pid, pidfd } => {
+            made.child = Some(pidfd);
+            Ok(Running { pid, channel: ours })
+        }
+    }
+}
+
+fn clone_failure(step: String, e: &onggi_sys::SysError) -> StartFailureError {
+    use onggi_sys::Errno;
+    let failure = StartFailureError::from_sys(step, e);
+    match e.errno {
+        Errno::PERM => failure.hint("new namespaces need root, or a user namespace that this kernel allows"),
+        Errno::NOSPC => failure.hint("a limit of /proc/sys/user/max_*_namespaces is reached"),
+        Errno::AGAIN => failure.hint("a limit of processes is reached"),
+        _ => failure,
+    }
+}
+
+/// Accompanies the child from the clone to exec, or to the wait for `start`.
+struct Follow<'a> {
+    plan: &'a SandboxPlan,
+    dir: &'a StateDir,
+    state: SandboxState,
+    running: Running,
+    console: Option<OwnedFd>,
+    master: Option<OwnedFd>,
+    notes: Vec<String>,
+}
+
+impl Follow<'_> {
+    fn to_the_end(&mut self, pid_file: Option<&Path>) -> Result<()> {
+        for op in &self.plan.after {
+            sources::after_clone(op, self.running.pid)?;
+        }
+        let waits = |op: &SetupOp| matches!(op, SetupOp::BecomeRoot { .. });
+        if self.plan.setup.iter().any(waits) {
+            self.running.channel.send(&Message::Go)?;
+        }
+        // The child works meanwhile.
+        self.state.pid = self.running.pid;
+        self.state.pid_start_time = state::process_stat(self.running.pid).map_or(0, |(_, start)| start);
+        self.dir.save(&self.state)?;
+        self.listen()?;
+        if let Some(at) = pid_file {
+            write_pid_file(at, self.state.pid)?;
+        }
+        Ok(())
+    }
+
+    fn listen(&mut self) -> Result<()> {
+        let mut executing = false;
+        loop {
+            match self.running.channel.receive()? {
+                Some(Message::Note(text)) => self.notes.push(text),
+                Some(Message::Terminal(fd)) => self.hand_over(fd)?,
+                Some(Message::RuntimeHooks) => self.runtime_hooks()?,
+                Some(Message::Executing) => executing = true,
+                Some(Message::Created) => return Ok(()),
+                Some(Message::Failed(failure)) => return Err(StartFailureError(failure)),
+                Some(Message::Go) => {}
+                None if executing => break,
+                None => {
+                    return Err(StartFailureError::new("the container's first process died while it was being made")
+                        .hint("was it killed for its memory limit?"));
+                }
+            }
+        }
+        self.state.started = true;
+        self.dir.save(&self.state)
+    }
+
+    fn hand_over(&mut self, master: OwnedFd) -> Result<()> {
+        match self.console.take() {
+            Some(socket) => send_console(&socket, &master),
+            None => {
+                self.master = Some(master);
+                Ok(())
+            }
+        }
+    }
+
+    fn runtime_hooks(&mut self) -> Result<()> {
+        let shown = state::oci_state(&self.state, ContainerState::Creating);
+        let bytes = serde_json::to_vec(&shown)
+            .map_err(|e| StartFailureError::new(format!("encode the state for hooks: {e}")))?;
+        for op in &self.plan.setup {
+            if let SetupOp::RuntimeHooks { hooks } = op {
+                hooks::run_all("createRuntime", hooks, &bytes)?;
+            }
+        }
+        self.running.channel.send(&Message::Go)
+    }
+}
+
+/// The message of runc's console-socket protocol: the terminal's name, and its master as SCM_RIGHTS.
+pub(crate) fn send_console(socket: &OwnedFd, master: &OwnedFd) -> Result<()> {
+    channel::send_packet(socket.as_fd(), b"/dev/console", Some(master.as_fd()))
+        .step(|| "send the terminal to the console socket".into())
+}
+
+/// Written to a temporary name and renamed: a reader never sees an empty file.
+pub(crate) fn write_pid_file(at: &Path, pid: i32) -> Result<()> {
+    let mut name = at.as_os_str().to_owned();
+    name.push(".tmp");
+    let temporary = std::path::PathBuf::from(name);
+    fs::write(&temporary, pid.to_string())
+        .and_then(|()| fs::rename(&temporary, at))
+        .sys("write", || format!("{at:?}"))
+        .step(|| format!("write pid file {}", at.display()))
+}

@@ -1,0 +1,246 @@
+//! `exec`: a further process in a running container. Same process plan, same child code as create (I11).
+//!
+//! The runtime joins only what a clone inherits (pid, and user where it must); the child joins the rest,
+//! with the container's own namespaces taken from one pidfd at once.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use onggi_spec::{monitor::SandboxState, oci::runtime::ContainerState};
+use onggi_sys::{
+    Errno, SysContext, ns,
+    process::{self, CloneRequest, Cloned},
+    signal,
+};
+use rustix::fs::{Mode, OFlags};
+
+use crate::{
+    channel::{Channel, Message},
+    child::{self, Child, Prepared, View},
+    create::{compile_filter, exec_strings, send_console, split_stdio, write_pid_file},
+    error::{Result, StartFailureError, Step},
+    options::{ExecOptions, Executed},
+    plan::{ProcessContext, ProcessOp, SandboxFacts, SetupOp, plan_exec},
+    state::{self, StateDir},
+};
+
+/// Runs a process in a container. The caller has one thread and is changed by it (it joins the container's
+/// pid namespace for its children), so it should end soon.
+///
+/// # Errors
+/// The container does not run, or the first step that failed.
+pub fn exec(options: ExecOptions) -> Result<Executed> {
+    let dir = StateDir::of(&options.state_root, &options.id)?;
+    let state = dir.load()?;
+    let target = open_target(&state)?;
+    let config = read_config(&state);
+    let ops = plan(&options, config.as_ref(), &target)?;
+    let (argv, envp, search_path) = exec_strings(&ops)?;
+    let terminal = options.process.terminal;
+    let (stdio, console) = split_stdio(options.stdio);
+    let seccomp = config.as_ref().and_then(|c| c.linux.as_ref()?.seccomp.as_ref());
+    let prepared = Prepared {
+        cgroup_tasks: open_tasks(&state)?,
+        stdio,
+        filter: compile_filter(seccomp)?,
+        argv,
+        envp,
+        search_path,
+        ..Prepared::default()
+    };
+    let setup = terminal.then(|| SetupOp::Terminal {
+        size: options.process.console_size,
+        console: false,
+        uid: options.process.user.uid,
+    });
+    join_for_children(&target)?;
+    let (ours, theirs) = Channel::pair()?;
+    let unified = unified_dir(&state);
+    let request = CloneRequest { cgroup: unified.as_ref().map(AsFd::as_fd), ..CloneRequest::default() };
+    match process::clone_process(request).step(|| "clone the new process".into())? {
+        Cloned::Child => {
+            drop(ours);
+            signal::reset_all();
+            run_child(Child::new(theirs, prepared, View::Host), &target, setup.as_slice(), &ops)
+        }
+        Cloned::Parent { pid, pidfd } => {
+            drop(theirs);
+            let result = follow(&ours, console);
+            let (console_master, notes) = match result {
+                Ok(r) => r,
+                Err(e) => {
+                    let _ = process::pidfd_kill(pidfd.as_fd(), signal::number::KILL);
+                    let _ = process::wait_pidfd(pidfd.as_fd());
+                    return Err(e);
+                }
+            };
+            if let Some(at) = &options.pid_file {
+                write_pid_file(at, pid)?;
+            }
+            Ok(Executed { pid, pidfd, console_master, notes })
+        }
+    }
+}
+
+/// The container's first process and which of its namespaces are not ours.
+struct Target {
+    pidfd: OwnedFd,
+    differing: u64,
+    privileged: bool,
+}
+
+fn open_target(state: &SandboxState) -> Result<Target> {
+    let step = || format!("open the first process of container {}", state.id);
+    match state::status(state) {
+        ContainerState::Running | ContainerState::Created => {}
+        ContainerState::Paused => {
+            return Err(StartFailureError::new(format!("container {} is paused", state.id)).hint("resume it first"));
+        }
+        _ => return Err(StartFailureError::new(format!("container {} is not running", state.id))),
+    }
+    let pidfd = process::pidfd_open(state.pid).step(step)?;
+    // The pid may have been reused between the check and the open; now it cannot any more.
+    if !state::alive(state) {
+        return Err(StartFailureError::new(format!("container {} is not running", state.id)));
+    }
+    let caps = onggi_sys::cred::capabilities().step(step)?;
+    let differing = differing_namespaces(state.pid).step(step)?;
+    Ok(Target { pidfd, differing, privileged: caps.effective & onggi_sys::cred::CAP_SYS_ADMIN != 0 })
+}
+
+/// setns(2) refuses to join the own user namespace, and needs no permission for what is the same.
+fn differing_namespaces(pid: i32) -> onggi_sys::Result<u64> {
+    const KINDS: [(&str, u64); 8] = [
+        ("user", ns::flag::USER),
+        ("pid", ns::flag::PID),
+        ("mnt", ns::flag::MOUNT),
+        ("net", ns::flag::NETWORK),
+        ("ipc", ns::flag::IPC),
+        ("uts", ns::flag::UTS),
+        ("cgroup", ns::flag::CGROUP),
+        ("time", ns::flag::TIME),
+    ];
+    let mut bits = 0;
+    for (name, flag) in KINDS {
+        let inode = |who: &str| {
+            let at = format!("/proc/{who}/ns/{name}");
+            match rustix::fs::stat(at.as_str()) {
+                Ok(s) => Ok(Some((s.st_dev, s.st_ino))),
+                Err(Errno::NOENT) => Ok(None),
+                Err(e) => Err(onggi_sys::SysError::new("stat", at, e)),
+            }
+        };
+        if inode(&pid.to_string())? != inode("self")? {
+            bits |= flag;
+        }
+    }
+    Ok(bits)
+}
+
+/// The bundle's configuration, for its seccomp policy. A bundle that is gone means no policy to apply, as it
+/// means for other runtimes.
+fn read_config(state: &SandboxState) -> Option<onggi_spec::oci::runtime::Spec> {
+    let bytes = std::fs::read(state.bundle.join("config.json")).ok()?;
+    onggi_spec::oci::runtime::Spec::from_slice(&bytes).ok()
+}
+
+fn plan(
+    options: &ExecOptions,
+    config: Option<&onggi_spec::oci::runtime::Spec>,
+    target: &Target,
+) -> Result<Vec<ProcessOp>> {
+    let facts = SandboxFacts {
+        cgroup_layout: onggi_spec::facts::CgroupLayout::None,
+        privileged: target.privileged,
+        apparmor: std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|s| s.trim() == "Y"),
+        selinux: std::path::Path::new("/sys/fs/selinux/enforce").exists(),
+    };
+    if !options.process.cwd.starts_with('/') {
+        return Err(StartFailureError::new(format!("working directory {:?} is not absolute", options.process.cwd)));
+    }
+    plan_exec(&ProcessContext {
+        process: &options.process,
+        seccomp: config.and_then(|c| c.linux.as_ref()?.seccomp.as_ref()),
+        facts: &facts,
+        setgroups: target.privileged || target.differing & ns::flag::USER == 0,
+        preserve_fds: options.preserve_fds,
+        die_with_parent: options.die_with_parent,
+    })
+}
+
+fn open_tasks(state: &SandboxState) -> Result<Vec<OwnedFd>> {
+    let dirs: std::collections::BTreeSet<_> =
+        state.cgroup_paths.iter().filter(|(c, _)| !c.is_empty()).map(|(_, p)| p).collect();
+    let open = |dir: &std::path::PathBuf| {
+        let at = dir.join("tasks");
+        rustix::fs::open(&at, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+            .sys("open", || format!("{at:?}"))
+            .step(|| "enter the container's cgroups".into())
+    };
+    dirs.into_iter().map(open).collect()
+}
+
+/// The version 2 group; one that cannot be entered by clone (threaded, or gone) is left out.
+fn unified_dir(state: &SandboxState) -> Option<OwnedFd> {
+    let at = state.cgroup_paths.get("")?;
+    rustix::fs::open(at, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()
+}
+
+/// Pid is inherited by children only. Without privilege the user namespace comes with it, because it gives
+/// the right to the others.
+fn join_for_children(target: &Target) -> Result<()> {
+    let mut kinds = target.differing & ns::flag::PID;
+    if !target.privileged {
+        kinds |= target.differing & ns::flag::USER;
+    }
+    if kinds == 0 {
+        return Ok(());
+    }
+    ns::join(target.pidfd.as_fd(), kinds).step(|| "join the container's pid namespace".into())
+}
+
+fn run_child(mut child: Child, target: &Target, setup: &[SetupOp], ops: &[ProcessOp]) -> ! {
+    let result = child.enter(target.pidfd.as_fd(), target).and_then(|()| {
+        child.setup(setup)?;
+        child.process(ops)
+    });
+    child.end(result)
+}
+
+impl Child {
+    fn enter(&mut self, pidfd: std::os::fd::BorrowedFd<'_>, target: &Target) -> Result<()> {
+        self.setup(&[SetupOp::EnterCgroups, SetupOp::NewSession])?;
+        let mut kinds = target.differing & !ns::flag::PID;
+        if !target.privileged {
+            kinds &= !ns::flag::USER;
+        }
+        if kinds != 0 {
+            ns::join(pidfd, kinds).step(|| "join the container's namespaces".into())?;
+        }
+        if target.differing & ns::flag::USER != 0 {
+            let step = || "become root of the container's user namespace".to_string();
+            onggi_sys::cred::set_gid(0).step(step)?;
+            onggi_sys::cred::set_uid(0).step(step)?;
+        }
+        self.set_root(child::own_root()?);
+        Ok(())
+    }
+}
+
+/// The terminal's master and the notes, once exec has succeeded.
+fn follow(channel: &Channel, mut console: Option<OwnedFd>) -> Result<(Option<OwnedFd>, Vec<String>)> {
+    let (mut master, mut notes, mut executing) = (None, Vec::new(), false);
+    loop {
+        match channel.receive()? {
+            Some(Message::Note(text)) => notes.push(text),
+            Some(Message::Terminal(fd)) => match console.take() {
+                Some(socket) => send_console(&socket, &fd)?,
+                None => master = Some(fd),
+            },
+            Some(Message::Executing) => executing = true,
+            Some(Message::Failed(failure)) => return Err(StartFailureError(failure)),
+            Some(_) => {}
+            None if executing => return Ok((master, notes)),
+            None => return Err(StartFailureError::new("the new process died before its program ran")),
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! `kill`, `delete`, `state`, `list`, `ps`, `pause`, `resume`.
+
+use std::{
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+};
+
+use onggi_spec::{
+    monitor::SandboxState,
+    oci::runtime::{ContainerState, State},
+};
+use onggi_sys::{Errno, process, signal::number};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::{
+    create::cgroup_failure,
+    error::{Result, StartFailureError, Step},
+    hooks,
+    state::{self, StateDir},
+};
+
+/// How long a killed process may take to die before `delete --force` gives up.
+const KILL_SECONDS: i64 = 10;
+
+/// Whom `kill` signals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// The first process.
+    First,
+    /// Every process of the container's cgroup.
+    All,
+}
+
+/// A container as `list` shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// What was stored.
+    pub state: SandboxState,
+    /// What the kernel says.
+    pub status: ContainerState,
+}
+
+/// Sends a signal.
+///
+/// # Errors
+/// The container does not run; EPERM.
+pub fn kill(state_root: &Path, id: &str, signal: i32, scope: Scope) -> Result<()> {
+    let state = StateDir::of(state_root, id)?.load()?;
+    let step = || format!("signal container {id}");
+    if scope == Scope::All {
+        return kill_all(&state, signal);
+    }
+    let gone = || StartFailureError::new(format!("container {id} is not running"));
+    if !state::alive(&state) {
+        return Err(gone());
+    }
+    let pidfd = process::pidfd_open(state.pid).map_err(|e| if e.errno == Errno::SRCH { gone() } else {
+        StartFailureError::from_sys(step(), &e)
+    })?;
+    // Checked again with the pidfd in hand: it cannot be another process any more.
+    if !state::alive(&state) {
+        return Err(gone());
+    }
+    process::pidfd_kill(pidfd.as_fd(), signal).step(step)
+}
+
+fn kill_all(state: &SandboxState, signal: i32) -> Result<()> {
+    if signal == number::KILL {
+        return onggi_cgroup::kill_all(&state.cgroup_paths).map_err(|e| cgroup_failure("kill all processes", &e));
+    }
+    for pid in processes_of(state)? {
+        match process::kill(pid, signal) {
+            Err(e) if e.errno == Errno::SRCH => {}
+            r => r.step(|| format!("signal process {pid} of container {}", state.id))?,
+        }
+    }
+    Ok(())
+}
+
+fn processes_of(state: &SandboxState) -> Result<Vec<i32>> {
+    if state.cgroup_paths.is_empty() {
+        return Ok(if state::alive(state) { vec![state.pid] } else { Vec::new() });
+    }
+    onggi_cgroup::pids(&state.cgroup_paths).map_err(|e| cgroup_failure("list the processes", &e))
+}
+
+/// Pids of a container's processes, as the host sees them.
+///
+/// # Errors
+/// Unknown container.
+pub fn processes(state_root: &Path, id: &str) -> Result<Vec<i32>> {
+    processes_of(&StateDir::of(state_root, id)?.load()?)
+}
+
+/// Removes a stopped container; with `force` it is killed first, and an unknown one is no error. Returns what
+/// poststop hooks had to complain about.
+///
+/// # Errors
+/// It still runs; its cgroup cannot be removed.
+pub fn delete(state_root: &Path, id: &str, force: bool) -> Result<Vec<String>> {
+    let dir = StateDir::of(state_root, id)?;
+    let state = match dir.load() {
+        Ok(state) => state,
+        Err(_) if force => {
+            dir.remove()?;
+            return Ok(Vec::new());
+        }
+        // A directory without a state is a create that was killed early: there is nothing but the directory.
+        Err(_) if dir.exists() && !dir.path.join("state.json").exists() => {
+            dir.remove()?;
+            return Ok(Vec::new());
+        }
+        Err(e) => return Err(e),
+    };
+    let status = state::status(&state);
+    match status {
+        ContainerState::Stopped | ContainerState::Creating => {}
+        // runc deletes created containers too: nothing of the user's has run in them.
+        ContainerState::Created => kill_and_wait(&state)?,
+        _ if force => kill_and_wait(&state)?,
+        other => {
+            let now = format!("{other:?}").to_lowercase();
+            return Err(StartFailureError::new(format!("container {id} is {now}"))
+                .hint("kill it first, or delete it with --force"));
+        }
+    }
+    onggi_cgroup::remove(&state.cgroup_paths).map_err(|e| cgroup_failure("remove the cgroup", &e))?;
+    let hooks = dir.hooks().poststop;
+    dir.remove()?;
+    if hooks.is_empty() {
+        return Ok(Vec::new());
+    }
+    let shown = state::oci_state(&state, ContainerState::Stopped);
+    let bytes = serde_json::to_vec(&shown)
+        .map_err(|e| StartFailureError::new(format!("encode the state for hooks: {e}")))?;
+    Ok(hooks::run_all_lenient("poststop", &hooks, &bytes))
+}
+
+fn kill_and_wait(state: &SandboxState) -> Result<()> {
+    let step = || format!("kill container {}", state.id);
+    let pidfd = match process::pidfd_open(state.pid) {
+        Err(e) if e.errno == Errno::SRCH => return Ok(()),
+        r => r.step(step)?,
+    };
+    if !state::alive(state) {
+        return Ok(());
+    }
+    // A frozen process does not die before it is thawed.
+    let _ = onggi_cgroup::thaw(&state.cgroup_paths);
+    process::pidfd_kill(pidfd.as_fd(), number::KILL).step(step)?;
+    let timeout = Timespec { tv_sec: KILL_SECONDS, tv_nsec: 0 };
+    let mut fds = [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)];
+    match poll(&mut fds, Some(&timeout)) {
+        Ok(0) => Err(StartFailureError::new(format!("{}: it did not die within {KILL_SECONDS} s", step()))),
+        _ => Ok(()),
+    }
+}
+
+/// The state as the specification wants it.
+///
+/// # Errors
+/// Unknown container.
+pub fn state(state_root: &Path, id: &str) -> Result<State> {
+    let state = StateDir::of(state_root, id)?.load()?;
+    Ok(state::oci_state(&state, state::status(&state)))
+}
+
+/// The stored state of a container.
+///
+/// # Errors
+/// Unknown container.
+pub fn stored_state(state_root: &Path, id: &str) -> Result<SandboxState> {
+    StateDir::of(state_root, id)?.load()
+}
+
+/// All containers, by id. One that disappears meanwhile is left out.
+///
+/// # Errors
+/// The state root cannot be read.
+pub fn list(state_root: &Path) -> Result<Vec<Listed>> {
+    let load = |id: &String| {
+        let state = StateDir::of(state_root, id).ok()?.load().ok()?;
+        Some(Listed { status: state::status(&state), state })
+    };
+    Ok(state::ids(state_root)?.iter().filter_map(load).collect())
+}
+
+/// Freezes all processes.
+///
+/// # Errors
+/// It does not run, or there is no freezer.
+pub fn pause(state_root: &Path, id: &str) -> Result<()> {
+    let paths = running_paths(state_root, id)?;
+    onggi_cgroup::freeze(&paths).map_err(|e| cgroup_failure("pause the container", &e))
+}
+
+/// Thaws them.
+///
+/// # Errors
+/// As [`pause`].
+pub fn resume(state_root: &Path, id: &str) -> Result<()> {
+    let paths = running_paths(state_root, id)?;
+    onggi_cgroup::thaw(&paths).map_err(|e| cgroup_failure("resume the container", &e))
+}
+
+fn running_paths(state_root: &Path, id: &str) -> Result<std::collections::BTreeMap<String, PathBuf>> {
+    let state = StateDir::of(state_root, id)?.load()?;
+    if !state::alive(&state) {
+        return Err(StartFailureError::new(format!("container {id} is not running")));
+    }
+    if state.cgroup_paths.is_empty() {
+        return Err(StartFailureError::new(format!("container {id} has no cgroup of its own")));
+    }
+    Ok(state.cgroup_paths)
+}

@@ -1,0 +1,497 @@
+//! `SandboxPlan`: every kernel operation that makes a container, in order, as plain data.
+//!
+//! Made by the pure [`plan`] from a configuration and [`SandboxFacts`]; executed by `create` and the child,
+//! one `match` arm per operation; shown by [`SandboxPlan::words`] and [`SandboxPlan::script`]. Paths inside
+//! the root filesystem stay unresolved: they are opened in the root when their turn comes (I1). A plan is
+//! never stored.
+
+mod build;
+mod cgroups;
+mod devices;
+mod mounts;
+mod namespaces;
+mod options;
+mod process;
+mod sysctl;
+mod words;
+
+use std::path::PathBuf;
+
+use onggi_cgroup::CgroupPlan;
+use onggi_spec::{
+    facts::CgroupLayout,
+    monitor::{OverlayMount, RootFs},
+    oci::runtime::{
+        ConsoleSize, Hook, LinuxIdMapping, LinuxIoPriority, LinuxNamespaceType, LinuxSeccomp, LinuxTimeOffset,
+        Scheduler, Spec,
+    },
+};
+use serde::{Deserialize, Serialize};
+
+pub use build::plan;
+pub use options::MountOptions;
+pub(crate) use process::{ProcessContext, plan_exec};
+
+/// What the planner may know of this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxFacts {
+    /// Cgroup layout.
+    pub cgroup_layout: CgroupLayout,
+    /// The caller has CAP_SYS_ADMIN in the initial user namespace's sense.
+    pub privileged: bool,
+    /// AppArmor is enabled.
+    pub apparmor: bool,
+    /// SELinux is enabled.
+    pub selinux: bool,
+}
+
+/// What the planner is given besides the facts.
+#[derive(Debug, Clone, Copy)]
+pub struct PlanInput<'a> {
+    /// Id; the default cgroup is named after it.
+    pub id: &'a str,
+    /// Bundle, absolute.
+    pub bundle: &'a std::path::Path,
+    /// Configuration.
+    pub config: &'a Spec,
+    /// Root filesystem.
+    pub rootfs: &'a RootFs,
+    /// The caller gives the network namespace as a descriptor.
+    pub netns_given: bool,
+    /// See [`crate::CreateOptions::init`].
+    pub init: bool,
+    /// See [`crate::CreateOptions::die_with_parent`].
+    pub die_with_parent: bool,
+    /// See [`crate::CreateOptions::wait_for_start`].
+    pub wait_for_start: bool,
+    /// See [`crate::CreateOptions::preserve_fds`].
+    pub preserve_fds: u32,
+    /// See [`crate::CreateOptions::no_pivot`].
+    pub no_pivot: bool,
+}
+
+/// The whole plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxPlan {
+    /// Directories and limits, made by the runtime before the clone; how the child enters.
+    pub cgroup: Option<CgroupPlan>,
+    /// By the runtime before the clone.
+    pub before: Vec<ParentOp>,
+    /// New namespaces of the one clone3.
+    pub clone: Vec<LinuxNamespaceType>,
+    /// By the runtime after the clone, before the child goes on.
+    pub after: Vec<ParentOp>,
+    /// By the child: the container's view.
+    pub setup: Vec<SetupOp>,
+    /// By the child: what the program is, down to exec. `exec` shares these.
+    pub process: Vec<ProcessOp>,
+    /// By `start` after the program has begun.
+    pub poststart: Vec<Hook>,
+}
+
+/// An operation of the runtime itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum ParentOp {
+    /// setns(2) before the clone, inherited by the child.
+    Join {
+        /// Kind.
+        kind: LinuxNamespaceType,
+        /// Which.
+        source: NamespaceSource,
+    },
+    /// unshare(CLONE_NEWTIME) and /proc/self/timens_offsets.
+    TimeOffsets {
+        /// By clock.
+        offsets: Vec<(String, LinuxTimeOffset)>,
+    },
+    /// /proc/PID/{uid_map,gid_map,setgroups}.
+    WriteIdMaps {
+        /// uid_map.
+        uid: Vec<LinuxIdMapping>,
+        /// gid_map.
+        gid: Vec<LinuxIdMapping>,
+        /// An ordinary user may only write a gid_map after denying setgroups(2).
+        deny_setgroups: bool,
+    },
+    /// prlimit(2) on the child: inside a user namespace it could not raise its own limits.
+    Rlimit(Rlimit),
+}
+
+/// Where a namespace to join comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NamespaceSource {
+    /// A path on the host.
+    Path(PathBuf),
+    /// The descriptor that the caller gave.
+    Given,
+}
+
+/// One resource limit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rlimit {
+    /// `RLIMIT_NOFILE`.
+    pub name: String,
+    /// Kernel number.
+    pub number: u32,
+    /// Soft limit.
+    pub soft: u64,
+    /// Hard limit.
+    pub hard: u64,
+}
+
+/// What lies at a mount's target when it has to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TargetKind {
+    /// A directory.
+    Directory,
+    /// As the source is: directory or file.
+    LikeSource,
+    /// A directory that must not be reached through symbolic links (/proc, /sys: CVE-2019-19921).
+    RealDirectory,
+}
+
+/// An operation that builds the container's view. Targets are paths inside the root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum SetupOp {
+    /// Wait until the id maps are written, then become uid 0 and gid 0 of the user namespace.
+    BecomeRoot {
+        /// setgroups(2) is allowed there.
+        clear_groups: bool,
+    },
+    /// Write `0` to the `tasks` file of every v1 hierarchy (descriptors opened by the runtime).
+    EnterCgroups,
+    /// setns(2) in the child.
+    Join {
+        /// Kind.
+        kind: LinuxNamespaceType,
+        /// Which.
+        source: NamespaceSource,
+    },
+    /// unshare(CLONE_NEWCGROUP), after the cgroup was entered.
+    NewCgroupNamespace,
+    /// setsid(2).
+    NewSession,
+    /// Propagation of the whole copied mount tree.
+    HostPropagation {
+        /// `slave`, `private`, …
+        propagation: Propagation,
+    },
+    /// The root is a copy of the mount tree at a host path.
+    BindRoot {
+        /// Host path.
+        source: PathBuf,
+    },
+    /// The root is an overlay, detached until it is attached.
+    OverlayRoot {
+        /// Layers.
+        overlay: OverlayMount,
+    },
+    /// Attach the root at the bundle directory, in this namespace only.
+    AttachRoot {
+        /// Host directory.
+        at: PathBuf,
+    },
+    /// An overlay below the root (a real submount of the host).
+    SubOverlay {
+        /// Host directory below it, also the target.
+        path: PathBuf,
+        /// Upper directory.
+        upper: PathBuf,
+        /// Work directory.
+        work: PathBuf,
+        /// `user.overlay.*`.
+        userxattr: bool,
+    },
+    /// A new filesystem.
+    Mount(FsMount),
+    /// A piece of the host's tree.
+    Bind(BindMount),
+    /// Change the attributes of the mount at a target.
+    Attributes {
+        /// Target.
+        target: PathBuf,
+        /// Bits of `onggi_sys::mount::attr`.
+        set: u64,
+    },
+    /// A directory, as for the working directory.
+    MakeDir {
+        /// Path.
+        path: PathBuf,
+        /// Mode.
+        mode: u32,
+    },
+    /// A symbolic link; an existing object stays.
+    Symlink {
+        /// Path of the link.
+        path: PathBuf,
+        /// What it says.
+        target: PathBuf,
+        /// Only when this host path exists.
+        only_if: Option<PathBuf>,
+    },
+    /// A device node in /dev.
+    Node(DeviceNode),
+    /// A device of the host bound over an empty file: mknod(2) is not allowed in a user namespace.
+    BindNode(DeviceNode),
+    /// A pseudo-terminal from the container's devpts, its slave bound to /dev/console, its master handed over.
+    Terminal {
+        /// Size.
+        size: Option<ConsoleSize>,
+        /// Bind /dev/console too.
+        console: bool,
+        /// Owner of the slave.
+        uid: u32,
+    },
+    /// A namespaced sysctl through the container's own procfs (I2, I16).
+    Sysctl {
+        /// `net.ipv4.ip_forward`.
+        key: String,
+        /// Path below /proc/sys.
+        path: PathBuf,
+        /// Value.
+        value: String,
+    },
+    /// sethostname(2).
+    Hostname {
+        /// Name.
+        name: String,
+    },
+    /// setdomainname(2).
+    Domainname {
+        /// Name.
+        name: String,
+    },
+    /// Loopback up, by one ioctl.
+    LoopbackUp,
+    /// The runtime runs these in its own namespaces; the child waits.
+    RuntimeHooks {
+        /// prestart, then createRuntime.
+        hooks: Vec<Hook>,
+    },
+    /// The child runs these, before the root changes.
+    ContainerHooks {
+        /// createContainer.
+        hooks: Vec<Hook>,
+    },
+    /// Hidden under an empty read-only directory or /dev/null; nothing happens when it does not exist.
+    Mask {
+        /// Path.
+        path: PathBuf,
+    },
+    /// Read-only with everything below; nothing happens when it does not exist.
+    ReadOnly {
+        /// Path.
+        path: PathBuf,
+    },
+    /// The root itself read-only.
+    ReadOnlyRoot,
+    /// pivot_root(".", ".") and umount2(MNT_DETACH); or MS_MOVE and chroot.
+    PivotRoot {
+        /// Do not pivot.
+        by_move: bool,
+    },
+    /// Propagation of the root mount afterwards.
+    RootPropagation {
+        /// Which.
+        propagation: Propagation,
+    },
+}
+
+/// Propagation of a mount (mount_namespaces(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Propagation {
+    /// MS_PRIVATE.
+    Private,
+    /// MS_SLAVE.
+    Slave,
+    /// MS_SHARED.
+    Shared,
+    /// MS_UNBINDABLE.
+    Unbindable,
+}
+
+/// A new filesystem at a target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FsMount {
+    /// Type.
+    pub fstype: String,
+    /// Source, as it appears in mountinfo.
+    pub source: String,
+    /// Target.
+    pub target: PathBuf,
+    /// How the target is found.
+    pub target_kind: TargetKind,
+    /// Options of the filesystem: `(key, value)`; a flag has no value.
+    pub data: Vec<(String, Option<String>)>,
+    /// Bits of `onggi_sys::mount::attr`.
+    pub attributes: u64,
+    /// Propagation, when asked for.
+    pub propagation: Option<(Propagation, bool)>,
+}
+
+/// A bind mount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BindMount {
+    /// Host path; symbolic links in it are followed, on the host.
+    pub source: PathBuf,
+    /// Target.
+    pub target: PathBuf,
+    /// With the mounts below the source.
+    pub recursive: bool,
+    /// Attributes of the top mount: set, clear.
+    pub attributes: (u64, u64),
+    /// Attributes of all its mounts: set, clear.
+    pub recursive_attributes: (u64, u64),
+    /// Propagation (recursive or not); private when not asked for.
+    pub propagation: Option<(Propagation, bool)>,
+    /// The source must be a procfs: the target is /proc itself.
+    pub must_be_proc: bool,
+    /// Ids are mapped: uid and gid mappings.
+    pub id_map: Option<(Vec<LinuxIdMapping>, Vec<LinuxIdMapping>)>,
+}
+
+/// A device node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceNode {
+    /// Path inside the root.
+    pub path: PathBuf,
+    /// Kind.
+    pub kind: DeviceKind,
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+    /// Permissions.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// Kind of a device node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceKind {
+    /// Character device.
+    Char,
+    /// Block device.
+    Block,
+    /// FIFO.
+    Fifo,
+}
+
+/// The five capability sets as masks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CapabilitySets {
+    /// Bounding.
+    pub bounding: u64,
+    /// Effective.
+    pub effective: u64,
+    /// Permitted.
+    pub permitted: u64,
+    /// Inheritable.
+    pub inheritable: u64,
+    /// Ambient.
+    pub ambient: u64,
+}
+
+/// An operation on the process, between the finished view and the program. Shared by create and exec (I11).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum ProcessOp {
+    /// /proc/self/oom_score_adj.
+    OomScore {
+        /// -1000..=1000.
+        value: i32,
+    },
+    /// setrlimit(2).
+    Rlimit(Rlimit),
+    /// sched_setattr(2).
+    Scheduler(Scheduler),
+    /// ioprio_set(2).
+    IoPriority(LinuxIoPriority),
+    /// chdir(2), verified to be inside the root (I3). Without permission it is tried again after the
+    /// credentials have changed.
+    EnterDirectory {
+        /// Path.
+        path: PathBuf,
+        /// The second try: done only when the first was refused.
+        again: bool,
+    },
+    /// The program exists and can be executed; looked up in the container's own PATH (I6).
+    CheckCommand,
+    /// Wait for `start`.
+    AwaitStart,
+    /// startContainer hooks, in the container.
+    Hooks {
+        /// Hooks.
+        hooks: Vec<Hook>,
+    },
+    /// Owner of the standard streams that are pipes, so that /dev/stdout can be opened again.
+    OwnStdio {
+        /// Owner.
+        uid: u32,
+    },
+    /// PID 1 stays as the reaper; what follows happens in its child, and its credentials change too.
+    ForkInit,
+    /// Controlling terminal and standard streams from the pseudo-terminal.
+    AttachTerminal,
+    /// /proc/self/attr/apparmor/exec.
+    AppArmor {
+        /// Profile.
+        profile: String,
+    },
+    /// /proc/self/attr/exec.
+    SeLinux {
+        /// Label.
+        label: String,
+    },
+    /// prctl(PR_SET_NO_NEW_PRIVS).
+    NoNewPrivileges,
+    /// seccomp(2), while CAP_SYS_ADMIN or no_new_privs allows it.
+    Seccomp {
+        /// Policy.
+        policy: Box<LinuxSeccomp>,
+    },
+    /// PR_CAPBSET_DROP of what is not kept.
+    BoundingSet {
+        /// Kept.
+        keep: u64,
+    },
+    /// setgroups(2), setresgid(2), setresuid(2), permitted capabilities kept for the next step.
+    Credentials {
+        /// User.
+        uid: u32,
+        /// Group.
+        gid: u32,
+        /// Supplementary groups; `None` where setgroups(2) is denied and nothing was asked for.
+        groups: Option<Vec<u32>>,
+    },
+    /// capset(2) and the ambient set.
+    Capabilities(CapabilitySets),
+    /// umask(2).
+    Umask {
+        /// Mask.
+        mask: u32,
+    },
+    /// close_range(2) with CLOSE_RANGE_CLOEXEC.
+    CloseOnExec {
+        /// First descriptor that the program does not inherit.
+        from: u32,
+    },
+    /// PR_SET_PDEATHSIG SIGKILL.
+    DieWithParent,
+    /// execve(2).
+    Exec {
+        /// argv.
+        args: Vec<String>,
+        /// Environment.
+        env: Vec<String>,
+    },
+}

@@ -1,0 +1,106 @@
+//! The container's cgroup, and how cgroupfs appears inside it.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use onggi_cgroup::CgroupPlan;
+use onggi_spec::{
+    facts::CgroupLayout,
+    oci::runtime::{LinuxNamespaceType, LinuxResources, Mount},
+};
+use onggi_sys::mount::attr;
+
+use super::{BindMount, FsMount, MountOptions, SetupOp, TargetKind, build::Context};
+use crate::error::{Result, StartFailureError};
+
+/// Plans the groups and limits; none when the caller may not write to cgroupfs.
+pub(super) fn plan_cgroup(cx: &Context<'_>) -> Result<Option<CgroupPlan>> {
+    let none = LinuxResources::default();
+    let resources = cx.linux.resources.as_ref().unwrap_or(&none);
+    let own = format!("/onggi-{}", cx.input.id);
+    let path = cx.linux.cgroups_path.as_deref().filter(|p| !p.is_empty()).unwrap_or(&own);
+    let plan = onggi_cgroup::plan(&cx.facts.cgroup_layout, path, resources, !cx.facts.privileged).map_err(|e| {
+        let failure = StartFailureError::new(format!("plan cgroup {path}: {e}"));
+        match e.hint() {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    })?;
+    Ok((!plan.dirs.is_empty()).then_some(plan))
+}
+
+/// `type: cgroup`: the container's own groups, as binds of their directories. Each is what a fresh mount
+/// inside the cgroup namespace would show, in half the system calls.
+pub(super) fn plan_mount(cx: &Context<'_>, mount: &Mount, cgroup: Option<&CgroupPlan>) -> Vec<SetupOp> {
+    let options = MountOptions::parse(&mount.options);
+    let target = PathBuf::from(&mount.destination);
+    let set = options.set | options.recursive_set | attr::NOSUID | attr::NODEV | attr::NOEXEC;
+    let bind = |source: PathBuf, target: PathBuf| {
+        SetupOp::Bind(BindMount {
+            source,
+            target,
+            recursive: false,
+            attributes: (set, 0),
+            recursive_attributes: (0, 0),
+            propagation: None,
+            must_be_proc: false,
+            id_map: None,
+        })
+    };
+    match (&cx.facts.cgroup_layout, cgroup) {
+        (CgroupLayout::V2 { .. }, Some(plan)) if cx.namespaces.has(LinuxNamespaceType::Cgroup) => {
+            plan.dirs.iter().take(1).map(|d| bind(d.path.clone(), target.clone())).collect()
+        }
+        (CgroupLayout::V1 { .. }, Some(plan)) => v1(plan, &target, options.set, bind),
+        (CgroupLayout::V2 { .. }, _) => vec![SetupOp::Mount(fresh_v2(target, set))],
+        _ => Vec::new(),
+    }
+}
+
+fn fresh_v2(target: PathBuf, attributes: u64) -> FsMount {
+    FsMount {
+        fstype: "cgroup2".into(),
+        source: "cgroup".into(),
+        target,
+        target_kind: TargetKind::Directory,
+        data: Vec::new(),
+        attributes,
+        propagation: None,
+    }
+}
+
+/// A tmpfs with one directory per hierarchy and a link per further controller of a shared one.
+fn v1(
+    plan: &CgroupPlan,
+    target: &std::path::Path,
+    asked: u64,
+    bind: impl Fn(PathBuf, PathBuf) -> SetupOp,
+) -> Vec<SetupOp> {
+    let mut ops = vec![SetupOp::Mount(FsMount {
+        fstype: "tmpfs".into(),
+        source: "cgroup".into(),
+        target: target.to_path_buf(),
+        target_kind: TargetKind::Directory,
+        data: vec![("mode".into(), Some("755".into())), ("size".into(), Some("64k".into()))],
+        attributes: attr::NOSUID | attr::NODEV | attr::NOEXEC,
+        propagation: None,
+    })];
+    let mut by_dir: BTreeMap<&PathBuf, Vec<&str>> = BTreeMap::new();
+    for dir in &plan.dirs {
+        let name = dir.controller.strip_prefix("name=").unwrap_or(&dir.controller);
+        by_dir.entry(&dir.path).or_default().push(if name.is_empty() { "unified" } else { name });
+    }
+    for (dir, names) in by_dir {
+        let joined = names.join(",");
+        ops.push(bind(dir.clone(), target.join(&joined)));
+        let links = names.iter().filter(|_| names.len() > 1);
+        ops.extend(links.map(|n| SetupOp::Symlink {
+            path: target.join(n),
+            target: PathBuf::from(&joined),
+            only_if: None,
+        }));
+    }
+    if asked & attr::RDONLY != 0 {
+        ops.push(SetupOp::Attributes { target: target.to_path_buf(), set: attr::RDONLY });
+    }
+    ops
+}

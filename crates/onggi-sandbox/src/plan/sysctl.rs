@@ -1,0 +1,98 @@
+//! `linux.sysctl`: only keys that belong to a namespace of the container (I16). proc(5), namespaces(7).
+
+use std::path::PathBuf;
+
+use onggi_spec::oci::runtime::LinuxNamespaceType as Kind;
+
+use super::{SetupOp, build::Context};
+use crate::error::{Result, StartFailureError};
+
+/// Keys of the IPC namespace.
+const IPC: [&str; 8] = [
+    "kernel.msgmax",
+    "kernel.msgmnb",
+    "kernel.msgmni",
+    "kernel.sem",
+    "kernel.shmall",
+    "kernel.shmmax",
+    "kernel.shmmni",
+    "kernel.shm_rmid_forced",
+];
+
+/// One operation per key.
+pub(super) fn plan_sysctls(cx: &Context<'_>) -> Result<Vec<SetupOp>> {
+    cx.linux.sysctl.iter().map(|(key, value)| plan_one(cx, key, value)).collect()
+}
+
+fn plan_one(cx: &Context<'_>, key: &str, value: &str) -> Result<SetupOp> {
+    let fail = |why: String| Err(StartFailureError::new(format!("linux.sysctl {key:?}: {why}")));
+    let path = match path_of(key) {
+        Some(path) => path,
+        None => return fail("is not a sysctl name".into()),
+    };
+    if value.bytes().any(|b| b == b'\n' || b == 0) {
+        return fail("the value contains a newline or NUL".into());
+    }
+    let dotted = path.to_string_lossy().replace('/', ".");
+    let Some(kind) = namespace_of(&dotted) else {
+        return fail("is not namespaced: it would change the host".into());
+    };
+    if !cx.namespaces.has(kind) {
+        return fail(format!("the container has no {kind} namespace of its own: it would change the host"));
+    }
+    Ok(SetupOp::Sysctl { key: key.to_owned(), path, value: value.to_owned() })
+}
+
+fn namespace_of(key: &str) -> Option<Kind> {
+    if IPC.contains(&key) || key.starts_with("fs.mqueue.") {
+        return Some(Kind::Ipc);
+    }
+    if key.starts_with("net.") {
+        return Some(Kind::Network);
+    }
+    (key == "kernel.domainname" || key == "kernel.hostname").then_some(Kind::Uts)
+}
+
+/// `net.ipv4.ip_forward` or `net/ipv4/conf/eth0.1/forwarding` → a path below /proc/sys. The first separator
+/// decides which of the two swaps places with the other, as in sysctl(8).
+fn path_of(key: &str) -> Option<PathBuf> {
+    let slash_first = match (key.find('.'), key.find('/')) {
+        (Some(d), Some(s)) => s < d,
+        (None, Some(_)) => true,
+        _ => false,
+    };
+    let converted: String = match slash_first {
+        true => key.to_owned(),
+        false => key.chars().map(|c| if c == '.' { '/' } else if c == '/' { '.' } else { c }).collect(),
+    };
+    let safe = |part: &str| {
+        !part.is_empty()
+            && part != "."
+            && part != ".."
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'@' | b':'))
+    };
+    (converted.split('/').all(safe) && converted.contains('/')).then(|| PathBuf::from(converted))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_become_paths_and_injections_do_not() {
+        assert_eq!(path_of("net.ipv4.ip_forward"), Some(PathBuf::from("net/ipv4/ip_forward")));
+        assert_eq!(path_of("net.ipv4.conf.eth0/1.forwarding"), Some(PathBuf::from("net/ipv4/conf/eth0.1/forwarding")));
+        assert_eq!(path_of("net/ipv4/ip_forward"), Some(PathBuf::from("net/ipv4/ip_forward")));
+        for bad in ["", "kernel", "net...x", "net/../kernel/core_pattern", "kernel.shm_rmid_forced=1+kernel.core_pattern"] {
+            assert_eq!(path_of(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_namespaced_keys_have_a_namespace() {
+        assert_eq!(namespace_of("kernel.shmmax"), Some(Kind::Ipc));
+        assert_eq!(namespace_of("net.core.somaxconn"), Some(Kind::Network));
+        assert_eq!(namespace_of("kernel.core_pattern"), None);
+        assert_eq!(namespace_of("vm.swappiness"), None);
+    }
+}

@@ -1,0 +1,136 @@
+//! Namespaces as the runtime handles them: joined by path, made with offsets or id maps.
+
+use std::{
+    fmt::Write,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
+
+use onggi_spec::oci::runtime::{LinuxIdMapping, LinuxNamespaceType as Kind};
+use onggi_sys::{
+    Errno, SysContext, SysError, ns, path,
+    process::{self, CloneRequest, Cloned},
+    rlimit::Limit,
+    signal,
+};
+use rustix::fs::{Mode, OFlags};
+
+use crate::{
+    error::{Result, StartFailureError, Step},
+    plan::{NamespaceSource, ParentOp},
+};
+
+/// The clone flag of a kind.
+pub(crate) fn flag(kind: Kind) -> u64 {
+    match kind {
+        Kind::Pid => ns::flag::PID,
+        Kind::Network => ns::flag::NETWORK,
+        Kind::Mount => ns::flag::MOUNT,
+        Kind::Ipc => ns::flag::IPC,
+        Kind::Uts => ns::flag::UTS,
+        Kind::User => ns::flag::USER,
+        Kind::Cgroup => ns::flag::CGROUP,
+        Kind::Time => ns::flag::TIME,
+    }
+}
+
+/// setns(2) by path; the kernel checks that it is of the right kind.
+pub(crate) fn join(kind: Kind, source: &NamespaceSource) -> Result<()> {
+    let NamespaceSource::Path(at) = source else {
+        return Err(StartFailureError::new(format!("no {kind} namespace was given")));
+    };
+    let step = || format!("join {kind} namespace {}", at.display());
+    let fd = open(at).map_err(|e| {
+        let failure = StartFailureError::from_sys(step(), &e);
+        if e.errno == Errno::NOENT { failure.hint("the namespace's file does not exist") } else { failure }
+    })?;
+    ns::join(fd.as_fd(), flag(kind)).step(step)
+}
+
+fn open(at: &Path) -> onggi_sys::Result<OwnedFd> {
+    rustix::fs::open(at, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).sys("open", || format!("{at:?}"))
+}
+
+/// Executes an operation of the runtime before the clone.
+pub(crate) fn before_clone(op: &ParentOp, netns: Option<&OwnedFd>) -> Result<()> {
+    match (op, netns) {
+        (ParentOp::Join { kind: Kind::Network, source: NamespaceSource::Given }, Some(fd)) => {
+            ns::join(fd.as_fd(), ns::flag::NETWORK).step(|| op.words())
+        }
+        (ParentOp::Join { kind, source }, _) => join(*kind, source),
+        (ParentOp::TimeOffsets { offsets }, _) => {
+            ns::unshare(ns::flag::TIME).step(|| op.words())?;
+            let mut text = String::new();
+            for (clock, offset) in offsets {
+                let _ = writeln!(text, "{clock} {} {}", offset.secs, offset.nanosecs);
+            }
+            write(Path::new("/proc/self/timens_offsets"), &text).step(|| op.words())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Executes an operation of the runtime on its child `pid`.
+pub(crate) fn after_clone(op: &ParentOp, pid: i32) -> Result<()> {
+    let step = || op.words();
+    let file = |name: &str| Path::new("/proc").join(pid.to_string()).join(name);
+    match op {
+        ParentOp::WriteIdMaps { uid, gid, deny_setgroups } => {
+            if *deny_setgroups {
+                write(&file("setgroups"), "deny").step(step)?;
+            }
+            let hint = |e: SysError| {
+                StartFailureError::from_sys(step(), &e)
+                    .hint("without root only one's own uid and gid can be mapped, one id each")
+            };
+            write(&file("uid_map"), &map_text(uid)).map_err(hint)?;
+            write(&file("gid_map"), &map_text(gid)).map_err(hint)
+        }
+        ParentOp::Rlimit(l) => {
+            let wanted = Limit { soft: l.soft, hard: l.hard };
+            match onggi_sys::rlimit::set_of(pid, l.number, wanted) {
+                Err(e) if e.errno == Errno::PERM => {
+                    let current = onggi_sys::rlimit::get(l.number).step(step)?;
+                    let kept = Limit { soft: l.soft.min(current.hard), hard: l.hard.min(current.hard) };
+                    onggi_sys::rlimit::set_of(pid, l.number, kept).step(step)
+                }
+                r => r.step(step),
+            }
+        }
+        _ => Ok(()),
+    }
+}
+
+fn map_text(map: &[LinuxIdMapping]) -> String {
+    let mut text = String::new();
+    for m in map {
+        let _ = writeln!(text, "{} {} {}", m.container_id, m.host_id, m.size);
+    }
+    text
+}
+
+fn write(at: &Path, text: &str) -> onggi_sys::Result<()> {
+    let fd = rustix::fs::open(at, OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
+        .sys("open", || format!("{at:?}"))?;
+    path::write_once(fd.as_fd(), text.as_bytes(), &at.to_string_lossy())
+}
+
+/// A user namespace that exists only for its id maps, as idmapped mounts want it.
+pub(crate) fn user_namespace(uid: &[LinuxIdMapping], gid: &[LinuxIdMapping]) -> Result<OwnedFd> {
+    let step = || "make a user namespace for the id maps".to_string();
+    let request = CloneRequest { namespaces: ns::flag::USER, ..CloneRequest::default() };
+    match process::clone_process(request).step(step)? {
+        Cloned::Child => loop {
+            let _ = signal::block_all();
+            let _ = signal::wait_any();
+        },
+        Cloned::Parent { pid, pidfd } => {
+            let op = ParentOp::WriteIdMaps { uid: uid.to_vec(), gid: gid.to_vec(), deny_setgroups: false };
+            let result = after_clone(&op, pid)
+                .and_then(|()| open(&Path::new("/proc").join(pid.to_string()).join("ns/user")).step(step));
+            let _ = process::pidfd_kill(pidfd.as_fd(), signal::number::KILL);
+            let _ = process::wait_pidfd(pidfd.as_fd());
+            result
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! What the runtime remembers of a container, below its state root (a tmpfs):
+//!
+//! ```text
+//! <state_root>/<id>/            0700, made exclusively: it is the reservation of the id
+//!   state.json                  SandboxState, replaced by rename
+//!   hooks.json                  poststart and poststop hooks, only when there are any
+//!   start.sock                  where `start` connects, until the program runs
+//! ```
+//!
+//! Whether the container runs is asked of the kernel: pid, start time and boot id together name a process.
+//! A crash leaves at most a directory whose process is dead; `delete` removes it.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use onggi_spec::{
+    monitor::SandboxState,
+    oci::runtime::{ContainerState, Hooks, Spec, State},
+};
+use onggi_sys::{Errno, SysError};
+
+use crate::error::{Result, StartFailureError, Step};
+
+/// Longest state file that is read back.
+const MAX_STATE: u64 = 1 << 20;
+/// Longest id; one path component.
+const MAX_ID: usize = 255;
+
+/// An id is one path component of letters, digits, `_ + - .` (runc's grammar).
+///
+/// # Errors
+/// Names the id.
+pub(crate) fn check_id(id: &str) -> Result<()> {
+    let right = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'+' | b'-' | b'.');
+    if !id.is_empty() && id.len() <= MAX_ID && id.bytes().all(right) && id != "." && id != ".." {
+        return Ok(());
+    }
+    Err(StartFailureError::new(format!("container id {:?} is not valid", id.chars().take(64).collect::<String>()))
+        .hint("letters, digits and _ + - . are allowed"))
+}
+
+fn sys(call: &'static str, at: &Path, e: &io::Error) -> SysError {
+    let errno = e.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error);
+    SysError::new(call, format!("{at:?}"), errno)
+}
+
+/// The directory of one container.
+#[derive(Debug, Clone)]
+pub(crate) struct StateDir {
+    pub(crate) path: PathBuf,
+    id: String,
+}
+
+impl StateDir {
+    pub(crate) fn of(root: &Path, id: &str) -> Result<Self> {
+        check_id(id)?;
+        Ok(Self { path: root.join(id), id: id.to_owned() })
+    }
+
+    /// Reserves the id.
+    pub(crate) fn create(root: &Path, id: &str) -> Result<Self> {
+        let this = Self::of(root, id)?;
+        let make = |at: &Path, recursive| fs::DirBuilder::new().mode(0o700).recursive(recursive).create(at);
+        let mut made = make(&this.path, false);
+        if made.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+            make(root, true).map_err(|e| sys("mkdir", root, &e)).step(|| "make the state directory".into())?;
+            made = make(&this.path, false);
+        }
+        match made {
+            Ok(()) => Ok(this),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                Err(StartFailureError::new(format!("container {id} exists already"))
+                    .hint("delete it first, or choose another id"))
+            }
+            Err(e) => Err(sys("mkdir", &this.path, &e)).step(|| format!("reserve container id {id}")),
+        }
+    }
+
+    fn state_file(&self) -> PathBuf {
+        self.path.join("state.json")
+    }
+
+    fn hooks_file(&self) -> PathBuf {
+        self.path.join("hooks.json")
+    }
+
+    pub(crate) fn start_socket(&self) -> PathBuf {
+        self.path.join("start.sock")
+    }
+
+    /// Replaces the state.
+    pub(crate) fn save(&self, state: &SandboxState) -> Result<()> {
+        self.replace(&self.state_file(), &to_json(state)?)
+    }
+
+    /// Keeps the hooks that later verbs run.
+    pub(crate) fn save_hooks(&self, hooks: &Hooks) -> Result<()> {
+        let later = Hooks { poststart: hooks.poststart.clone(), poststop: hooks.poststop.clone(), ..Hooks::default() };
+        if later == Hooks::default() {
+            return Ok(());
+        }
+        self.replace(&self.hooks_file(), &to_json(&later)?)
+    }
+
+    pub(crate) fn hooks(&self) -> Hooks {
+        let read = fs::read(self.hooks_file()).ok();
+        read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    }
+
+    fn replace(&self, at: &Path, bytes: &[u8]) -> Result<()> {
+        let step = || format!("write {}", at.display());
+        let temporary = at.with_extension("tmp");
+        let write = || {
+            let mut options = fs::OpenOptions::new();
+            let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+            io::Write::write_all(&mut file, bytes)?;
+            fs::rename(&temporary, at)
+        };
+        write().map_err(|e| sys("write", at, &e)).step(step)
+    }
+
+    pub(crate) fn load(&self) -> Result<SandboxState> {
+        let at = self.state_file();
+        let step = || format!("read the state of container {}", self.id);
+        let size = match fs::metadata(&at) {
+            Ok(m) => m.len(),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(StartFailureError::new(format!("container {} does not exist", self.id)));
+            }
+            Err(e) => return Err(sys("stat", &at, &e)).step(step),
+        };
+        if size > MAX_STATE {
+            return Err(StartFailureError::new(format!("{}: it is larger than {MAX_STATE} bytes", step())));
+        }
+        let bytes = fs::read(&at).map_err(|e| sys("read", &at, &e)).step(step)?;
+        serde_json::from_slice(&bytes).map_err(|e| StartFailureError::new(format!("{}: {e}", step())))
+    }
+
+    pub(crate) fn exists(&self) -> bool {
+        self.path.is_dir()
+    }
+
+    /// Removes the directory; gone already is fine.
+    pub(crate) fn remove(&self) -> Result<()> {
+        match fs::remove_dir_all(&self.path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(sys("rmdir", &self.path, &e)).step(|| format!("remove the state of container {}", self.id))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn to_json<T: serde::Serialize>(value: &T) -> Result<Vec<u8>> {
+    serde_json::to_vec(value).map_err(|e| StartFailureError::new(format!("encode the container's state: {e}")))
+}
+
+/// Ids of all containers of a state root.
+pub(crate) fn ids(root: &Path) -> Result<Vec<String>> {
+    let entries = match fs::read_dir(root) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        r => r.map_err(|e| sys("opendir", root, &e)).step(|| "list the containers".into())?,
+    };
+    let mut ids: Vec<String> = entries
+        .filter_map(|e| e.ok()?.file_name().into_string().ok())
+        .filter(|id| check_id(id).is_ok() && root.join(id).join("state.json").exists())
+        .collect();
+    ids.sort();
+    Ok(ids)
+}
+
+/// Field 22 and the state letter of /proc/PID/stat; `None` when there is no such process.
+pub(crate) fn process_stat(pid: i32) -> Option<(char, u64)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    parse_stat(&text)
+}
+
+/// The name may contain anything, hence the last parenthesis.
+fn parse_stat(text: &str) -> Option<(char, u64)> {
+    let rest = &text[text.rfind(')')? + 1..];
+    let mut fields = rest.split_ascii_whitespace();
+    let letter = fields.next()?.chars().next()?;
+    Some((letter, fields.nth(18)?.parse().ok()?))
+}
+
+/// /proc/sys/kernel/random/boot_id.
+pub(crate) fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|s| s.trim().to_owned()).unwrap_or_default()
+}
+
+/// The first process of the container is alive (a zombie is not).
+pub(crate) fn alive(state: &SandboxState) -> bool {
+    let same = |(letter, start)| !matches!(letter, 'Z' | 'X') && start == state.pid_start_time;
+    state.pid > 0 && process_stat(state.pid).is_some_and(same) && state.boot_id == boot_id()
+}
+
+/// The status as the specification has it.
+pub(crate) fn status(state: &SandboxState) -> ContainerState {
+    if state.pid == 0 {
+        return ContainerState::Creating;
+    }
+    if !alive(state) {
+        return ContainerState::Stopped;
+    }
+    if onggi_cgroup::is_frozen(&state.cgroup_paths).unwrap_or(false) {
+        return ContainerState::Paused;
+    }
+    if state.started { ContainerState::Running } else { ContainerState::Created }
+}
+
+/// The state as hooks and `state` show it.
+pub(crate) fn oci_state(state: &SandboxState, status: ContainerState) -> State {
+    State {
+        oci_version: state.oci_version.clone(),
+        id: state.id.clone(),
+        status,
+        pid: (status != ContainerState::Stopped).then_some(state.pid),
+        bundle: state.bundle.display().to_string(),
+        annotations: state.annotations.clone(),
+    }
+}
+
+/// A state for a container that is about to be made.
+pub(crate) fn new_state(id: &str, bundle: &Path, config: &Spec, cgroup_paths: BTreeMap<String, PathBuf>) -> SandboxState {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    SandboxState {
+        oci_version: onggi_spec::oci::runtime::OCI_VERSION.to_owned(),
+        id: id.to_owned(),
+        pid: 0,
+        pid_start_time: 0,
+        boot_id: boot_id(),
+        bundle: bundle.to_path_buf(),
+        started: false,
+        created_at: i64::try_from(now.as_nanos()).unwrap_or(i64::MAX),
+        cgroup_paths,
+        owner_uid: rustix::process::getuid().as_raw(),
+        annotations: config.annotations.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_name_with_parentheses_does_not_confuse_the_start_time() {
+        let text = "7 (a) b) S 1 7 7 0 -1 0 1 2 3 4 5 6 7 8 20 0 1 0 4242 1 2";
+        assert_eq!(parse_stat(text), Some(('S', 4242)));
+    }
+
+    #[test]
+    fn ids_cannot_be_paths() {
+        for bad in ["", ".", "..", "a/b", "a b", "ä", &"x".repeat(256)] {
+            assert!(check_id(bad).is_err(), "{bad}");
+        }
+        assert!(check_id("web_1.2+x-y").is_ok());
+    }
+}
