@@ -22,7 +22,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 pub use apply::{Skipped, apply_create};
 pub use error::CgroupError;
 pub use freeze::{freeze, is_frozen, thaw};
-pub use plan::{Alternative, CgroupDir, CgroupPlan, CgroupWrite, Join, Prepare, plan};
+pub use plan::{Alternative, CgroupDir, CgroupPlan, CgroupWrite, Join, Prepare, plan, possible_paths};
 pub use procs::{kill_all, pids};
 pub use remove::remove;
 pub use stats::{IoStat, Stats, oom_count, stats};

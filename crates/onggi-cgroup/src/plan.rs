@@ -143,6 +143,25 @@ pub fn plan(
     }
 }
 
+/// Every directory that a plan for this path could have made, whatever its limits: for clean-up after a
+/// crash that came before the plan's own paths were stored.
+pub fn possible_paths(layout: &CgroupLayout, cgroups_path: &str) -> Result<Paths, CgroupError> {
+    let location = Location { absolute: cgroups_path.starts_with('/'), components: components(cgroups_path)? };
+    let mut plan = CgroupPlan::default();
+    match layout {
+        CgroupLayout::None => {}
+        CgroupLayout::V1 { hierarchies, unified } => {
+            hierarchies.iter().for_each(|h| add_v1(&mut plan, h, &location));
+            unified.iter().for_each(|mount| add_unified(&mut plan, mount, &location));
+        }
+        CgroupLayout::V2 { mount, own, .. } => {
+            let leaf = location.levels(mount, own).pop();
+            plan.dirs.extend(leaf.map(|path| CgroupDir { controller: String::new(), path }));
+        }
+    }
+    Ok(plan.paths())
+}
+
 /// No cgroup at all, which is fine as long as nothing was asked for.
 fn nothing(resources: &LinuxResources, error: impl FnOnce(String) -> CgroupError) -> Result<CgroupPlan, CgroupError> {
     let asked = controllers::settings(resources, Version::V2)?;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use onggi_network::NetworkRecord;
-use onggi_spec::{ContainerId, monitor::ExitRecord, oci::runtime::LinuxResources};
+use onggi_spec::{ContainerId, monitor::ExitRecord};
 use onggi_state::{ContainerRecord, files::Leases};
 
 use crate::{Engine, EngineError, failpoint, json, process::PidFd, pull::PULL_INTENT, rootfs, status, stop::SIGKILL};
@@ -176,9 +176,10 @@ impl Engine {
     }
 
     fn planned_cgroups(&self, id: &ContainerId) -> Result<onggi_cgroup::Paths, EngineError> {
-        let none = LinuxResources::default();
-        let plan = onggi_cgroup::plan(&self.facts().cgroup, &rootfs::cgroups_path(id), &none, !self.rootful())?;
-        Ok(plan.paths())
+        if !self.rootful() {
+            return Ok(onggi_cgroup::Paths::new());
+        }
+        Ok(onggi_cgroup::possible_paths(&self.facts().cgroup, &rootfs::cgroups_path(id))?)
     }
 
     /// Ids with a directory under the run root: started and not yet cleaned up.

@@ -142,6 +142,18 @@ fn only_hierarchies_that_limit_or_count_are_entered() {
 }
 
 #[test]
+fn possible_paths_hold_those_of_every_plan() {
+    for layout in [hybrid(), v2(&["memory", "cpu", "cpuset", "pids"]), CgroupLayout::None] {
+        let possible = possible_paths(&layout, "/x/y").expect("paths");
+        for resources in [LinuxResources::default(), limits()] {
+            // Without cgroups a limit is refused, so there is no plan to cover.
+            let Ok(plan) = plan(&layout, "/x/y", &resources, false) else { continue };
+            assert!(plan.paths().iter().all(|(c, p)| possible.get(c) == Some(p)), "{possible:?}");
+        }
+    }
+}
+
+#[test]
 fn a_limit_without_its_controller_is_an_error_that_names_both() {
     let error = plan(&v2(&["cpuset", "cpu", "pids"]), "/x", &limits(), false).expect_err("no memory controller");
     assert_eq!(
