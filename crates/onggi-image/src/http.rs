@@ -204,3 +204,29 @@ pub(crate) fn classify(error: &Error) -> FailureKind {
         _ => FailureKind::Broken,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proxies_are_found_as_curl_finds_them() {
+        let vars = |pairs: &'static [(&str, &str)]| {
+            ProxySettings::from_vars(&move |n: &str| pairs.iter().find(|(k, _)| *k == n).map(|(_, v)| (*v).to_owned()))
+        };
+        assert_eq!(vars(&[]), ProxySettings::default());
+        assert_eq!(vars(&[("HTTPS_PROXY", "a"), ("https_proxy", "b")]).https.as_deref(), Some("b"));
+        let all = vars(&[("ALL_PROXY", "c"), ("HTTP_PROXY", "d"), ("NO_PROXY", "x,y"), ("https_proxy", "")]);
+        assert_eq!((all.https.as_deref(), all.http.as_deref(), &*all.no_proxy), (Some("c"), Some("d"), "x,y"));
+    }
+
+    #[test]
+    fn malformed_settings_are_errors_that_name_themselves() {
+        let proxies = ProxySettings { https: Some("http://[".to_owned()), ..ProxySettings::default() };
+        let error = HttpClient::new(true, &[], Timeouts::default(), &proxies).expect_err("a malformed proxy");
+        assert_eq!(error.to_string(), "the configured proxy cannot be used");
+        let pem = "-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n".to_owned();
+        let error = HttpClient::new(true, &[pem], Timeouts::default(), &ProxySettings::default());
+        assert_eq!(error.expect_err("a malformed certificate").to_string(), "a certificate authority cannot be used");
+    }
+}

@@ -93,52 +93,62 @@ pub(crate) fn build(
     digest: Option<&Digest>,
     wanted: &Platform,
 ) -> Result<Option<ImagePlan>, ImageError> {
-    let mut documents = Vec::new();
     let first = match digest {
         Some(digest) => source.document(digest)?,
         None => source.by_tag(reference)?,
     };
-    let Some(mut current) = first else { return Ok(None) };
-    let repo_digest = current.digest.clone();
-    let manifest = loop {
-        let what = format!("manifest {}", current.digest);
-        let parsed = Document::parse(&current.bytes, current.content_type.as_deref());
-        let document = parsed.map_err(|source| ImageError::Malformed { what: what.clone(), source })?;
-        documents.push((current.digest.clone(), current.bytes));
-        match document {
-            Document::Manifest(manifest) => break manifest,
-            Document::Index(_) if documents.len() > MAX_NESTING => {
-                return Err(invalid(what, format!("more than {MAX_NESTING} indexes inside each other")));
-            }
-            Document::Index(index) => {
-                let entry = platform::select(&index, wanted).ok_or_else(|| ImageError::WrongArchitecture {
-                    reference: Box::new(reference.clone()),
-                    wanted: wanted.to_string(),
-                    available: platform::available(&index),
-                })?;
-                let Some(next) = source.entry(entry)? else { return Ok(None) };
-                current = next;
-            }
-        }
-    };
+    let Some(first) = first else { return Ok(None) };
+    let repo_digest = first.digest.clone();
+    let mut documents = Vec::new();
+    let Some(manifest) = descend(source, reference, first, wanted, &mut documents)? else { return Ok(None) };
     let manifest_digest = documents.last().map_or_else(|| repo_digest.clone(), |(digest, _)| digest.clone());
     check_config_type(&manifest.config)?;
     let Some(config_bytes) = source.config(&manifest.config)? else { return Ok(None) };
     let what = format!("configuration {}", manifest.config.digest);
     let config = ImageConfig::parse(&config_bytes).map_err(|source| ImageError::Malformed { what, source })?;
-    if !platform::runs_on(&config.platform(), wanted) {
-        let available = vec![config.platform().to_string().chars().filter(|c| !c.is_control()).take(64).collect()];
-        return Err(ImageError::WrongArchitecture {
-            reference: Box::new(reference.clone()),
-            wanted: wanted.to_string(),
-            available,
-        });
+    let platform = config.platform();
+    if !platform::runs_on(&platform, wanted) {
+        return Err(wrong_architecture(reference, wanted, vec![shown(&platform.to_string())]));
     }
     let layers = layers(&manifest, &config)?;
     let config_digest = manifest.config.digest;
     documents.push((config_digest.clone(), config_bytes));
     let reference = reference.clone();
     Ok(Some(ImagePlan { reference, repo_digest, manifest_digest, config_digest, config, layers, documents }))
+}
+
+/// From an index down to the manifest for the wanted platform; every document on the way is added to `documents`.
+fn descend(
+    source: &Source<'_, '_>,
+    reference: &ImageReference,
+    first: Fetched,
+    wanted: &Platform,
+    documents: &mut Vec<(Digest, Vec<u8>)>,
+) -> Result<Option<Manifest>, ImageError> {
+    let mut current = first;
+    loop {
+        let what = format!("manifest {}", current.digest);
+        let parsed = Document::parse(&current.bytes, current.content_type.as_deref());
+        documents.push((current.digest, current.bytes));
+        let index = match parsed {
+            Ok(Document::Manifest(manifest)) => return Ok(Some(manifest)),
+            Ok(Document::Index(_)) if documents.len() > MAX_NESTING => {
+                return Err(invalid(what, format!("more than {MAX_NESTING} indexes inside each other")));
+            }
+            Ok(Document::Index(index)) => index,
+            Err(source) => return Err(ImageError::Malformed { what, source }),
+        };
+        let entry = platform::select(&index, wanted)
+            .ok_or_else(|| wrong_architecture(reference, wanted, platform::available(&index)))?;
+        match source.entry(entry)? {
+            Some(next) => current = next,
+            None => return Ok(None),
+        }
+    }
+}
+
+fn wrong_architecture(reference: &ImageReference, wanted: &Platform, available: Vec<String>) -> ImageError {
+    ImageError::WrongArchitecture { reference: Box::new(reference.clone()), wanted: wanted.to_string(), available }
 }
 
 impl Source<'_, '_> {
@@ -266,5 +276,5 @@ fn invalid(what: String, reason: String) -> ImageError {
 
 /// Text of a stranger, cut for a message.
 fn shown(text: &str) -> String {
-    text.chars().take(128).collect()
+    text.chars().filter(|c| !c.is_control()).take(128).collect()
 }

@@ -8,8 +8,10 @@
 //! ```
 //!
 //! A layer is committed to disk while its receiver already reads it. Documents are stored after the last layer,
-//! so that a stored manifest means a whole image. No lock is waited for while another one is held, except
-//! the shared hold on the store, which nobody waits for with something in hand.
+//! so that a stored manifest means a whole image.
+//!
+//! Locks, in the order in which they are waited for: the shared hold on the store; the turn of the image's base
+//! layer, kept until [`PulledImage::hold`] is dropped; for each blob, its own while it is written.
 
 use std::{
     collections::HashMap,
@@ -114,7 +116,8 @@ pub struct PulledImage {
     pub layers: Vec<LayerBlob>,
     /// Every blob, each once.
     pub blobs: Vec<Digest>,
-    /// Keeps the blobs from being deleted; drop it after the image is recorded.
+    /// Keeps the blobs from being deleted and others from pulling on the same base layer; drop it after the image
+    /// is recorded, and before this thread pulls again.
     pub hold: StoreHold,
 }
 
@@ -175,6 +178,11 @@ impl<'a> Puller<'a> {
     /// # Errors
     /// The first failure; the other downloads are stopped. Complete layers stay for the next attempt.
     pub fn fetch(self, plan: ImagePlan, on_layer: &OnLayer<'_>) -> Result<PulledImage, ImageError> {
+        let waiting = || {
+            let reason = "another pull of an image on the same base layer is under way".to_owned();
+            self.progress.event(ProgressEvent::Retry { reason });
+        };
+        let turn = plan.layers.first().map(|base| self.store.turn(&base.diff_id, waiting)).transpose()?;
         let mut places: HashMap<&Digest, Vec<usize>> = HashMap::new();
         let mut order: Vec<&LayerBlob> = Vec::new();
         for (index, layer) in plan.layers.iter().enumerate() {
@@ -205,7 +213,15 @@ impl<'a> Puller<'a> {
         self.store.sync_names()?;
         let blobs = plan.blobs();
         let ImagePlan { repo_digest, manifest_digest, config_digest, config, layers, .. } = plan;
-        Ok(PulledImage { repo_digest, manifest_digest, config_digest, config, layers, blobs, hold: self.hold })
+        Ok(PulledImage {
+            repo_digest,
+            manifest_digest,
+            config_digest,
+            config,
+            layers,
+            blobs,
+            hold: self.hold.with_turn(turn),
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! <root>/blobs/sha256/<hex>     verified content, 0600; appears by rename, never changes
 //! <root>/blobs/lock             flock: shared while a pull relies on blobs, exclusive while some are deleted
+//! <root>/blobs/turn-<xx>        flock: one pull at a time of images on one base layer (xx: first digits of its diff id)
 //! <root>/tmp/blob-<hex>.part    a download; flocked by its writer. A crash leaves it unlocked: garbage
 //! ```
 //!
@@ -15,6 +16,8 @@ use std::{
     io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    thread::{self, ThreadId},
 };
 
 use onggi_spec::Digest;
@@ -31,10 +34,34 @@ pub struct BlobStore {
     root: PathBuf,
 }
 
-/// While this lives, no process deletes blobs from the store.
+/// While this lives, no process deletes blobs from the store. After a fetch, no other process hands out layers on
+/// the same base layer either.
 #[derive(Debug)]
 pub struct StoreHold {
     _lock: File,
+    _turn: Option<Turn>,
+}
+
+/// The turn of one base layer; see [`BlobStore::turn`].
+#[derive(Debug)]
+pub(crate) struct Turn {
+    path: PathBuf,
+    _lock: File,
+}
+
+/// Turns of this process and the threads that took them: one that takes a turn twice would wait for itself.
+static TURNS: Mutex<Vec<(PathBuf, ThreadId)>> = Mutex::new(Vec::new());
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        TURNS.lock().unwrap_or_else(PoisonError::into_inner).retain(|(path, _)| *path != self.path);
+    }
+}
+
+impl StoreHold {
+    pub(crate) fn with_turn(self, turn: Option<Turn>) -> Self {
+        Self { _turn: turn, ..self }
+    }
 }
 
 /// What became of a blob that was to be deleted.
@@ -238,14 +265,42 @@ impl BlobStore {
     pub fn hold(&self) -> Result<StoreHold, StoreError> {
         let (file, path) = self.lock_file()?;
         file.lock_shared().map_err(|source| StoreError { operation: "lock", path, source })?;
-        Ok(StoreHold { _lock: file })
+        Ok(StoreHold { _lock: file, _turn: None })
+    }
+
+    /// Waits for the turn to hand out layers of images whose lowest layer is `base`. Receivers keep what they made
+    /// of one layer locked while they wait for the next; without turns, two pulls of images that share layers
+    /// would wait for each other. Images that share any ChainID share the lowest one, so one lock is enough, and
+    /// with one lock per pull there is no cycle.
+    pub(crate) fn turn(&self, base: &Digest, waiting: impl FnOnce()) -> Result<Turn, StoreError> {
+        let path = self.root.join(format!("blobs/turn-{}", &base.hex()[..2]));
+        let fail = |operation| {
+            let path = path.clone();
+            move |source| StoreError { operation, path, source }
+        };
+        let turns = || TURNS.lock().unwrap_or_else(PoisonError::into_inner);
+        let me = (path.clone(), thread::current().id());
+        if turns().contains(&me) {
+            return Err(fail("lock a second time")(io::ErrorKind::Deadlock.into()));
+        }
+        let file = open_private(&path).map_err(fail("open"))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                waiting();
+                file.lock().map_err(fail("lock"))?;
+            }
+            Err(TryLockError::Error(source)) => return Err(fail("lock")(source)),
+        }
+        turns().push(me);
+        Ok(Turn { path, _lock: file })
     }
 
     /// `None` when a pull holds the store.
     fn try_exclusive(&self) -> Result<Option<StoreHold>, StoreError> {
         let (file, path) = self.lock_file()?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(StoreHold { _lock: file })),
+            Ok(()) => Ok(Some(StoreHold { _lock: file, _turn: None })),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(source)) => Err(StoreError { operation: "lock", path, source }),
         }

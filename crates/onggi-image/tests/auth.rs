@@ -12,7 +12,7 @@ use std::sync::{
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use common::{FakeRegistry, Fixture, Reply, Seen, TestImage, image, options};
-use onggi_image::{Credentials, ImageError, PullOptions, digest_of};
+use onggi_image::{Credentials, ImageError, ProxySettings, PullOptions, digest_of};
 use serde_json::json;
 
 const STRANGER: &str = "127.0.0.2:0";
@@ -334,4 +334,20 @@ fn plain_http_is_used_elsewhere_when_verification_is_switched_off() {
     registry.put("latest", &image(&[b"a"]));
     let options = PullOptions { tls_verify: false, ..options() };
     Fixture::new().pull_with(&elsewhere(&registry), options).unwrap();
+}
+
+#[test]
+fn a_proxy_is_used_for_other_hosts_and_never_for_loopback() {
+    let registry = FakeRegistry::start();
+    registry.put("latest", &image(&[b"a"]));
+    let proxy = FakeRegistry::with_hook(|_, _| Some(Reply::new(502)));
+    let proxies = ProxySettings { http: Some(format!("http://{}", proxy.address)), ..ProxySettings::default() };
+    let through = PullOptions { proxies: proxies.clone(), tls_verify: false, ..options() };
+    Fixture::new().pull_with(&registry.reference("app"), through.clone()).unwrap();
+    assert!(proxy.seen().is_empty());
+    Fixture::new().pull_with(&elsewhere(&registry), through).expect_err("the proxy refuses");
+    assert!(!proxy.seen().is_empty());
+    let past =
+        PullOptions { proxies: ProxySettings { no_proxy: "127.1".into(), ..proxies }, tls_verify: false, ..options() };
+    Fixture::new().pull_with(&elsewhere(&registry), past).unwrap();
 }

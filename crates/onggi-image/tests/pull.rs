@@ -235,6 +235,52 @@ fn downloads_go_on_while_a_receiver_works() {
 }
 
 #[test]
+fn pulls_whose_receivers_keep_layers_locked_do_not_wait_for_each_other() {
+    let registry = FakeRegistry::start();
+    let layers: Vec<Vec<u8>> = (0..5u8).map(|i| vec![i; 1000]).collect();
+    let slices: Vec<&[u8]> = layers.iter().map(Vec::as_slice).collect();
+    registry.put("long", &image(&slices));
+    registry.put("short", &image(&slices[..4]));
+    for _ in 0..10 {
+        let fixture = Fixture::new();
+        let locks = fixture.dir.path().join("locks");
+        std::fs::create_dir(&locks).unwrap();
+        // As an unpacking engine does: a lock per layer, all of them kept until the whole image is there.
+        let pull_as_engine = |tag: &str| {
+            let kept = Mutex::new(Vec::new());
+            let reference = registry.reference(&format!("app:{tag}"));
+            let pulled = pull(&fixture.store, &reference, options(), &Silent, &|ready: LayerReady<'_>| {
+                let lock = std::fs::File::create(locks.join(ready.layer.diff_id.hex())).unwrap();
+                lock.lock().unwrap();
+                kept.lock().unwrap().push(lock);
+                thread::yield_now();
+                ControlFlow::Continue(())
+            });
+            drop(kept);
+            drop(pulled.unwrap().hold);
+        };
+        thread::scope(|scope| {
+            for tag in ["long", "short", "long"] {
+                let pull_as_engine = &pull_as_engine;
+                scope.spawn(move || pull_as_engine(tag));
+            }
+        });
+    }
+}
+
+#[test]
+fn a_thread_that_would_wait_for_itself_is_told() {
+    let registry = FakeRegistry::start();
+    registry.put("latest", &image(&[b"one"]));
+    let fixture = Fixture::new();
+    let first = fixture.pull(&registry.reference("app")).unwrap();
+    let error = fixture.pull(&registry.reference("app")).expect_err("the first hold is alive");
+    assert!(matches!(&error, ImageError::Store(e) if e.source.kind() == std::io::ErrorKind::Deadlock), "{error:?}");
+    drop(first);
+    fixture.pull(&registry.reference("app")).unwrap();
+}
+
+#[test]
 fn a_receiver_can_end_the_pull() {
     let registry = FakeRegistry::start();
     registry.put("latest", &image(&[b"one", b"two"]));

@@ -147,6 +147,7 @@ fn what_skopeo_pushed_to_docker_registry_is_pulled_byte_for_byte() {
         .unwrap();
     assert_eq!(pulled.manifest_digest, digest_of(&manifest));
     assert_eq!(unpacked.into_inner().unwrap(), tars);
+    drop(pulled.hold);
     let again = registry.reference("team/app").with_digest(digest_of(&manifest));
     assert_eq!(fixture.pull(&again).unwrap().config_digest, pulled.config_digest);
 }
