@@ -26,6 +26,10 @@ use crate::{
 /// How often facts are gathered again because another process got there first.
 const TRIES: u32 = 24;
 
+/// Sockets that are kept for one container; the ports beyond are only checked. A published range must not use up
+/// the descriptors (1024 by default) or the memory of the process that keeps them.
+const MAX_RESERVED: usize = 256;
+
 /// A connected container.
 #[derive(Debug)]
 pub struct Applied {
@@ -33,7 +37,7 @@ pub struct Applied {
     pub netns: OwnedFd,
     /// The container's address; absent for `none`.
     pub ip: Option<Ipv4Addr>,
-    /// Sockets bound to the published host ports. Whoever keeps them (the container's monitor) keeps other
+    /// Sockets bound to the published host ports, the first 256 of them. Whoever keeps them (the container's monitor) keeps other
     /// programs from taking the ports.
     pub reserved: Vec<OwnedFd>,
 }
@@ -119,7 +123,12 @@ impl<'a> Applier<'a> {
     fn operation(&mut self, op: &'a NetOp) -> Result<(), NetworkError> {
         match op {
             NetOp::TakeLease { ip, id, .. } => take_lease(self.runroot, *ip, id.as_str())?,
-            NetOp::ReservePort { port } => self.reserved.push(reserve(port)?),
+            NetOp::ReservePort { port } => {
+                let held = reserve(port)?;
+                if self.reserved.len() < MAX_RESERVED {
+                    self.reserved.push(held);
+                }
+            }
             NetOp::Sysctl { key, value } => {
                 self.send_links()?;
                 sysctl::write(key, value)?;

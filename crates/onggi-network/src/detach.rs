@@ -44,19 +44,31 @@ pub fn detach(runroot: &Path, record: &NetworkRecord) -> Result<(), Vec<NetworkE
     all(steps)
 }
 
+/// Gives back everything of a container whose record is lost: found by the lease files, the elements' comments
+/// and the devices' aliases. Slower than `detach`; returns what was removed, in words.
+///
+/// # Errors
+/// Everything that failed; the rest has been done.
+pub fn detach_unrecorded(runroot: &Path, id: &ContainerId) -> Result<Vec<String>, Vec<NetworkError>> {
+    sweep(runroot, |owner| owner == id)
+}
+
 /// Cleans up after containers that are not in `live`; returns what was removed, in words.
 ///
 /// # Errors
 /// Everything that failed; the rest has been done.
 pub fn reconcile(runroot: &Path, live: &BTreeSet<ContainerId>) -> Result<Vec<String>, Vec<NetworkError>> {
+    sweep(runroot, |owner| !live.contains(owner))
+}
+
+fn sweep(runroot: &Path, dead: impl Fn(&ContainerId) -> bool) -> Result<Vec<String>, Vec<NetworkError>> {
     let used = used(runroot).map_err(|e| vec![e])?;
-    let dead = |id: &ContainerId| !live.contains(id);
     let mut done = Vec::new();
     let mut steps = Vec::new();
     for id in used.records.iter().filter(|id| dead(id)) {
         steps.push(record::remove(runroot, id));
     }
-    let gone: Vec<_> = used.published.into_iter().filter(|e| e.owner().is_some_and(dead)).collect();
+    let gone: Vec<_> = used.published.into_iter().filter(|e| e.owner().is_some_and(&dead)).collect();
     done.extend(gone.iter().map(|e| format!("published port {}", e.text())));
     steps.push(Socket::netfilter().and_then(|socket| delete(&socket, &gone)));
     for (ip, id) in used.leases.iter().filter(|(_, id)| dead(id)) {

@@ -187,7 +187,8 @@ impl NetworkError {
     pub fn hint(&self) -> String {
         match self {
             Self::Plan(e) => e.hint(),
-            Self::Request { source, .. } | Self::Call { source, .. } => errno_hint(source.errno).to_owned(),
+            Self::Request { operation, source, .. } => request_hint(operation, source.errno).to_owned(),
+            Self::Call { source, .. } => errno_hint(source.errno).to_owned(),
             Self::Setting { .. } => "is /proc/sys read-only here?".to_owned(),
             Self::LeaseTaken { .. } | Self::Busy => "try again".to_owned(),
             Self::TooLong { .. } => "publish fewer ports".to_owned(),
@@ -211,13 +212,53 @@ impl NetworkError {
 /// ERESTART, which rustix does not name.
 pub(crate) const RESTART: Errno = Errno::from_raw_os_error(85);
 
+const NO_FIREWALL: &str = "the kernel lacks nf_tables or one of nft_chain_nat, nft_fib_ipv4, nft_masq, nft_ct: \
+                           load these modules, or use --network host or none";
+
+/// A kernel without nf_tables says EINVAL or EOPNOTSUPP, one without an expression says ENOENT.
+fn request_hint(operation: &str, errno: Errno) -> &'static str {
+    let firewall = ["get generation", "list ", "add rule", "add chain", "add set", "add table", "begin"];
+    let about_firewall = firewall.iter().any(|start| operation.starts_with(start));
+    match errno {
+        Errno::INVAL | Errno::OPNOTSUPP | Errno::NOENT if about_firewall => NO_FIREWALL,
+        // br_add_if: port numbers have ten bits.
+        FULL if operation.starts_with("create veth") => "a bridge has at most 1023 ports: stop some containers",
+        _ => errno_hint(errno),
+    }
+}
+
+/// EXFULL.
+const FULL: Errno = Errno::from_raw_os_error(54);
+
 fn errno_hint(errno: Errno) -> &'static str {
     match errno {
         Errno::PERM | Errno::ACCESS => "a bridge network needs root; try --network none or --network host",
         Errno::OPNOTSUPP | Errno::PROTONOSUPPORT | Errno::AFNOSUPPORT => {
-            "the kernel lacks bridge, veth or nf_tables (nat, fib, masquerade): load the modules, or use --network host"
+            "the kernel lacks bridge or veth devices: load these modules, or use --network host or none"
         }
         Errno::NOSPC => "user.max_net_namespaces or a device limit is reached",
         _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use onggi_sys::SysError;
+
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_lacks_something_is_explained() {
+        let error = |operation: &str, errno| NetworkError::Request {
+            operation: operation.to_owned(),
+            message: String::new(),
+            source: SysError::new("netlink", operation, errno),
+        };
+        assert!(error("get generation", Errno::INVAL).hint().contains("nf_tables"));
+        assert!(error("add rule masquerading: masquerade", Errno::NOENT).hint().contains("nft_masq"));
+        assert!(error("create bridge onggi0", Errno::OPNOTSUPP).hint().contains("bridge"));
+        assert!(error("create veth og0", FULL).hint().contains("1023"));
+        assert!(error("create veth og0", Errno::PERM).hint().contains("root"));
+        assert_eq!(error("create veth og0", Errno::EXIST).hint(), "");
     }
 }

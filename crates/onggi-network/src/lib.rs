@@ -31,7 +31,7 @@ mod types;
 mod wire;
 
 pub use apply::{Applied, PendingNetns, apply, apply_with, prepare};
-pub use detach::{Used, detach, reconcile, used};
+pub use detach::{Used, detach, detach_unrecorded, reconcile, used};
 pub use element::Element;
 pub use error::{NetworkError, Obstacle, PlanError};
 pub use facts::{BridgeFacts, ForwardPolicy, NetFacts, PortFact, TableFacts, facts};

@@ -1,5 +1,7 @@
 //! Attaching and detaching containers in namespaces of our own: state, conflicts, races, clean-up.
 
+#![allow(clippy::print_stdout, reason = "two tests say how long something took")]
+
 mod common;
 
 use std::{
@@ -12,8 +14,8 @@ use std::{
 
 use common::*;
 use onggi_network::{
-    BridgeRequest, NetworkError, Obstacle, PendingNetns, PlanError, TableFacts, Used, apply, apply_with, detach, facts,
-    plan_bridge, plan_none, prepare, reconcile, used,
+    BridgeRequest, NetworkError, Obstacle, PendingNetns, PlanError, TableFacts, Used, apply, apply_with, detach,
+    detach_unrecorded, facts, plan_bridge, plan_none, prepare, reconcile, used,
 };
 use onggi_spec::port::{
     PortMapping,
@@ -108,6 +110,18 @@ fn root_reconcile_removes_what_dead_containers_left_and_nothing_else() {
     assert_eq!(inside(&world.host, || reconcile(world.runroot.path(), &alive)).unwrap(), Vec::<String>::new());
     inside(&world.host, || reconcile(world.runroot.path(), &nobody())).unwrap();
     assert!(used_on(&world).is_empty());
+}
+
+#[test]
+fn root_a_container_without_record_is_found_by_its_tags() {
+    let world = World::new();
+    let (lost, _leaked) = world.container(1, &[tcp_port(8080, 80), udp_port(53, 53)]);
+    let (other, _other) = world.container(2, &[tcp_port(9090, 80)]);
+    let done = inside(&world.host, || detach_unrecorded(world.runroot.path(), &lost.id)).unwrap();
+    assert_eq!(done.len(), 4, "{done:?}");
+    let after = used_on(&world);
+    assert_eq!((after.leases, after.records), (vec![(other.ip, other.id.clone())], vec![other.id]));
+    assert_eq!((after.published.len(), after.links.len()), (1, 1));
 }
 
 #[test]
@@ -312,6 +326,7 @@ fn root_a_thousand_ports_are_published_in_one_transaction() {
     let (record, web) = world.container(1, &ports);
     println!("1000 ports in {:?}", start.elapsed());
     assert_eq!(used_on(&world).published.len(), 1000);
+    assert_eq!(web.reserved.len(), 256);
     traffic::tcp_server(&web.netns, 1999, "web");
     assert!(traffic::tcp(&world.outside, HOST, 20_999).is_ok());
     world.detach(&record);
@@ -323,23 +338,24 @@ fn root_an_attach_takes_a_few_milliseconds() {
     let world = World::new();
     let _first = world.container(1, &[]);
     let mut kept = Vec::new();
-    let mut times = inside(&world.host, || {
-        (2..52u8)
+    let mut attach = |early: bool, numbers: std::ops::Range<u8>| {
+        let mut times: Vec<_> = numbers
             .map(|n| {
                 let wanted = request(n, &[tcp_port(8000 + u16::from(n), 80)]);
                 let start = Instant::now();
+                let netns = early.then(|| PendingNetns::start().unwrap());
                 let plan = prepare(world.runroot.path(), &wanted).unwrap();
-                let prepared = start.elapsed();
-                kept.push(apply(world.runroot.path(), &plan).unwrap());
-                (start.elapsed(), prepared)
+                kept.push(apply_with(world.runroot.path(), &plan, netns).unwrap());
+                start.elapsed()
             })
-            .collect::<Vec<_>>()
-    });
-    times.sort();
-    let (median, prepared) = times[times.len() / 2];
-    println!("attach: median {median:?} (of it facts, plan and lease {prepared:?}), best {:?}", times[0].0);
+            .collect();
+        times.sort();
+        (times[0], times[times.len() / 2])
+    };
+    let (plain, early) = inside(&world.host, || (attach(false, 2..42), attach(true, 42..82)));
+    println!("attach, best and median: {plain:?}; with the namespace begun early: {early:?}");
     // Far above the aim of 3 ms, for machines that are busy with other tests.
-    assert!(median < Duration::from_millis(60), "{median:?}");
+    assert!(plain.1 < Duration::from_millis(100), "{plain:?}");
 }
 
 const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
