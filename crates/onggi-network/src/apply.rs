@@ -12,9 +12,9 @@ use onggi_sys::{Errno, netns};
 use crate::{
     detach,
     error::{NetworkError, Obstacle, PlanError},
-    facts::{facts, ipv6, table},
+    facts::{bridge_subnet, facts, ipv6, table},
     flows,
-    plan::{NetOp, NetworkPlan, Side, container_sysctls, install_op, plan_bridge},
+    plan::{NetOp, NetworkPlan, Side, container_sysctls, heal_ops, install_op, plan_bridge},
     ports, record,
     socket::Socket,
     sysctl,
@@ -79,6 +79,27 @@ pub fn apply_with(runroot: &Path, plan: &NetworkPlan, pending: Option<PendingNet
     applier.commit()?;
     let netns = applier.container.take().map(|c| c.netns).ok_or(NetworkError::Busy)?;
     Ok(Applied { netns, ip: plan.record.as_ref().map(|r| r.ip), reserved: applier.reserved })
+}
+
+/// Rebuilds a flushed or damaged table at once, with the ports of every container that has a record; the same
+/// happens whenever a container is attached. True when there was something to do.
+///
+/// # Errors
+/// When the kernel refuses; `Busy` when the ruleset never stops changing.
+pub fn heal(runroot: &Path) -> Result<bool, NetworkError> {
+    let Some(subnet) = bridge_subnet(&Socket::route()?)? else { return Ok(false) };
+    let socket = Socket::netfilter()?;
+    for _ in 0..TRIES {
+        let ops = heal_ops(&table(&socket, runroot)?, subnet);
+        if ops.is_empty() {
+            return Ok(false);
+        }
+        match transact(&socket, &ops.iter().collect::<Vec<_>>()) {
+            Err(e) if e.is_stale() => {}
+            result => return result.map(|()| true),
+        }
+    }
+    Err(NetworkError::Busy)
 }
 
 struct Container {
@@ -244,7 +265,7 @@ impl<'a> Applier<'a> {
 
     fn commit_again(&self, socket: &Socket, firewall: &[&NetOp]) -> Result<(), NetworkError> {
         let table = table(socket, self.runroot)?;
-        let install = self.plan.record.as_ref().and_then(|record| install_op(&table, record));
+        let install = install_op(&table, self.plan.record.as_ref());
         let elements = firewall.iter().copied().filter(|op| matches!(op, NetOp::AddElements { .. }));
         transact(socket, &install.iter().chain(elements).collect::<Vec<_>>())
     }

@@ -172,6 +172,15 @@ fn addresses(socket: &Socket) -> Result<Vec<Address>, NetworkError> {
     socket.ask(&mut batch, route::address)
 }
 
+/// The network of the bridge, when there is one.
+pub(crate) fn bridge_subnet(socket: &Socket) -> Result<Option<Ipv4Subnet>, NetworkError> {
+    let mut batch = Batch::default();
+    route::get_link(&mut batch, BRIDGE);
+    let links = socket.ask(&mut batch, route::link)?;
+    let bridge = bridge_facts(&links, &addresses(socket)?)?;
+    Ok(bridge.and_then(|b| b.address).map(|(_, subnet)| subnet))
+}
+
 fn bridge_facts(links: &[route::Link], addresses: &[Address]) -> Result<Option<BridgeFacts>, NetworkError> {
     let Some(link) = links.iter().find(|l| l.name == BRIDGE) else { return Ok(None) };
     let own = addresses.iter().find(|(index, ..)| *index == link.index);

@@ -30,7 +30,7 @@ mod table;
 mod types;
 mod wire;
 
-pub use apply::{Applied, PendingNetns, apply, apply_with, prepare};
+pub use apply::{Applied, PendingNetns, apply, apply_with, heal, prepare};
 pub use detach::{Used, detach, detach_unrecorded, reconcile, used};
 pub use element::Element;
 pub use error::{NetworkError, Obstacle, PlanError};

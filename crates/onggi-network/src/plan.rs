@@ -316,13 +316,8 @@ fn firewall_ops(facts: &NetFacts, record: &NetworkRecord) -> Vec<NetOp> {
     if !record.ports.is_empty() {
         ops.push(NetOp::SaveRecord);
     }
-    ops.extend(install_op(&facts.table, record));
-    let name = || record.bridge.clone();
-    let mut elements = vec![
-        Element::Subnet { subnet: record.subnet },
-        Element::Bridge { name: name() },
-        Element::Peers { name: name() },
-    ];
+    ops.extend(install_op(&facts.table, Some(record)));
+    let mut elements = network_elements(&record.bridge, record.subnet);
     elements.extend(published_elements(record));
     ops.push(NetOp::AddElements { elements });
     let udp: Vec<_> = record.ports.iter().filter(|p| p.protocol == Protocol::Udp).copied().collect();
@@ -334,14 +329,26 @@ fn firewall_ops(facts: &NetFacts, record: &NetworkRecord) -> Vec<NetOp> {
 
 /// Installing the table where it is not complete, with what other containers publish. Of two records with the
 /// same key (one must be of a dead container) the first is restored; the container's own ports win over both.
-pub(crate) fn install_op(table: &TableFacts, record: &NetworkRecord) -> Option<NetOp> {
+pub(crate) fn install_op(table: &TableFacts, record: Option<&NetworkRecord>) -> Option<NetOp> {
     let TableFacts::Incomplete { generation, restore } = table else { return None };
     let key = |e: &Element| (e.set(), e.key());
-    let mut seen: HashSet<_> = published_elements(record).map(|e| key(&e)).collect();
-    let others = restore.iter().filter(|r| r.id != record.id);
+    let mut seen: HashSet<_> = record.iter().flat_map(|r| published_elements(r)).map(|e| key(&e)).collect();
+    let others = restore.iter().filter(|r| record.is_none_or(|own| own.id != r.id));
     let mut elements: Vec<Element> = others.flat_map(published_elements).filter(|e| seen.insert(key(e))).collect();
     elements.sort_by_key(Element::set);
     Some(NetOp::InstallTable { generation: *generation, restore: elements })
+}
+
+/// Rebuilding the table of a bridge without attaching anything; nothing when it is complete.
+pub(crate) fn heal_ops(table: &TableFacts, subnet: Ipv4Subnet) -> Vec<NetOp> {
+    let Some(install) = install_op(table, None) else { return Vec::new() };
+    vec![install, NetOp::AddElements { elements: network_elements(BRIDGE, subnet) }]
+}
+
+/// What the table must know of a network.
+fn network_elements(bridge: &str, subnet: Ipv4Subnet) -> Vec<Element> {
+    let name = || bridge.to_owned();
+    vec![Element::Subnet { subnet }, Element::Bridge { name: name() }, Element::Peers { name: name() }]
 }
 
 /// The map elements of a container's ports, grouped by map.

@@ -230,3 +230,20 @@ fn root_an_attach_heals_a_flushed_firewall_for_everybody() {
         assert!(tcp(&other.netns, OUTSIDE, 4000 + u16::from(number)).is_ok(), "after {damage}");
     }
 }
+
+#[test]
+fn root_heal_rebuilds_a_flushed_firewall_without_a_new_container() {
+    let world = World::new();
+    let heal = || inside(&world.host, || onggi_network::heal(world.runroot.path())).unwrap();
+    assert!(!heal(), "no bridge, nothing to do");
+    assert_eq!(world.on_host("nft list ruleset"), "");
+    let (_, web) = world.container(1, &[tcp_port(8080, 80)]);
+    tcp_server(&web.netns, 80, "web");
+    tcp_server(&world.outside, 443, "internet");
+    assert!(!heal(), "complete");
+    let before = world.on_host("nft list ruleset");
+    world.on_host("nft flush ruleset");
+    assert!(heal());
+    assert_eq!(world.on_host("nft list ruleset"), before);
+    assert!(tcp(&world.outside, HOST, 8080).is_ok() && tcp(&web.netns, OUTSIDE, 443).is_ok());
+}
