@@ -5,8 +5,6 @@
 //! Nothing is ever fallen into by accident: an instruction that does not jump names the one that shall
 //! follow it, and a stepping stone is put between them where that one is not at the front.
 
-use std::collections::HashMap;
-
 use onggi_sys::seccomp::SockFilter;
 
 /// BPF opcodes (linux/bpf_common.h).
@@ -36,8 +34,8 @@ pub(super) enum Test {
 #[derive(Debug, Default)]
 pub(super) struct Assembler {
     reversed: Vec<SockFilter>,
-    /// The foremost copy of each return.
-    returns: HashMap<u32, Label>,
+    /// The foremost copy of each return; a policy has a handful of different ones.
+    returns: Vec<(u32, Label)>,
 }
 
 impl Assembler {
@@ -49,11 +47,15 @@ impl Assembler {
 
     /// A return with this value; an existing one when it is in reach of a jump.
     pub(super) fn ret(&mut self, value: u32) -> Label {
-        match self.returns.get(&value) {
-            Some(label) if self.distance(*label) <= 200 => *label,
+        let known = self.returns.iter().position(|(v, _)| *v == value);
+        match known.map(|at| self.returns[at].1) {
+            Some(label) if self.distance(label) <= 200 => label,
             _ => {
                 let label = self.add(code::RET, 0, 0, value);
-                self.returns.insert(value, label);
+                match known {
+                    Some(at) => self.returns[at].1 = label,
+                    None => self.returns.push((value, label)),
+                }
                 label
             }
         }

@@ -6,7 +6,7 @@ use onggi_sys::seccomp::{MAX_INSTRUCTIONS, SockFilter};
 use super::{
     SeccompError,
     assemble::{Assembler, Label, Test},
-    policy::{Answers, Condition, Policy, Rules, X32_BIT, ret},
+    policy::{Answers, Condition, Decision, Policy, X32_BIT, ret},
 };
 
 /// AUDIT_ARCH_* (linux/audit.h).
@@ -22,117 +22,107 @@ const OFFSET_ARGS: u32 = 16;
 const SKIPPED: u32 = u32::MAX;
 
 pub(super) fn compile(policy: &Policy) -> Result<Vec<SockFilter>, SeccompError> {
-    let mut asm = Assembler::default();
-    let mut next = asm.ret(ret::KILL_PROCESS);
+    let mut code = Code { asm: Assembler::default(), policy };
+    let mut next = code.asm.ret(ret::KILL_PROCESS);
     // Backwards: what is tested first is added last.
     if let Some(answers) = &policy.i386 {
-        next = interface(&mut asm, ranges(answers, None), answers.default, ARCH_I386, next);
+        let mut ranges = Ranges::new(policy.default);
+        ranges.interface(policy, answers, 0);
+        next = code.interface(&ranges.finish(policy.default), ARCH_I386, next);
     }
-    let x32 = if policy.x32 { X32::LookedUp } else { X32::Killed };
-    next = interface(&mut asm, ranges(&policy.x86_64, Some(x32)), policy.x86_64.default, ARCH_X86_64, next);
-    asm.load(OFFSET_ARCH, next);
-    let program = asm.finish();
+    let mut ranges = Ranges::new(policy.default);
+    ranges.interface(policy, &policy.x86_64, 0);
+    match &policy.x32 {
+        Some(answers) => ranges.interface(policy, answers, X32_BIT),
+        None => ranges.push(X32_BIT, Decision::Always(ret::KILL_PROCESS)),
+    }
+    next = code.interface(&ranges.finish(policy.default), ARCH_X86_64, next);
+    code.asm.load(OFFSET_ARCH, next);
+    let program = code.asm.finish();
     if program.len() > MAX_INSTRUCTIONS {
         return Err(SeccompError::TooLarge { found: program.len(), limit: MAX_INSTRUCTIONS });
     }
     Ok(program)
 }
 
-/// Numbers from here to the next range have this answer.
-struct Range<'p> {
-    first: u32,
-    answer: Answer<'p>,
-}
+/// All of u32, cut where the answer changes: the first number of each range and its answer.
+struct Ranges(Vec<(u32, Decision)>);
 
-/// What a system call gets.
-#[derive(Clone, Copy, PartialEq)]
-enum Answer<'p> {
-    Always(u32),
-    Depends(&'p Rules),
-}
-
-/// What happens to numbers with the x32 bit.
-#[derive(Clone, Copy)]
-enum X32 {
-    Killed,
-    LookedUp,
-}
-
-/// All of u32, cut where the answer changes.
-fn ranges<'p>(answers: &'p Answers, x32: Option<X32>) -> Vec<Range<'p>> {
-    let mut cuts: Vec<Range<'p>> = vec![Range { first: 0, answer: Answer::Always(answers.default) }];
-    let mut push = |first: u32, answer: Answer<'p>| {
-        match cuts.last_mut() {
-            Some(last) if last.first == first => last.answer = answer,
-            _ => cuts.push(Range { first, answer }),
-        };
-    };
-    let native = || answers.rules.range(..X32_BIT);
-    let after = answers.last.map_or(0, |last| last + 1);
-    for (number, rules) in native() {
-        push(*number, answer(rules));
-        push(number + 1, Answer::Always(answers.default));
+impl Ranges {
+    fn new(default: u32) -> Self {
+        Self(vec![(0, Decision::Always(default))])
     }
-    push(after, Answer::Always(answers.beyond));
-    match x32 {
-        None => {}
-        Some(X32::Killed) => push(X32_BIT, Answer::Always(ret::KILL_PROCESS)),
-        Some(X32::LookedUp) => {
-            push(X32_BIT, Answer::Always(answers.default));
-            for (number, rules) in answers.rules.range(X32_BIT..) {
-                push(*number, answer(rules));
-                push(number + 1, Answer::Always(answers.default));
+
+    /// From `first` on, unless something is pushed later.
+    fn push(&mut self, first: u32, decision: Decision) {
+        match self.0.last_mut() {
+            Some((at, last)) if *at == first => *last = decision,
+            _ => self.0.push((first, decision)),
+        }
+    }
+
+    /// The numbers of one interface, which begin at `base`.
+    fn interface(&mut self, policy: &Policy, answers: &Answers, base: u32) {
+        let default = || Decision::Always(policy.default);
+        self.push(base, default());
+        for (number, decision) in &answers.by_number {
+            self.push(*number, decision.clone());
+            self.push(number + 1, default());
+        }
+        if let (Some(last), 0) = (answers.last, base) {
+            self.push(last + 1, Decision::Always(policy.beyond(answers)));
+        }
+    }
+
+    fn finish(mut self, default: u32) -> Vec<(u32, Decision)> {
+        self.push(SKIPPED, Decision::Always(default));
+        self.0.dedup_by(|later, earlier| later.1 == earlier.1);
+        self.0
+    }
+}
+
+/// The code so far.
+struct Code<'p> {
+    asm: Assembler,
+    policy: &'p Policy,
+}
+
+impl Code<'_> {
+    /// `if arch == this { search } else { otherwise }`.
+    fn interface(&mut self, ranges: &[(u32, Decision)], arch: u32, otherwise: Label) -> Label {
+        let root = self.search(ranges);
+        let entry = self.asm.load(OFFSET_NR, root);
+        self.asm.branch(Test::Equal(arch), entry, otherwise)
+    }
+
+    /// A binary search; the accumulator holds the number.
+    fn search(&mut self, ranges: &[(u32, Decision)]) -> Label {
+        match ranges {
+            [] => self.asm.ret(self.policy.default),
+            [(_, Decision::Always(value))] => self.asm.ret(*value),
+            [(_, Decision::First(rules))] => self.first(rules),
+            _ => {
+                let (low, high) = ranges.split_at(ranges.len() / 2);
+                let first = high[0].0;
+                let yes = self.search(high);
+                let no = self.search(low);
+                self.asm.branch(Test::GreaterOrEqual(first), yes, no)
             }
         }
     }
-    push(SKIPPED, Answer::Always(answers.default));
-    cuts.dedup_by(|later, earlier| later.answer == earlier.answer);
-    cuts
-}
 
-fn answer(rules: &Rules) -> Answer<'_> {
-    match rules.always {
-        Some(value) => Answer::Always(value),
-        None => Answer::Depends(rules),
-    }
-}
-
-/// `if arch == this { search } else { otherwise }`.
-fn interface(asm: &mut Assembler, ranges: Vec<Range<'_>>, default: u32, arch: u32, otherwise: Label) -> Label {
-    let root = search(asm, &ranges, default);
-    let entry = asm.load(OFFSET_NR, root);
-    asm.branch(Test::Equal(arch), entry, otherwise)
-}
-
-/// A binary search; the accumulator holds the number.
-fn search(asm: &mut Assembler, ranges: &[Range<'_>], default: u32) -> Label {
-    match ranges {
-        [] => asm.ret(default),
-        [only] => match only.answer {
-            Answer::Always(value) => asm.ret(value),
-            Answer::Depends(rules) => depends(asm, rules, default),
-        },
-        _ => {
-            let (low, high) = ranges.split_at(ranges.len() / 2);
-            let first = high[0].first;
-            let yes = search(asm, high, default);
-            let no = search(asm, low, default);
-            asm.branch(Test::GreaterOrEqual(first), yes, no)
+    /// The first rule whose conditions all hold.
+    fn first(&mut self, rules: &[usize]) -> Label {
+        let mut next = self.asm.ret(self.policy.default);
+        for rule in rules.iter().rev().map(|index| &self.policy.rules[*index]) {
+            let mut yes = self.asm.ret(rule.answer);
+            for condition in rule.conditions.iter().rev() {
+                yes = holds(&mut self.asm, condition, yes, next);
+            }
+            next = yes;
         }
+        next
     }
-}
-
-/// The first rule whose conditions all hold.
-fn depends(asm: &mut Assembler, rules: &Rules, default: u32) -> Label {
-    let mut next = asm.ret(default);
-    for (conditions, value) in rules.conditional.iter().rev() {
-        let mut yes = asm.ret(*value);
-        for condition in conditions.iter().rev() {
-            yes = holds(asm, condition, yes, next);
-        }
-        next = yes;
-    }
-    next
 }
 
 /// One comparison of 64 bits by two of 32, the high half first.

@@ -13,7 +13,7 @@
 //! A foreign architecture is killed; so is x32 on x86_64 unless the policy lists it. System calls that
 //! exist on no listed architecture are ignored and reported in [`Program::unknown`].
 //!
-//! [`encode`] and [`decode`] keep a compiled program in a file, keyed by [`fingerprint`] of its policy.
+//! [`encode`] and [`decode`] keep a compiled program as bytes, keyed by [`fingerprint`] of its policy.
 
 mod assemble;
 mod cache;
@@ -39,6 +39,20 @@ pub struct Program {
     pub notify: bool,
     /// System calls that no listed architecture has, each once, sorted. Empty after [`decode`].
     pub unknown: Vec<String>,
+}
+
+/// The default policy of ordinary containers, compiled ahead of time: what a start needs nearly always.
+/// Written by a test of this module, which also checks that it is current.
+static BUILT_IN: &[u8] = include_bytes!("default.bpf");
+
+/// The program of a policy: the built-in one when the policy is that of an ordinary container, else
+/// compiled. For the start path.
+///
+/// # Errors
+/// As [`compile`].
+pub fn program(seccomp: &LinuxSeccomp) -> Result<Program, SeccompError> {
+    // A built-in program of another policy, or of an older compiler, is no failure: this one is compiled.
+    decode(BUILT_IN, fingerprint(seccomp)).or_else(|_| compile(seccomp))
 }
 
 /// Compiles a policy for this machine (x86_64).

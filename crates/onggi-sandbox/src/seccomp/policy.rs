@@ -1,6 +1,6 @@
 //! A policy as the filter will apply it: names resolved to numbers, actions to return values, checked.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use onggi_spec::oci::runtime::{LinuxSeccomp, LinuxSeccompArg, LinuxSyscall, SeccompAction, SeccompOp};
 use onggi_sys::seccomp::flag;
@@ -34,35 +34,45 @@ pub(super) mod ret {
 /// Answers by system call number, for each interface that the policy covers.
 #[derive(Debug)]
 pub(super) struct Policy {
-    /// 64-bit x86; the x32 numbers are among them when x32 is listed.
+    /// The document's rules.
+    pub(super) rules: Vec<Rule>,
+    /// For numbers without rules, and when no rule matches.
+    pub(super) default: u32,
+    /// 64-bit x86.
     pub(super) x86_64: Answers,
     /// 32-bit x86, when listed.
     pub(super) i386: Option<Answers>,
-    /// Numbers with the x32 bit are looked up, not killed.
-    pub(super) x32: bool,
+    /// x32, whose numbers carry [`X32_BIT`], when listed.
+    pub(super) x32: Option<Answers>,
     pub(super) flags: u32,
     pub(super) notify: bool,
     pub(super) unknown: Vec<String>,
 }
 
-/// What one interface answers.
+/// A rule without its names.
 #[derive(Debug)]
-pub(super) struct Answers {
-    /// Rules by number.
-    pub(super) rules: BTreeMap<u32, Rules>,
-    /// For numbers without rules, and when no rule matches.
-    pub(super) default: u32,
-    /// The highest number that the policy names.
-    pub(super) last: Option<u32>,
-    /// For numbers above that one.
-    pub(super) beyond: u32,
+pub(super) struct Rule {
+    /// All must hold.
+    pub(super) conditions: Vec<Condition>,
+    pub(super) answer: u32,
 }
 
-/// The rules of one system call: conditional ones in order, then what happens otherwise.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Rules {
-    pub(super) conditional: Vec<(Vec<Condition>, u32)>,
-    pub(super) always: Option<u32>,
+/// What one interface answers.
+#[derive(Debug, Default)]
+pub(super) struct Answers {
+    /// Rules by number, ascending.
+    pub(super) by_number: Vec<(u32, Decision)>,
+    /// The highest number that the policy names.
+    pub(super) last: Option<u32>,
+}
+
+/// What decides about one system call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Decision {
+    /// One answer.
+    Always(u32),
+    /// The first of these rules (by index) whose conditions hold.
+    First(Vec<usize>),
 }
 
 /// One comparison of a 64-bit argument.
@@ -88,76 +98,79 @@ impl Policy {
         check_size(seccomp)?;
         let abis = abis(&seccomp.architectures)?;
         let default = action(seccomp.default_action, seccomp.default_errno_ret)?;
-        if seccomp.default_action == SeccompAction::Notify {
-            return Err(SeccompError::NotifyDeadlock { syscall: "every system call" });
-        }
-        let mut reader = Reader { default, seen: BTreeSet::new(), unknown: BTreeSet::new(), notify: false };
-        let has = |abi| abis.contains(&abi);
-        let mut x86_64 = reader.answers(&seccomp.syscalls, Abi::X86_64)?;
-        let i386 = if has(Abi::I386) { Some(reader.answers(&seccomp.syscalls, Abi::I386)?) } else { None };
-        if has(Abi::X32) {
-            let x32 = reader.answers(&seccomp.syscalls, Abi::X32)?;
-            x86_64.rules.extend(x32.rules);
-        }
-        let unknown = reader.unknown.difference(&reader.seen).map(|s| cut(s)).collect();
-        Ok(Self { x86_64, i386, x32: has(Abi::X32), flags: flags(&seccomp.flags)?, notify: reader.notify, unknown })
+        let notify = check_notify(seccomp)?;
+        let rules = seccomp.syscalls.iter().map(rule).collect::<Result<Vec<_>, _>>()?;
+        let mut unknown = BTreeSet::new();
+        let mut read = |abi| answers(&seccomp.syscalls, &rules, default, abi, &mut unknown);
+        let x86_64 = read(Abi::X86_64);
+        let i386 = abis.contains(&Abi::I386).then(|| read(Abi::I386));
+        let x32 = abis.contains(&Abi::X32).then(|| read(Abi::X32));
+        let known = |name: &str| number(Abi::X86_64, name).is_some() || abis.iter().any(|a| number(*a, name).is_some());
+        let unknown = unknown.into_iter().filter(|name| !known(name)).map(cut).collect();
+        Ok(Self { rules, default, x86_64, i386, x32, flags: flags(&seccomp.flags)?, notify, unknown })
+    }
+
+    /// The answer for numbers above the last one that the policy names.
+    pub(super) fn beyond(&self, answers: &Answers) -> u32 {
+        let errno = self.default & 0xffff_0000 == ret::ERRNO;
+        if errno && answers.last.is_some() { ret::ERRNO | ENOSYS } else { self.default }
     }
 }
 
-/// Gathers over all interfaces which names exist.
-struct Reader<'s> {
+/// Resolves the names for one interface; those that it lacks go to `unknown`.
+fn answers<'s>(
+    syscalls: &'s [LinuxSyscall],
+    rules: &[Rule],
     default: u32,
-    seen: BTreeSet<&'s str>,
-    unknown: BTreeSet<&'s str>,
-    notify: bool,
-}
-
-impl<'s> Reader<'s> {
-    fn answers(&mut self, syscalls: &'s [LinuxSyscall], abi: Abi) -> Result<Answers, SeccompError> {
-        let mut rules: BTreeMap<u32, Rules> = BTreeMap::new();
-        let mut last = None;
-        for rule in syscalls {
-            let answer = action(rule.action, rule.errno_ret)?;
-            let conditions = conditions(rule)?;
-            for name in &rule.names {
-                self.check_notify(rule.action, name)?;
-                let Some(number) = number(abi, name) else {
-                    self.unknown.insert(name);
-                    continue;
-                };
-                self.seen.insert(name);
-                last = last.max(Some(number));
-                if answer != self.default {
-                    add(rules.entry(number).or_default(), &conditions, answer);
-                }
+    abi: Abi,
+    unknown: &mut BTreeSet<&'s str>,
+) -> Answers {
+    let mut last = None;
+    let mut found: Vec<(u32, usize)> = Vec::new();
+    for (index, syscall) in syscalls.iter().enumerate() {
+        for name in &syscall.names {
+            let Some(number) = number(abi, name) else {
+                unknown.insert(name);
+                continue;
+            };
+            last = last.max(Some(number));
+            // A rule with the default action says nothing.
+            if rules[index].answer != default {
+                found.push((number, index));
             }
         }
-        Ok(Answers { rules, default: self.default, last, beyond: self.beyond(last) })
     }
-
-    fn check_notify(&mut self, action: SeccompAction, name: &str) -> Result<(), SeccompError> {
-        if action != SeccompAction::Notify {
-            return Ok(());
-        }
-        self.notify = true;
-        // The runtime writes the descriptor's arrival to its parent.
-        if name == "write" { Err(SeccompError::NotifyDeadlock { syscall: "write" }) } else { Ok(()) }
-    }
-
-    fn beyond(&self, last: Option<u32>) -> u32 {
-        let errno = self.default & 0xffff_0000 == ret::ERRNO;
-        if errno && last.is_some() { ret::ERRNO | ENOSYS } else { self.default }
-    }
+    // Stable: rules of one number stay in the order of the document.
+    found.sort_by_key(|(number, _)| *number);
+    let groups = found.chunk_by(|a, b| a.0 == b.0);
+    Answers { by_number: groups.map(|group| (group[0].0, decision(rules, group))).collect(), last }
 }
 
 /// The first unconditional rule decides; conditional ones beside it say nothing.
-fn add(rules: &mut Rules, conditions: &[Condition], answer: u32) {
-    if conditions.is_empty() {
-        rules.always.get_or_insert(answer);
-        rules.conditional.clear();
-    } else if rules.always.is_none() {
-        rules.conditional.push((conditions.to_vec(), answer));
+fn decision(rules: &[Rule], group: &[(u32, usize)]) -> Decision {
+    let indices = || group.iter().map(|(_, index)| *index);
+    match indices().find(|index| rules[*index].conditions.is_empty()) {
+        Some(index) => Decision::Always(rules[index].answer),
+        None => Decision::First(indices().collect()),
     }
+}
+
+fn rule(syscall: &LinuxSyscall) -> Result<Rule, SeccompError> {
+    Ok(Rule { conditions: conditions(syscall)?, answer: action(syscall.action, syscall.errno_ret)? })
+}
+
+/// Whether some rule asks an agent; refuses what would ask it for ever.
+fn check_notify(seccomp: &LinuxSeccomp) -> Result<bool, SeccompError> {
+    if seccomp.default_action == SeccompAction::Notify {
+        return Err(SeccompError::NotifyDeadlock { syscall: "every system call" });
+    }
+    let mut asking = seccomp.syscalls.iter().filter(|s| s.action == SeccompAction::Notify).peekable();
+    let notify = asking.peek().is_some();
+    // The runtime tells of the descriptor by write(2).
+    if asking.any(|s| s.names.iter().any(|n| n == "write")) {
+        return Err(SeccompError::NotifyDeadlock { syscall: "write" });
+    }
+    Ok(notify)
 }
 
 fn check_size(seccomp: &LinuxSeccomp) -> Result<(), SeccompError> {

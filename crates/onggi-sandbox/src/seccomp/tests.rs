@@ -358,6 +358,26 @@ fn the_default_policy_answers_as_it_reads() {
     }
 }
 
+/// After a change of the default policy or of the compiler: `ONGGI_BLESS=1 cargo test -p onggi-sandbox built_in`.
+#[test]
+fn the_built_in_program_is_that_of_the_default_policy() {
+    let p = default_policy(&onggi_spec::capability::DEFAULT);
+    let current = encode(&compile(&p).expect("compile"), fingerprint(&p));
+    if std::env::var_os("ONGGI_BLESS").is_some() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/seccomp/default.bpf");
+        std::fs::write(path, &current).expect("write");
+        return;
+    }
+    assert!(super::BUILT_IN == current, "default.bpf is old: run this test with ONGGI_BLESS=1");
+    assert_eq!(program(&p), compile(&p));
+}
+
+#[test]
+fn another_policy_is_compiled() {
+    let p = default_policy(&["CAP_SYS_ADMIN"]);
+    assert_eq!(program(&p), compile(&p));
+}
+
 #[test]
 fn a_stored_program_comes_back_only_whole_and_for_its_own_policy() {
     let p = default_policy(&[]);
