@@ -47,10 +47,9 @@ pub(crate) struct Channel(OwnedFd);
 impl Channel {
     /// Both ends.
     pub(crate) fn pair() -> Result<(Self, Self)> {
-        let (a, b) =
-            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-                .sys("socketpair", || "AF_UNIX, SOCK_SEQPACKET")
-                .step(|| "make the sync channel".into())?;
+        let (a, b) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .sys("socketpair", || "AF_UNIX, SOCK_SEQPACKET")
+            .step(|| "make the sync channel".into())?;
         Ok((Self(a), Self(b)))
     }
 

@@ -18,9 +18,7 @@ use std::{
 };
 
 use onggi_sys::{
-    SysContext,
-    cred,
-    ns,
+    SysContext, cred, ns,
     process::{CStrings, exit_now},
     seccomp::SockFilter,
 };
@@ -178,9 +176,7 @@ impl Child {
             SetupOp::Bind(bind) => self.bind(index, bind),
             SetupOp::Attributes { target, set } => self.attributes(target, *set).step(step),
             SetupOp::MakeDir { path, mode } => self.make_dir(path, *mode).step(step),
-            SetupOp::Symlink { path, target, only_if } => {
-                self.symlink(path, target, only_if.as_deref()).step(step)
-            }
+            SetupOp::Symlink { path, target, only_if } => self.symlink(path, target, only_if.as_deref()).step(step),
             SetupOp::Node(node) => self.node(node).step(step),
             SetupOp::BindNode(node) => self.bind_node(node),
             SetupOp::Terminal { size, console, uid } => self.open_terminal(*size, *console, *uid),

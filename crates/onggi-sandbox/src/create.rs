@@ -145,8 +145,7 @@ fn apparmor_enabled() -> bool {
 
 /// The initial user namespace has the identity map over all ids.
 fn in_initial_user_namespace() -> bool {
-    fs::read_to_string("/proc/self/uid_map")
-        .is_ok_and(|s| s.split_ascii_whitespace().eq(["0", "0", "4294967295"]))
+    fs::read_to_string("/proc/self/uid_map").is_ok_and(|s| s.split_ascii_whitespace().eq(["0", "0", "4294967295"]))
 }
 
 fn make_cgroup(
@@ -191,13 +190,14 @@ pub(crate) fn exec_strings(ops: &[ProcessOp]) -> Result<(CStrings, CStrings, Opt
     let Some(ProcessOp::Exec { args, env }) = ops.last() else {
         return Err(StartFailureError::new("the plan does not end with exec"));
     };
-    let strings = |list: &[String]| CStrings::new(list.iter().map(String::as_bytes)).step(|| "prepare the command".into());
+    let strings =
+        |list: &[String]| CStrings::new(list.iter().map(String::as_bytes)).step(|| "prepare the command".into());
     Ok((strings(args)?, strings(env)?, search_path(env)))
 }
 
 pub(crate) fn compile_filter(policy: Option<&LinuxSeccomp>) -> Result<Option<Filter>> {
     let Some(policy) = policy else { return Ok(None) };
-    let program = seccomp::compile(policy).map_err(|e| {
+    let program = seccomp::program(policy).map_err(|e| {
         let failure = StartFailureError::new(format!("compile the seccomp policy: {e}"));
         match e.hint() {
             Some(hint) => failure.hint(hint),

@@ -54,9 +54,8 @@ pub fn kill(state_root: &Path, id: &str, signal: i32, scope: Scope) -> Result<()
     if !state::alive(&state) {
         return Err(gone());
     }
-    let pidfd = process::pidfd_open(state.pid).map_err(|e| if e.errno == Errno::SRCH { gone() } else {
-        StartFailureError::from_sys(step(), &e)
-    })?;
+    let pidfd = process::pidfd_open(state.pid)
+        .map_err(|e| if e.errno == Errno::SRCH { gone() } else { StartFailureError::from_sys(step(), &e) })?;
     // Checked again with the pidfd in hand: it cannot be another process any more.
     if !state::alive(&state) {
         return Err(gone());
@@ -131,8 +130,8 @@ pub fn delete(state_root: &Path, id: &str, force: bool) -> Result<Vec<String>> {
         return Ok(Vec::new());
     }
     let shown = state::oci_state(&state, ContainerState::Stopped);
-    let bytes = serde_json::to_vec(&shown)
-        .map_err(|e| StartFailureError::new(format!("encode the state for hooks: {e}")))?;
+    let bytes =
+        serde_json::to_vec(&shown).map_err(|e| StartFailureError::new(format!("encode the state for hooks: {e}")))?;
     Ok(hooks::run_all_lenient("poststop", &hooks, &bytes))
 }
 

@@ -12,6 +12,7 @@ mod mounts;
 mod namespaces;
 mod options;
 mod process;
+mod script;
 mod sysctl;
 mod words;
 

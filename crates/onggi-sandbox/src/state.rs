@@ -225,7 +225,12 @@ pub(crate) fn oci_state(state: &SandboxState, status: ContainerState) -> State {
 }
 
 /// A state for a container that is about to be made.
-pub(crate) fn new_state(id: &str, bundle: &Path, config: &Spec, cgroup_paths: BTreeMap<String, PathBuf>) -> SandboxState {
+pub(crate) fn new_state(
+    id: &str,
+    bundle: &Path,
+    config: &Spec,
+    cgroup_paths: BTreeMap<String, PathBuf>,
+) -> SandboxState {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     SandboxState {
         oci_version: onggi_spec::oci::runtime::OCI_VERSION.to_owned(),

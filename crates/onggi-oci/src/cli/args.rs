@@ -1,143 +1,155 @@
-//! A small argument parser for runc's command line: global options, a verb, its options, positionals.
-//!
-//! Options may be written `--name value`, `--name=value` or, for one letter, `-n value`; as in runc's own
-//! parser, options end at the first positional or at `--`.
+//! Arguments as Go's flag parsers take them: `--name value`, `--name=value`, one dash as good as two, flags
+//! end at the first other word or at `--`.
 
 use std::{
-    collections::BTreeMap,
     ffi::{OsStr, OsString},
+    os::unix::ffi::OsStrExt,
+    path::PathBuf,
 };
 
-/// One option that a verb knows.
+use super::CliError;
+
+/// A flag that a verb knows.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Opt {
-    /// `pid-file`.
-    pub(crate) name: &'static str,
-    /// `b` for `-b`.
-    pub(crate) short: Option<char>,
-    /// Whether a value follows.
-    pub(crate) takes: Takes,
+pub(super) struct Flag {
+    long: &'static str,
+    short: &'static str,
+    takes_value: bool,
 }
 
-/// Whether an option is followed by a value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Takes {
-    /// `--force`, or `--force=false`.
-    Nothing,
-    /// `--bundle DIR`.
-    Value,
-}
-
-/// A flag.
-pub(crate) const fn flag(name: &'static str, short: Option<char>) -> Opt {
-    Opt { name, short, takes: Takes::Nothing }
-}
-
-/// An option with a value.
-pub(crate) const fn value(name: &'static str, short: Option<char>) -> Opt {
-    Opt { name, short, takes: Takes::Value }
-}
-
-/// Parsed options and what follows them.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Parsed {
-    options: BTreeMap<&'static str, Vec<OsString>>,
-    /// Everything after the options.
-    pub(crate) rest: Vec<OsString>,
-}
-
-impl Parsed {
-    /// The last value of an option.
-    pub(crate) fn get(&self, name: &str) -> Option<&OsStr> {
-        self.options.get(name).and_then(|v| v.last()).map(OsString::as_os_str)
+impl Flag {
+    pub(super) const fn switch(long: &'static str, short: &'static str) -> Self {
+        Self { long, short, takes_value: false }
     }
 
-    /// The last value as text.
-    pub(crate) fn text(&self, name: &str) -> Option<String> {
-        self.get(name).map(|v| v.to_string_lossy().into_owned())
-    }
-
-    /// Every value of a repeated option.
-    pub(crate) fn all(&self, name: &str) -> &[OsString] {
-        self.options.get(name).map_or(&[], Vec::as_slice)
-    }
-
-    /// Whether a flag is set.
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.get(name).is_some_and(|v| v != "false")
+    pub(super) const fn value(long: &'static str, short: &'static str) -> Self {
+        Self { long, short, takes_value: true }
     }
 }
 
-/// Splits `args` by what `known` allows.
-///
-/// # Errors
-/// An unknown option, or one without its value, in words.
-pub(crate) fn parse(args: &[OsString], known: &[Opt]) -> Result<Parsed, String> {
-    let mut parsed = Parsed::default();
-    let mut i = 0;
-    while let Some(arg) = args.get(i) {
-        let text = arg.to_string_lossy();
-        if text == "--" {
-            i += 1;
-            break;
-        }
-        if !text.starts_with('-') || text == "-" {
-            break;
-        }
-        let (name, inline) = match text.split_once('=') {
-            Some((n, v)) => (n.to_owned(), Some(OsString::from(v))),
-            None => (text.into_owned(), None),
-        };
-        let opt = find(&name, known).ok_or_else(|| format!("flag provided but not defined: {name}"))?;
-        i += 1;
-        let value = match (opt.takes, inline) {
-            (_, Some(v)) => v,
-            (Takes::Nothing, None) => OsString::from("true"),
-            (Takes::Value, None) => {
-                let v = args.get(i).cloned().ok_or_else(|| format!("flag needs an argument: {name}"))?;
-                i += 1;
-                v
+/// Parsed arguments.
+#[derive(Debug, Default)]
+pub(super) struct Args {
+    given: Vec<(&'static str, OsString)>,
+    rest: Vec<OsString>,
+}
+
+impl Args {
+    pub(super) fn parse(args: &[OsString], flags: &[Flag]) -> Result<Self, CliError> {
+        let mut out = Self::default();
+        let mut words = args.iter();
+        while let Some(word) = words.next() {
+            let bytes = word.as_bytes();
+            if bytes == b"--" {
+                out.rest.extend(words.cloned());
+                break;
             }
-        };
-        parsed.options.entry(opt.name).or_default().push(value);
+            let Some(name) = bytes.strip_prefix(b"--").or_else(|| bytes.strip_prefix(b"-")).filter(|n| !n.is_empty())
+            else {
+                out.rest.push(word.clone());
+                out.rest.extend(words.cloned());
+                break;
+            };
+            let (name, inline) = match name.iter().position(|b| *b == b'=') {
+                Some(at) => (&name[..at], Some(OsStr::from_bytes(&name[at + 1..]).to_owned())),
+                None => (name, None),
+            };
+            let known = flags.iter().find(|f| f.long.as_bytes() == name || (f.short.as_bytes() == name));
+            let flag = known.ok_or_else(|| CliError::Usage(format!("unknown flag {word:?}; see onggi-oci --help")))?;
+            let value = match (flag.takes_value, inline) {
+                (_, Some(v)) => v,
+                (false, None) => OsString::from("true"),
+                (true, None) => words
+                    .next()
+                    .cloned()
+                    .ok_or_else(|| CliError::Usage(format!("flag --{} needs a value", flag.long)))?,
+            };
+            out.given.push((flag.long, value));
+        }
+        Ok(out)
     }
-    parsed.rest = args.get(i..).unwrap_or_default().to_vec();
-    Ok(parsed)
+
+    /// A switch is on.
+    pub(super) fn is(&self, long: &str) -> bool {
+        self.last(long).is_some_and(|v| v != "false" && v != "0")
+    }
+
+    fn last(&self, long: &str) -> Option<&OsString> {
+        self.given.iter().rev().find(|(n, _)| *n == long).map(|(_, v)| v)
+    }
+
+    /// The last value of a flag, as text; one that is not UTF-8 counts as absent.
+    pub(super) fn text(&self, long: &str) -> Option<&str> {
+        self.last(long).and_then(|v| v.to_str())
+    }
+
+    /// The last value of a flag, as path.
+    pub(super) fn path(&self, long: &str) -> Option<PathBuf> {
+        self.last(long).filter(|v| !v.is_empty()).map(PathBuf::from)
+    }
+
+    /// All values of a flag.
+    pub(super) fn all(&self, long: &str) -> Result<Vec<String>, CliError> {
+        let values = self.given.iter().filter(|(n, _)| *n == long);
+        values.map(|(_, v)| utf8(v)).collect()
+    }
+
+    /// A number.
+    pub(super) fn number<T: std::str::FromStr>(&self, long: &str) -> Result<Option<T>, CliError> {
+        let Some(v) = self.last(long) else { return Ok(None) };
+        let n = v.to_str().and_then(|s| s.parse().ok());
+        n.map(Some).ok_or_else(|| CliError::Usage(format!("--{long}: {v:?} is not a number")))
+    }
+
+    /// What follows the flags.
+    pub(super) fn rest(&self) -> &[OsString] {
+        &self.rest
+    }
+
+    /// Exactly one word: the container's id.
+    pub(super) fn id(&self) -> Result<String, CliError> {
+        match self.rest.as_slice() {
+            [id] => utf8(id),
+            [] => Err(CliError::Usage("no container id was given".into())),
+            more => Err(CliError::Usage(format!("one container id is wanted, not {}", more.len()))),
+        }
+    }
 }
 
-fn find(name: &str, known: &[Opt]) -> Option<Opt> {
-    let bare = name.trim_start_matches('-');
-    known.iter().copied().find(|o| o.name == bare || o.short.is_some_and(|s| bare.len() == 1 && bare.starts_with(s)))
+/// A word as text.
+pub(super) fn utf8(word: &OsStr) -> Result<String, CliError> {
+    word.to_str().map(str::to_owned).ok_or_else(|| CliError::Usage(format!("{word:?} is not UTF-8")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const KNOWN: [Opt; 3] = [value("bundle", Some('b')), flag("detach", Some('d')), value("env", Some('e'))];
+    const FLAGS: &[Flag] = &[Flag::value("bundle", "b"), Flag::switch("detach", "d")];
 
-    fn os(args: &[&str]) -> Vec<OsString> {
-        args.iter().map(OsString::from).collect()
+    fn parse(words: &[&str]) -> Result<Args, CliError> {
+        Args::parse(&words.iter().map(OsString::from).collect::<Vec<_>>(), FLAGS)
     }
 
     #[test]
-    fn options_end_at_the_first_positional() {
-        let p = parse(&os(&["-b", "/x", "--detach", "id", "--env"]), &KNOWN).unwrap();
-        assert_eq!((p.text("bundle").as_deref(), p.has("detach")), (Some("/x"), true));
-        assert_eq!(p.rest, os(&["id", "--env"]));
+    fn flags_end_at_the_first_word() {
+        let a = parse(&["-b", "/x", "--detach", "id", "-d"]).unwrap();
+        assert_eq!(a.text("bundle"), Some("/x"));
+        assert!(a.is("detach"));
+        assert_eq!(a.rest(), ["id", "-d"]);
     }
 
     #[test]
-    fn repeated_options_keep_their_order_and_flags_can_be_false() {
-        let p = parse(&os(&["-e", "A=1", "--env=B=2", "--detach=false", "--", "-x"]), &KNOWN).unwrap();
-        assert_eq!(p.all("env"), os(&["A=1", "B=2"]));
-        assert!(!p.has("detach"));
-        assert_eq!(p.rest, os(&["-x"]));
+    fn values_may_be_attached_and_switches_turned_off() {
+        let a = parse(&["--bundle=/y=z", "-detach=false", "--", "-x"]).unwrap();
+        assert_eq!(a.text("bundle"), Some("/y=z"));
+        assert!(!a.is("detach"));
+        assert_eq!(a.rest(), ["-x"]);
     }
 
     #[test]
-    fn unknown_options_and_missing_values_are_refused() {
-        assert!(parse(&os(&["--nope"]), &KNOWN).is_err());
-        assert!(parse(&os(&["--bundle"]), &KNOWN).is_err());
+    fn unknown_flags_and_missing_values_are_errors() {
+        assert!(parse(&["--nope"]).is_err());
+        assert!(parse(&["--bundle"]).is_err());
     }
 }

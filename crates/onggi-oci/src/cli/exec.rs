@@ -1,155 +1,144 @@
-//! exec: a further process in a running container.
+//! `exec`.
 
-use std::{
-    ffi::OsString,
-    os::fd::AsFd,
-    path::{Path, PathBuf},
-};
+use std::{ffi::OsString, fs};
 
-use onggi_sandbox::ExecOptions;
+use onggi_sandbox::{ExecOptions, StartFailureError};
 use onggi_spec::{
-    capability::{self, CapArg},
-    oci::runtime::{Process, Spec, User},
+    ParseError,
+    oci::{build::apply_user, runtime::Process},
+    user::ResolvedUser,
 };
 
 use super::{
-    Context, Failure,
-    args::{self, Opt, Parsed, flag, value},
-    check_id, foreground, read_json,
-    verbs::{MAX_CONFIG, preserve_fds, stdio},
+    CliError, Global, Outcome,
+    args::{Args, Flag, utf8},
+    create::{read_config, stdio},
+    foreground, terminal,
 };
 
-const OPTIONS: [Opt; 19] = [
-    value("process", Some('p')),
-    value("console-socket", None),
-    value("pidfd-socket", None),
-    value("cwd", None),
-    value("env", Some('e')),
-    flag("tty", Some('t')),
-    value("user", Some('u')),
-    value("additional-gids", Some('g')),
-    flag("detach", Some('d')),
-    value("pid-file", None),
-    value("process-label", None),
-    value("apparmor", None),
-    flag("no-new-privs", None),
-    value("cap", Some('c')),
-    value("preserve-fds", None),
-    value("cgroup", None),
-    flag("ignore-paused", None),
-    flag("no-subreaper", None),
-    value("console", None),
+const FLAGS: &[Flag] = &[
+    Flag::value("console-socket", ""),
+    Flag::value("cwd", ""),
+    Flag::value("env", "e"),
+    Flag::switch("tty", "t"),
+    Flag::value("user", "u"),
+    Flag::value("additional-gids", "g"),
+    Flag::value("process", "p"),
+    Flag::switch("detach", "d"),
+    Flag::value("pid-file", ""),
+    Flag::value("process-label", ""),
+    Flag::value("apparmor", ""),
+    Flag::switch("no-new-privs", ""),
+    Flag::value("cap", "c"),
+    Flag::value("preserve-fds", ""),
 ];
 
-/// runc's exit code of an exec that could not be started, when it is neither 126 nor 127.
-const EXIT_EXEC_FAILED: i32 = 255;
-
-pub(crate) fn exec(context: &Context, rest: &[OsString]) -> Result<i32, Failure> {
-    let parsed = args::parse(rest, &OPTIONS)?;
-    for unsupported in ["cgroup", "console"] {
-        if parsed.get(unsupported).is_some() {
-            return Err(Failure::new(format!("exec --{unsupported} is not supported")));
-        }
+pub(super) fn exec(global: &Global, words: &[OsString]) -> Outcome {
+    let args = Args::parse(words, FLAGS)?;
+    let Some((id, command)) = args.rest().split_first() else {
+        return Err(CliError::Usage("no container id was given".into()));
+    };
+    let id = utf8(id)?;
+    let mut process = process(global, &args, &id, command)?;
+    let detach = args.is("detach");
+    let relayed = process.terminal && args.path("console-socket").is_none();
+    if relayed && detach {
+        return Err(CliError::Usage("a terminal with --detach needs --console-socket".into()));
     }
-    let id = parsed.rest.first().ok_or_else(|| Failure::new("a container id is required")).and_then(check_id)?;
-    let process = process(context, &parsed, &id)?;
-    let detached = parsed.has("detach");
-    let options = ExecOptions {
+    if relayed {
+        terminal::inherit_size(Some(&mut process));
+    }
+    let executed = onggi_sandbox::exec(ExecOptions {
         id,
-        state_root: context.root.clone(),
-        stdio: stdio(process.terminal, parsed.text("console-socket").as_deref(), detached)?,
+        state_root: global.root.clone(),
+        stdio: stdio(process.terminal, &args)?,
         process,
-        preserve_fds: preserve_fds(&parsed)?,
-        pid_file: parsed.get("pid-file").map(PathBuf::from),
+        preserve_fds: args.number("preserve-fds")?.unwrap_or(0),
+        pid_file: args.path("pid-file"),
         die_with_parent: false,
-    };
-    let executed = onggi_sandbox::exec(options).map_err(exec_failure)?;
-    if detached {
-        return Ok(0);
+    })?;
+    global.log.notes(&executed.notes);
+    match executed.console_master {
+        _ if detach => Ok(0),
+        Some(master) => terminal::relay(&executed.pidfd, master),
+        None => foreground::wait(&executed.pidfd),
     }
-    let code = foreground::stay(executed.pidfd.as_fd(), executed.console_master);
-    code.map_err(|e| Failure::new(format!("wait for the process: {e}")).code(EXIT_EXEC_FAILED))
 }
 
-fn exec_failure(e: onggi_sandbox::StartFailureError) -> Failure {
-    let code = match e.0.exit_code {
-        code @ (126 | 127) => code,
-        _ => EXIT_EXEC_FAILED,
-    };
-    Failure::from(e).code(code)
-}
-
-/// The process document: given whole, or the container's own changed by options.
-fn process(context: &Context, parsed: &Parsed, id: &str) -> Result<Process, Failure> {
-    if let Some(path) = parsed.get("process") {
-        return read_json(Path::new(path), MAX_CONFIG);
+/// From `--process`, or the container's own process changed by the flags.
+fn process(global: &Global, args: &Args, id: &str, command: &[OsString]) -> Result<Process, CliError> {
+    if let Some(path) = args.path("process") {
+        let bytes = fs::read(&path).map_err(|source| CliError::File { what: "read", path: path.clone(), source })?;
+        let mut process: Process = serde_json::from_slice(&bytes)
+            .map_err(|e| ParseError::new("process", &path.display().to_string(), e.to_string()))?;
+        process.terminal |= args.is("tty");
+        return Ok(process);
     }
-    let args: Vec<String> = parsed.rest[1..].iter().map(|a| a.to_string_lossy().into_owned()).collect();
-    if args.is_empty() {
-        return Err(Failure::new("a command is required"));
+    if command.is_empty() {
+        return Err(CliError::Usage("no command was given".into()));
     }
-    let state = onggi_sandbox::load(&context.root, id)?;
-    let config: Spec = read_json(&state.bundle.join("config.json"), MAX_CONFIG)?;
-    let mut process = config.process.unwrap_or_default();
-    process.args = args;
-    process.terminal = parsed.has("tty");
-    process.env.extend(parsed.all("env").iter().map(|e| e.to_string_lossy().into_owned()));
-    process.no_new_privileges |= parsed.has("no-new-privs");
-    if let Some(cwd) = parsed.text("cwd") {
-        process.cwd = cwd;
+    let state = onggi_sandbox::stored_state(&global.root, id)?;
+    let config = read_config(&state.bundle)?;
+    let mut process = config.process.ok_or_else(|| StartFailureError::new("config.json has no process"))?;
+    process.args = command.iter().map(|w| utf8(w)).collect::<Result<_, _>>()?;
+    process.terminal = args.is("tty");
+    process.console_size = None;
+    process.env.extend(args.all("env")?);
+    if let Some(cwd) = args.text("cwd") {
+        process.cwd = cwd.to_owned();
     }
-    if let Some(profile) = parsed.text("apparmor") {
-        process.apparmor_profile = Some(profile);
-    }
-    if let Some(label) = parsed.text("process-label") {
-        process.selinux_label = Some(label);
-    }
-    if let Some(user) = parsed.text("user") {
-        set_user(&mut process.user, &user)?;
-    }
-    for gid in parsed.all("additional-gids") {
-        process.user.additional_gids.push(id_number(&gid.to_string_lossy())?);
-    }
-    add_capabilities(&mut process, parsed)?;
+    change_credentials(&mut process, args)?;
     Ok(process)
 }
 
-/// `uid[:gid]`, numbers only, as in runc.
-fn set_user(user: &mut User, text: &str) -> Result<(), Failure> {
-    let (uid, gid) = match text.split_once(':') {
-        Some((u, g)) => (u, Some(g)),
-        None => (text, None),
-    };
-    user.uid = id_number(uid)?;
-    if let Some(gid) = gid {
-        user.gid = id_number(gid)?;
+fn change_credentials(process: &mut Process, args: &Args) -> Result<(), CliError> {
+    let gids = args.all("additional-gids")?.iter().map(|g| number("group", g)).collect::<Result<Vec<_>, _>>()?;
+    if let Some(user) = args.text("user") {
+        let (uid, gid) = parse_user(user)?;
+        let gid = gid.unwrap_or(if uid == process.user.uid { process.user.gid } else { 0 });
+        if uid != process.user.uid {
+            // HOME belongs to the other user; without a passwd entry at hand it becomes `/`.
+            process.env.retain(|e| !e.starts_with("HOME="));
+        }
+        let umask = process.user.umask;
+        let home = String::from("/");
+        apply_user(process, &ResolvedUser { uid, gid, additional_gids: gids, home });
+        process.user.umask = umask;
+    } else if !gids.is_empty() {
+        process.user.additional_gids.extend(gids);
     }
-    Ok(())
-}
-
-/// Digits only, below 2^32 - 1, which means "unchanged" to the kernel (I10).
-fn id_number(text: &str) -> Result<u32, Failure> {
-    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let number = text.parse::<u32>().ok().filter(|n| digits && *n != u32::MAX);
-    number.ok_or_else(|| Failure::new(format!("invalid user or group id {text:?}: expected a number below 4294967295")))
-}
-
-/// `--cap` adds to the bounding, effective and permitted sets; inheritable and ambient stay as they are (I11).
-fn add_capabilities(process: &mut Process, parsed: &Parsed) -> Result<(), Failure> {
-    for text in parsed.all("cap") {
-        let cap = match capability::parse_capability(&text.to_string_lossy()) {
-            Ok(CapArg::One(name)) => name.to_owned(),
-            Ok(CapArg::All) => return Err(Failure::new("--cap needs one capability")),
-            Err(e) => return Err(Failure::new(e.to_string())),
-        };
-        let sets = process.capabilities.get_or_insert_with(Default::default);
-        for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {
-            if !set.contains(&cap) {
-                set.push(cap.clone());
-            }
+    if args.is("no-new-privs") {
+        process.no_new_privileges = true;
+    }
+    if let Some(profile) = args.text("apparmor") {
+        process.apparmor_profile = Some(profile.to_owned());
+    }
+    if let Some(label) = args.text("process-label") {
+        process.selinux_label = Some(label.to_owned());
+    }
+    let caps = process.capabilities.get_or_insert_default();
+    for cap in args.all("cap")? {
+        for set in [&mut caps.bounding, &mut caps.effective, &mut caps.permitted] {
+            set.push(cap.clone());
         }
     }
     Ok(())
+}
+
+/// `uid[:gid]`, numbers only: the caller resolves names (I10, CVE-2026-30892).
+fn parse_user(text: &str) -> Result<(u32, Option<u32>), CliError> {
+    match text.split_once(':') {
+        None => Ok((number("user", text)?, None)),
+        Some((user, group)) => Ok((number("user", user)?, Some(number("group", group)?))),
+    }
+}
+
+fn number(what: &'static str, text: &str) -> Result<u32, CliError> {
+    let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let id = text.parse::<u32>().ok().filter(|n| plain && *n != u32::MAX);
+    id.ok_or_else(|| {
+        ParseError::new(what, text, "expected a number below 4294967295").hint("names are not resolved here").into()
+    })
 }
 
 #[cfg(test)]
@@ -157,12 +146,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn user_ids_are_numbers_and_fail_closed_cve_2026_30892() {
-        let mut user = User::default();
-        set_user(&mut user, "1:2").unwrap();
-        assert_eq!((user.uid, user.gid), (1, 2));
-        for bad in ["", ":", "1:", ":1", "-1", "+1", "0x0", "4294967295", "4294967296", "root", " 1"] {
-            assert!(set_user(&mut user, bad).is_err(), "{bad:?}");
+    fn users_are_numbers_and_never_become_root_by_accident() {
+        assert_eq!(parse_user("1").unwrap(), (1, None));
+        assert_eq!(parse_user("1000:100").unwrap(), (1000, Some(100)));
+        for bad in ["", ":", "1:", ":1", "root", "-1", "+0", "0x0", "4294967295", "4294967296", "1 ", "1:2:3"] {
+            assert!(parse_user(bad).is_err(), "{bad:?}");
         }
     }
 }

@@ -152,8 +152,10 @@ fn diagnose(program: &CStr, e: &SysError) -> Option<StartFailureError> {
             Some(failure(what).exit_code(EXIT_NOT_FOUND).hint(hint))
         }
         Errno::NOEXEC => Some(match head.as_deref().and_then(elf::machine) {
-            Some(machine) if machine != elf::NATIVE => failure(format!("{name:?} is a program for {}", elf::name(machine)))
-                .hint(format!("this machine is {}; use an image for it", elf::name(elf::NATIVE))),
+            Some(machine) if machine != elf::NATIVE => {
+                failure(format!("{name:?} is a program for {}", elf::name(machine)))
+                    .hint(format!("this machine is {}; use an image for it", elf::name(elf::NATIVE)))
+            }
             Some(_) => failure(format!("{name:?} is a damaged program")),
             None => failure(format!("{name:?} is neither a program nor a script with #!"))
                 .hint("begin the script with #!/bin/sh, or run it with sh"),

@@ -87,8 +87,7 @@ pub(crate) fn prepare_bind(bind: &BindMount) -> Result<OwnedFd> {
 
 fn id_map(fd: &OwnedFd, depth: Depth, uid: &[LinuxIdMapping], gid: &[LinuxIdMapping]) -> Result<()> {
     let ns = sources::user_namespace(uid, gid)?;
-    let change =
-        AttributeChange { set: attr::IDMAP, user_namespace: Some(ns.as_fd()), ..AttributeChange::default() };
+    let change = AttributeChange { set: attr::IDMAP, user_namespace: Some(ns.as_fd()), ..AttributeChange::default() };
     mount::set_attributes(fd.as_fd(), depth, change).step(|| "map the ids of the mount".into())
 }
 
@@ -161,11 +160,10 @@ impl Child {
         Ok(())
     }
 
-    /// Before Linux 6.5 (no `lowerdir+`) or with paths over 255 bytes. Mounted on the upper directory itself:
-    /// any directory will do, the root is moved by the pivot.
+    /// Before Linux 6.5 (no `lowerdir+`) or with paths over 255 bytes. Mounted on the work directory, which
+    /// nobody reaches by path any more.
     fn legacy_root(&mut self, o: &OverlayMount, first: &SysError) -> onggi_sys::Result<()> {
         rustix::process::chdir(&o.work).sys("chdir", || format!("{:?}", o.work))?;
-        rustix::process::chdir(c"..").sys("chdir", || "\"..\"")?;
         overlay_on_cwd(o).map_err(|e| if e.errno == Errno::INVAL { first.clone() } else { e })?;
         let cwd = rustix::process::getcwd(Vec::new()).sys("getcwd", || "")?;
         let root = rustix::fs::open(cwd.as_c_str(), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, 0.into())

@@ -131,10 +131,10 @@ fn propagation(linux: &Linux) -> Result<(Propagation, Option<Propagation>)> {
 }
 
 fn rootfs(cx: &Context<'_>) -> Result<Vec<SetupOp>> {
-    let at = cx.input.bundle.to_path_buf();
     match cx.input.rootfs {
         RootFs::Path => {
-            let root = cx.input.config.root.as_ref().ok_or_else(|| StartFailureError::new("config.json has no root"))?;
+            let root =
+                cx.input.config.root.as_ref().ok_or_else(|| StartFailureError::new("config.json has no root"))?;
             if root.path.is_empty() {
                 return Err(StartFailureError::new("root.path is empty"));
             }
@@ -142,11 +142,12 @@ fn rootfs(cx: &Context<'_>) -> Result<Vec<SetupOp>> {
             if source == Path::new("/") {
                 return Err(StartFailureError::new("root.path is the host's own root"));
             }
-            Ok(vec![SetupOp::BindRoot { source }, SetupOp::AttachRoot { at }])
+            Ok(vec![SetupOp::BindRoot { source: source.clone() }, SetupOp::AttachRoot { at: source }])
         }
         RootFs::Overlay(overlay) => {
-            let mut ops =
-                vec![SetupOp::OverlayRoot { overlay: overlay.clone() }, SetupOp::AttachRoot { at }];
+            // Covers only what nobody reaches by path any more; files of the bundle are still to be bound.
+            let at = overlay.work.clone();
+            let mut ops = vec![SetupOp::OverlayRoot { overlay: overlay.clone() }, SetupOp::AttachRoot { at }];
             ops.extend(overlay.submounts.iter().map(|s| SetupOp::SubOverlay {
                 path: s.path.clone(),
                 upper: s.upper.clone(),

@@ -47,8 +47,7 @@ pub(super) fn plan_devices(cx: &Context<'_>) -> Result<Vec<SetupOp>> {
         uid: 0,
         gid: 0,
     });
-    let mut ops: Vec<SetupOp> =
-        defaults.filter(|d| !asked.iter().any(|a| a.path == d.path)).map(op).collect();
+    let mut ops: Vec<SetupOp> = defaults.filter(|d| !asked.iter().any(|a| a.path == d.path)).map(op).collect();
     ops.extend(asked.into_iter().map(op));
     let link = |path: &str, target: &str, only_if: Option<&str>| SetupOp::Symlink {
         path: path.into(),

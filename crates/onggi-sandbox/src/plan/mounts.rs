@@ -5,9 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use onggi_cgroup::CgroupPlan;
 use onggi_spec::oci::runtime::Mount;
 
-use super::{
-    BindMount, FsMount, MountOptions, SetupOp, TargetKind, build::Context, build::absolute, cgroups,
-};
+use super::{BindMount, FsMount, MountOptions, SetupOp, TargetKind, build::Context, build::absolute, cgroups};
 use crate::error::{Result, StartFailureError};
 
 /// Files of /proc that container engines may cover (lxcfs and friends); anything else there is refused,
@@ -77,9 +75,11 @@ fn target(mount: &Mount) -> Result<PathBuf> {
 }
 
 fn bind(cx: &Context<'_>, mount: &Mount, target: PathBuf, options: MountOptions) -> Result<BindMount> {
-    let source = mount.source.as_deref().filter(|s| !s.is_empty()).ok_or_else(|| {
-        StartFailureError::new(format!("bind mount on {} has no source", mount.destination))
-    })?;
+    let source = mount
+        .source
+        .as_deref()
+        .filter(|s| !s.is_empty())
+        .ok_or_else(|| StartFailureError::new(format!("bind mount on {} has no source", mount.destination)))?;
     let mapped = !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty();
     if options.id_map && !mapped {
         return Err(StartFailureError::new(format!(

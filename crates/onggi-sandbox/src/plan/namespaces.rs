@@ -119,11 +119,8 @@ impl Namespaces {
         if !self.makes(Kind::User) {
             return Vec::new();
         }
-        let op = ParentOp::WriteIdMaps {
-            uid: self.uid.clone(),
-            gid: self.gid.clone(),
-            deny_setgroups: !facts.privileged,
-        };
+        let op =
+            ParentOp::WriteIdMaps { uid: self.uid.clone(), gid: self.gid.clone(), deny_setgroups: !facts.privileged };
         vec![op]
     }
 

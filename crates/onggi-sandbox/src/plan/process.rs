@@ -147,8 +147,10 @@ fn credentials(pc: &ProcessContext<'_>) -> Result<ProcessOp> {
     }
     let wants_groups = user.additional_gids.iter().any(|g| *g != user.gid);
     if wants_groups && !pc.setgroups {
-        return Err(StartFailureError::new("process.user.additionalGids: setgroups(2) is denied in this user namespace")
-            .hint("without root a container has only its user's own groups"));
+        return Err(StartFailureError::new(
+            "process.user.additionalGids: setgroups(2) is denied in this user namespace",
+        )
+        .hint("without root a container has only its user's own groups"));
     }
     let groups = pc.setgroups.then(|| user.additional_gids.clone());
     Ok(ProcessOp::Credentials { uid: user.uid, gid: user.gid, groups })

@@ -63,7 +63,18 @@ fn path_of(key: &str) -> Option<PathBuf> {
     };
     let converted: String = match slash_first {
         true => key.to_owned(),
-        false => key.chars().map(|c| if c == '.' { '/' } else if c == '/' { '.' } else { c }).collect(),
+        false => key
+            .chars()
+            .map(|c| {
+                if c == '.' {
+                    '/'
+                } else if c == '/' {
+                    '.'
+                } else {
+                    c
+                }
+            })
+            .collect(),
     };
     let safe = |part: &str| {
         !part.is_empty()
@@ -83,7 +94,9 @@ mod tests {
         assert_eq!(path_of("net.ipv4.ip_forward"), Some(PathBuf::from("net/ipv4/ip_forward")));
         assert_eq!(path_of("net.ipv4.conf.eth0/1.forwarding"), Some(PathBuf::from("net/ipv4/conf/eth0.1/forwarding")));
         assert_eq!(path_of("net/ipv4/ip_forward"), Some(PathBuf::from("net/ipv4/ip_forward")));
-        for bad in ["", "kernel", "net...x", "net/../kernel/core_pattern", "kernel.shm_rmid_forced=1+kernel.core_pattern"] {
+        for bad in
+            ["", "kernel", "net...x", "net/../kernel/core_pattern", "kernel.shm_rmid_forced=1+kernel.core_pattern"]
+        {
             assert_eq!(path_of(bad), None, "{bad}");
         }
     }

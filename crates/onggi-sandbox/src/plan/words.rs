@@ -17,9 +17,12 @@ impl SandboxPlan {
         if let Some(cgroup) = &self.cgroup {
             let dirs: std::collections::BTreeSet<_> = cgroup.dirs.iter().map(|d| &d.path).collect();
             lines.extend(dirs.iter().map(|dir| format!("make cgroup {}", dir.display())));
-            lines.extend(cgroup.writes.iter().map(|w| {
-                format!("write {} to {} ({})", w.value, w.path.join(&w.file).display(), w.what)
-            }));
+            lines.extend(
+                cgroup
+                    .writes
+                    .iter()
+                    .map(|w| format!("write {} to {} ({})", w.value, w.path.join(&w.file).display(), w.what)),
+            );
         }
         lines.extend(self.before.iter().map(ParentOp::words));
         let kinds: Vec<String> = self.clone.iter().map(ToString::to_string).collect();

@@ -1,0 +1,104 @@
+//! `plan`: reads a request on stdin and prints the plan, without doing anything and without privilege.
+
+use std::{
+    ffi::OsString,
+    io::{self, Read},
+    path::Path,
+};
+
+use onggi_sandbox::plan::{PlanInput, SandboxFacts, SandboxPlan};
+use onggi_spec::{
+    ParseError,
+    facts::CgroupLayout,
+    monitor::RootFs,
+    oci::runtime::{LinuxNamespaceType, Spec},
+};
+use serde::Deserialize;
+
+use super::{
+    CliError, Outcome,
+    args::{Args, Flag},
+    log::print,
+};
+
+/// Longest request.
+const MAX_REQUEST: u64 = 8 * 1024 * 1024;
+
+/// What is read.
+#[derive(Debug, Deserialize)]
+struct Request {
+    config: Spec,
+    rootfs: RootFs,
+    cgroup_layout: CgroupLayout,
+    #[serde(default)]
+    init: bool,
+    /// Relative paths of the configuration start here.
+    #[serde(default = "default_bundle")]
+    bundle: std::path::PathBuf,
+    #[serde(default = "default_id")]
+    id: String,
+}
+
+fn default_bundle() -> std::path::PathBuf {
+    "/run/onggi-oci/bundle".into()
+}
+
+fn default_id() -> String {
+    "container".into()
+}
+
+pub(super) fn plan(words: &[OsString]) -> Outcome {
+    let args = Args::parse(words, &[Flag::value("format", "f")])?;
+    let request = read()?;
+    let plan = make(&request)?;
+    let text = match args.text("format").unwrap_or("words") {
+        "words" => plan.words().join("\n") + "\n",
+        "json" => {
+            let json = serde_json::to_string_pretty(&plan);
+            json.map_err(|e| ParseError::new("plan", "", e.to_string()))? + "\n"
+        }
+        "sh" => plan.script(),
+        other => return Err(CliError::Usage(format!("--format {other:?} is none of words, json, sh"))),
+    };
+    print(&text);
+    Ok(0)
+}
+
+fn read() -> Result<Request, CliError> {
+    let mut text = Vec::new();
+    io::stdin()
+        .lock()
+        .take(MAX_REQUEST)
+        .read_to_end(&mut text)
+        .map_err(|source| CliError::File { what: "read", path: "stdin".into(), source })?;
+    serde_json::from_slice(&text).map_err(|e| ParseError::new("plan request", "stdin", e.to_string()).into())
+}
+
+fn make(request: &Request) -> Result<SandboxPlan, CliError> {
+    let facts = SandboxFacts {
+        cgroup_layout: request.cgroup_layout.clone(),
+        privileged: !maps_only_the_caller(&request.config),
+        apparmor: true,
+        selinux: true,
+    };
+    let input = PlanInput {
+        id: &request.id,
+        bundle: Path::new(&request.bundle),
+        config: &request.config,
+        rootfs: &request.rootfs,
+        netns_given: false,
+        init: request.init,
+        die_with_parent: false,
+        wait_for_start: false,
+        preserve_fds: 0,
+        no_pivot: false,
+    };
+    Ok(onggi_sandbox::plan::plan(&input, &facts)?)
+}
+
+/// The only mapping that an ordinary user can make: the plan is for one.
+fn maps_only_the_caller(config: &Spec) -> bool {
+    let Some(linux) = &config.linux else { return false };
+    let user = linux.namespaces.iter().any(|n| n.typ == LinuxNamespaceType::User && n.path.is_none());
+    user && linux.uid_mappings.iter().map(|m| m.size).sum::<u32>() == 1
+}

@@ -1,0 +1,99 @@
+//! `spec`: a config.json to begin with, like runc's.
+
+use std::{ffi::OsString, fs, path::PathBuf};
+
+use serde_json::{Value, json};
+
+use super::{
+    CliError, Outcome,
+    args::{Args, Flag},
+};
+
+const CAPS: [&str; 3] = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"];
+
+pub(super) fn spec(words: &[OsString]) -> Outcome {
+    let args = Args::parse(words, &[Flag::value("bundle", "b"), Flag::switch("rootless", "")])?;
+    let path = args.path("bundle").unwrap_or_else(|| PathBuf::from(".")).join("config.json");
+    if path.exists() {
+        return Err(CliError::Usage(format!("{} exists already", path.display())));
+    }
+    let mut document = rootful();
+    if args.is("rootless") {
+        make_rootless(&mut document);
+    }
+    fs::write(&path, format!("{document:#}\n")).map_err(|source| CliError::File { what: "write", path, source })?;
+    Ok(0)
+}
+
+fn mount(destination: &str, typ: &str, options: &[&str]) -> Value {
+    json!({ "destination": destination, "type": typ, "source": typ, "options": options })
+}
+
+fn rootful() -> Value {
+    json!({
+        "ociVersion": onggi_spec::oci::runtime::OCI_VERSION,
+        "process": {
+            "terminal": true,
+            "user": { "uid": 0, "gid": 0 },
+            "args": ["sh"],
+            "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm"],
+            "cwd": "/",
+            "capabilities": { "bounding": CAPS, "effective": CAPS, "permitted": CAPS },
+            "rlimits": [{ "type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024 }],
+            "noNewPrivileges": true
+        },
+        "root": { "path": "rootfs", "readonly": true },
+        "hostname": "onggi",
+        "mounts": [
+            mount("/proc", "proc", &[]),
+            mount("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+            mount("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+            mount("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
+            mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+            mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+            mount("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"])
+        ],
+        "linux": {
+            "resources": { "devices": [{ "allow": false, "access": "rwm" }] },
+            "namespaces": [
+                { "type": "pid" }, { "type": "network" }, { "type": "ipc" }, { "type": "uts" },
+                { "type": "mount" }, { "type": "cgroup" }
+            ],
+            "maskedPaths": [
+                "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+                "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware", "/proc/scsi"
+            ],
+            "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
+        }
+    })
+}
+
+/// One id each, no cgroup limits, no group that is not mapped.
+fn make_rootless(document: &mut Value) {
+    let uid = rustix::process::geteuid().as_raw();
+    let gid = rustix::process::getegid().as_raw();
+    let linux = &mut document["linux"];
+    linux["uidMappings"] = json!([{ "containerID": 0, "hostID": uid, "size": 1 }]);
+    linux["gidMappings"] = json!([{ "containerID": 0, "hostID": gid, "size": 1 }]);
+    if let Some(map) = linux.as_object_mut() {
+        map.remove("resources");
+    }
+    if let Some(list) = linux["namespaces"].as_array_mut() {
+        list.retain(|n| n["type"] != "network" && n["type"] != "cgroup");
+        list.push(json!({ "type": "user" }));
+    }
+    if let Some(list) = document["mounts"].as_array_mut() {
+        list.retain(|m| m["destination"] != "/sys/fs/cgroup");
+        for m in list {
+            if m["destination"] == "/dev/pts" {
+                m["options"] = json!(["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]);
+            }
+            if m["destination"] == "/sys" {
+                *m = json!({
+                    "destination": "/sys", "type": "none", "source": "/sys",
+                    "options": ["rbind", "nosuid", "noexec", "nodev", "ro", "rro"]
+                });
+            }
+        }
+    }
+}
