@@ -349,3 +349,15 @@ pub fn close_all_and(first: u32, forever: impl FnOnce() -> std::convert::Infalli
     let _ = close_range(first, u32::MAX, 0);
     match forever() {}
 }
+
+/// As [`wait_pidfd`], but does not wait: `None` while the child runs.
+///
+/// # Errors
+/// ECHILD when it is not our child.
+pub fn try_wait_pidfd(pidfd: BorrowedFd<'_>) -> Result<Option<Exit>> {
+    match rustix::process::waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
+        Ok(status) => Ok(status.map(|s| exit_of(&s))),
+        Err(Errno::INTR) => Ok(None),
+        Err(e) => Err(SysError::new("waitid", "P_PIDFD, WNOHANG", e)),
+    }
+}
