@@ -200,7 +200,7 @@ impl Child {
                 _ => failure,
             }
         })?;
-        if !m.source.is_empty() && m.source != m.fstype {
+        if !m.source.is_empty() {
             fs.set("source", m.source.as_bytes()).step(step)?;
         }
         for (key, value) in &m.data {

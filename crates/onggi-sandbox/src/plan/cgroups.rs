@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, path::PathBuf};
 use onggi_cgroup::CgroupPlan;
 use onggi_spec::{
     facts::CgroupLayout,
-    oci::runtime::{LinuxNamespaceType, LinuxResources, Mount},
+    oci::{
+        build::default_device_rules,
+        runtime::{LinuxNamespaceType, LinuxResources, Mount},
+    },
 };
 use onggi_sys::mount::attr;
 
@@ -14,11 +17,10 @@ use crate::error::{Result, StartFailureError};
 
 /// Plans the groups and limits; none when the caller may not write to cgroupfs.
 pub(super) fn plan_cgroup(cx: &Context<'_>) -> Result<Option<CgroupPlan>> {
-    let none = LinuxResources::default();
-    let resources = cx.linux.resources.as_ref().unwrap_or(&none);
+    let resources = resources(cx);
     let own = format!("/onggi-{}", cx.input.id);
     let path = cx.linux.cgroups_path.as_deref().filter(|p| !p.is_empty()).unwrap_or(&own);
-    let plan = onggi_cgroup::plan(&cx.facts.cgroup_layout, path, resources, !cx.facts.privileged).map_err(|e| {
+    let plan = onggi_cgroup::plan(&cx.facts.cgroup_layout, path, &resources, !cx.facts.privileged).map_err(|e| {
         let failure = StartFailureError::new(format!("plan cgroup {path}: {e}"));
         match e.hint() {
             Some(hint) => failure.hint(hint),
@@ -26,6 +28,18 @@ pub(super) fn plan_cgroup(cx: &Context<'_>) -> Result<Option<CgroupPlan>> {
         }
     })?;
     Ok((!plan.dirs.is_empty()).then_some(plan))
+}
+
+/// The limits; where there are device rules, those that every container needs come last (as in runc), because
+/// the container's own nodes are made under them. Making a node is guarded by CAP_MKNOD, not by these.
+fn resources(cx: &Context<'_>) -> LinuxResources {
+    let mut resources = cx.linux.resources.clone().unwrap_or_default();
+    if !resources.devices.is_empty() {
+        let needed = default_device_rules().into_iter().filter(|r| r.allow);
+        let missing: Vec<_> = needed.filter(|r| !resources.devices.contains(r)).collect();
+        resources.devices.extend(missing);
+    }
+    resources
 }
 
 /// `type: cgroup`: the container's own groups, as binds of their directories. Each is what a fresh mount
