@@ -117,12 +117,18 @@ pub(super) fn stdio(terminal: bool, args: &Args) -> Result<Stdio, CliError> {
     }
 }
 
+/// `/proc/self/fd/N` is a connected socket that our parent handed down: such a path can be opened by nobody
+/// (a socket has no file behind it), so it is taken by its number.
 fn connect(at: &Path) -> Result<OwnedFd, CliError> {
     let file = |e: rustix::io::Errno| CliError::File {
         what: "connect to console socket",
         path: at.to_path_buf(),
         source: e.into(),
     };
+    let inherited = at.strip_prefix("/proc/self/fd").ok().and_then(|n| n.to_str()).and_then(|n| n.parse().ok());
+    if let Some(number) = inherited {
+        return onggi_sys::spawn::take_inherited(number).map_err(|e| file(e.errno));
+    }
     let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .map_err(file)?;
     let address = SocketAddrUnix::new(at).map_err(file)?;
