@@ -11,7 +11,7 @@ use std::{
 
 use rustix::io::Errno;
 
-use crate::{CgroupError, CgroupPlan, CgroupWrite, Prepare};
+use crate::{CgroupError, CgroupPlan, CgroupWrite, Prepare, device_filter};
 
 /// ENOTSUPP: the kernel's own number, which some control files leak to user space.
 const ENOTSUPP: i32 = 524;
@@ -34,7 +34,10 @@ pub struct Skipped {
 /// The first failure; also [`CgroupError::InUse`] when the container's own directory has processes.
 pub fn apply_create(plan: &CgroupPlan) -> Result<Vec<Skipped>, CgroupError> {
     let mut made = Vec::new();
-    let applied = prepare_all(plan, &mut made).and_then(|()| write_all(&plan.writes));
+    let applied = prepare_all(plan, &mut made).and_then(|()| write_all(&plan.writes)).and_then(|skipped| {
+        attach_devices(plan)?;
+        Ok(skipped)
+    });
     if applied.is_err() {
         for dir in made.iter().rev() {
             // Best effort: the failure that led here is the one to report.
@@ -117,6 +120,14 @@ fn enable(path: &Path, required: &[String], wanted: &[String]) -> Result<(), Cgr
         }
     }
     Ok(())
+}
+
+fn attach_devices(plan: &CgroupPlan) -> Result<(), CgroupError> {
+    let unified = plan.dirs.iter().find(|d| d.controller.is_empty());
+    match unified {
+        Some(dir) if !plan.devices.is_empty() => device_filter::attach(&dir.path, &plan.devices),
+        _ => Ok(()),
+    }
 }
 
 fn write_all(writes: &[CgroupWrite]) -> Result<Vec<Skipped>, CgroupError> {

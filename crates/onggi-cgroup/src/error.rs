@@ -99,6 +99,15 @@ pub enum CgroupError {
         #[source]
         source: io::Error,
     },
+    /// The program that stands for the device rules on version 2.
+    #[error("attach the device rules to the cgroup {path}")]
+    DeviceFilter {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: onggi_sys::SysError,
+    },
     /// rmdir(2).
     #[error("remove the cgroup {path}")]
     Remove {
@@ -143,6 +152,7 @@ impl CgroupError {
             Self::Read { .. } => "read",
             Self::Kill { .. } => "kill",
             Self::Remove { .. } => "rmdir",
+            Self::DeviceFilter { .. } => "bpf",
             _ => "",
         }
     }
@@ -155,6 +165,7 @@ impl CgroupError {
             | Self::Read { source, .. }
             | Self::Kill { source, .. }
             | Self::Remove { source, .. } => source.raw_os_error().unwrap_or(0),
+            Self::DeviceFilter { source, .. } => source.raw(),
             _ => 0,
         }
     }
@@ -171,6 +182,9 @@ impl CgroupError {
             Self::Unsupported { version: 2, .. } => "leave it out; only cgroup version 1 has it".into(),
             Self::Unsupported { .. } => "leave it out; only cgroup version 2 has it".into(),
             Self::BadPath { .. } => "use a path such as /onggi/ID".into(),
+            Self::DeviceFilter { .. } => {
+                "the kernel needs CONFIG_CGROUP_BPF, and this user CAP_BPF and CAP_NET_ADMIN".into()
+            }
             Self::InUse { .. } => "remove the container that has it, or use another id".into(),
             Self::Write { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 "this kernel does not have the file: leave the limit out".into()

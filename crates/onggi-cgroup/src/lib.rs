@@ -9,6 +9,7 @@
 
 mod apply;
 mod controllers;
+mod device_filter;
 mod error;
 mod freeze;
 pub mod layout;
@@ -20,6 +21,7 @@ mod stats;
 use std::{collections::BTreeMap, path::PathBuf};
 
 pub use apply::{Skipped, apply_create};
+pub use device_filter::{DeviceKind, DeviceRule};
 pub use error::CgroupError;
 pub use freeze::{freeze, is_frozen, thaw};
 pub use plan::{Alternative, CgroupDir, CgroupPlan, CgroupWrite, Join, Prepare, plan, possible_paths};

@@ -14,14 +14,15 @@ use onggi_spec::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CgroupError, Paths,
+    CgroupError, DeviceRule, Paths,
     controllers::{self, Setting, Version},
 };
 
 /// Longest path that is accepted: deeper than any engine writes, below PATH_MAX with every mount point.
 const MAX_PATH: usize = 2048;
 
-/// Everything that is done to give a container its control groups, in order: `prepare`, `writes`, `join`.
+/// Everything that is done to give a container its control groups, in order: `prepare`, `writes`, `devices`,
+/// `join`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct CgroupPlan {
     /// The container's own directories. Controllers that share a hierarchy share a directory.
@@ -30,6 +31,10 @@ pub struct CgroupPlan {
     pub prepare: Vec<Prepare>,
     /// Limits.
     pub writes: Vec<CgroupWrite>,
+    /// Device rules of version 2, in order: an eBPF program that is attached to the container's group.
+    /// Version 1 has them among the writes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<DeviceRule>,
     /// How the container's first process enters.
     pub join: Join,
 }
@@ -248,7 +253,7 @@ fn plan_v2(
 
     let levels = location.levels(mount, own);
     let leaf = levels.last().cloned().unwrap_or_default();
-    let mut plan = CgroupPlan::default();
+    let mut plan = CgroupPlan { devices: controllers::devices::rules(resources)?, ..CgroupPlan::default() };
     for level in levels {
         if let Some(parent) = level.parent() {
             let (required, wanted) = (required.clone(), wanted.clone());

@@ -260,24 +260,40 @@ fn root_an_empty_left_over_group_is_taken() {
     apply_create(&groups.plan).expect("apply again");
 }
 
-#[test]
-fn root_device_rules_hold_on_version_1() {
-    let layout = host();
-    if !has(&layout, "devices") || matches!(layout, CgroupLayout::V2 { .. }) {
-        return;
+/// The unified hierarchy alone, as a version 2 machine without controllers.
+fn pure_v2() -> Option<CgroupLayout> {
+    match host() {
+        CgroupLayout::V1 { unified: Some(mount), .. } => {
+            Some(CgroupLayout::V2 { mount, controllers: Vec::new(), own: "/".into() })
+        }
+        other @ CgroupLayout::V2 { .. } => Some(other),
+        _ => None,
     }
-    let rule = |allow, minor| LinuxDeviceCgroup {
+}
+
+#[test]
+fn root_device_rules_hold_on_both_versions() {
+    let rule = |allow, minor: Option<i64>, access: &str| LinuxDeviceCgroup {
         allow,
-        typ: Some(if minor == -1 { "a" } else { "c" }.into()),
-        major: Some(if minor == -1 { -1 } else { 1 }),
-        minor: Some(minor),
-        access: Some("rwm".into()),
+        typ: minor.map(|_| "c".into()),
+        major: minor.map(|_| 1),
+        minor,
+        access: Some(access.into()),
     };
-    let devices = vec![rule(false, -1), rule(true, 3)];
-    let groups = Groups::make(&layout, &LinuxResources { devices, ..nothing() });
-    assert_eq!(groups.read("devices", "devices.list"), "c 1:3 rwm");
-    assert!(groups.spawn("head -c1 < /dev/null").wait().expect("wait").success());
-    assert!(!groups.spawn("head -c1 < /dev/zero").wait().expect("wait").success());
+    let devices = vec![rule(false, None, "rwm"), rule(true, Some(3), "rwm"), rule(true, Some(5), "r")];
+    for layout in [Some(host()), pure_v2()].into_iter().flatten() {
+        let groups = Groups::make(&layout, &LinuxResources { devices: devices.clone(), ..nothing() });
+        let succeeds = |command: &str| groups.spawn(command).wait().expect("wait").success();
+        assert!(succeeds("head -c1 < /dev/null"), "{layout:?}");
+        assert!(succeeds(": > /dev/null"));
+        assert!(succeeds("head -c1 < /dev/zero"));
+        assert!(!succeeds(": > /dev/zero"));
+        assert!(!succeeds("head -c1 < /dev/urandom"));
+        let dir = tempfile::tempdir().expect("tempdir");
+        let mknod = |minor: u8| succeeds(&format!("mknod {}/{minor} c 1 {minor}", dir.path().display()));
+        assert!(mknod(3));
+        assert!(!mknod(5));
+    }
 }
 
 /// Offers a controller of the unified hierarchy for the time of a test.

@@ -1,30 +1,42 @@
 //! `linux.resources.devices`: which device nodes may be made and opened.
 //!
-//! Version 1 has the devices controller: rules in order, a later one wins. Version 2 needs an eBPF
-//! program, see [`crate::plan`]; there, rules yield no control file.
+//! Version 1 has the devices controller: rules in order, a later one wins. On version 2 they become a
+//! program ([`crate::device_filter`]), so there they yield no control file.
 
 use onggi_spec::oci::runtime::{LinuxDeviceCgroup, LinuxResources};
 
 use super::{Setting, Settings, Version, bad};
+use crate::{
+    CgroupError,
+    device_filter::{DeviceKind, DeviceRule, MAX_RULES},
+};
 
 pub(super) fn settings(resources: &LinuxResources, version: Version) -> Settings {
-    let mut out = Vec::new();
-    for rule in &resources.devices {
-        let line = line(rule)?;
-        if version == Version::V1 {
-            let (file, verb) = if rule.allow { ("devices.allow", "allowing") } else { ("devices.deny", "denying") };
-            out.push(Setting::new("devices", file, line.clone(), format!("device rule {verb} {line}")));
-        }
-    }
-    Ok(out)
+    let rules = rules(resources)?;
+    let setting = |rule: &DeviceRule| {
+        let (file, verb) = if rule.allow { ("devices.allow", "allowing") } else { ("devices.deny", "denying") };
+        let line = rule.words();
+        Setting::new("devices", file, line.clone(), format!("device rule {verb} {line}"))
+    };
+    Ok(match version {
+        Version::V1 => rules.iter().map(setting).collect(),
+        Version::V2 => Vec::new(),
+    })
 }
 
-/// `c 1:3 rwm`.
-fn line(rule: &LinuxDeviceCgroup) -> Result<String, crate::CgroupError> {
-    let typ = match rule.typ.as_deref() {
-        None | Some("" | "a") => 'a',
-        Some("b") => 'b',
-        Some("c" | "u") => 'c',
+/// The rules, checked.
+pub(crate) fn rules(resources: &LinuxResources) -> Result<Vec<DeviceRule>, CgroupError> {
+    if resources.devices.len() > MAX_RULES {
+        return Err(bad("devices", resources.devices.len(), "there are more rules than any container needs"));
+    }
+    resources.devices.iter().map(rule).collect()
+}
+
+fn rule(rule: &LinuxDeviceCgroup) -> Result<DeviceRule, CgroupError> {
+    let kind = match rule.typ.as_deref() {
+        None | Some("" | "a") => None,
+        Some("b") => Some(DeviceKind::Block),
+        Some("c" | "u") => Some(DeviceKind::Char),
         Some(other) => return Err(bad("devices.type", other, "use a, b or c")),
     };
     let access = match rule.access.as_deref() {
@@ -32,21 +44,25 @@ fn line(rule: &LinuxDeviceCgroup) -> Result<String, crate::CgroupError> {
         Some(access) if access.len() <= 3 && access.bytes().all(|b| b"rwm".contains(&b)) => access,
         Some(other) => return Err(bad("devices.access", other, "use letters of rwm")),
     };
-    if typ == 'a' && access.len() < 3 {
-        // The kernel would silently read it as all three.
-        return Err(bad("devices.access", access, "a rule for all devices is about rwm"));
-    }
     let (major, minor) = (number("devices.major", rule.major)?, number("devices.minor", rule.minor)?);
-    if typ == 'a' && (major != "*" || minor != "*") {
-        return Err(bad("devices.type", "a", "a rule for a device number needs type b or c"));
+    let has = |letter| access.contains(letter);
+    let (read, write, mknod) = (has('r'), has('w'), has('m'));
+    match kind {
+        None if major.or(minor).is_some() => {
+            Err(bad("devices.type", "a", "a rule for a device number needs type b or c"))
+        }
+        // The kernel would silently read it as all three.
+        None if !(read && write && mknod) => Err(bad("devices.access", access, "a rule for all devices is about rwm")),
+        _ => Ok(DeviceRule { allow: rule.allow, kind, major, minor, read, write, mknod }),
     }
-    Ok(format!("{typ} {major}:{minor} {access}"))
 }
 
-fn number(member: &str, value: Option<i64>) -> Result<String, crate::CgroupError> {
+fn number(member: &str, value: Option<i64>) -> Result<Option<u32>, CgroupError> {
     match value {
-        None | Some(-1) => Ok("*".into()),
-        Some(n) if (0..=i64::from(u32::MAX)).contains(&n) => Ok(n.to_string()),
-        Some(n) => Err(bad(member, n, "use a device number, or -1 for every one")),
+        None | Some(-1) => Ok(None),
+        Some(n) => match u32::try_from(n) {
+            Ok(n) => Ok(Some(n)),
+            Err(_) => Err(bad(member, n, "use a device number, or -1 for every one")),
+        },
     }
 }

@@ -6,7 +6,7 @@
 mod blkio;
 mod cpu;
 mod cpuset;
-mod devices;
+pub(crate) mod devices;
 mod hugetlb;
 mod memory;
 mod net;
