@@ -38,6 +38,7 @@ pub fn gather(paths: &Paths) -> HostFacts {
         user_namespaces: user_namespaces_allowed(),
         nofile_hard: rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(u64::MAX),
         submounts: real_submounts(&mounts, &[&paths.root, &paths.runroot]),
+        mount_points: mounts.iter().map(|m| m.path.clone()).filter(|p| p != "/").collect(),
         resolv_conf: resolv_conf(),
         cpus: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1)),
         apparmor: read("/sys/module/apparmor/parameters/enabled", 16).starts_with('Y'),

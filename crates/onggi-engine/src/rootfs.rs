@@ -19,6 +19,7 @@ use onggi_spec::{
     user::{ResolvedUser, UserSpec},
 };
 use onggi_state::ContainerRecord;
+use onggi_storage::HostMounts;
 
 use crate::{Engine, EngineError, json};
 
@@ -42,8 +43,10 @@ impl Engine {
             ImageSource::Image(_) => onggi_storage::snapshot(root, id, &record.chain_ids)?,
             ImageSource::Rootfs(dir) => onggi_storage::rootfs_snapshot(root, id, dir)?,
             ImageSource::Host => {
-                let submounts: Vec<PathBuf> = self.facts().submounts.iter().map(|s| PathBuf::from(&s.path)).collect();
-                onggi_storage::host_snapshot(root, id, &submounts, std::slice::from_ref(&self.paths.runroot))?
+                let real: Vec<PathBuf> = self.facts().submounts.iter().map(|s| PathBuf::from(&s.path)).collect();
+                let all: Vec<PathBuf> = self.facts().mount_points.iter().map(PathBuf::from).collect();
+                let mounts = HostMounts { all: &all, real: &real };
+                onggi_storage::host_snapshot(root, id, mounts, std::slice::from_ref(&self.paths.runroot))?
             }
         };
         Ok(RootFs::Overlay(overlay))

@@ -25,6 +25,9 @@ pub struct HostFacts {
     pub nofile_hard: u64,
     /// Real submounts of the host that a `host:` view must show again, outermost first.
     pub submounts: Vec<Submount>,
+    /// Every mount point of the host but `/`.
+    #[serde(default)]
+    pub mount_points: Vec<String>,
     /// Nameservers etc. of the host's resolv.conf, as text (bounded to 64 KiB).
     pub resolv_conf: String,
     /// Number of CPUs online.

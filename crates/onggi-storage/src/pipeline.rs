@@ -1,8 +1,7 @@
 //! Decompress on one thread, extract on another.
 //!
-//! Two threads because inflating and creating files each keep one core busy. The tar stream is hashed where it
-//! is produced, so that the extractor never sees a byte that is not in the digest. If either side fails, the other
-//! stops: the channel between them closes.
+//! Two threads because inflating and creating files each keep one core busy. The extracting side, which has more time,
+//! hashes each piece before it sees it. If either side fails the other stops, because the channel between them closes.
 
 use std::io::Read;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -15,18 +14,20 @@ use crate::error::{Result, StorageError};
 use crate::limits::{CHUNK, CHUNKS};
 use crate::tar::Source;
 
-/// The extracting end: buffers as they come, returned for reuse.
+/// The extracting end: buffers as they come, hashed, and returned for reuse.
 pub(crate) struct Chunks {
     filled: Receiver<Vec<u8>>,
     empty: Sender<Vec<u8>>,
     current: Vec<u8>,
     at: usize,
+    hash: Sha256,
 }
 
-impl Source for Chunks {
+impl Source for &mut Chunks {
     fn fill(&mut self) -> &[u8] {
         if self.at == self.current.len() {
             let next = self.filled.recv().unwrap_or_default();
+            self.hash.update(&next);
             let used = std::mem::replace(&mut self.current, next);
             self.at = 0;
             // The other side may have finished: then nobody needs the buffer.
@@ -40,12 +41,12 @@ impl Source for Chunks {
     }
 }
 
-/// Runs `extract` over the decompressed blob; returns its result and the digest of the tar stream (the layer's
-/// DiffID).
+/// Runs `extract` over the decompressed blob; returns its result and the digest of what it was given: the layer's
+/// DiffID, as the extractor reads to the end.
 ///
 /// # Errors
 /// The decompressor's error when it has one (the extractor then only saw the stream end), else the extractor's.
-pub(crate) fn run<T>(blob: impl Read + Send, extract: impl FnOnce(Chunks) -> Result<T>) -> Result<(T, Digest)> {
+pub(crate) fn run<T>(blob: impl Read + Send, extract: impl FnOnce(&mut Chunks) -> Result<T>) -> Result<(T, Digest)> {
     let (filled_in, filled) = sync_channel(CHUNKS);
     let (empty, empty_out) = channel();
     std::thread::scope(|scope| {
@@ -53,28 +54,28 @@ pub(crate) fn run<T>(blob: impl Read + Send, extract: impl FnOnce(Chunks) -> Res
             .name("inflate".to_owned())
             .spawn_scoped(scope, move || produce(blob, &filled_in, &empty_out))
             .map_err(|e| StorageError::Pipeline { reason: e.to_string() })?;
-        let extracted = extract(Chunks { filled, empty, current: Vec::new(), at: 0 });
+        let mut chunks = Chunks { filled, empty, current: Vec::new(), at: 0, hash: Sha256::new() };
+        let extracted = extract(&mut chunks);
+        // Closes the channel, so that a producer that is still busy ends.
+        let Chunks { hash, .. } = chunks;
         let produced = producer.join().map_err(|_| StorageError::Pipeline { reason: "panic".to_owned() })?;
         match (produced, extracted) {
-            (Err(e), _) | (Ok(_), Err(e)) => Err(e),
-            (Ok(digest), Ok(value)) => Ok((value, digest)),
+            (Err(e), _) | (Ok(()), Err(e)) => Err(e),
+            (Ok(()), Ok(value)) => Ok((value, Digest::from_sha256(&hash.finalize().into()))),
         }
     })
 }
 
-fn produce(blob: impl Read, filled: &SyncSender<Vec<u8>>, empty: &Receiver<Vec<u8>>) -> Result<Digest> {
+fn produce(blob: impl Read, filled: &SyncSender<Vec<u8>>, empty: &Receiver<Vec<u8>>) -> Result<()> {
     let mut decoder = Decoder::new(blob)?;
-    let mut hash = Sha256::new();
     loop {
         let mut buffer = empty.try_recv().unwrap_or_default();
         buffer.resize(CHUNK, 0);
         let n = decoder.fill(&mut buffer)?;
         buffer.truncate(n);
-        hash.update(&buffer);
-        let last = n < CHUNK;
         // A closed channel means that the extractor has failed and says why.
-        if (n > 0 && filled.send(buffer).is_err()) || last {
-            return Ok(Digest::from_sha256(&hash.finalize().into()));
+        if (n > 0 && filled.send(buffer).is_err()) || n < CHUNK {
+            return Ok(());
         }
     }
 }

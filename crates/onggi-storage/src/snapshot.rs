@@ -12,12 +12,13 @@ use onggi_sys::{Errno, fs};
 
 use crate::error::{Result, StorageError, StoreContext};
 use crate::extract::Privilege;
+use crate::host_view::{self, HostMounts};
 use crate::layers::Layers;
 use crate::limits::MAX_LOWER;
 use crate::{make_dir, rmtree, trash};
 
 /// What snapshots own inside `containers/<id>`.
-const PARTS: [&str; 4] = ["upper", "work", "sub", "empty"];
+const PARTS: [&str; 5] = ["upper", "work", "sub", "empty", "skeleton"];
 
 /// A writable layer on top of an image's. `chain_ids`: bottom first, as the image's `diff_ids` are. Idempotent: an upper
 /// directory that exists is kept, so it serves `start` as well as `create`.
@@ -45,21 +46,36 @@ pub fn snapshot(root: &Path, id: &ContainerId, chain_ids: &[Digest]) -> Result<O
     overlay(&dir, lower)
 }
 
-/// A copy-on-write view of this machine: `/` below, an upper directory of our own; `submounts` (mount points of the
-/// host, outermost first) get an overlay each, since overlayfs does not cross mounts; `hidden` directories are shown
-/// empty, and so is the data root, which would otherwise contain itself.
+/// A copy-on-write view of this machine: `/` below, an upper directory of our own; the real submounts (outermost first)
+/// get an overlay each, since overlayfs does not cross mounts; `hidden` directories are shown empty, and so is the data
+/// root, which would otherwise contain itself. Without privilege the root is put together from pieces, see
+/// `host_view.rs`.
 ///
 /// # Errors
 /// A directory cannot be made.
-pub fn host_snapshot(root: &Path, id: &ContainerId, submounts: &[PathBuf], hidden: &[PathBuf]) -> Result<OverlayMount> {
+pub fn host_snapshot(
+    root: &Path,
+    id: &ContainerId,
+    mounts: HostMounts<'_>,
+    hidden: &[PathBuf],
+) -> Result<OverlayMount> {
     let dir = container_dir(root, id)?;
-    let mut mount = overlay(&dir, vec![PathBuf::from("/")])?;
+    let (lower, submounts) = match Privilege::of_this_process() {
+        Privilege::Full => (PathBuf::from("/"), mounts.real.to_vec()),
+        Privilege::Limited => {
+            let skeleton = dir.join("skeleton");
+            make_dir(&skeleton, 0o755)?;
+            let submounts = host_view::lay_out(&skeleton, mounts)?;
+            (skeleton, submounts)
+        }
+    };
+    let mut mount = overlay(&dir, vec![lower])?;
     make_dir(&dir.join("sub"), 0o700)?;
-    for (number, path) in submounts.iter().enumerate() {
+    for (number, path) in submounts.into_iter().enumerate() {
         let base = dir.join("sub").join(number.to_string());
         make_dir(&base, 0o700)?;
-        let (upper, work) = upper_and_work(&base, path)?;
-        mount.submounts.push(SubOverlay { path: path.clone(), upper, work });
+        let (upper, work) = upper_and_work(&base, &path)?;
+        mount.submounts.push(SubOverlay { path, upper, work });
     }
     let mut hidden: Vec<_> = hidden.iter().cloned().chain([root.to_path_buf()]).collect();
     hidden.sort();

@@ -12,8 +12,8 @@ use onggi_spec::monitor::OverlayMount;
 use onggi_spec::user::UserSpec;
 use onggi_storage::extract::{ExtractOptions, Privilege, extract};
 use onggi_storage::{
-    ExecutableProblem, ExecutableQuery, InRootProblem, StorageError, find_executable, host_snapshot, read_in_root,
-    resolve_user,
+    ExecutableProblem, ExecutableQuery, HostMounts, InRootProblem, StorageError, find_executable, host_snapshot,
+    read_in_root, resolve_user,
 };
 use onggi_sys::fs;
 
@@ -190,7 +190,7 @@ fn root_a_view_of_the_host_can_be_mounted_written_and_hides_the_store() {
     for name in ["tmp", "containers"] {
         std::fs::create_dir(dir.path().join(name)).unwrap();
     }
-    let mount = host_snapshot(dir.path(), &id, &[], &[]).unwrap();
+    let mount = host_snapshot(dir.path(), &id, HostMounts { all: &[], real: &[] }, &[]).unwrap();
     assert_eq!(mount.lower, [PathBuf::from("/")]);
     assert_eq!(mount.hidden, [dir.path()]);
     let passwd = std::fs::read("/etc/passwd").unwrap();

@@ -108,7 +108,7 @@ impl Extractor {
             None => copy(tar, fd)?,
             Some((segments, size)) => copy_sparse(tar, fd, segments, size)?,
         }
-        if (entry.uid, entry.gid) != self.own {
+        if self.must_chown(entry.uid, entry.gid) {
             let done = fs::chown(fd, entry.uid, entry.gid);
             self.tolerate_owner(done)?;
         }
@@ -179,7 +179,7 @@ impl Extractor {
     }
 
     fn own_at(&mut self, dir: BorrowedFd<'_>, entry: &Entry, name: &[u8]) -> EntryResult<()> {
-        if (entry.uid, entry.gid) == self.own {
+        if !self.must_chown(entry.uid, entry.gid) {
             return Ok(());
         }
         let done = fs::chown_at(dir, name, entry.uid, entry.gid);
@@ -195,6 +195,11 @@ impl Extractor {
             }
             other => Ok(other?),
         }
+    }
+
+    /// The owner is not what new files have. An ordinary user is the image's root later, in its user namespace.
+    fn must_chown(&self, uid: u32, gid: u32) -> bool {
+        (uid, gid) != self.own && !(self.limited() && (uid, gid) == (0, 0))
     }
 
     fn limited(&self) -> bool {
@@ -225,7 +230,7 @@ impl Extractor {
         // The handle may be O_PATH: reopen it once for all the calls that need more.
         let dir = fs::open_dir_at(fd.as_fd(), b".")?;
         let fd = dir.as_fd();
-        if (meta.uid, meta.gid) != self.own {
+        if self.must_chown(meta.uid, meta.gid) {
             let done = fs::chown(fd, meta.uid, meta.gid);
             self.tolerate_owner(done)?;
         }

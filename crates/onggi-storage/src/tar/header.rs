@@ -98,11 +98,21 @@ impl<'a> Header<'a> {
         Ok((major as u32, minor as u32))
     }
 
-    /// GNU's old sparse format: up to four segments, "more follow", the file's length.
-    pub(crate) fn gnu_sparse(&self) -> Result<(Vec<(u64, u64)>, bool, u64), E> {
+    /// The fields of GNU's old sparse format.
+    pub(crate) fn gnu_sparse(&self) -> Result<GnuSparse, E> {
         let real = ranged("realsize", &self.block[483..495], i128::from(i64::MAX))? as u64;
-        Ok((segments(&self.block[386..482])?, self.block[482] != 0, real))
+        Ok(GnuSparse { segments: segments(&self.block[386..482])?, more: self.block[482] != 0, real })
     }
+}
+
+/// What a header of GNU's old sparse format says.
+pub(crate) struct GnuSparse {
+    /// Up to four of (offset, length).
+    pub segments: Vec<(u64, u64)>,
+    /// Blocks with further segments follow.
+    pub more: bool,
+    /// Length of the file.
+    pub real: u64,
 }
 
 /// Largest id that means somebody.
@@ -169,7 +179,8 @@ mod tests {
         assert_eq!(number(b"   644 \0"), Some(0o644));
         assert_eq!(number(b"\0\0\0\0\0\0\0\0"), Some(0));
         assert_eq!(number(b"00000000005 "), Some(5));
-        for bad in [&b"+000644\0"[..], b"-1\0\0\0\0\0\0", b"0x10\0\0\0\0", b"644\0644\0", b"0000648\0", b"\t000644\0"] {
+        for bad in [&b"+000644\0"[..], b"-1\0\0\0\0\0\0", b"0x10\0\0\0\0", b"644\x00644\0", b"0000648\0", b"\t000644\0"]
+        {
             assert_eq!(number(bad), None, "{bad:?}");
         }
     }

@@ -2,7 +2,7 @@
 
 use onggi_sys::fs::Time;
 
-use super::header::{self, BLOCK, Format, Header};
+use super::header::{self, BLOCK, Format, GnuSparse, Header};
 use super::pax::{self, Pax};
 use super::{TarError, TarErrorKind as E};
 use crate::limits::{MAX_PATH, MAX_PAX, MAX_SPARSE_SEGMENTS};
@@ -267,7 +267,7 @@ impl<S: Source> TarReader<S> {
 
     /// Old GNU sparse: segments in the header and in blocks right behind it, which the size does not count.
     fn gnu_sparse(&mut self, header: &Header<'_>) -> Result<Kind, E> {
-        let (mut segments, mut more, size) = header.gnu_sparse()?;
+        let GnuSparse { mut segments, mut more, real: size } = header.gnu_sparse()?;
         let stored = std::mem::take(&mut self.remaining);
         while more {
             let mut block = [0; BLOCK];

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use onggi_spec::monitor::OverlayMount;
@@ -62,7 +62,7 @@ impl View {
             let merged = vec![open(&sub.upper)?, open(&sub.path)?];
             submounts.push((canonical(&sub.path), merged));
         }
-        let hidden = mount.hidden.iter().map(canonical).collect();
+        let hidden = mount.hidden.iter().map(|path| canonical(path)).collect();
         Ok(Self { root, submounts, hidden })
     }
 
@@ -255,7 +255,7 @@ fn push(todo: &mut VecDeque<Vec<u8>>, path: &[u8]) -> std::result::Result<(), St
 }
 
 /// `/a/b` for `/a/b/`; empty for `/`: how [`Place::real`] is written.
-fn canonical(path: &PathBuf) -> Vec<u8> {
+fn canonical(path: &Path) -> Vec<u8> {
     let mut out = Vec::new();
     for component in path.as_os_str().as_encoded_bytes().split(|b| *b == b'/').filter(|c| !c.is_empty()) {
         out.push(b'/');

@@ -26,6 +26,7 @@ fn facts() -> HostFacts {
         overlay: true,
         user_namespaces: true,
         nofile_hard: 1 << 20,
+        mount_points: Vec::new(),
         submounts: vec![],
         resolv_conf: String::new(),
         cpus: 2,
