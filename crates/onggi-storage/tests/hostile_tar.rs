@@ -25,9 +25,12 @@ enum Expect {
 
 use Expect::Refused;
 
+/// Writes the archive; gets the sentinel's path.
+type Builder = Box<dyn Fn(&mut Tar, &str) + Send>;
+
 struct Case {
     name: String,
-    build: Box<dyn Fn(&mut Tar, &str) + Send>,
+    build: Builder,
     expect: Expect,
 }
 
