@@ -10,17 +10,15 @@ use std::{
 use onggi_sys::{Errno, netns};
 
 use crate::{
-    detach,
-    error::{NetworkError, Obstacle, PlanError},
-    facts::{bridge_subnet, facts, ipv6, table},
-    flows,
-    plan::{NetOp, NetworkPlan, Side, container_sysctls, heal_ops, install_op, plan_bridge},
+    error::NetworkError,
+    facts::{facts, ipv6},
+    firewall, flows,
+    plan::{NetOp, NetworkPlan, Side, container_sysctls, plan_bridge},
     ports, record,
     socket::Socket,
     sysctl,
-    table::{CHAINS, SETS},
     types::{BridgeRequest, PublishedPort},
-    wire::{Batch, nft, route},
+    wire::{Batch, route},
 };
 
 /// How often facts are gathered again because another process got there first.
@@ -79,27 +77,6 @@ pub fn apply_with(runroot: &Path, plan: &NetworkPlan, pending: Option<PendingNet
     applier.commit()?;
     let netns = applier.container.take().map(|c| c.netns).ok_or(NetworkError::Busy)?;
     Ok(Applied { netns, ip: plan.record.as_ref().map(|r| r.ip), reserved: applier.reserved })
-}
-
-/// Rebuilds a flushed or damaged table at once, with the ports of every container that has a record; the same
-/// happens whenever a container is attached. True when there was something to do.
-///
-/// # Errors
-/// When the kernel refuses; `Busy` when the ruleset never stops changing.
-pub fn heal(runroot: &Path) -> Result<bool, NetworkError> {
-    let Some(subnet) = bridge_subnet(&Socket::route()?)? else { return Ok(false) };
-    let socket = Socket::netfilter()?;
-    for _ in 0..TRIES {
-        let ops = heal_ops(&table(&socket, runroot)?, subnet);
-        if ops.is_empty() {
-            return Ok(false);
-        }
-        match transact(&socket, &ops.iter().collect::<Vec<_>>()) {
-            Err(e) if e.is_stale() => {}
-            result => return result.map(|()| true),
-        }
-    }
-    Err(NetworkError::Busy)
 }
 
 struct Container {
@@ -244,70 +221,11 @@ impl<'a> Applier<'a> {
         Ok(link.index)
     }
 
-    /// One transaction: the table where it is missing, and the container's elements. When another process
-    /// changed the ruleset first, the table's state is read again.
     fn commit(&mut self) -> Result<(), NetworkError> {
         self.send_links()?;
         let firewall = std::mem::take(&mut self.firewall);
-        if firewall.is_empty() {
-            return Ok(());
-        }
-        let socket = Socket::netfilter()?;
-        let mut result = transact(&socket, &firewall);
-        for _ in 0..TRIES {
-            match &result {
-                Err(e) if e.is_stale() => result = self.commit_again(&socket, &firewall),
-                _ => return result.map_err(|e| self.name_holder(&socket, e)),
-            }
-        }
-        result
+        firewall::commit(self.runroot, self.plan.record.as_ref(), &firewall)
     }
-
-    fn commit_again(&self, socket: &Socket, firewall: &[&NetOp]) -> Result<(), NetworkError> {
-        let table = table(socket, self.runroot)?;
-        let install = install_op(&table, self.plan.record.as_ref());
-        let elements = firewall.iter().copied().filter(|op| matches!(op, NetOp::AddElements { .. }));
-        transact(socket, &install.iter().chain(elements).collect::<Vec<_>>())
-    }
-
-    /// `EEXIST` from a published map: a container took the port between facts and now.
-    fn name_holder(&self, socket: &Socket, error: NetworkError) -> NetworkError {
-        let NetworkError::Request { source, .. } = &error else { return error };
-        let Some(record) = self.plan.record.as_ref().filter(|_| source.errno == Errno::EXIST) else { return error };
-        detach::rival(socket, record).map_or(error, |(port, owner)| port_error(&port, Obstacle::Container(owner)))
-    }
-}
-
-fn transact(socket: &Socket, ops: &[&NetOp]) -> Result<(), NetworkError> {
-    let seen = ops.iter().find_map(|op| match op {
-        NetOp::InstallTable { generation, .. } => *generation,
-        _ => None,
-    });
-    let mut batch = Batch::default();
-    nft::begin(&mut batch, seen);
-    for op in ops {
-        match op {
-            NetOp::InstallTable { restore, .. } => install(&mut batch, restore),
-            NetOp::AddElements { elements } => nft::add_elements(&mut batch, elements),
-            _ => {}
-        }
-    }
-    nft::end(&mut batch);
-    socket.change(&mut batch, |_, _| false)
-}
-
-fn install(batch: &mut Batch, restore: &[crate::element::Element]) {
-    nft::replace_table(batch);
-    for (number, set) in (1..).zip(SETS) {
-        nft::add_set(batch, set, number);
-    }
-    for chain in CHAINS {
-        nft::add_chain(batch, chain);
-        for rule in chain.rules {
-            nft::add_rule(batch, chain.name, rule);
-        }
-    }
-    nft::add_elements(batch, restore);
 }
 
 fn take_lease(runroot: &Path, ip: Ipv4Addr, id: &str) -> Result<(), NetworkError> {
@@ -320,16 +238,7 @@ fn take_lease(runroot: &Path, ip: Ipv4Addr, id: &str) -> Result<(), NetworkError
 
 fn reserve(port: &PublishedPort) -> Result<OwnedFd, NetworkError> {
     let reserved = ports::reserve(port.host_ip, port.host_port.get(), port.protocol);
-    reserved.map(|(fd, _)| fd).map_err(|obstacle| port_error(port, obstacle))
-}
-
-fn port_error(port: &PublishedPort, obstacle: Obstacle) -> NetworkError {
-    NetworkError::Plan(PlanError::Port {
-        ip: port.host_ip,
-        port: port.host_port.get(),
-        protocol: port.protocol.to_string(),
-        obstacle,
-    })
+    reserved.map(|(fd, _)| fd).map_err(|obstacle| NetworkError::port(port, obstacle))
 }
 
 /// A container's network namespace in the making. The kernel takes about a millisecond for it, so an engine

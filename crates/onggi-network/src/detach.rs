@@ -157,14 +157,11 @@ fn links(socket: &Socket) -> Result<Vec<(String, ContainerId)>, NetworkError> {
     socket.ask(&mut batch, |kind, payload| ours(route::link(kind, payload)?))
 }
 
-/// The first of the record's ports that another container publishes, and that container.
-pub(crate) fn rival(socket: &Socket, record: &NetworkRecord) -> Option<(PublishedPort, ContainerId)> {
-    let held = holders(socket, record).ok()?;
-    held.into_iter().find(|(_, owner)| *owner != record.id)
-}
-
 /// Who holds each of the record's map keys right now.
-fn holders(socket: &Socket, record: &NetworkRecord) -> Result<Vec<(PublishedPort, ContainerId)>, NetworkError> {
+pub(crate) fn holders(
+    socket: &Socket,
+    record: &NetworkRecord,
+) -> Result<Vec<(PublishedPort, ContainerId)>, NetworkError> {
     let mut found = Vec::new();
     for chunk in record.ports.chunks(QUESTIONS) {
         let mut batch = Batch::default();
@@ -200,7 +197,8 @@ fn remove_published(record: &NetworkRecord) -> Result<(), NetworkError> {
     }
 }
 
-fn delete(socket: &Socket, elements: &[Element]) -> Result<(), NetworkError> {
+/// Deletes elements by key, all or none.
+pub(crate) fn delete(socket: &Socket, elements: &[Element]) -> Result<(), NetworkError> {
     if elements.is_empty() {
         return Ok(());
     }

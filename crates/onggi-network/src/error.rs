@@ -8,7 +8,7 @@ use onggi_sys::{Errno, SysError};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::types::Ipv4Subnet;
+use crate::types::{Ipv4Subnet, PublishedPort};
 
 /// Why a request has no plan on this host.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -183,6 +183,16 @@ fn words(message: &str) -> String {
 }
 
 impl NetworkError {
+    /// The refusal of a published port.
+    pub(crate) fn port(port: &PublishedPort, obstacle: Obstacle) -> Self {
+        Self::Plan(PlanError::Port {
+            ip: port.host_ip,
+            port: port.host_port.get(),
+            protocol: port.protocol.to_string(),
+            obstacle,
+        })
+    }
+
     /// What to do about it; empty when the message says it all.
     pub fn hint(&self) -> String {
         match self {
@@ -200,9 +210,11 @@ impl NetworkError {
     pub fn is_stale(&self) -> bool {
         match self {
             Self::LeaseTaken { .. } | Self::Busy => true,
-            // The ruleset's generation moved on (ERESTART), or the table vanished (ENOENT).
+            // The ruleset's generation moved on (ERESTART), or the table or an element vanished
+            // (ENOENT).
             Self::Request { source, operation, .. } => {
-                source.errno == RESTART || (source.errno == Errno::NOENT && operation.contains("elements to"))
+                let about_elements = operation.contains(" elements to ") || operation.contains(" elements from ");
+                source.errno == RESTART || (source.errno == Errno::NOENT && about_elements)
             }
             _ => false,
         }

@@ -7,6 +7,8 @@ use std::{
     net::{Ipv4Addr, SocketAddrV4},
     num::NonZeroU16,
     os::fd::OwnedFd,
+    thread,
+    time::Duration,
 };
 
 use onggi_spec::port::Protocol;
@@ -15,9 +17,21 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, lis
 
 use crate::error::Obstacle;
 
+/// A port that is in use is tried again after these waits: a thread that starts a program holds copies of all our
+/// descriptors until its exec, also of a socket that has just been closed here.
+const WAITS: [Duration; 3] = [Duration::from_millis(1), Duration::from_millis(4), Duration::from_millis(15)];
+
 /// Binds a port and returns the socket that holds it; port 0 picks a free one.
 pub(crate) fn reserve(ip: Ipv4Addr, port: u16, protocol: Protocol) -> Result<(OwnedFd, NonZeroU16), Obstacle> {
-    let fd = bound(ip, port, protocol).map_err(obstacle)?;
+    let mut result = bound(ip, port, protocol);
+    for wait in WAITS {
+        if result.as_ref().err() != Some(&Errno::ADDRINUSE) {
+            break;
+        }
+        thread::sleep(wait);
+        result = bound(ip, port, protocol);
+    }
+    let fd = result.map_err(obstacle)?;
     let address = getsockname(&fd).map_err(obstacle)?;
     let chosen = SocketAddrV4::try_from(address).map_or(0, |a| a.port());
     NonZeroU16::new(chosen).map(|port| (fd, port)).ok_or(Obstacle::Exhausted)

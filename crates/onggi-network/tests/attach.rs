@@ -15,7 +15,7 @@ use std::{
 use common::*;
 use onggi_network::{
     BridgeRequest, NetworkError, Obstacle, PendingNetns, PlanError, TableFacts, Used, apply, apply_with, detach,
-    detach_unrecorded, facts, plan_bridge, plan_none, prepare, reconcile, used,
+    detach_unrecorded, facts, heal, plan_bridge, plan_none, prepare, reconcile, used,
 };
 use onggi_spec::port::{
     PortMapping,
@@ -168,7 +168,8 @@ fn root_the_reserved_sockets_keep_other_programs_from_the_port() {
     inside(&world.host, || TcpListener::bind("0.0.0.0:8080")).unwrap_err();
     inside(&world.host, || UdpSocket::bind("0.0.0.0:8080")).unwrap_err();
     drop(web);
-    inside(&world.host, || TcpListener::bind("0.0.0.0:8080")).unwrap();
+    // Other tests of this process start programs, which hold copies until their exec.
+    eventually(|| inside(&world.host, || TcpListener::bind("0.0.0.0:8080")).is_ok(), "the port is free again");
 }
 
 #[test]
@@ -202,6 +203,57 @@ fn root_containers_that_start_together_all_get_their_own_address() {
         traffic::tcp_server(&container.netns, 80, "web");
         assert!(traffic::tcp(&world.outside, HOST, 8000 + number).is_ok(), "{number}");
     }
+}
+
+#[test]
+fn root_containers_that_start_while_the_firewall_is_flushed_again_and_again_keep_their_ports() {
+    let world = World::new();
+    let kept: Vec<_> = thread::scope(|scope| {
+        let world = &world;
+        scope.spawn(move || {
+            for _ in 0..10 {
+                world.on_host("nft flush ruleset");
+                thread::sleep(Duration::from_millis(10));
+            }
+        });
+        let start = |n| {
+            scope.spawn(move || {
+                let (record, applied) = world.container(n, &[tcp_port(8000 + u16::from(n), 80)]);
+                if n % 2 == 0 {
+                    world.detach(&record);
+                    return None;
+                }
+                Some((record, applied))
+            })
+        };
+        let started: Vec<_> = (1..=24u8).map(start).collect();
+        started.into_iter().filter_map(|t| t.join().unwrap()).collect()
+    });
+    inside(&world.host, || heal(world.runroot.path())).unwrap();
+    let used = used_on(&world);
+    let mut owners: Vec<_> =
+        used.published.iter().filter_map(|e| Some(serde_json::to_value(e).ok()?["owner"].clone())).collect();
+    owners.sort_by_key(ToString::to_string);
+    let mut expected: Vec<_> = kept.iter().map(|(record, _)| serde_json::json!(record.id)).collect();
+    expected.sort_by_key(ToString::to_string);
+    assert_eq!(owners, expected);
+    assert_eq!((used.leases.len(), used.records.len()), (12, 12));
+}
+
+#[test]
+fn root_an_element_that_an_earlier_run_left_is_replaced() {
+    let world = World::new();
+    let (_, _first) = world.container(9, &[]);
+    let wanted = request(1, &[tcp_port(8080, 80), tcp_port(8081, 81)]);
+    let plan = inside(&world.host, || prepare(world.runroot.path(), &wanted)).unwrap();
+    world.on_host(&format!(
+        "nft add element ip onggi published_any '{{ tcp . 8080 comment \"{}\" : 10.1.2.3 . 7 }}'",
+        id(1)
+    ));
+    let web = inside(&world.host, || apply(world.runroot.path(), &plan)).unwrap();
+    traffic::tcp_server(&web.netns, 80, "web");
+    assert!(traffic::tcp(&world.outside, HOST, 8080).is_ok());
+    assert_eq!(used_on(&world).published.len(), 2);
 }
 
 #[test]

@@ -51,7 +51,8 @@ impl World {
     /// Host and outside, connected by `uplink` with MTU 1400.
     pub(crate) fn new() -> Self {
         let (host, ()) = netns::create(|| {
-            run("ip link set lo up");
+            // New namespaces inherit from the machine's own (net.core.devconf_inherit_init_net).
+            run("ip link set lo up; sysctl -qw net.ipv4.ip_forward=0 net.ipv4.conf.all.route_localnet=0");
         })
         .expect("unshare");
         let (outside, ()) = netns::create(|| {
