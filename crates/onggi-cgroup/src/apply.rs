@@ -3,7 +3,7 @@
 //! A crash half-way leaves directories without processes; `remove` of the planned paths takes them away.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Write},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
@@ -132,8 +132,9 @@ fn attach_devices(plan: &CgroupPlan) -> Result<(), CgroupError> {
 
 fn write_all(writes: &[CgroupWrite]) -> Result<Vec<Skipped>, CgroupError> {
     let mut skipped = Vec::new();
+    let mut last = None;
     for w in writes {
-        if let Err(e) = write_one(w) {
+        if let Err(e) = write_one(w, &mut last) {
             if !(w.optional && is_absent(e.errno())) {
                 return Err(e);
             }
@@ -143,8 +144,13 @@ fn write_all(writes: &[CgroupWrite]) -> Result<Vec<Skipped>, CgroupError> {
     Ok(skipped)
 }
 
-fn write_one(w: &CgroupWrite) -> Result<(), CgroupError> {
-    let written = write(&w.path.join(&w.file), &w.value, &w.what);
+/// `last` keeps a file open over neighbours: device rules are many writes to two files.
+fn write_one(w: &CgroupWrite, last: &mut Option<ControlFile>) -> Result<(), CgroupError> {
+    let path = w.path.join(&w.file);
+    let written = match last {
+        Some(file) if file.path == path => file.write(&w.value, &w.what),
+        _ => ControlFile::open(path, &w.value, &w.what).and_then(|file| last.insert(file).write(&w.value, &w.what)),
+    };
     match (&w.alternative, &written) {
         (Some(other), Err(e)) if is_absent(e.errno()) => write(&w.path.join(&other.file), &other.value, &w.what),
         _ => written,
@@ -155,16 +161,37 @@ fn is_absent(errno: i32) -> bool {
     [Errno::NOENT.raw_os_error(), Errno::OPNOTSUPP.raw_os_error(), ENOTSUPP].contains(&errno)
 }
 
-/// One value, one write(2): control files do not take a value in pieces.
+/// One value into one file.
 pub(crate) fn write(path: &Path, value: &str, what: &str) -> Result<(), CgroupError> {
-    let fail =
-        |source| CgroupError::Write { path: path.to_owned(), value: value.to_owned(), what: what.to_owned(), source };
-    let mut file = OpenOptions::new().write(true).open(path).map_err(fail)?;
-    match file.write(value.as_bytes()) {
-        Ok(n) if n == value.len() => Ok(()),
-        Ok(_) => Err(fail(io::ErrorKind::WriteZero.into())),
-        Err(e) => Err(fail(e)),
+    ControlFile::open(path.to_owned(), value, what)?.write(value, what)
+}
+
+/// An open control file. Each value is one write(2): the kernel does not take one in pieces.
+struct ControlFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl ControlFile {
+    /// Opens for writing; an error tells what was to be written.
+    fn open(path: PathBuf, value: &str, what: &str) -> Result<Self, CgroupError> {
+        match OpenOptions::new().write(true).open(&path) {
+            Ok(file) => Ok(Self { file, path }),
+            Err(source) => Err(failure(&path, value, what, source)),
+        }
     }
+
+    fn write(&mut self, value: &str, what: &str) -> Result<(), CgroupError> {
+        match self.file.write(value.as_bytes()) {
+            Ok(n) if n == value.len() => Ok(()),
+            Ok(_) => Err(failure(&self.path, value, what, io::ErrorKind::WriteZero.into())),
+            Err(source) => Err(failure(&self.path, value, what, source)),
+        }
+    }
+}
+
+fn failure(path: &Path, value: &str, what: &str, source: io::Error) -> CgroupError {
+    CgroupError::Write { path: path.to_owned(), value: value.to_owned(), what: what.to_owned(), source }
 }
 
 /// A whole control file.
