@@ -23,6 +23,10 @@ impl SandboxPlan {
                     .iter()
                     .map(|w| format!("write {} to {} ({})", w.value, w.path.join(&w.file).display(), w.what)),
             );
+            lines.extend(cgroup.devices.iter().map(|rule| {
+                let verb = if rule.allow { "allow" } else { "deny" };
+                format!("{verb} device {} (eBPF filter of the cgroup)", rule.words())
+            }));
         }
         lines.extend(self.before.iter().map(ParentOp::words));
         let kinds: Vec<String> = self.clone.iter().map(ToString::to_string).collect();
