@@ -1,6 +1,6 @@
 //! Which cgroup hierarchies this machine has, and where we are in them.
 //!
-//! Read once per command from /proc/self/mountinfo, /proc/self/cgroup and `cgroup.controllers`.
+//! Read once per command from /proc/self/cgroup, statfs(2) or /proc/self/mountinfo, `cgroup.controllers`.
 
 use std::{fs, path::Path};
 
@@ -8,17 +8,56 @@ use onggi_spec::facts::{CgroupLayout, V1Hierarchy};
 
 use crate::CgroupError;
 
+/// Where distributions mount cgroup filesystems.
+const USUAL: &str = "/sys/fs/cgroup";
+
+/// Magic numbers of statfs(2).
+const CGROUP_SUPER_MAGIC: i64 = 0x0027_e0eb;
+const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
+
 /// Reads the layout of this machine, as this process sees it.
+///
+/// mountinfo is read only when the filesystems are not at their usual places: its price grows with the
+/// number of mounts on the machine.
 pub fn detect() -> Result<CgroupLayout, CgroupError> {
-    let read = |path: &str| fs::read_to_string(path).map_err(|source| CgroupError::Read { path: path.into(), source });
-    let (mounts, own) = (read("/proc/self/mountinfo")?, read("/proc/self/cgroup")?);
-    let mut layout = parse(&mounts, &own);
+    let own = read("/proc/self/cgroup")?;
+    let mut layout = match usual(&own) {
+        Some(layout) => layout,
+        None => parse(&read("/proc/self/mountinfo")?, &own),
+    };
     if let CgroupLayout::V2 { mount, controllers, .. } = &mut layout {
-        let path = Path::new(mount).join("cgroup.controllers");
-        let text = fs::read_to_string(&path).map_err(|source| CgroupError::Read { path, source })?;
+        let text = read(&format!("{mount}/cgroup.controllers"))?;
         *controllers = text.split_ascii_whitespace().map(str::to_owned).collect();
     }
     Ok(layout)
+}
+
+fn read(path: &str) -> Result<String, CgroupError> {
+    fs::read_to_string(path).map_err(|source| CgroupError::Read { path: path.into(), source })
+}
+
+/// The layout, if every hierarchy that we are in is mounted at its usual place.
+fn usual(own: &str) -> Option<CgroupLayout> {
+    if magic(USUAL) == Some(CGROUP2_SUPER_MAGIC) {
+        return Some(v2(USUAL.to_owned(), own));
+    }
+    let mut hierarchies = Vec::new();
+    for (controllers, path) in v1_lines(own) {
+        let name = controllers.strip_prefix("name=").unwrap_or(controllers);
+        let mount = format!("{USUAL}/{name}");
+        if magic(&mount) != Some(CGROUP_SUPER_MAGIC) {
+            return None;
+        }
+        hierarchies.push(hierarchy(controllers, mount, path));
+    }
+    let unified = format!("{USUAL}/unified");
+    let unified = (magic(&unified) == Some(CGROUP2_SUPER_MAGIC)).then_some(unified);
+    (!hierarchies.is_empty()).then(|| CgroupLayout::V1 { hierarchies: sorted(hierarchies), unified })
+}
+
+/// The type of the filesystem that is mounted at `path`.
+fn magic(path: &str) -> Option<i64> {
+    rustix::fs::statfs(path).ok().map(|s| s.f_type)
 }
 
 /// The layout that mountinfo (proc_pid_mountinfo(5)) and a cgroup file (cgroups(7)) describe.
@@ -29,29 +68,40 @@ pub fn parse(mountinfo: &str, own: &str) -> CgroupLayout {
     let hierarchies = v1(&mounts, own);
     match (hierarchies.is_empty(), unified) {
         (false, unified) => CgroupLayout::V1 { hierarchies, unified },
-        (true, Some(mount)) => {
-            let own = own.lines().find_map(|l| l.strip_prefix("0::")).unwrap_or("/");
-            CgroupLayout::V2 { mount, controllers: Vec::new(), own: own.to_owned() }
-        }
+        (true, Some(mount)) => v2(mount, own),
         (true, None) => CgroupLayout::None,
     }
 }
 
+fn v2(mount: String, own: &str) -> CgroupLayout {
+    let own = own.lines().find_map(|l| l.strip_prefix("0::")).unwrap_or("/");
+    CgroupLayout::V2 { mount, controllers: Vec::new(), own: own.to_owned() }
+}
+
 /// One hierarchy per version 1 line of the cgroup file that is mounted somewhere.
 fn v1(mounts: &[Mount], own: &str) -> Vec<V1Hierarchy> {
-    let mut found = Vec::new();
-    for line in own.lines() {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
-        let controllers: Vec<String> = controllers.split(',').map(str::to_owned).collect();
-        let has = |m: &&Mount| m.fstype == "cgroup" && controllers.iter().all(|c| m.has_option(c));
-        if let Some(mount) = mounts.iter().find(has) {
-            let mount = mount.point.clone();
-            found.push(V1Hierarchy { controllers, mount, own: path.to_owned() });
-        }
-    }
-    found.sort_by(|a, b| a.mount.cmp(&b.mount));
-    found
+    let mounted = |(controllers, path): (&str, &str)| {
+        let has = |m: &&Mount| m.fstype == "cgroup" && controllers.split(',').all(|c| m.has_option(c));
+        let mount = mounts.iter().find(has)?.point.clone();
+        Some(hierarchy(controllers, mount, path))
+    };
+    sorted(v1_lines(own).filter_map(mounted).collect())
+}
+
+/// Controllers and path of every version 1 line: `4:memory:/a`.
+fn v1_lines(own: &str) -> impl Iterator<Item = (&str, &str)> {
+    own.lines()
+        .filter_map(|line| line.split_once(':')?.1.split_once(':'))
+        .filter(|(controllers, _)| !controllers.is_empty())
+}
+
+fn hierarchy(controllers: &str, mount: String, own: &str) -> V1Hierarchy {
+    V1Hierarchy { controllers: controllers.split(',').map(str::to_owned).collect(), mount, own: own.to_owned() }
+}
+
+fn sorted(mut hierarchies: Vec<V1Hierarchy>) -> Vec<V1Hierarchy> {
+    hierarchies.sort_by(|a, b| a.mount.cmp(&b.mount));
+    hierarchies
 }
 
 /// What a mountinfo line says of a mount.
@@ -140,7 +190,12 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_is_recognised() {
-        detect().expect("read /proc");
+    fn the_usual_places_and_mountinfo_tell_the_same_of_this_machine() {
+        let own = read("/proc/self/cgroup").expect("read");
+        let from_mounts = parse(&read("/proc/self/mountinfo").expect("read"), &own);
+        if let Some(layout) = usual(&own) {
+            assert_eq!(layout, from_mounts);
+        }
+        detect().expect("read");
     }
 }

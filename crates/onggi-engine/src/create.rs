@@ -171,13 +171,13 @@ impl Engine {
     }
 
     /// One line for each thing that the host does not allow and that is kept as it is.
-    pub(crate) fn notes(&self, record: &ContainerRecord) -> Vec<String> {
+    pub(crate) fn notes(&self, request: &ContainerRequest) -> Vec<String> {
         let mut notes = Vec::new();
-        if !self.rootful() && record.request.network == NetworkMode::None {
+        if !self.rootful() && request.network == NetworkMode::Bridge {
             notes.push("without root there is no bridge network: the container has only its own loopback".to_owned());
         }
-        if record.request.network != NetworkMode::Bridge && !record.request.ports.is_empty() {
-            notes.push(format!("published ports have no effect with --network {}", record.request.network.name()));
+        if request.network != NetworkMode::Bridge && !request.ports.is_empty() {
+            notes.push(format!("published ports have no effect with --network {}", request.network.name()));
         }
         if self.first_since_boot() {
             notes.extend(build::notes(self.facts()));

@@ -149,12 +149,14 @@ pub enum EngineError {
         tried: Vec<PathBuf>,
     },
     /// The runtime program failed.
-    #[error("onggi-oci {verb} failed: {message}")]
+    #[error("{verb} failed: {message}")]
     Runtime {
         /// Its verb.
         verb: &'static str,
         /// Its message.
         message: String,
+        /// Its hint; may be empty.
+        hint: String,
         /// 125, 126 or 127.
         exit_code: i32,
     },
@@ -232,6 +234,7 @@ impl EngineError {
             Self::Rootfs { .. } => text("write rootfs:DIR with an existing directory"),
             Self::Command { source, .. } => text(source.hint()),
             Self::Start(failure) => Some(failure.hint.clone()).filter(|h| !h.is_empty()),
+            Self::Runtime { hint, .. } => Some(hint.clone()).filter(|h| !h.is_empty()),
             Self::RuntimeMissing { .. } => text("install both programs: cargo xtask install"),
             Self::State(e) => state_hint(e),
             Self::Image(e) => e.hint(),

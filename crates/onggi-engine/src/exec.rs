@@ -63,6 +63,8 @@ pub struct ExecSession {
 struct RuntimeLog {
     level: String,
     msg: String,
+    #[serde(default)]
+    hint: String,
 }
 
 impl Engine {
@@ -123,7 +125,7 @@ impl Engine {
         let document = self.memory_file(process)?;
         let mut args: Vec<OsString> = vec!["--root".into(), self.paths.oci_root().into_os_string()];
         args.extend(
-            ["--log", "/proc/self/fd/3", "--log-format", "json", "exec", "--process", "/proc/self/fd/4"]
+            ["--log", "/proc/self/fd/3", "--log-format", "json", "--quiet", "exec", "--process", "/proc/self/fd/4"]
                 .map(OsString::from),
         );
         let mut fds: Vec<(OwnedFd, i32)> = vec![(log_write, 3), (document, 4)];
@@ -196,7 +198,7 @@ impl ExecSession {
         match failure {
             Some(entry) => {
                 let exit_code = if matches!(code, 126 | 127) { code } else { 126 };
-                Err(EngineError::Runtime { verb: "exec", message: entry.msg, exit_code })
+                Err(EngineError::Runtime { verb: "exec", message: entry.msg, hint: entry.hint, exit_code })
             }
             None => Ok(code),
         }
@@ -233,7 +235,7 @@ fn detached_result(request: &ExecRequest, code: i32) -> Result<(), EngineError> 
         0 => Ok(()),
         exit_code => {
             let message = format!("{:?} could not be started", request.command.first().map_or("", String::as_str));
-            Err(EngineError::Runtime { verb: "exec", message, exit_code })
+            Err(EngineError::Runtime { verb: "exec", message, hint: String::new(), exit_code })
         }
     }
 }

@@ -5,12 +5,13 @@
 
 use std::{fmt::Write, fs::File, io, os::fd::OwnedFd, path::Path};
 
-use onggi_network::NetworkPlan;
+use onggi_network::{NetworkPlan, Obstacle, PortFact, PublishedPort};
 use onggi_spec::{
     ContainerRequest, HostFacts, ImageSource, NetworkMode,
     image::ImageConfig,
     monitor::{OverlayMount, RootFs, SubOverlay},
     oci::build::{GeneratedFiles, SpecInput, build_oci_spec, effective_command},
+    port::PortMapping,
     user::ResolvedUser,
 };
 use onggi_state::ContainerRecord;
@@ -147,7 +148,10 @@ impl Engine {
 
     fn explained_network(&self, record: &ContainerRecord) -> Result<NetworkPlan, EngineError> {
         let request = start::network_request(record);
-        let facts = onggi_network::facts(&self.paths.runroot, &request)?;
+        let mut facts = onggi_network::facts(&self.paths.runroot, &request)?;
+        if !self.rootful() {
+            facts.ports.iter_mut().for_each(allow_for_root);
+        }
         onggi_network::plan_bridge(&request, &facts)
             .map_err(|e| EngineError::Network(onggi_network::NetworkError::Plan(e)))
     }
@@ -220,9 +224,17 @@ impl Engine {
         let code = wait_pidfd(std::os::fd::AsFd::as_fd(&child.pidfd)).map_err(sys)?.code();
         if code != 0 {
             let message = String::from_utf8_lossy(&errors).trim().to_owned();
-            return Err(EngineError::Runtime { verb: "plan", message, exit_code: 125 });
+            return Err(EngineError::Runtime { verb: "plan", message, hint: String::new(), exit_code: 125 });
         }
         String::from_utf8(text).map_err(|e| failed(io::Error::new(io::ErrorKind::InvalidData, e)))
+    }
+}
+
+/// What only this user is refused is possible in root's plan.
+fn allow_for_root(fact: &mut PortFact) {
+    let PortMapping { host_ip, host_port, container_port, protocol } = fact.wanted;
+    if let (Err(Obstacle::NotAllowed), Some(host_port)) = (&fact.found, host_port) {
+        fact.found = Ok(PublishedPort { host_ip, host_port, container_port, protocol });
     }
 }
 

@@ -58,7 +58,7 @@ impl Engine {
         intent.complete()?;
         let pid = launched?;
         let process = PidFd::open(pid)?.map(ProcessHandle::new);
-        let notes = self.notes(&record);
+        let notes = self.notes(request);
         Ok(Started { record, pid, attach: ours, process, notes })
     }
 

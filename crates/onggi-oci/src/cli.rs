@@ -80,6 +80,8 @@ const GLOBAL_FLAGS: &[Flag] = &[
     Flag::value("rootless", ""),
     Flag::value("criu", ""),
     Flag::switch("debug", ""),
+    // For the engine, whose exec gives its container's stderr as ours: errors go to the log alone.
+    Flag::switch("quiet", ""),
     Flag::switch("systemd-cgroup", ""),
     Flag::switch("help", "h"),
     Flag::switch("version", "v"),
@@ -130,7 +132,7 @@ fn parse_global(argv: &[OsString]) -> Result<Parsed, CliError> {
     let format = args.text("log-format").unwrap_or("text");
     let global = Global {
         root: args.path("root").unwrap_or_else(default_root),
-        log: log::Log::new(args.path("log"), format)?,
+        log: log::Log::new(args.path("log"), format, args.is("quiet"))?,
         systemd_cgroup: args.is("systemd-cgroup"),
     };
     if args.is("version") {

@@ -14,20 +14,24 @@ use super::CliError;
 pub(super) struct Log {
     path: Option<PathBuf>,
     json: bool,
+    quiet: bool,
 }
 
 impl Log {
-    pub(super) fn new(path: Option<PathBuf>, format: &str) -> Result<Self, CliError> {
+    pub(super) fn new(path: Option<PathBuf>, format: &str, quiet: bool) -> Result<Self, CliError> {
         match format {
-            "text" => Ok(Self { path, json: false }),
-            "json" => Ok(Self { path, json: true }),
+            "text" => Ok(Self { path, json: false, quiet }),
+            "json" => Ok(Self { path, json: true, quiet }),
             other => Err(CliError::Usage(format!("--log-format {other:?} is neither text nor json"))),
         }
     }
 
     /// Reports a failure.
     pub(super) fn error(&self, message: &str, hint: Option<&str>) {
-        self.write("error", message);
+        self.write("error", message, hint);
+        if self.quiet {
+            return;
+        }
         let mut err = std::io::stderr().lock();
         let _ = writeln!(err, "onggi-oci: {message}");
         if let Some(hint) = hint {
@@ -39,21 +43,24 @@ impl Log {
     pub(super) fn notes(&self, notes: &[String]) {
         for note in notes {
             if self.path.is_some() {
-                self.write("warning", note);
+                self.write("warning", note, None);
             } else {
                 let _ = writeln!(std::io::stderr().lock(), "onggi-oci: note: {note}");
             }
         }
     }
 
-    fn write(&self, level: &str, message: &str) {
+    fn write(&self, level: &str, message: &str, hint: Option<&str>) {
         let Some(path) = &self.path else { return };
         // The failure itself goes to stderr anyway; a log that cannot be written must not hide it.
         let Ok(mut file) = OpenOptions::new().append(true).create(true).open(path) else { return };
         let time = rfc3339(SystemTime::now());
         let line = if self.json {
-            let escaped = serde_json::Value::String(message.to_owned());
-            format!("{{\"level\":\"{level}\",\"msg\":{escaped},\"time\":\"{time}\"}}\n")
+            let mut entry = serde_json::json!({ "level": level, "msg": message, "time": time });
+            if let Some(hint) = hint {
+                entry["hint"] = hint.into();
+            }
+            format!("{entry}\n")
         } else {
             format!("time=\"{time}\" level={level} msg={message:?}\n")
         };

@@ -76,9 +76,7 @@ impl Out<'_> {
 
 fn escape(out: &mut Out<'_>, mut line: &[u8]) {
     loop {
-        let plain = plain_prefix(line);
-        out.put(&line[..plain]);
-        line = &line[plain..];
+        line = copy_plain(out, line);
         let Some(&byte) = line.first() else { return };
         let taken = match byte {
             0x80.. => escape_multibyte(out, line),
@@ -87,6 +85,64 @@ fn escape(out: &mut Out<'_>, mut line: &[u8]) {
         line = &line[taken..];
     }
 }
+
+/// Copies the bytes at the start that need no escape; returns the rest.
+fn copy_plain<'l>(out: &mut Out<'_>, mut line: &'l [u8]) -> &'l [u8] {
+    while let Some((block, rest)) = line.split_first_chunk::<BLOCK>()
+        && is_plain(block)
+    {
+        out.put(block);
+        line = rest;
+    }
+    let plain = line.iter().take_while(|&&b| !SPECIAL[usize::from(b)]).count();
+    out.put(&line[..plain]);
+    &line[plain..]
+}
+
+/// Bytes looked at together.
+const BLOCK: usize = 16;
+
+fn is_plain(block: &[u8; BLOCK]) -> bool {
+    let two = u128::from_le_bytes(*block);
+    (special_bytes(two as u64) | special_bytes((two >> 64) as u64)) == 0
+}
+
+/// A word that is 0 when none of the eight bytes of `x` must be escaped. Written as arithmetic on words,
+/// which is fast however the program is optimised.
+fn special_bytes(x: u64) -> u64 {
+    let below = |n: u8| x.wrapping_sub(repeat(n)) & !x;
+    let equal = |y: u64, byte: u8| {
+        let z = y ^ repeat(byte);
+        z.wrapping_sub(repeat(1)) & !z
+    };
+    // '<' and '>' differ in bit 1, '"' and '&' in bit 2.
+    let marks = x
+        | below(0x20)
+        | equal(x, b'\\')
+        | equal(x | repeat(0x02), b'>')
+        | equal(x | repeat(0x04), b'&');
+    marks & repeat(0x80)
+}
+
+const fn repeat(byte: u8) -> u64 {
+    byte as u64 * 0x0101_0101_0101_0101
+}
+
+/// Everything but printable ASCII without `"`, `\`, `<`, `>`, `&`.
+const fn is_special(b: u8) -> bool {
+    (b < 0x20) | (b >= 0x80) | (b == b'"') | (b == b'\\') | (b == b'<') | (b == b'>') | (b == b'&')
+}
+
+/// [`is_special`] for single bytes.
+const SPECIAL: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut b = 0;
+    while b < table.len() {
+        table[b] = is_special(b as u8);
+        b += 1;
+    }
+    table
+};
 
 fn escape_ascii(out: &mut Out<'_>, byte: u8) -> usize {
     const HEX: &[u8; 16] = b"0123456789abcdef";
@@ -136,44 +192,6 @@ fn multibyte_len(text: &[u8]) -> Option<usize> {
     let continued = |b: &u8| (0x80..=0xbf).contains(b);
     let valid = text.len() >= len && second.contains(&text[1]) && text[2..len].iter().all(continued);
     valid.then_some(len)
-}
-
-/// How many bytes at the start need no escape: printable ASCII without `"`, `\`, `<`, `>`, `&`.
-fn plain_prefix(text: &[u8]) -> usize {
-    let mut at = 0;
-    while let Some(word) = text[at..].first_chunk::<8>() {
-        let special = special_bytes(u64::from_le_bytes(*word));
-        if special != 0 {
-            return at + (special.trailing_zeros() / 8) as usize;
-        }
-        at += 8;
-    }
-    at + text[at..].iter().take_while(|&&b| special_bytes(u64::from(b) | PADDING) == 0).count()
-}
-
-/// Seven harmless bytes above the one that is looked at.
-const PADDING: u64 = 0x2020_2020_2020_2000;
-
-const fn repeat(byte: u8) -> u64 {
-    byte as u64 * 0x0101_0101_0101_0101
-}
-
-/// A word whose lowest set high bit marks the first byte that must be escaped; 0 when there is none.
-/// Eight bytes at a time: a borrow may only mark bytes above a real hit, so the lowest mark is exact.
-fn special_bytes(x: u64) -> u64 {
-    let high = repeat(0x80);
-    let below = |n: u8| x.wrapping_sub(repeat(n)) & !x;
-    let equal = |y: u64, byte: u8| {
-        let z = y ^ repeat(byte);
-        z.wrapping_sub(repeat(1)) & !z
-    };
-    // '<' and '>' differ in bit 1, '"' and '&' in bit 2.
-    let marks = x
-        | below(0x20)
-        | equal(x, b'\\')
-        | equal(x | repeat(0x02), b'>')
-        | equal(x | repeat(0x04), b'&');
-    marks & high
 }
 
 #[cfg(test)]
