@@ -9,6 +9,7 @@
 use std::{
     io::{self, Read, Write},
     net::{SocketAddr, TcpStream},
+    path::Path,
     process::{Command, Stdio},
     sync::Once,
     time::Duration,
@@ -48,6 +49,7 @@ pub fn sh(script: &str) -> String {
 /// Another machine on the same wire, which lives until it is dropped.
 pub struct Client {
     holder: std::process::Child,
+    servers: Vec<std::process::Child>,
 }
 
 impl Client {
@@ -61,10 +63,18 @@ impl Client {
         let mut ready = [0; 5];
         holder.stdout.take().expect("stdout is a pipe").read_exact(&mut ready).expect("the client starts");
         let pid = holder.id();
-        let client = Client { holder };
+        let client = Client { holder, servers: Vec::new() };
         sh(&format!("ip link set client0 netns {pid}"));
         client.sh("ip link set lo up; ip addr add 192.0.2.20/24 dev client0; ip link set client0 up");
         client
+    }
+
+    /// Serves a directory by HTTP over there until the client is dropped.
+    pub fn serve(&mut self, dir: &Path, port: u16) {
+        let mut server = Command::new("nsenter");
+        server.args(["--net", "--target", &self.holder.id().to_string(), "busybox", "httpd", "-f", "-p"]);
+        server.arg(port.to_string()).arg("-h").arg(dir).stdin(Stdio::null());
+        self.servers.push(server.spawn().expect("start nsenter"));
     }
 
     /// Runs a script over there.
@@ -89,8 +99,10 @@ impl Default for Client {
 impl Drop for Client {
     fn drop(&mut self) {
         // Already gone is as good.
-        let _ = self.holder.kill();
-        let _ = self.holder.wait();
+        for process in self.servers.iter_mut().chain([&mut self.holder]) {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
     }
 }
 

@@ -188,13 +188,14 @@ const ESCAPES: &[Escape] = &[
 fn e2e_no_layer_writes_outside_its_root() {
     let stage = Stage::new();
     // A short path: it must fit into a plain tar header together with the climbing.
-    let sentinel = Path::new("/tmp").join(format!("onggi-s{}", std::process::id()));
-    fs::create_dir(&sentinel).expect("make the sentinel");
+    let sentinel =
+        tempfile::Builder::new().prefix("onggi-s").rand_bytes(4).tempdir_in("/tmp").expect("make a directory");
+    let sentinel = sentinel.path();
     fs::write(sentinel.join("old"), "old").expect("fill the sentinel");
-    fs::set_permissions(&sentinel, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("set its mode");
-    let before = look(&sentinel);
+    fs::set_permissions(sentinel, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("set its mode");
+    let before = look(sentinel);
     for (at, escape) in ESCAPES.iter().enumerate() {
-        let image = with_layer(&(escape.hostile)(&sentinel).finish());
+        let image = with_layer(&(escape.hostile)(sentinel).finish());
         let name = stage.registry.serve(&format!("escape{at}"), "latest", &image);
         // Refusing the layer and keeping it inside are both right.
         let ran = stage.onggi.run(&["run", "--rm", "--network", "none", &name, "true"]);
@@ -202,9 +203,8 @@ fn e2e_no_layer_writes_outside_its_root() {
         if ran.code == Some(125) {
             assert_refused(&ran, 125, &["layer"]);
         }
-        assert_eq!(look(&sentinel), before, "{}", escape.what);
+        assert_eq!(look(sentinel), before, "{}", escape.what);
     }
-    fs::remove_dir_all(&sentinel).expect("remove the sentinel");
     stage.onggi.assert_nothing_left();
 }
 

@@ -82,7 +82,7 @@ fn e2e_explaining_changes_nothing_and_names_the_kernels_operations() {
     let stage = Stage::new();
     stage.onggi.ok(&["pull", &stage.busybox]);
     let words = stage.onggi.ok(&["run", "--explain", "-p", "8080:80", "-m", "64m", &stage.busybox, "true"]);
-    for word in ["clone3", "pivot_root", "overlay", "veth", "8080", "memory"] {
+    for word in ["clone3", "pivot", "overlay", "veth", "8080", "memory"] {
         assert!(words.contains(word), "{word:?} is missing in\n{words}");
     }
     let json = stage.onggi.ok(&["run", "--explain=json", "-p", "8080:80", &stage.busybox, "true"]);
