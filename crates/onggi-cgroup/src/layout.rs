@@ -2,7 +2,7 @@
 //!
 //! Read once per command from /proc/self/cgroup, statfs(2) or /proc/self/mountinfo, `cgroup.controllers`.
 
-use std::{fs, path::Path};
+use std::fs;
 
 use onggi_spec::facts::{CgroupLayout, V1Hierarchy};
 
