@@ -198,12 +198,13 @@ fn plan_v1(
 }
 
 /// Every hierarchy costs a start about 0.1 ms, most of it for entering. A container stays in its caller's
-/// group where nothing is limited, unless something is read there later: OOM kills and memory, block I/O.
+/// group where nothing is limited, with these exceptions: `cpu` gives it one fair share against its
+/// neighbours, however many threads it has; memory (with its OOM kills) and block I/O are read there later.
 /// CPU time, freezing, killing and membership come from the unified hierarchy of hybrid layouts (and
 /// systemd follows processes there); without it, from their version 1 counterparts.
 fn is_needed(hierarchy: &V1Hierarchy, settings: &[Setting], unified: bool) -> bool {
     hierarchy.controllers.iter().any(|c| match c.as_str() {
-        "memory" | "blkio" => true,
+        "cpu" | "memory" | "blkio" => true,
         "freezer" | "cpuacct" | "pids" if !unified => true,
         named if named.starts_with("name=") => !unified,
         other => settings.iter().any(|s| s.controller == other),

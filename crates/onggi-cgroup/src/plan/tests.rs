@@ -133,7 +133,7 @@ fn controllers_of_one_hierarchy_share_a_directory_and_are_joined_once() {
 fn only_hierarchies_that_limit_or_count_are_entered() {
     let none = LinuxResources::default();
     let hybrid_plan = plan(&hybrid(), "/x", &none, false).expect("plan");
-    assert_eq!(hybrid_plan.paths().into_keys().collect::<Vec<_>>(), ["", "memory"]);
+    assert_eq!(hybrid_plan.paths().into_keys().collect::<Vec<_>>(), ["", "cpu", "cpuacct", "memory"]);
     // Without the unified hierarchy, freezing, counting and membership need version 1.
     let CgroupLayout::V1 { hierarchies, .. } = hybrid() else { panic!("hybrid is v1") };
     let v1_plan = plan(&CgroupLayout::V1 { hierarchies, unified: None }, "/x", &none, false).expect("plan");
