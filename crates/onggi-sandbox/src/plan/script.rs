@@ -35,7 +35,7 @@ target() { # make $2 in the root what $1 is
 }
 hide() {
   if [ -d \"$R$1\" ]; then mount -t tmpfs -o ro,nosuid,nodev,noexec,mode=555 tmpfs \"$R$1\"
-  elif [ -e \"$R$1\" ]; then mount --bind /dev/null \"$R$1\"; fi
+  elif [ -e \"$R$1\" ]; then mount --bind /dev/null \"$R$1\"; mount -o remount,bind,ro,nosuid,noexec \"$R$1\"; fi
 }
 readonly_path() {
   if [ -e \"$R$1\" ]; then mount --rbind \"$R$1\" \"$R$1\"; mount -o remount,bind,ro \"$R$1\"; fi
