@@ -140,6 +140,10 @@ for f in sorted(os.listdir('.')):
 ";
     let readers =
         [("GNU tar", shell("tar")), ("bsdtar", shell("bsdtar")), ("Python", lists(dir.path(), "python3", python))];
+    for (reader, lists) in &readers {
+        let read = lists.values().flatten().count();
+        assert!(read * 10 > accepted.len() * 9, "{reader} reads only {read} of {}", accepted.len());
+    }
     for (seed, ours) in &accepted {
         for (reader, theirs) in &readers {
             if let Some(theirs) = &theirs[seed] {

@@ -64,6 +64,19 @@ fn a_layer_is_committed_under_its_chain_id_and_found_again() {
 }
 
 #[test]
+fn the_data_root_may_be_a_link() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir(root.path().join("real")).unwrap();
+    let link = root.path().join("link");
+    std::os::unix::fs::symlink("real", &link).unwrap();
+    let layers = Layers::open(&link).unwrap();
+    let ids = stack(&layers, &[Tar::default().file("a", "").end()]);
+    assert_eq!(snapshot(&link, &id(1), &ids).unwrap().lower.len(), 1);
+    layers.remove(&ids[0]).unwrap();
+    assert_eq!(Layers::open(&root.path().join("real")).unwrap().list().unwrap(), []);
+}
+
+#[test]
 fn nobody_else_reaches_the_setuid_files_of_images() {
     let root = tempfile::tempdir().unwrap();
     let layers = Layers::open(root.path()).unwrap();

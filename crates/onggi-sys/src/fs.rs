@@ -32,12 +32,13 @@ fn pair(fd: BorrowedFd<'_>, name: &[u8]) -> String {
     format!("{}, {}", fd.as_raw_fd(), quote(name))
 }
 
-/// Opens a directory by a path that we made ourselves, for reading; its last component is no link.
+/// Opens a directory for reading by a path of the administrator's or our own; links are followed, so that a data root
+/// may be one. Never for a path that an image had a part in.
 ///
 /// # Errors
-/// open(2); `ENOTDIR` also when the last component is a symbolic link.
+/// open(2).
 pub fn open_dir(path: &Path) -> Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty()).sys("open", || format!("{path:?}, O_DIRECTORY"))
 }
 
