@@ -86,15 +86,15 @@ impl Epoll {
         // SAFETY: the buffer is a live array of EVENT_BATCH epoll_event, exclusively borrowed for the call;
         // the descriptor is owned by `self`.
         let n = unsafe { libc::epoll_wait(fd, buffer.0.as_mut_ptr(), room, millis) };
-        self.taken(buffer, if n < 0 { Err(Errno::from_io_error(&std::io::Error::last_os_error())) } else { Ok(n as usize) })
+        self.taken(
+            buffer,
+            if n < 0 { Err(Errno::from_io_error(&std::io::Error::last_os_error())) } else { Ok(n as usize) },
+        )
     }
 
     /// Waits for ever, with none of the program's text resident meanwhile but this call's own: for a
     /// process that expects to sleep long. See [`crate::resident`].
-    pub fn wait_light<'b>(
-        &self,
-        buffer: &'b mut EventBuffer,
-    ) -> Result<impl Iterator<Item = Ready> + use<'b>> {
+    pub fn wait_light<'b>(&self, buffer: &'b mut EventBuffer) -> Result<impl Iterator<Item = Ready> + use<'b>> {
         let outcome = crate::resident::forget_and_wait(self.fd.as_fd(), &mut buffer.0);
         self.taken(buffer, outcome.map_err(Some))
     }

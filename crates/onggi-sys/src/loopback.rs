@@ -11,9 +11,8 @@ use crate::{Result, SysContext, SysError};
 /// # Errors
 /// EPERM without CAP_NET_ADMIN over the namespace.
 pub fn up() -> Result<()> {
-    let socket =
-        rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
-            .sys("socket", || "AF_UNIX, SOCK_DGRAM")?;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
+        .sys("socket", || "AF_UNIX, SOCK_DGRAM")?;
     let mut request = libc::ifreq {
         ifr_name: [0; libc::IFNAMSIZ],
         ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short },

@@ -136,7 +136,11 @@ unsafe fn system_call(number: libc::c_long, a: [usize; 6]) -> isize {
 unsafe fn system_call(number: libc::c_long, a: [usize; 6]) -> isize {
     // SAFETY: the caller vouches for the arguments.
     let result = unsafe { libc::syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]) };
-    if result < 0 { -(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO) as isize) } else { result as isize }
+    if result < 0 {
+        -(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO) as isize)
+    } else {
+        result as isize
+    }
 }
 
 /// Gives the pages of the function at `address` a mapping of their own, by a flag that only a core dump

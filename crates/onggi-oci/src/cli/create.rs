@@ -129,8 +129,8 @@ fn connect(at: &Path) -> Result<OwnedFd, CliError> {
     if let Some(number) = inherited {
         return onggi_sys::spawn::take_inherited(number).map_err(|e| file(e.errno));
     }
-    let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-        .map_err(file)?;
+    let fd =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).map_err(file)?;
     let address = SocketAddrUnix::new(at).map_err(file)?;
     rustix::net::connect(&fd, &address).map_err(file)?;
     Ok(fd)

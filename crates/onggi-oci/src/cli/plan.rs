@@ -66,11 +66,11 @@ pub(super) fn plan(words: &[OsString]) -> Outcome {
 
 fn read() -> Result<Request, CliError> {
     let mut text = Vec::new();
-    io::stdin()
-        .lock()
-        .take(MAX_REQUEST)
-        .read_to_end(&mut text)
-        .map_err(|source| CliError::File { what: "read", path: "stdin".into(), source })?;
+    io::stdin().lock().take(MAX_REQUEST).read_to_end(&mut text).map_err(|source| CliError::File {
+        what: "read",
+        path: "stdin".into(),
+        source,
+    })?;
     serde_json::from_slice(&text).map_err(|e| ParseError::new("plan request", "stdin", e.to_string()).into())
 }
 

@@ -33,8 +33,7 @@ pub(super) fn ensure(argv: &[OsString]) -> Result<(), CliError> {
         let text = "make this program's executable read-only: neither a mount nor a copy in memory is possible";
         return Err(StartFailureError::new(text).into());
     };
-    let env: Vec<Vec<u8>> =
-        std::env::vars_os().map(|(k, v)| [k.as_bytes(), b"=", v.as_bytes()].concat()).collect();
+    let env: Vec<Vec<u8>> = std::env::vars_os().map(|(k, v)| [k.as_bytes(), b"=", v.as_bytes()].concat()).collect();
     let prepare = |e| StartFailureError::from_sys("re-execute this program", &e);
     let argv = CStrings::new(argv.iter().map(|a| a.as_bytes())).map_err(prepare)?;
     let envp = CStrings::new(env.iter().map(Vec::as_slice)).map_err(prepare)?;

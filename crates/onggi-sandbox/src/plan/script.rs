@@ -261,8 +261,7 @@ fn root_line(out: &mut String, op: &SetupOp) {
 
 fn overlay(out: &mut String, lower: &[PathBuf], upper: &Path, work: &Path, userxattr: bool, at: &str) {
     let lower: Vec<String> = lower.iter().map(|p| p.to_string_lossy().into_owned()).collect();
-    let mut options =
-        format!("lowerdir={},upperdir={},workdir={}", lower.join(":"), upper.display(), work.display());
+    let mut options = format!("lowerdir={},upperdir={},workdir={}", lower.join(":"), upper.display(), work.display());
     if userxattr {
         options.push_str(",userxattr");
     }
