@@ -9,8 +9,8 @@ use std::{
 };
 
 use onggi_network::NetworkRecord;
-use onggi_spec::{ContainerId, monitor::ExitRecord};
-use onggi_state::{ContainerRecord, files::Leases};
+use onggi_spec::{ContainerId, NetworkMode, monitor::ExitRecord};
+use onggi_state::ContainerRecord;
 
 use crate::{Engine, EngineError, failpoint, json, process::PidFd, pull::PULL_INTENT, rootfs, status, stop::SIGKILL};
 
@@ -153,12 +153,21 @@ impl Engine {
             Some(record) => {
                 onggi_network::detach(&self.paths.runroot, &record).map_err(|failures| EngineError::Detach { failures })
             }
-            // The address is taken a moment before the record can be written.
-            None => {
-                Leases::open(&self.paths.runroot, onggi_network::NETWORK)?.release_all(id.as_str())?;
-                Ok(())
+            None if self.may_own_network(id)? => {
+                let detached = onggi_network::detach_unrecorded(&self.paths.runroot, id);
+                detached.map(drop).map_err(|failures| EngineError::Detach { failures })
             }
+            None => Ok(()),
         }
+    }
+
+    /// The address is taken a moment before the record of it can be written: a start that died in between.
+    fn may_own_network(&self, id: &ContainerId) -> Result<bool, EngineError> {
+        if !self.paths.run_dir(id).exists() {
+            return Ok(false);
+        }
+        let record = self.state()?.container_by_id(id)?;
+        Ok(record.is_none_or(|r| r.request.network == NetworkMode::Bridge) && self.rootful())
     }
 
     /// What the container owns on the network; written before any of it is made.

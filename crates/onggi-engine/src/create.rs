@@ -1,6 +1,10 @@
 //! Makes a container: resolves its image, reserves id and name, lays out its disk. Nothing runs yet.
 
-use std::{fs, os::unix::fs::DirBuilderExt, time::SystemTime};
+use std::{
+    fs,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    time::SystemTime,
+};
 
 use onggi_spec::{ContainerRequest, ImageSource, NetworkMode, image::ImageConfig, oci::build, progress::Progress};
 use onggi_state::{ContainerRecord, ImageRecord, StateError, files::Intent};
@@ -167,7 +171,7 @@ impl Engine {
     /// True once per boot: what the host does not allow is said once, not at every start.
     fn first_since_boot(&self) -> bool {
         let marker = self.paths.runroot.join("noted");
-        fs::OpenOptions::new().write(true).create_new(true).open(marker).is_ok()
+        fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(marker).is_ok()
     }
 
     /// One line for each thing that the host does not allow and that is kept as it is.

@@ -53,6 +53,16 @@ pub enum EngineError {
         /// Why.
         source: serde_json::Error,
     },
+    /// A container has the host port.
+    #[error("{protocol} port {port} is already used by container {container}")]
+    PortTaken {
+        /// Host port.
+        port: u16,
+        /// `tcp` or `udp`.
+        protocol: String,
+        /// Its holder's name.
+        container: String,
+    },
     /// An image has more names than the one that was meant.
     #[error("image {image} has several names: {}", names.join(", "))]
     SeveralNames {
@@ -224,6 +234,9 @@ impl EngineError {
             Self::MakeDir { source, .. } | Self::WriteFile { source, .. } => io_hint(source),
             Self::ForeignDir { .. } => text("choose other directories with --root and --runroot"),
             Self::DamagedFile { .. } => text("remove the container with rm -f and create it again"),
+            Self::PortTaken { container, .. } => {
+                Some(format!("choose another host port, or stop it: onggi stop {container}"))
+            }
             Self::SeveralNames { .. } => text("remove the names one by one, or use rmi -f"),
             Self::MissingBlob { .. } => text("pull the image again"),
             Self::CredentialHelper { .. } => text("store them in auths of ~/.docker/config.json or auth.json for now"),

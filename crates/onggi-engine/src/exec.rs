@@ -12,7 +12,10 @@ use std::{
 
 use onggi_spec::{
     monitor::RootFs,
-    oci::runtime::{Process, Spec},
+    oci::{
+        build,
+        runtime::{Process, Spec},
+    },
     user::UserSpec,
 };
 use onggi_state::ContainerRecord;
@@ -110,6 +113,9 @@ impl Engine {
             process.cwd.clone_from(dir);
         }
         if let Some(user) = &request.user {
+            if !self.home_was_chosen(record, request)? {
+                process.env.retain(|v| !v.starts_with("HOME="));
+            }
             self.set_user(record, user, &mut process)?;
         }
         Ok(process)
@@ -177,8 +183,17 @@ impl Engine {
     fn set_user(&self, record: &ContainerRecord, user: &UserSpec, process: &mut Process) -> Result<(), EngineError> {
         let rootfs: RootFs = json::read(&self.paths.bundle(&record.id).join("rootfs.json"))?;
         let resolved = self.resolve_user(&rootfs, Some(user))?;
-        onggi_spec::oci::build::apply_user(process, &resolved);
-        Ok(())
+        if self.rootful() {
+            build::apply_user(process, &resolved);
+            return Ok(());
+        }
+        build::apply_rootless_user(process, &resolved).map_err(EngineError::Build)
+    }
+
+    /// HOME comes from somebody's `-e` or the image; otherwise it is the home directory of whoever runs.
+    fn home_was_chosen(&self, record: &ContainerRecord, request: &ExecRequest) -> Result<bool, EngineError> {
+        let image = self.image_config(record)?.map(|c| c.config.env).unwrap_or_default();
+        Ok(image.iter().chain(&record.request.env).chain(&request.env).any(|v| v.starts_with("HOME=")))
     }
 }
 

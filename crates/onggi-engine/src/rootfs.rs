@@ -14,7 +14,7 @@ use onggi_spec::{
     monitor::{LogConfig, MonitorConfig, RootFs},
     oci::{
         build::{GeneratedFiles, SpecInput, build_oci_spec, effective_hostname},
-        runtime::Spec,
+        runtime::{ConsoleSize, Spec},
     },
     user::{ResolvedUser, UserSpec},
 };
@@ -57,11 +57,15 @@ impl Engine {
         &self,
         record: &ContainerRecord,
         network: Option<&NetworkRecord>,
+        terminal_size: Option<(u16, u16)>,
     ) -> Result<(), EngineError> {
         let bundle = self.paths.bundle(&record.id);
         let rootfs: RootFs = json::read(&bundle.join("rootfs.json"))?;
         self.write_etc_files(record, network.map(|n| n.ip))?;
-        let spec = self.build_spec(record, &rootfs, None)?;
+        let mut spec = self.build_spec(record, &rootfs, None)?;
+        if let (Some(process), Some((columns, rows))) = (&mut spec.process, terminal_size) {
+            process.console_size = Some(ConsoleSize { height: rows.into(), width: columns.into() });
+        }
         json::write(&bundle.join("config.json"), &spec)?;
         json::write(&bundle.join("onggi.json"), &self.monitor_config(record, rootfs)?)
     }

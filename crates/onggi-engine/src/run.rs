@@ -9,6 +9,7 @@ use crate::{
     AttachStream, Engine, EngineError, PullOptions,
     attach::AttachEvent,
     process::{PidFd, ProcessHandle},
+    start::Client,
 };
 
 /// How to run.
@@ -16,6 +17,8 @@ use crate::{
 pub struct RunOptions {
     /// Return as soon as the workload runs.
     pub detach: bool,
+    /// Columns and rows of the caller's terminal: the size that a `-t` container starts with.
+    pub terminal_size: Option<(u16, u16)>,
     /// How a missing image is pulled.
     pub pull: PullOptions,
 }
@@ -51,7 +54,8 @@ impl Engine {
         let source = self.resolve_source(request, &options.pull, progress)?;
         let (record, intent) = self.create_from(request, &source)?;
         let (ours, theirs) = if options.detach { (None, None) } else { stream_pair()? };
-        let launched = self.launch_container(&record, theirs);
+        let client = Client { stream: theirs, terminal_size: options.terminal_size };
+        let launched = self.launch_container(&record, client);
         if launched.is_err() && request.remove {
             self.erase(&record.id)?;
         }

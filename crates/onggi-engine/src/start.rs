@@ -2,7 +2,7 @@
 
 use std::{fs, io, os::fd::OwnedFd};
 
-use onggi_network::{BridgeRequest, NetworkRecord};
+use onggi_network::{BridgeRequest, NetworkError, NetworkRecord, Obstacle, PlanError};
 use onggi_spec::NetworkMode;
 use onggi_state::ContainerRecord;
 
@@ -10,6 +10,15 @@ use crate::{
     Engine, EngineError, failpoint, json,
     launch::{self, Inheritance},
 };
+
+/// Who watches a start in the foreground.
+#[derive(Debug, Default)]
+pub(crate) struct Client {
+    /// The monitor's end of its stream.
+    pub(crate) stream: Option<OwnedFd>,
+    /// Columns and rows of its terminal.
+    pub(crate) terminal_size: Option<(u16, u16)>,
+}
 
 impl Engine {
     /// Starts a stopped container in the background. One that runs already is left as it is.
@@ -22,18 +31,14 @@ impl Engine {
         let intent = self.intents()?.wait(record.id.as_str())?;
         let started = match self.status(&record.id)?.is_running() {
             true => Ok(()),
-            false => self.launch_container(&record, None).map(|_| ()),
+            false => self.launch_container(&record, Client::default()).map(|_| ()),
         };
         intent.complete()?;
         started.map(|()| record)
     }
 
     /// Network, configuration, monitor; undone as a whole when a step fails. The caller holds the intent.
-    pub(crate) fn launch_container(
-        &self,
-        record: &ContainerRecord,
-        client: Option<OwnedFd>,
-    ) -> Result<i32, EngineError> {
+    pub(crate) fn launch_container(&self, record: &ContainerRecord, client: Client) -> Result<i32, EngineError> {
         failpoint::hit("start.intent");
         let started = self.try_launch(record, client);
         if started.is_err() {
@@ -43,12 +48,12 @@ impl Engine {
         started
     }
 
-    fn try_launch(&self, record: &ContainerRecord, client: Option<OwnedFd>) -> Result<i32, EngineError> {
+    fn try_launch(&self, record: &ContainerRecord, client: Client) -> Result<i32, EngineError> {
         self.prepare_run_dir(record)?;
         let (network, netns) = self.attach_network(record)?;
-        self.write_bundle(record, network.as_ref())?;
+        self.write_bundle(record, network.as_ref(), client.terminal_size)?;
         failpoint::hit("start.files-written");
-        launch::launch(self, &record.id, Inheritance { client, netns })
+        launch::launch(self, &record.id, Inheritance { client: client.stream, netns })
     }
 
     fn prepare_run_dir(&self, record: &ContainerRecord) -> Result<(), EngineError> {
@@ -78,13 +83,30 @@ impl Engine {
             return Ok((None, None));
         }
         let request = network_request(record);
-        let plan = onggi_network::prepare(&self.paths.runroot, &request)?;
+        let plan = onggi_network::prepare(&self.paths.runroot, &request).map_err(|e| self.name_port_owner(e))?;
         let network = plan.record.clone();
         json::write(&self.paths.run_dir(&record.id).join("network.json"), &network)?;
         failpoint::hit("start.network-recorded");
         let applied = onggi_network::apply(&self.paths.runroot, &plan)?;
         failpoint::hit("start.network-applied");
         Ok((network, Some(applied.netns)))
+    }
+}
+
+impl Engine {
+    /// A taken port is explained with the name of the container that has it: the network knows only its id.
+    fn name_port_owner(&self, error: NetworkError) -> EngineError {
+        let NetworkError::Plan(PlanError::Port { port, protocol, obstacle: Obstacle::Container(id), .. }) = &error
+        else {
+            return error.into();
+        };
+        let owner = self.state().and_then(|state| Ok(state.container_by_id(id)?));
+        match owner {
+            Ok(Some(owner)) => {
+                EngineError::PortTaken { port: *port, protocol: protocol.clone(), container: owner.name.to_string() }
+            }
+            _ => error.into(),
+        }
     }
 }
 

@@ -41,7 +41,8 @@ enum ExplainFormat {
 impl RunArgs {
     /// Runs a container; the exit code is the container's.
     pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
-        let options = RunOptions { detach: self.detach, pull: self.container.pull.options()? };
+        let terminal_size = session::terminal::size();
+        let options = RunOptions { detach: self.detach, terminal_size, pull: self.container.pull.options()? };
         let request = self.container.request(&Caller::of_process()?)?;
         let engine = global.engine()?;
         if let Some(wanted) = self.explain {

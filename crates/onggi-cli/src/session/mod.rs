@@ -4,7 +4,7 @@ pub(crate) mod container;
 mod detach;
 pub(crate) mod exec;
 mod signals;
-mod terminal;
+pub(crate) mod terminal;
 
 use std::{
     fs::File,

@@ -32,7 +32,7 @@ impl Drop for RawTerminal {
 }
 
 /// Columns and rows of the terminal that shows the output, or that is typed at.
-pub(super) fn size() -> Option<(u16, u16)> {
+pub(crate) fn size() -> Option<(u16, u16)> {
     let size = tcgetwinsize(io::stdout()).or_else(|_| tcgetwinsize(io::stdin())).ok()?;
     Some((size.ws_col, size.ws_row))
 }

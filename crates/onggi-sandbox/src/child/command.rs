@@ -113,7 +113,10 @@ impl Child {
 fn look_at(candidate: &CStr) -> Found {
     let name = candidate.to_string_lossy();
     let refuse = |why: &str| {
-        Found::Refused(StartFailureError::new(format!("command {name:?} {why}")).exit_code(EXIT_CANNOT_INVOKE))
+        let failure = StartFailureError::new(format!("command {name:?} {why}")).exit_code(EXIT_CANNOT_INVOKE);
+        Found::Refused(
+            failure.hint("name a program that may be executed (chmod +x), or run it through an interpreter such as sh"),
+        )
     };
     match rustix::fs::stat(candidate) {
         Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
