@@ -24,7 +24,7 @@ use crate::{
 
 pub use error::BuildError;
 pub use limits::default_device_rules;
-pub use process::{apply_user, effective_command};
+pub use process::{apply_rootless_user, apply_user, effective_command};
 
 /// Everything that a configuration is made from.
 #[derive(Debug, Clone)]

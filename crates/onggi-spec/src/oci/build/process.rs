@@ -30,7 +30,7 @@ pub(super) fn process(input: &SpecInput<'_>, caps: &[&str]) -> Result<Process, B
         ..Process::default()
     };
     if input.rootless() {
-        rootless_user(&mut process, &input.user)?;
+        apply_rootless_user(&mut process, &input.user)?;
     } else {
         apply_user(&mut process, &input.user);
     }
@@ -52,8 +52,11 @@ pub fn apply_user(process: &mut Process, user: &ResolvedUser) {
     set_credentials(process, user);
 }
 
-/// Only id 0 is mapped and setgroups(2) is denied in the user namespace.
-fn rootless_user(process: &mut Process, user: &ResolvedUser) -> Result<(), BuildError> {
+/// [`apply_user`] in a user namespace of one id: only 0 is mapped, and setgroups(2) is denied.
+///
+/// # Errors
+/// For any user but root.
+pub fn apply_rootless_user(process: &mut Process, user: &ResolvedUser) -> Result<(), BuildError> {
     if (user.uid, user.gid) != (0, 0) {
         return Err(BuildError::RootlessUser { uid: user.uid, gid: user.gid });
     }
