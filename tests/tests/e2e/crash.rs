@@ -65,12 +65,15 @@ fn e2e_kill_at_every_point_of_a_detached_life_is_cleaned_up_by_the_next_command(
 fn e2e_kill_at_every_point_of_a_foreground_run_is_cleaned_up_by_the_next_command() {
     let stage = Stage::with(Onggi::with_failpoints);
     let args = ["run", "--rm", "-p", "8080:80", &stage.busybox, "sh", "-c", "echo ran"];
+    let mut killed = 0;
     for failpoint in failpoints(&stage) {
         let ran = run_with(&stage, &failpoint, &args);
+        killed += u32::from(ran.code.is_none());
         assert!(!ran.stderr.contains("panicked"), "{failpoint}: {ran}");
         eventually("the container is gone", || stage.onggi.ok(&["ps", "-a", "-q"]).is_empty().then_some(()));
         stage.onggi.assert_nothing_left();
     }
+    assert!(killed >= 10, "a foreground run meets only {killed} failpoints");
     assert_eq!(stage.onggi.ok(&args), "ran");
     stage.onggi.assert_nothing_left();
 }
@@ -127,7 +130,8 @@ fn e2e_a_reboot_leaves_containers_exited_and_removable() {
     fs::remove_dir_all(stage.onggi.runroot()).expect("empty the run root");
     fs::create_dir(stage.onggi.runroot()).expect("make the run root");
     onggi_tests::machine::sh("ip link del onggi0; nft flush ruleset");
-    assert!(stage.onggi.ok(&["ps", "-a"]).contains("Exited"));
+    let table = stage.onggi.ok(&["ps", "-a"]);
+    assert!(table.contains("Exited"), "{table}");
     stage.onggi.ok(&["start", "web"]);
     assert!(stage.onggi.ok(&["ps"]).contains("Up"));
     stage.onggi.ok(&["rm", "-f", "web"]);
