@@ -79,6 +79,8 @@ pub(crate) enum Sync {
 pub struct State {
     conn: Connection,
     path: PathBuf,
+    /// How the connection is set up for writing; readers spare themselves that.
+    writing: Option<Sync>,
 }
 
 impl State {
@@ -91,7 +93,7 @@ impl State {
         make_root(root).map_err(|source| StateError::Open { path: root.to_owned(), source })?;
         make_file(&path).map_err(|source| StateError::Open { path: path.clone(), source })?;
         let conn = connect(&path).map_err(|e| translate("open the state database", &path, e))?;
-        let mut state = Self { conn, path };
+        let mut state = Self { conn, path, writing: None };
         state.migrate()?;
         Ok(state)
     }
@@ -118,7 +120,10 @@ impl State {
     ) -> Result<T, StateError> {
         let path = self.path.clone();
         let fail = |e| translate(operation, &path, e);
-        set_sync(&self.conn, sync).map_err(fail)?;
+        if self.writing != Some(sync) {
+            prepare_writing(&self.conn, sync).map_err(fail)?;
+            self.writing = Some(sync);
+        }
         let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fail)?;
         let value = body(&tx, &path)?;
         tx.commit().map_err(fail)?;
@@ -134,9 +139,13 @@ impl State {
     }
 
     fn migrate(&mut self) -> Result<(), StateError> {
-        if self.version()? == MIGRATIONS.len() as i64 {
+        if checked_version(&self.conn, &self.path)? == MIGRATIONS.len() {
             return Ok(());
         }
+        // Remembered in the file, so only a new one needs it.
+        self.conn
+            .pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))
+            .map_err(|e| self.fail("migrate the state database", e))?;
         self.write("migrate the state database", Sync::Full, |tx, path| {
             let fail = |e| translate("migrate the state database", path, e);
             // Read again: another process may have migrated since.
@@ -147,10 +156,6 @@ impl State {
             tx.pragma_update(None, "application_id", APPLICATION_ID).map_err(fail)?;
             tx.pragma_update(None, "user_version", MIGRATIONS.len() as i64).map_err(fail)
         })
-    }
-
-    fn version(&self) -> Result<i64, StateError> {
-        checked_version(&self.conn, &self.path).map(|v| v as i64)
     }
 }
 
@@ -203,22 +208,17 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     // Without a checkpoint on close SQLite also leaves the WAL in place (persist-WAL).
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
-    let mode: String = conn.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
-    if mode != "wal" {
-        conn.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
-    }
-    conn.pragma_update(None, "wal_autocheckpoint", AUTOCHECKPOINT_PAGES)?;
-    conn.pragma_update(None, "foreign_keys", true)?;
-    set_sync(&conn, Sync::Normal)?;
     Ok(conn)
 }
 
-fn set_sync(conn: &Connection, sync: Sync) -> rusqlite::Result<()> {
+fn prepare_writing(conn: &Connection, sync: Sync) -> rusqlite::Result<()> {
     let level = match sync {
         Sync::Normal => "NORMAL",
         Sync::Full => "FULL",
     };
-    conn.pragma_update(None, "synchronous", level)
+    conn.pragma_update(None, "synchronous", level)?;
+    conn.pragma_update(None, "wal_autocheckpoint", AUTOCHECKPOINT_PAGES)?;
+    conn.pragma_update(None, "foreign_keys", true)
 }
 
 /// SQLite's error as one of ours.
