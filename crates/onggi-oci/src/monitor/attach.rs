@@ -124,8 +124,7 @@ impl Clients {
     /// Takes connections from the listener. Only root and `owner` are served.
     pub(super) fn accept(&mut self, listener: BorrowedFd<'_>, owner: u32, epoll: &Epoll) {
         while let Ok(Some(fd)) = unix::accept(listener) {
-            let allowed =
-                unix::peer_credentials(fd.as_fd()).is_ok_and(|peer| peer.uid == 0 || peer.uid == owner);
+            let allowed = unix::peer_credentials(fd.as_fd()).is_ok_and(|peer| peer.uid == 0 || peer.uid == owner);
             let Some(slot) = self.free_slot() else { continue };
             if allowed {
                 self.slots[slot] = Some(Client::new(fd));

@@ -86,8 +86,7 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let days = days + DAYS_TO_0000_03_01;
     let era = days.div_euclid(DAYS_PER_400_YEARS);
     let day_of_era = days.rem_euclid(DAYS_PER_400_YEARS);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let march_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * march_month + 2) / 5 + 1;

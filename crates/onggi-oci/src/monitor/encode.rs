@@ -116,11 +116,7 @@ fn special_bytes(x: u64) -> u64 {
         z.wrapping_sub(repeat(1)) & !z
     };
     // '<' and '>' differ in bit 1, '"' and '&' in bit 2.
-    let marks = x
-        | below(0x20)
-        | equal(x, b'\\')
-        | equal(x | repeat(0x02), b'>')
-        | equal(x | repeat(0x04), b'&');
+    let marks = x | below(0x20) | equal(x, b'\\') | equal(x | repeat(0x02), b'>') | equal(x | repeat(0x04), b'&');
     marks & repeat(0x80)
 }
 
@@ -258,9 +254,8 @@ mod tests {
             for second in (0..=0xffu8).step_by(1) {
                 for rest in [[0x80, 0x80], [0xbf, 0xbf], [0x7f, 0x80], [0x80, 0xc0]] {
                     let text = [first, second, rest[0], rest[1]];
-                    let expected = (2..=4).find(|&n| {
-                        std::str::from_utf8(&text[..n]).is_ok_and(|s| s.chars().count() == 1)
-                    });
+                    let expected =
+                        (2..=4).find(|&n| std::str::from_utf8(&text[..n]).is_ok_and(|s| s.chars().count() == 1));
                     assert_eq!(multibyte_len(&text), expected, "{text:x?}");
                 }
             }

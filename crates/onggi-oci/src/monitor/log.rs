@@ -212,12 +212,8 @@ impl<'p> Log<'p> {
     /// The new file is made first: when the disk is full nothing has changed yet.
     fn rotate(&mut self) -> Result<(), Errno> {
         let fresh = with_suffix(self.path, "new");
-        let flags = OFlags::WRONLY
-            | OFlags::APPEND
-            | OFlags::CREATE
-            | OFlags::TRUNC
-            | OFlags::NOFOLLOW
-            | OFlags::CLOEXEC;
+        let flags =
+            OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::open(&fresh, flags, LOG_MODE)?;
         for older in (1..self.bounds.max_files).rev() {
             let from = match older {
@@ -269,10 +265,8 @@ mod tests {
             self.0.join("container.log")
         }
         fn names(&self) -> Vec<String> {
-            let mut names: Vec<_> = fs::read_dir(&self.0)
-                .unwrap()
-                .map(|e| e.unwrap().file_name().into_string().unwrap())
-                .collect();
+            let mut names: Vec<_> =
+                fs::read_dir(&self.0).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
             names.sort();
             names
         }
@@ -383,10 +377,7 @@ mod tests {
         log.append(b"kept", true);
         log.flush();
         assert_eq!(log.lost(), 0);
-        assert_eq!(
-            texts(&path),
-            ["kept\n", "[onggi: 6 log entries were lost: ENOSPC (No space left on device)]\n"]
-        );
+        assert_eq!(texts(&path), ["kept\n", "[onggi: 6 log entries were lost: ENOSPC (No space left on device)]\n"]);
     }
 
     #[test]

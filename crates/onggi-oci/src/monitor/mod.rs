@@ -43,8 +43,8 @@ use onggi_sys::{
 };
 
 use handover::{Handover, MAX_MESSAGE};
-use start::Inherited;
 use serve::{Descriptors, End, Resources};
+use start::Inherited;
 
 /// Names in the container's runtime directory.
 const LOCK_FILE: &str = "monitor.lock";
@@ -65,7 +65,7 @@ struct Options {
 
 /// Runs the monitor with the arguments after `monitor`. Returns its exit code, unless it ends as the exit
 /// command.
-pub fn run(args: &[OsString]) -> i32 {
+pub(crate) fn run(args: &[OsString]) -> i32 {
     match parse(args) {
         Ok(options) => supervise(options),
         Err(text) => {
@@ -93,9 +93,7 @@ fn parse(args: &[OsString]) -> Result<Options, String> {
         }
     }
     match (bundle, report) {
-        (Some(bundle), Some(report)) => {
-            Ok(Options { bundle, report, client, inherited: Inherited { netns, lock } })
-        }
+        (Some(bundle), Some(report)) => Ok(Options { bundle, report, client, inherited: Inherited { netns, lock } }),
         _ => Err(USAGE.to_owned()),
     }
 }

@@ -72,8 +72,7 @@ impl Resources {
 }
 
 /// Signals that are meant for the workload when they reach the monitor.
-const FORWARDED: [Signal; 6] =
-    [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT, Signal::USR1, Signal::USR2];
+const FORWARDED: [Signal; 6] = [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT, Signal::USR1, Signal::USR2];
 
 /// The descriptors that the starter hands over.
 #[derive(Debug)]

@@ -71,12 +71,7 @@ pub(super) fn run(bundle: &Path, inherited: Inherited, channel: OwnedFd) -> ! {
 }
 
 /// Makes the sandbox and hands it over, or undoes everything and hands over why not.
-fn start(
-    bundle: &Path,
-    config: &MonitorConfig,
-    inherited: Inherited,
-    channel: &OwnedFd,
-) -> onggi_sys::Result<()> {
+fn start(bundle: &Path, config: &MonitorConfig, inherited: Inherited, channel: &OwnedFd) -> onggi_sys::Result<()> {
     let lock = match claim(&config.run_dir, inherited.lock) {
         Ok(lock) => lock,
         // Somebody else's container: nothing of it may be touched.
@@ -117,8 +112,7 @@ fn create(
     let terminal = spec.process.as_ref().is_some_and(|p| p.terminal);
     let log = log::open(&config.log.path).map_err(|e| failure("open the log file", &e))?;
     let listener = listen(&config.run_dir).map_err(|e| failure("listen for attach clients", &e))?;
-    let (ours, theirs) =
-        stdio(terminal, config.interactive).map_err(|e| failure("make the stdio pipes", &e))?;
+    let (ours, theirs) = stdio(terminal, config.interactive).map_err(|e| failure("make the stdio pipes", &e))?;
     let options = CreateOptions {
         id: config.id.to_string(),
         bundle: bundle.to_owned(),
@@ -216,7 +210,10 @@ fn stdio(terminal: bool, interactive: bool) -> onggi_sys::Result<(OurEnds, Stdio
         // A smaller pipe is only slower.
         let _ = rustix::pipe::fcntl_setpipe_size(output, PIPE_SIZE);
     }
-    Ok((OurEnds { stdin, stdout: Some(stdout), stderr: Some(stderr) }, Stdio::Fds { stdin: input, stdout: out, stderr: err }))
+    Ok((
+        OurEnds { stdin, stdout: Some(stdout), stderr: Some(stderr) },
+        Stdio::Fds { stdin: input, stdout: out, stderr: err },
+    ))
 }
 
 fn pipe() -> onggi_sys::Result<(OwnedFd, OwnedFd)> {
@@ -271,11 +268,7 @@ fn send_started(channel: &OwnedFd, config: &MonitorConfig, started: &Started) ->
     sent
 }
 
-fn send_failure(
-    channel: &OwnedFd,
-    config: Option<&MonitorConfig>,
-    failure: &StartFailure,
-) -> onggi_sys::Result<()> {
+fn send_failure(channel: &OwnedFd, config: Option<&MonitorConfig>, failure: &StartFailure) -> onggi_sys::Result<()> {
     let report = report::failed(failure);
     let exit_command = handover::encode_list(config.map_or(&[][..], |c| &c.exit_command));
     let nowhere = Path::new("");

@@ -100,8 +100,7 @@ impl Ask {
 fn spawn(dir: &Path, report: OwnedFd, client: Option<&UnixStream>) -> Spawned {
     let program = CString::new(env!("CARGO_BIN_EXE_onggi-oci")).unwrap();
     let bundle = dir.join("bundle").into_os_string();
-    let mut args: Vec<OsString> =
-        ["onggi-oci", "monitor", "--report-fd", "3", "--bundle"].map(OsString::from).into();
+    let mut args: Vec<OsString> = ["onggi-oci", "monitor", "--report-fd", "3", "--bundle"].map(OsString::from).into();
     args.push(bundle);
     if client.is_some() {
         args.extend(["--client-fd".into(), "4".into()]);
@@ -352,4 +351,3 @@ impl Client {
         }
     }
 }
-

@@ -62,8 +62,7 @@ fn root_a_killed_monitor_takes_the_workload_with_it_and_frees_the_lock() {
 #[test]
 fn root_sigterm_to_the_monitor_reaches_the_workload() {
     let mut m =
-        Ask { primary: true, ..shell("trap 'echo bye; exit 7' TERM; echo up; while :; do sleep 0.02; done") }
-            .run();
+        Ask { primary: true, ..shell("trap 'echo bye; exit 7' TERM; echo up; while :; do sleep 0.02; done") }.run();
     let mut client = m.primary.take().unwrap();
     client.expect("up\n");
     m.signal(SIGTERM);
