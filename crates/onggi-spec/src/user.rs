@@ -32,7 +32,7 @@ pub struct ResolvedUser {
     pub uid: u32,
     /// Primary group id.
     pub gid: u32,
-    /// Supplementary groups, sorted, without the primary one unless the file lists it.
+    /// Supplementary groups, sorted, the primary one always among them, so that it cannot be shed (CVE-2022-36109).
     pub additional_gids: Vec<u32>,
     /// Home directory for HOME; `/` when unknown.
     pub home: String,
