@@ -101,6 +101,11 @@ impl Paths {
         self.bundle(id).join("exit.json")
     }
 
+    /// `<root>/containers/<id>/started.json`.
+    pub fn started_file(&self, id: &ContainerId) -> PathBuf {
+        self.bundle(id).join("started.json")
+    }
+
     /// `<root>/containers/<id>/container.log`.
     pub fn log_file(&self, id: &ContainerId) -> PathBuf {
         self.bundle(id).join("container.log")

@@ -5,11 +5,19 @@ use std::{fs, io, os::fd::OwnedFd};
 use onggi_network::{BridgeRequest, NetworkError, NetworkRecord, Obstacle, PlanError};
 use onggi_spec::NetworkMode;
 use onggi_state::ContainerRecord;
+use serde::{Deserialize, Serialize};
 
 use crate::{
-    Engine, EngineError, failpoint, json,
+    Engine, EngineError, create, failpoint, json,
     launch::{self, Inheritance},
 };
+
+/// `started.json`: the last start that succeeded.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct StartRecord {
+    /// Unix time in nanoseconds.
+    pub(crate) started_at: i64,
+}
 
 /// Who watches a start in the foreground.
 #[derive(Debug, Default)]
@@ -53,7 +61,10 @@ impl Engine {
         let (network, netns) = self.attach_network(record)?;
         self.write_bundle(record, network.as_ref(), client.terminal_size)?;
         failpoint::hit("start.files-written");
-        launch::launch(self, &record.id, Inheritance { client: client.stream, netns })
+        let pid = launch::launch(self, &record.id, Inheritance { client: client.stream, netns })?;
+        // Outlives a reboot: without an exit record it then means that the machine took the container with it.
+        json::write(&self.paths.started_file(&record.id), &StartRecord { started_at: create::now() })?;
+        Ok(pid)
     }
 
     fn prepare_run_dir(&self, record: &ContainerRecord) -> Result<(), EngineError> {

@@ -4,7 +4,8 @@
 //! monitor.lock held, state.json names a living process   running
 //! monitor.lock held otherwise                            created (it is being started, or ends right now)
 //! lock free, exit.json                                   exited
-//! lock free, no exit.json                                created
+//! lock free, started.json only                           exited: the machine went down with it
+//! lock free, neither                                     created
 //! ```
 
 use onggi_spec::{
@@ -14,7 +15,7 @@ use onggi_spec::{
 use onggi_state::files::{Lock, ProcessIdentity};
 use serde::Serialize;
 
-use crate::{Engine, EngineError, json};
+use crate::{Engine, EngineError, json, start::StartRecord};
 
 /// A container's state, in Docker's words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -61,10 +62,11 @@ impl Engine {
                 _ => Status::Created,
             });
         }
-        Ok(match self.exit_record(id)? {
-            Some(exit) => Status::Exited(exit),
-            None => Status::Created,
-        })
+        if let Some(exit) = self.exit_record(id)? {
+            return Ok(Status::Exited(exit));
+        }
+        let started: Option<StartRecord> = json::read_optional(&self.paths.started_file(id))?;
+        Ok(started.map_or(Status::Created, |s| Status::Exited(lost_to_a_reboot(&s))))
     }
 
     /// True while the monitor's lock is held.
@@ -80,6 +82,17 @@ impl Engine {
     /// What the runtime wrote about the container, if it exists there.
     pub(crate) fn sandbox_state(&self, id: &ContainerId) -> Result<Option<SandboxState>, EngineError> {
         json::read_optional(&self.paths.oci_root().join(id.as_str()).join("state.json"))
+    }
+}
+
+/// Nobody was there to see how it ended; Docker says 255 too.
+fn lost_to_a_reboot(started: &StartRecord) -> ExitRecord {
+    ExitRecord {
+        exit_code: 255,
+        oom_killed: false,
+        started_at: started.started_at,
+        finished_at: started.started_at,
+        error: "the machine went down while the container ran".to_owned(),
     }
 }
 
