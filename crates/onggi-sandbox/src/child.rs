@@ -164,6 +164,7 @@ impl Child {
             },
             SetupOp::NewCgroupNamespace => ns::unshare(ns::flag::CGROUP).step(step),
             SetupOp::NewSession => onggi_sys::process::setsid().step(step),
+            SetupOp::NewKeyring { name } => self.new_keyring(name),
             SetupOp::HostPropagation { propagation } => {
                 onggi_sys::mount::set_root_propagation(mounts::propagation_flags(*propagation)).step(step)
             }
@@ -207,6 +208,18 @@ impl Child {
             onggi_sys::path::write_once(fd.as_fd(), b"0", "tasks").step(|| "enter the cgroups".into())?;
         }
         Ok(())
+    }
+
+    /// Kernels without keyrings have nothing to protect; with a full quota the caller's keys must stay out.
+    fn new_keyring(&self, name: &str) -> Result<()> {
+        match onggi_sys::keyring::join_session(name) {
+            Err(e) if e.errno == onggi_sys::Errno::NOSYS => Ok(()),
+            Err(e) if e.errno == onggi_sys::Errno::DQUOT => {
+                Err(StartFailureError::from_sys("join a new session keyring", &e)
+                    .hint("raise kernel.keys.maxkeys, or use --no-new-keyring"))
+            }
+            r => r.step(|| "join a new session keyring".into()),
+        }
     }
 
     fn become_root(&self, clear_groups: bool) -> Result<()> {

@@ -82,7 +82,7 @@ fn create_in(options: CreateOptions, dir: &StateDir, made: &mut Made<'_>) -> Res
     }
     let running = clone_child(&plan, prepared, sibling, made)?;
     let mut follow = Follow { plan: &plan, dir, state, running, console, master: None, notes: Vec::new() };
-    follow.to_the_end(pid_file.as_deref())?;
+    follow.until_running(pid_file.as_deref())?;
     let pidfd = made.child.take().ok_or_else(|| StartFailureError::new("the child's pidfd is gone"))?;
     Ok(Created {
         pid: follow.state.pid,
@@ -121,6 +121,7 @@ fn plan_input<'a>(options: &'a CreateOptions, bundle: &'a Path) -> PlanInput<'a>
         wait_for_start: options.wait_for_start,
         preserve_fds: options.preserve_fds,
         no_pivot: options.no_pivot,
+        no_new_keyring: options.no_new_keyring,
     }
 }
 
@@ -340,7 +341,7 @@ struct Follow<'a> {
 }
 
 impl Follow<'_> {
-    fn to_the_end(&mut self, pid_file: Option<&Path>) -> Result<()> {
+    fn until_running(&mut self, pid_file: Option<&Path>) -> Result<()> {
         for op in &self.plan.after {
             sources::after_clone(op, self.running.pid)?;
         }

@@ -47,7 +47,7 @@ pub fn exec(options: ExecOptions) -> Result<Executed> {
         search_path,
         ..Prepared::default()
     };
-    let setup = terminal.then(|| SetupOp::Terminal {
+    let setup = terminal.then_some(SetupOp::Terminal {
         size: options.process.console_size,
         console: false,
         uid: options.process.user.uid,

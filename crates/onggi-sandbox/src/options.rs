@@ -57,6 +57,8 @@ pub struct CreateOptions {
     pub preserve_fds: u32,
     /// The root is entered by MS_MOVE and chroot: for roots on an initramfs, less safe.
     pub no_pivot: bool,
+    /// The caller's session keyring is kept.
+    pub no_new_keyring: bool,
     /// Written with the pid once the process exists.
     pub pid_file: Option<PathBuf>,
     /// `cgroupsPath` has systemd's form.

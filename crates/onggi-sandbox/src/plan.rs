@@ -69,6 +69,8 @@ pub struct PlanInput<'a> {
     pub preserve_fds: u32,
     /// See [`crate::CreateOptions::no_pivot`].
     pub no_pivot: bool,
+    /// See [`crate::CreateOptions::no_new_keyring`].
+    pub no_new_keyring: bool,
 }
 
 /// The whole plan.
@@ -176,6 +178,11 @@ pub enum SetupOp {
     NewCgroupNamespace,
     /// setsid(2).
     NewSession,
+    /// keyctl(KEYCTL_JOIN_SESSION_KEYRING): the caller's keys stay outside.
+    NewKeyring {
+        /// Its name.
+        name: String,
+    },
     /// Propagation of the whole copied mount tree.
     HostPropagation {
         /// `slave`, `private`, …

@@ -9,6 +9,7 @@ pub mod cred;
 pub mod error;
 pub mod event;
 pub mod fs;
+pub mod keyring;
 pub mod loopback;
 pub mod mount;
 pub mod netlink;

@@ -92,6 +92,7 @@ fn make(request: &Request) -> Result<SandboxPlan, CliError> {
         wait_for_start: false,
         preserve_fds: 0,
         no_pivot: false,
+        no_new_keyring: false,
     };
     Ok(onggi_sandbox::plan::plan(&input, &facts)?)
 }

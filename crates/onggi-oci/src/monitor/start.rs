@@ -127,6 +127,7 @@ fn create(
         wait_for_start: false,
         preserve_fds: 0,
         no_pivot: false,
+        no_new_keyring: false,
         pid_file: None,
         systemd_cgroup: false,
     };

@@ -166,7 +166,7 @@ pub(super) fn absolute(bundle: &Path, path: &str) -> PathBuf {
 }
 
 fn terminal(cx: &Context<'_>) -> Option<SetupOp> {
-    cx.process.terminal.then(|| SetupOp::Terminal {
+    cx.process.terminal.then_some(SetupOp::Terminal {
         size: cx.process.console_size,
         console: true,
         uid: cx.process.user.uid,

@@ -146,6 +146,9 @@ impl Namespaces {
             ops.push(SetupOp::NewCgroupNamespace);
         }
         ops.push(SetupOp::NewSession);
+        if !cx.input.no_new_keyring {
+            ops.push(SetupOp::NewKeyring { name: format!("_ses.{}", cx.input.id) });
+        }
         ops
     }
 }

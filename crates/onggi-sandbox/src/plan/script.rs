@@ -187,6 +187,7 @@ fn setup_line(out: &mut String, op: &SetupOp) {
         | SetupOp::Join { .. }
         | SetupOp::NewCgroupNamespace
         | SetupOp::NewSession
+        | SetupOp::NewKeyring { .. }
         | SetupOp::HostPropagation { .. }
         | SetupOp::BindRoot { .. }
         | SetupOp::OverlayRoot { .. }

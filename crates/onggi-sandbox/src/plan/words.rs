@@ -156,6 +156,7 @@ impl SetupOp {
             Self::Join { kind, source } => format!("join {kind} namespace {}", source.words()),
             Self::NewCgroupNamespace => "new cgroup namespace".into(),
             Self::NewSession => "start a new session".into(),
+            Self::NewKeyring { .. } => "join a new session keyring".into(),
             Self::HostPropagation { propagation } => format!("make the mount tree {}", propagation.words()),
             Self::BindRoot { source } => format!("take {} as root filesystem", show(source)),
             Self::OverlayRoot { overlay } => {

@@ -32,9 +32,9 @@ impl Call {
         match offset {
             0 => self.nr,
             4 => self.arch,
-            16..64 if offset % 4 == 0 => {
+            16..64 if offset.is_multiple_of(4) => {
                 let arg = self.args[(offset as usize - 16) / 8];
-                if offset % 8 == 0 { arg as u32 } else { (arg >> 32) as u32 }
+                if offset.is_multiple_of(8) { arg as u32 } else { (arg >> 32) as u32 }
             }
             _ => panic!("load at {offset}"),
         }
@@ -356,6 +356,39 @@ fn the_default_policy_answers_as_it_reads() {
             }
         }
     }
+}
+
+/// Runs `body` in a thread of its own under a filter, which ends with the thread.
+fn confined<T: Send + 'static>(policy: &LinuxSeccomp, body: fn() -> T) -> T {
+    let program = compile(policy).expect("compile");
+    let thread = std::thread::spawn(move || {
+        rustix::thread::set_no_new_privs(true).expect("no_new_privs");
+        onggi_sys::seccomp::load(&program.instructions, program.flags).expect("the kernel takes the filter");
+        body()
+    });
+    thread.join().expect("thread")
+}
+
+#[test]
+fn the_kernel_takes_the_default_policy_and_answers_as_it_reads() {
+    use rustix::{io::Errno, net::*};
+    let answers = confined(&default_policy(&onggi_spec::capability::DEFAULT), || {
+        let open = |family| socket(family, SocketType::DGRAM, None).map(drop).err();
+        // Refused before the kernel looks at its arguments, which would be EINVAL.
+        let hostname = rustix::system::sethostname(&[0; 100]).err();
+        (open(AddressFamily::INET), open(AddressFamily::PACKET), hostname)
+    });
+    assert_eq!(answers, (None, Some(Errno::AFNOSUPPORT), Some(Errno::PERM)));
+}
+
+#[test]
+fn the_kernel_takes_the_longest_conditions() {
+    let one = |v| {
+        rule(&["socket", "bind"], SeccompAction::Errno, &[(0, SeccompOp::Equal, v, 0), (1, SeccompOp::LessThan, v, 0)])
+    };
+    let p = policy(SeccompAction::Allow, (100..280).map(one).collect());
+    let pid = confined(&p, || rustix::process::getpid().as_raw_nonzero().get());
+    assert_eq!(pid, std::process::id() as i32);
 }
 
 /// After a change of the default policy or of the compiler: `ONGGI_BLESS=1 cargo test -p onggi-sandbox built_in`.
