@@ -189,6 +189,13 @@ mod tests {
         assert_eq!(unescape(r"/a\04"), r"/a\04");
     }
 
+    proptest::proptest! {
+        #[test]
+        fn files_of_any_content_never_panic(mounts in "([a-z0-9:/ ,=\\\\-]{0,20} - )?[a-z0-9:/ ,=\n-]{0,60}", own in "[a-z0-9:/,=\n]{0,60}") {
+            parse(&mounts, &own);
+        }
+    }
+
     #[test]
     fn the_usual_places_and_mountinfo_tell_the_same_of_this_machine() {
         let own = read("/proc/self/cgroup").expect("read");
