@@ -294,7 +294,8 @@ impl Explanation {
         if let Some(plan) = &self.network {
             let _ = write!(out, "\n# network\nNETNS={}\n{}", netns_name(&self.record), plan.shell());
         }
-        let _ = write!(out, "\n# sandbox\n{}", self.sandbox.shell);
+        let sandbox = self.sandbox.shell.strip_prefix("#!/bin/sh\n").unwrap_or(&self.sandbox.shell);
+        let _ = write!(out, "\n# sandbox\n{sandbox}");
         out
     }
 

@@ -1,7 +1,8 @@
 //! Starts the monitor of a container and waits for its one report.
 //!
 //! The monitor is a process of its own session with exactly these descriptors: 3 the report pipe, 4 the
-//! foreground client, 5 the network namespace, 6 the locked `monitor.lock`. Handing down the locked
+//! foreground client, 5 the network namespace, 6 the locked `monitor.lock`, from 16 on sockets bound to the
+//! published ports, which it only keeps open so that no other program takes them. Handing down the locked
 //! descriptor leaves no moment in which a starting container looks dead.
 
 use std::{
@@ -29,7 +30,12 @@ pub(crate) struct Inheritance {
     pub(crate) client: Option<OwnedFd>,
     /// The container's network namespace.
     pub(crate) netns: Option<OwnedFd>,
+    /// Sockets bound to the published ports.
+    pub(crate) reserved: Vec<OwnedFd>,
 }
+
+/// The first number of the sockets that reserve ports.
+const RESERVED_FROM: i32 = 16;
 
 /// Starts the monitor and waits until the workload runs or has failed to. Returns its pid.
 pub(crate) fn launch(engine: &Engine, id: &ContainerId, inherit: Inheritance) -> Result<i32, EngineError> {
@@ -49,6 +55,7 @@ pub(crate) fn launch(engine: &Engine, id: &ContainerId, inherit: Inheritance) ->
         args.extend(["--netns-fd".into(), "5".into()]);
         fds.push((netns, 5));
     }
+    fds.extend(inherit.reserved.into_iter().zip(RESERVED_FROM..));
     engine.spawn_runtime(args, &fds, Session::New)?;
     // Our copies must go, or the end of the report and of the client's stream would never be seen.
     drop(fds);

@@ -19,6 +19,15 @@ pub(crate) struct StartRecord {
     pub(crate) started_at: i64,
 }
 
+/// The network of a container that is being started; empty for one that has no bridge.
+#[derive(Debug, Default)]
+struct Attached {
+    record: Option<NetworkRecord>,
+    netns: Option<OwnedFd>,
+    /// Sockets bound to the published ports.
+    reserved: Vec<OwnedFd>,
+}
+
 /// Who watches a start in the foreground.
 #[derive(Debug, Default)]
 pub(crate) struct Client {
@@ -58,10 +67,10 @@ impl Engine {
 
     fn try_launch(&self, record: &ContainerRecord, client: Client) -> Result<i32, EngineError> {
         self.prepare_run_dir(record)?;
-        let (network, netns) = self.attach_network(record)?;
-        self.write_bundle(record, network.as_ref(), client.terminal_size)?;
+        let network = self.attach_network(record)?;
+        self.write_bundle(record, network.record.as_ref(), client.terminal_size)?;
         failpoint::hit("start.files-written");
-        let pid = launch::launch(self, &record.id, Inheritance { client: client.stream, netns })?;
+        let pid = launch::launch(self, &record.id, Inheritance { client: client.stream, netns: network.netns, reserved: network.reserved })?;
         // Outlives a reboot: without an exit record it then means that the machine took the container with it.
         json::write(&self.paths.started_file(&record.id), &StartRecord { started_at: create::now() })?;
         Ok(pid)
@@ -89,9 +98,9 @@ impl Engine {
     fn attach_network(
         &self,
         record: &ContainerRecord,
-    ) -> Result<(Option<NetworkRecord>, Option<OwnedFd>), EngineError> {
+    ) -> Result<Attached, EngineError> {
         if record.request.network != NetworkMode::Bridge {
-            return Ok((None, None));
+            return Ok(Attached::default());
         }
         let request = network_request(record);
         let plan = onggi_network::prepare(&self.paths.runroot, &request).map_err(|e| self.name_port_owner(e))?;
@@ -100,7 +109,7 @@ impl Engine {
         failpoint::hit("start.network-recorded");
         let applied = onggi_network::apply(&self.paths.runroot, &plan)?;
         failpoint::hit("start.network-applied");
-        Ok((network, Some(applied.netns)))
+        Ok(Attached { record: network, netns: Some(applied.netns), reserved: applied.reserved })
     }
 }
 
