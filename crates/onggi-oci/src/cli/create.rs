@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use onggi_sandbox::{CreateOptions, Stdio};
+use onggi_sandbox::{CreateOptions, StartFailureError, Stdio};
 use onggi_spec::{monitor::RootFs, oci::runtime::Spec};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
@@ -120,7 +120,13 @@ pub(super) fn stdio(terminal: bool, args: &Args) -> Result<Stdio, CliError> {
 
 /// `/proc/self/fd/N` is a connected socket that our parent handed down: such a path can be opened by nobody
 /// (a socket has no file behind it), so it is taken by its number.
+/// By path, or `/proc/self/fd/N` for a socket that is connected already.
 fn connect(at: &Path) -> Result<OwnedFd, CliError> {
+    let number = at.to_str().and_then(|s| s.strip_prefix("/proc/self/fd/")).and_then(|n| n.parse().ok());
+    if let Some(number) = number {
+        let taken = onggi_sys::spawn::take_inherited(number);
+        return taken.map_err(|e| StartFailureError::from_sys("take the console socket", &e).into());
+    }
     let file = |e: rustix::io::Errno| CliError::File {
         what: "connect to console socket",
         path: at.to_path_buf(),

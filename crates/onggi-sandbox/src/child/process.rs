@@ -12,7 +12,7 @@ use rustix::fs::{CWD, Mode};
 use super::{Child, credentials};
 use crate::{
     channel::{Channel, Message},
-    error::{EXIT_NOT_FOUND, Result, StartFailureError, Step},
+    error::{EXIT_CANNOT_INVOKE, EXIT_NOT_FOUND, Result, StartFailureError, Step},
     hooks,
     plan::ProcessOp,
 };
@@ -129,7 +129,8 @@ fn cwd_failure(at: &Path, e: &SysError) -> StartFailureError {
     let failure = StartFailureError::from_sys(format!("enter working directory {}", at.display()), e);
     match e.errno {
         Errno::NOENT => failure.hint("the directory does not exist in the container").exit_code(EXIT_NOT_FOUND),
-        Errno::NOTDIR => failure.hint("it is not a directory").exit_code(EXIT_NOT_FOUND - 1),
+        Errno::NOTDIR => failure.hint("it is not a directory").exit_code(EXIT_CANNOT_INVOKE),
+        Errno::ACCESS => failure.hint("the container's user may not enter it").exit_code(EXIT_CANNOT_INVOKE),
         Errno::LOOP => failure.hint("it leads through a magic link such as /proc/self/fd/N, which is refused"),
         _ => failure,
     }
