@@ -61,11 +61,12 @@ impl State {
         self.write("update the container", Sync::Normal, |tx, path| update(tx, path, c))
     }
 
-    /// Reads, changes and writes one record in one transaction, and returns what was written.
+    /// Reads, changes and writes one record in one transaction, and returns what was written. `change` may
+    /// be called again, with the record as it is stored, when the first try found the disk full.
     pub fn modify_container(
         &mut self,
         id: &ContainerId,
-        change: impl FnOnce(&mut ContainerRecord),
+        mut change: impl FnMut(&mut ContainerRecord),
     ) -> Result<ContainerRecord, StateError> {
         self.write("update the container", Sync::Normal, |tx, path| {
             let found = select(tx, path, "SELECT record FROM containers WHERE id = ?1", id.as_str())?.pop();

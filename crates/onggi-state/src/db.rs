@@ -5,13 +5,16 @@
 //!   state.db         0600, WAL; every process writes it, in IMMEDIATE transactions
 //!   state.db-wal     kept on close: the next opening replays it; a crash leaves it too
 //!   state.db-shm     index of the WAL
+//!   state.reserve    128 KiB of nothing, given up when the disk is full so that containers can still be
+//!                    removed; made again by a later writer
 //! ```
 //!
 //! Opening must stay below a millisecond: no schema work when `user_version` matches, and no
 //! checkpoint on close. Housekeeping calls [`State::checkpoint`].
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::Duration,
@@ -62,8 +65,11 @@ const APPLICATION_ID: i64 = 0x4f6e_6769;
 /// How long a writer waits for another one.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Pages after which a commit copies the WAL back. Small, because the next opening replays the WAL.
-const AUTOCHECKPOINT_PAGES: i64 = 200;
+/// Pages after which a commit copies the WAL back. Few, because the next opening replays the WAL.
+const AUTOCHECKPOINT_PAGES: i64 = 100;
+
+/// Size of the reserve: a checkpoint of the WAL and some transactions fit.
+const RESERVE: usize = 128 * 1024;
 
 /// Power-loss promise of one commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,11 +104,11 @@ impl State {
         Ok(state)
     }
 
-    /// Copies the WAL back into the database and empties it. For housekeeping: it costs two syncs.
-    /// Readers or writers at work make it a partial one, which is no error.
+    /// Copies the WAL back into the database, so that the next writer begins it anew. For housekeeping: it
+    /// costs two syncs. Readers or writers at work make it a partial one, which is no error.
     pub fn checkpoint(&self) -> Result<(), StateError> {
         self.conn
-            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+            .query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))
             .map_err(|e| self.fail("checkpoint the state database", e))
     }
 
@@ -111,23 +117,43 @@ impl State {
         &self.path
     }
 
-    /// Runs `body` in one `IMMEDIATE` transaction and commits.
+    /// Runs `body` in one `IMMEDIATE` transaction and commits. On a full disk it is tried once more, in the
+    /// room that the reserve and a checkpoint make.
     pub(crate) fn write<T>(
         &mut self,
         operation: &'static str,
         sync: Sync,
-        body: impl FnOnce(&Transaction<'_>, &Path) -> Result<T, StateError>,
+        mut body: impl FnMut(&Transaction<'_>, &Path) -> Result<T, StateError>,
+    ) -> Result<T, StateError> {
+        match self.write_once(operation, sync, &mut body) {
+            Err(StateError::DiskFull { .. }) if self.give_up_reserve() => self.write_once(operation, sync, body),
+            result => result,
+        }
+    }
+
+    fn write_once<T>(
+        &mut self,
+        operation: &'static str,
+        sync: Sync,
+        mut body: impl FnMut(&Transaction<'_>, &Path) -> Result<T, StateError>,
     ) -> Result<T, StateError> {
         let path = self.path.clone();
         let fail = |e| translate(operation, &path, e);
         if self.writing != Some(sync) {
             prepare_writing(&self.conn, sync).map_err(fail)?;
+            keep_reserve(&reserve(&self.path));
             self.writing = Some(sync);
         }
         let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fail)?;
         let value = body(&tx, &path)?;
         tx.commit().map_err(fail)?;
         Ok(value)
+    }
+
+    /// True when that may have made room.
+    fn give_up_reserve(&self) -> bool {
+        let given = fs::remove_file(reserve(&self.path)).is_ok();
+        self.checkpoint().is_ok() || given
     }
 
     pub(crate) fn conn(&self) -> &Connection {
@@ -219,6 +245,21 @@ fn prepare_writing(conn: &Connection, sync: Sync) -> rusqlite::Result<()> {
     conn.pragma_update(None, "synchronous", level)?;
     conn.pragma_update(None, "wal_autocheckpoint", AUTOCHECKPOINT_PAGES)?;
     conn.pragma_update(None, "foreign_keys", true)
+}
+
+fn reserve(database: &Path) -> PathBuf {
+    database.with_extension("reserve")
+}
+
+/// Makes the reserve when it is missing. Best effort: on a full disk there is nothing to reserve.
+fn keep_reserve(path: &Path) {
+    if path.exists() {
+        return;
+    }
+    let made = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    if made.is_ok_and(|mut file| file.write_all(&[0; RESERVE]).is_err()) {
+        let _ = fs::remove_file(path);
+    }
 }
 
 /// SQLite's error as one of ours.

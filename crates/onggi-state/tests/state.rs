@@ -253,14 +253,67 @@ fn modify_reads_and_writes_in_one_transaction() {
 }
 
 #[test]
-fn a_checkpoint_empties_the_log_and_keeps_the_data() {
+fn a_checkpoint_makes_the_database_file_complete() {
     let dir = tempfile::tempdir().expect("tempdir");
     let mut state = open(dir.path());
     state.put_layer(&layer(1, None)).expect("write");
-    assert!(fs::metadata(dir.path().join("state.db-wal")).expect("wal").len() > 0);
     state.checkpoint().expect("checkpoint");
-    assert_eq!(fs::metadata(dir.path().join("state.db-wal")).expect("wal").len(), 0);
-    assert_eq!(open(dir.path()).list_layers().expect("read").len(), 1);
+    let other = tempfile::tempdir().expect("tempdir");
+    fs::copy(state.path(), other.path().join("state.db")).expect("copy");
+    assert_eq!(open(other.path()).list_layers().expect("read").len(), 1);
+}
+
+/// Runs `body` on a filesystem of one megabyte, in a mount namespace of its own.
+fn on_a_small_disk(body: impl FnOnce(&Path) + Send + 'static) {
+    let thread = thread::spawn(move || {
+        let dir = tempfile::tempdir().expect("tempdir");
+        onggi_sys::ns::unshare(onggi_sys::ns::flag::MOUNT).expect("unshare");
+        onggi_sys::mount::set_root_propagation(
+            rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC,
+        )
+        .expect("private");
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("tmpfs", dir.path(), "tmpfs", flags, Some(c"size=1m")).expect("mount");
+        body(dir.path());
+        onggi_sys::mount::detach(dir.path()).expect("umount");
+    });
+    thread.join().expect("thread");
+}
+
+#[test]
+fn root_a_container_can_be_removed_on_a_full_disk() {
+    on_a_small_disk(|root| {
+        let mut state = open(root);
+        for n in 0..40 {
+            state.insert_container(&container(n, &format!("c-{n}"), None)).expect("insert");
+        }
+        fs::write(root.join("ballast"), vec![0; 2 << 20]).expect_err("the disk is full now");
+        drop(state);
+        let mut state = open(root);
+        for n in 0..40 {
+            assert!(state.delete_container(&ContainerId::from_random([n; 32])).expect("delete"));
+        }
+        assert_eq!(state.list_containers().expect("list"), []);
+        // With room again, the next writer keeps a reserve for the next time.
+        fs::remove_file(root.join("ballast")).expect("remove");
+        open(root).put_layer(&layer(1, None)).expect("write");
+        assert_eq!(fs::metadata(root.join("state.reserve")).expect("stat").len(), 128 * 1024);
+    });
+}
+
+#[test]
+fn root_a_full_disk_is_named_and_nothing_is_half_written() {
+    on_a_small_disk(|root| {
+        let mut state = open(root);
+        fs::write(root.join("ballast"), vec![0; 2 << 20]).expect_err("the disk is full now");
+        let mut big = container(1, "big", None);
+        big.command = vec!["x".repeat(1 << 20)];
+        let refused = state.insert_container(&big).expect_err("no room");
+        assert!(matches!(refused, StateError::DiskFull { .. }), "{refused}");
+        assert_eq!(state.list_containers().expect("list"), []);
+        fs::remove_file(root.join("ballast")).expect("remove");
+        state.insert_container(&container(1, "small", None)).expect("room again");
+    });
 }
 
 #[test]
