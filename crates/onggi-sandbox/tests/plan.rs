@@ -1,0 +1,303 @@
+//! Plans as readable lists: what the kernel is asked to do for a configuration, without doing it.
+
+use std::path::Path;
+
+use onggi_sandbox::plan::{PlanInput, ProcessOp, SandboxFacts, SandboxPlan, SetupOp, plan};
+use onggi_spec::{
+    facts::{CgroupLayout, V1Hierarchy},
+    monitor::{OverlayMount, RootFs, SubOverlay},
+    oci::runtime::Spec,
+};
+use serde_json::{Value, json};
+
+fn config() -> Value {
+    json!({
+        "ociVersion": "1.2.0",
+        "process": {
+            "args": ["sh", "-c", "exit"], "env": ["PATH=/bin"], "cwd": "/srv",
+            "capabilities": { "bounding": ["CAP_CHOWN"], "effective": ["CAP_CHOWN"], "permitted": ["CAP_CHOWN"] },
+            "noNewPrivileges": true
+        },
+        "root": { "path": "rootfs" },
+        "hostname": "jar",
+        "mounts": [
+            { "destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"] },
+            { "destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"] },
+            { "destination": "/etc/hosts", "type": "bind", "source": "hosts", "options": ["bind", "rprivate", "ro"] }
+        ],
+        "linux": {
+            "namespaces": [
+                { "type": "pid" }, { "type": "mount" }, { "type": "uts" }, { "type": "ipc" },
+                { "type": "network" }, { "type": "cgroup" }
+            ],
+            "sysctl": { "net.ipv4.ip_forward": "1" },
+            "maskedPaths": ["/proc/kcore"],
+            "readonlyPaths": ["/proc/sys"]
+        }
+    })
+}
+
+fn layout(controllers: &[&str]) -> CgroupLayout {
+    let hierarchies = controllers.iter().map(|c| V1Hierarchy {
+        controllers: vec![(*c).to_owned()],
+        mount: format!("/sys/fs/cgroup/{c}"),
+        own: "/".into(),
+    });
+    CgroupLayout::V1 { hierarchies: hierarchies.collect(), unified: None }
+}
+
+fn facts() -> SandboxFacts {
+    SandboxFacts { cgroup_layout: CgroupLayout::None, privileged: true, apparmor: false, selinux: false }
+}
+
+fn make_with(
+    config: &Value,
+    rootfs: &RootFs,
+    facts: &SandboxFacts,
+    change: impl Fn(&mut PlanInput<'_>),
+) -> Result<SandboxPlan, String> {
+    let config: Spec = serde_json::from_value(config.clone()).unwrap();
+    let mut input = PlanInput {
+        id: "web",
+        bundle: Path::new("/b"),
+        config: &config,
+        rootfs,
+        netns_given: false,
+        init: false,
+        die_with_parent: false,
+        wait_for_start: false,
+        preserve_fds: 0,
+        no_pivot: false,
+        no_new_keyring: false,
+    };
+    change(&mut input);
+    plan(&input, facts).map_err(|e| e.to_string())
+}
+
+fn make(config: &Value) -> Result<SandboxPlan, String> {
+    make_with(config, &RootFs::Path, &facts(), |_| {})
+}
+
+fn words(plan: &SandboxPlan) -> String {
+    plan.words().join("\n")
+}
+
+#[test]
+fn an_ordinary_container() {
+    insta::assert_snapshot!(words(&make(&config()).unwrap()), @r#"
+    clone3 a child into new namespaces: pid, mount, uts, ipc, network
+    new cgroup namespace
+    start a new session
+    join a new session keyring
+    make the mount tree slave
+    take /b/rootfs as root filesystem
+    attach the root at /b/rootfs in this mount namespace
+    mount proc on /proc (nosuid,nodev,noexec)
+    mount tmpfs on /dev (nosuid,mode=755)
+    bind /b/hosts on /etc/hosts (ro)
+    make character device /dev/null (1:3, mode 0666)
+    make character device /dev/zero (1:5, mode 0666)
+    make character device /dev/full (1:7, mode 0666)
+    make character device /dev/random (1:8, mode 0666)
+    make character device /dev/urandom (1:9, mode 0666)
+    make character device /dev/tty (5:0, mode 0666)
+    link /dev/fd to /proc/self/fd
+    link /dev/stdin to /proc/self/fd/0
+    link /dev/stdout to /proc/self/fd/1
+    link /dev/stderr to /proc/self/fd/2
+    link /dev/ptmx to pts/ptmx
+    link /dev/core to /proc/kcore
+    make sure that directory /srv exists
+    set sysctl net.ipv4.ip_forward to 1
+    set host name jar
+    bring the loopback interface up
+    make /proc/sys read-only
+    hide /proc/kcore
+    pivot into the root filesystem, detach the old root
+    enter working directory /srv
+    look the command up
+    mark descriptors from 3 close-on-exec
+    set no_new_privs
+    limit the bounding set to CAP_CHOWN
+    become uid 0, gid 0, groups []
+    set capabilities: CAP_CHOWN
+    enter working directory /srv as the user
+    execute ["sh", "-c", "exit"]
+    "#);
+}
+
+#[test]
+fn an_overlay_with_a_given_network_and_an_init() {
+    let overlay = OverlayMount {
+        lower: vec!["/layers/2".into(), "/layers/1".into()],
+        upper: "/c/upper".into(),
+        work: "/c/work".into(),
+        userxattr: false,
+        submounts: vec![SubOverlay { path: "/home".into(), upper: "/c/u1".into(), work: "/c/w1".into() }],
+        hidden: vec!["/var/lib/onggi".into()],
+    };
+    let plan = make_with(&config(), &RootFs::Overlay(overlay), &facts(), |i| {
+        i.netns_given = true;
+        i.init = true;
+        i.die_with_parent = true;
+    })
+    .unwrap();
+    insta::assert_snapshot!(words(&plan), @r#"
+    join network namespace the one that was prepared
+    clone3 a child into new namespaces: pid, mount, uts, ipc
+    new cgroup namespace
+    start a new session
+    join a new session keyring
+    make the mount tree slave
+    mount overlay of 2 layers with upper /c/upper
+    attach the root at /c/work in this mount namespace
+    mount overlay over /home with upper /c/u1
+    hide /var/lib/onggi
+    mount proc on /proc (nosuid,nodev,noexec)
+    mount tmpfs on /dev (nosuid,mode=755)
+    bind /b/hosts on /etc/hosts (ro)
+    make character device /dev/null (1:3, mode 0666)
+    make character device /dev/zero (1:5, mode 0666)
+    make character device /dev/full (1:7, mode 0666)
+    make character device /dev/random (1:8, mode 0666)
+    make character device /dev/urandom (1:9, mode 0666)
+    make character device /dev/tty (5:0, mode 0666)
+    link /dev/fd to /proc/self/fd
+    link /dev/stdin to /proc/self/fd/0
+    link /dev/stdout to /proc/self/fd/1
+    link /dev/stderr to /proc/self/fd/2
+    link /dev/ptmx to pts/ptmx
+    link /dev/core to /proc/kcore
+    make sure that directory /srv exists
+    set sysctl net.ipv4.ip_forward to 1
+    set host name jar
+    make /proc/sys read-only
+    hide /proc/kcore
+    pivot into the root filesystem, detach the old root
+    enter working directory /srv
+    look the command up
+    fork: PID 1 reaps and forwards signals, its child goes on
+    mark descriptors from 3 close-on-exec
+    set no_new_privs
+    limit the bounding set to CAP_CHOWN
+    become uid 0, gid 0, groups []
+    set capabilities: CAP_CHOWN
+    enter working directory /srv as the user
+    die with the parent process
+    execute ["sh", "-c", "exit"]
+    "#);
+}
+
+#[test]
+fn cgroups_are_made_before_and_entered_by_the_child() {
+    let mut c = config();
+    c["linux"]["resources"] = json!({ "memory": { "limit": 1 << 20 }, "pids": { "limit": 9 } });
+    c["linux"]["cgroupsPath"] = json!("/onggi/web");
+    c["mounts"] = json!([{ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"] }]);
+    let facts = SandboxFacts { cgroup_layout: layout(&["memory", "pids"]), ..facts() };
+    let text = words(&make_with(&c, &RootFs::Path, &facts, |_| {}).unwrap());
+    let lines: Vec<&str> = text.lines().filter(|l| l.contains("cgroup")).collect();
+    insta::assert_snapshot!(lines.join("\n"), @r#"
+    make cgroup /sys/fs/cgroup/memory/onggi/web
+    make cgroup /sys/fs/cgroup/pids/onggi/web
+    write 1048576 to /sys/fs/cgroup/memory/onggi/web/memory.limit_in_bytes (memory limit of 1 MiB)
+    write 9 to /sys/fs/cgroup/pids/onggi/web/pids.max (limit of 9 processes)
+    enter the cgroups
+    new cgroup namespace
+    mount tmpfs on /sys/fs/cgroup (nosuid,nodev,noexec,mode=755,size=64k)
+    bind /sys/fs/cgroup/memory/onggi/web on /sys/fs/cgroup/memory (ro,nosuid,nodev,noexec)
+    bind /sys/fs/cgroup/pids/onggi/web on /sys/fs/cgroup/pids (ro,nosuid,nodev,noexec)
+    make /sys/fs/cgroup ro
+    "#);
+}
+
+#[test]
+fn an_ordinary_user_gets_one_id_and_bound_devices() {
+    let mut c = config();
+    c["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
+    let map = json!([{ "containerID": 0, "hostID": 1000, "size": 1 }]);
+    c["linux"]["uidMappings"] = map.clone();
+    c["linux"]["gidMappings"] = map;
+    let facts = SandboxFacts { privileged: false, ..facts() };
+    let plan = make_with(&c, &RootFs::Path, &facts, |_| {}).unwrap();
+    let text = words(&plan);
+    assert!(text.contains("map 1 uid and 1 gid ranges into the user namespace, deny setgroups"), "{text}");
+    assert!(text.contains("bind the host's /dev/null"), "{text}");
+    assert!(plan.process.iter().any(|op| matches!(op, ProcessOp::Credentials { groups: None, .. })));
+}
+
+#[test]
+fn seccomp_comes_last_with_no_new_privs_and_before_the_credentials_without() {
+    for (nnp, after_credentials) in [(true, true), (false, false)] {
+        let mut c = config();
+        c["process"]["noNewPrivileges"] = json!(nnp);
+        c["linux"]["seccomp"] = json!({ "defaultAction": "SCMP_ACT_ALLOW" });
+        let ops = make(&c).unwrap().process;
+        let at = |f: &dyn Fn(&ProcessOp) -> bool| ops.iter().position(f).unwrap();
+        let seccomp = at(&|op| matches!(op, ProcessOp::Seccomp { .. }));
+        let credentials = at(&|op| matches!(op, ProcessOp::Credentials { .. }));
+        assert_eq!(seccomp > credentials, after_credentials);
+        assert!(at(&|op| matches!(op, ProcessOp::CloseOnExec { .. })) < seccomp.min(credentials));
+    }
+}
+
+#[test]
+fn everything_of_the_image_happens_before_the_root_changes_and_masks_come_last() {
+    let setup = make(&config()).unwrap().setup;
+    let at = |f: &dyn Fn(&SetupOp) -> bool| setup.iter().position(f).unwrap();
+    let pivot = at(&|op| matches!(op, SetupOp::PivotRoot { .. }));
+    let mask = at(&|op| matches!(op, SetupOp::Mask { .. }));
+    let sysctl = at(&|op| matches!(op, SetupOp::Sysctl { .. }));
+    assert!(sysctl < mask && mask < pivot);
+    assert_eq!(pivot, setup.len() - 1);
+}
+
+#[test]
+fn contradictions_are_refused_by_name() {
+    let cases: [(&str, Value, &str); 11] = [
+        ("/process/args", json!([]), "no command was given"),
+        ("/process/cwd", json!("srv"), "not an absolute path"),
+        ("/process/env", json!(["A=\u{0}"]), "NUL"),
+        ("/process/rlimits", json!([{ "type": "RLIMIT_X", "soft": 1, "hard": 1 }]), "RLIMIT_X"),
+        ("/process/rlimits", json!([{ "type": "RLIMIT_CORE", "soft": 2, "hard": 1 }]), "soft limit exceeds"),
+        ("/process/user", json!({ "uid": u32::MAX, "gid": 0 }), "is not an id"),
+        ("/process/apparmorProfile", json!("x"), "AppArmor"),
+        ("/process/selinuxLabel", json!("x"), "SELinux"),
+        ("/process/capabilities/bounding", json!(["CAP_NOPE"]), "CAP_NOPE"),
+        ("/linux/sysctl", json!({ "vm.swappiness": "1" }), "would change the host"),
+        ("/linux/uidMappings", json!([{ "containerID": 0, "hostID": 0, "size": 1 }]), "without a new user namespace"),
+    ];
+    for (pointer, value, text) in cases {
+        let mut c = config();
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        c.pointer_mut(parent).unwrap()[key] = value;
+        let e = make(&c).unwrap_err();
+        assert!(e.contains(text), "{pointer}: {e}");
+    }
+}
+
+#[test]
+fn hostile_destinations_are_refused() {
+    for at in ["/", "/..", "/a/../../b", "/proc", "/proc/self", "/proc/sys/kernel"] {
+        let mut c = config();
+        c["mounts"] = json!([{ "destination": at, "type": "tmpfs", "source": "tmpfs" }]);
+        assert!(make(&c).is_err(), "{at}");
+    }
+}
+
+#[test]
+fn the_script_quotes_what_a_shell_would_interpret() {
+    let mut c = config();
+    c["process"]["args"] = json!(["sh", "-c", "echo 'a' \"$b\" `c`; # d"]);
+    c["hostname"] = json!("jar; reboot");
+    let script = make(&c).unwrap().script();
+    assert!(script.contains(r#"'echo '\''a'\'' "$b" `c`; # d'"#), "{script}");
+    assert!(script.contains("echo 'jar; reboot' > /proc/sys/kernel/hostname"), "{script}");
+}
+
+#[test]
+fn a_plan_is_plain_data() {
+    let plan = make(&config()).unwrap();
+    let text = serde_json::to_string(&plan).unwrap();
+    assert_eq!(serde_json::from_str::<SandboxPlan>(&text).unwrap(), plan);
+}
