@@ -78,7 +78,7 @@ pub(crate) fn forget_and_wait(
         *slot = segment;
     }
     isolate(forget_then_wait as *const () as usize);
-    // SAFETY: the segments come from `read_only_segments`, the empty slots are ranges of length 0; the
+    // SAFETY: the segments come from `read_only_segments`, the slots after them are of length 0; the
     // pointer and length are those of `events`, which is exclusively borrowed; the descriptor is borrowed.
     let n = unsafe { forget_then_wait(&segments, epoll.as_raw_fd(), events.as_mut_ptr(), events.len()) };
     usize::try_from(n).map_err(|_| Errno::from_raw_os_error(-n as i32))
@@ -97,7 +97,10 @@ unsafe fn forget_then_wait(
     room: usize,
 ) -> isize {
     for &(start, len) in segments {
-        // SAFETY: madvise(2) on a range for which the caller vouches; one of length 0 does nothing.
+        if len == 0 {
+            break;
+        }
+        // SAFETY: madvise(2) on a range for which the caller vouches.
         unsafe { system_call(libc::SYS_madvise, [start, len, libc::MADV_DONTNEED as usize, 0, 0, 0]) };
     }
     let arguments = [epoll as usize, events as usize, room, usize::MAX, 0, 0];

@@ -148,10 +148,14 @@ fn keep(
     resources: Resources,
 ) -> i32 {
     report::send(report, handover.report);
-    resist_oom_killer();
+    let ordinary = resist_oom_killer();
     // A failure of the kernel's event calls: ending here ends the workload, and the clean-up must follow.
     let end = serve::serve(handover, fds, client, resources).unwrap_or(End::Unattended);
     if end == End::Unattended {
+        // The command may start a container again, which must not be spared.
+        if let Some(score) = ordinary {
+            let _ = std::fs::write(OOM_SCORE, score);
+        }
         exit::become_exit_command(handover.exit_command);
     }
     0
@@ -179,8 +183,11 @@ fn starter_died(report: OwnedFd) -> i32 {
     FAILED
 }
 
-/// The workload dies with its monitor, so the monitor should be the last to be chosen. Without the
-/// privilege nothing changes.
-fn resist_oom_killer() {
-    let _ = std::fs::write("/proc/self/oom_score_adj", "-999");
+const OOM_SCORE: &str = "/proc/self/oom_score_adj";
+
+/// The workload dies with its monitor, so the monitor should be the last to be chosen. Returns the score
+/// from before; without the privilege nothing changes.
+fn resist_oom_killer() -> Option<Vec<u8>> {
+    let before = std::fs::read(OOM_SCORE).ok()?;
+    std::fs::write(OOM_SCORE, "-999").ok().map(|()| before)
 }
