@@ -15,13 +15,18 @@ mod terminal;
 use std::{
     collections::BTreeMap,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::PathBuf,
+    rc::Rc,
 };
 
+use onggi_spec::oci::runtime::{Hook, State};
 use onggi_sys::{
     SysContext, cred, ns,
     process::{CStrings, exit_now},
     seccomp::SockFilter,
 };
+
+use rustix::fs::Mode;
 
 use crate::{
     channel::{Channel, Message},
@@ -33,6 +38,9 @@ use crate::{
 
 pub(crate) use mounts::{bind_root, prepare_bind};
 pub(crate) use process::own_root;
+
+/// umask(2) of hooks, and of a program that asks for none (runc's).
+pub(crate) const DEFAULT_UMASK: u32 = 0o022;
 
 /// A compiled filter and the flags to load it with.
 #[derive(Debug)]
@@ -62,8 +70,8 @@ pub(crate) struct Prepared {
     pub(crate) envp: CStrings,
     /// PATH of that environment.
     pub(crate) search_path: Option<String>,
-    /// The state as hooks receive it.
-    pub(crate) hook_state: Vec<u8>,
+    /// The state as hooks receive it, when there are any; the child adds its pid.
+    pub(crate) hook_state: Option<State>,
 }
 
 /// Which /proc and which root the child sees.
@@ -92,6 +100,8 @@ pub(crate) struct Child {
     null: Option<OwnedFd>,
     /// Slot: the slave of the terminal.
     terminal: Option<OwnedFd>,
+    /// The directory of the last node or link.
+    last_parent: Option<(PathBuf, Rc<OwnedFd>)>,
     /// The working directory has been entered.
     entered: bool,
     /// Candidates for the program, best first.
@@ -103,6 +113,9 @@ pub(crate) struct Child {
 /// Runs the child; never returns.
 pub(crate) fn run(channel: Channel, prepared: Prepared, setup: &[SetupOp], process: &[ProcessOp]) -> ! {
     let mut child = Child::new(channel, prepared, View::Host);
+    // Modes are given in full; hooks and the program get a umask of their own.
+    rustix::process::umask(Mode::empty());
+    child.learn_pid();
     let result = child.setup(setup).and_then(|()| child.process(process));
     child.end(result)
 }
@@ -119,6 +132,7 @@ impl Child {
             empty: None,
             null: None,
             terminal: None,
+            last_parent: None,
             entered: false,
             candidates: Vec::new(),
             keep_capabilities: false,
@@ -155,6 +169,10 @@ impl Child {
 
     fn setup_one(&mut self, index: usize, op: &SetupOp) -> Result<()> {
         let step = || op.words();
+        if !matches!(op, SetupOp::Node(_) | SetupOp::Symlink { .. }) {
+            // What a path means may change with every mount.
+            self.last_parent = None;
+        }
         match op {
             SetupOp::EnterCgroups => self.enter_cgroups(),
             SetupOp::BecomeRoot { clear_groups } => self.become_root(*clear_groups),
@@ -193,13 +211,31 @@ impl Child {
                 self.channel.send(&Message::RuntimeHooks)?;
                 self.channel.await_go()
             }
-            SetupOp::ContainerHooks { hooks } => hooks::run_all("createContainer", hooks, &self.prepared.hook_state),
+            SetupOp::ContainerHooks { hooks } => self.hooks("createContainer", hooks),
             SetupOp::Mask { path } => self.mask(path).step(step),
             SetupOp::ReadOnly { path } => self.read_only(path).step(step),
             SetupOp::ReadOnlyRoot => self.read_only_root().step(step),
             SetupOp::PivotRoot { by_move } => self.pivot(*by_move).step(step),
             SetupOp::RootPropagation { propagation } => self.root_propagation(*propagation).step(step),
         }
+    }
+
+    /// The pid as the runtime sees it: the host's procfs tells it, this process itself cannot know.
+    fn learn_pid(&mut self) {
+        if let Some(state) = &mut self.prepared.hook_state {
+            let link = rustix::fs::readlink(c"/proc/self", Vec::new()).ok();
+            state.pid = link.and_then(|l| l.to_str().ok()?.parse().ok());
+        }
+    }
+
+    fn hooks(&self, kind: &str, list: &[Hook]) -> Result<()> {
+        let old = rustix::process::umask(Mode::from_raw_mode(DEFAULT_UMASK));
+        let state = self.prepared.hook_state.as_ref().map(serde_json::to_vec).transpose();
+        let result = state
+            .map_err(|e| StartFailureError::new(format!("encode the state for hooks: {e}")))
+            .and_then(|state| hooks::run_all(kind, list, &state.unwrap_or_default()));
+        rustix::process::umask(old);
+        result
     }
 
     /// A thread that moves itself spares the kernel an RCU grace period.

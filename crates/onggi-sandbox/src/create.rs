@@ -75,7 +75,7 @@ fn create_in(options: CreateOptions, dir: &StateDir, made: &mut Made<'_>) -> Res
     let state = make_cgroup(&plan, &options, &bundle, made)?;
     let CreateOptions { config, netns, stdio, sibling, pid_file, .. } = options;
     let (mut prepared, console) = prepare(&plan, &config, &facts, dir, stdio, netns)?;
-    prepared.hook_state = hook_state(&config, &state)?;
+    prepared.hook_state = config.hooks.as_ref().map(|_| state::oci_state(&state, ContainerState::Creating));
     dir.save_hooks(&config.hooks.clone().unwrap_or_default())?;
     for op in &plan.before {
         sources::before_clone(op, prepared.netns.as_ref())?;
@@ -232,7 +232,7 @@ fn prepare(
         argv,
         envp,
         search_path,
-        hook_state: Vec::new(),
+        hook_state: None,
     };
     Ok((prepared, console))
 }
@@ -276,14 +276,6 @@ fn listen(dir: &StateDir) -> Result<OwnedFd> {
         .sys("open", || format!("{:?}", dir.path))
         .step(step)?;
     crate::start::listen(&at, "start.sock").step(step)
-}
-
-fn hook_state(config: &Spec, state: &SandboxState) -> Result<Vec<u8>> {
-    if config.hooks.is_none() {
-        return Ok(Vec::new());
-    }
-    let shown = state::oci_state(state, ContainerState::Creating);
-    serde_json::to_vec(&shown).map_err(|e| StartFailureError::new(format!("encode the state for hooks: {e}")))
 }
 
 /// The child as its creator sees it.

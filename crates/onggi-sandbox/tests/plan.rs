@@ -121,6 +121,7 @@ fn an_ordinary_container() {
     limit the bounding set to CAP_CHOWN
     become uid 0, gid 0, groups []
     set capabilities: CAP_CHOWN
+    set umask 0022
     enter working directory /srv as the user
     execute ["sh", "-c", "exit"]
     "#);
@@ -182,6 +183,7 @@ fn an_overlay_with_a_given_network_and_an_init() {
     limit the bounding set to CAP_CHOWN
     become uid 0, gid 0, groups []
     set capabilities: CAP_CHOWN
+    set umask 0022
     enter working directory /srv as the user
     die with the parent process
     execute ["sh", "-c", "exit"]

@@ -80,8 +80,23 @@ fn resolve(dir: BorrowedFd<'_>, path: &Path, flags: OFlags, how: ResolveFlags) -
 /// What mkdirat(2), openat(2) fail with; ELOOP after 40 links; ENAMETOOLONG for absurd paths.
 pub fn ensure(root: BorrowedFd<'_>, path: &Path, node: Node) -> Result<OwnedFd> {
     match open_in_root(root, path, OFlags::PATH) {
-        Err(e) if e.errno == Errno::NOENT => Walk::new(root, path)?.run(node),
-        r => r,
+        Err(e) if e.errno == Errno::NOENT => {}
+        r => return r,
+    }
+    match create_last(root, path, node)? {
+        Some(fd) => Ok(fd),
+        None => Walk::new(root, path)?.run(node),
+    }
+}
+
+/// The usual case, in few calls: everything but the last component exists. `None` when it is another case.
+fn create_last(root: BorrowedFd<'_>, path: &Path, node: Node) -> Result<Option<OwnedFd>> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
+    let Ok(dir) = open_in_root(root, parent, OFlags::PATH | OFlags::DIRECTORY) else { return Ok(None) };
+    let walk = Walk { root, done: parent.to_path_buf(), left: VecDeque::new(), links: 0 };
+    match rustix::fs::statat(&dir, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => walk.create(dir.as_fd(), name, node).map(Some),
+        _ => Ok(None),
     }
 }
 

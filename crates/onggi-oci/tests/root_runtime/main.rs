@@ -243,6 +243,7 @@ fn root_hooks_run_in_order_with_the_state_on_stdin_and_only_their_environment() 
     let order: Vec<&str> =
         text.lines().filter(|l| l.starts_with("pre") || l.starts_with("create") || l.starts_with("post")).collect();
     assert_eq!(order, ["prestart", "createRuntime", "createContainer", "poststart", "poststop"]);
+    assert!(!text.contains("\"pid\":0"), "every hook knows the pid: {text}");
     assert!(text.contains("HOOK=1") && !text.contains("HOME="), "{text}");
     assert!(text.contains(&format!("\"id\":\"{}\"", b.id)) && text.contains("\"status\":\"creating\""));
     assert!(b.root().join("started-inside").exists());

@@ -65,13 +65,21 @@ pub(crate) fn prepare_bind(bind: &BindMount) -> Result<OwnedFd> {
             return Err(StartFailureError::new(format!("{}: only a procfs may be mounted there", step())));
         }
     }
-    let one = change(bind.attributes.0, bind.attributes.1);
-    let all = change(bind.recursive_attributes.0, bind.recursive_attributes.1);
-    if one.set | one.clear != 0 {
-        mount::set_attributes(fd.as_fd(), Depth::One, one).step(step)?;
+    // A volume neither sends nor receives mount events unless asked.
+    let (p, recursive) = bind.propagation.unwrap_or((Propagation::Private, bind.recursive));
+    let (mut one, mut all) = (
+        change(bind.attributes.0, bind.attributes.1),
+        change(bind.recursive_attributes.0, bind.recursive_attributes.1),
+    );
+    if recursive {
+        all.propagation = propagation_bits(p)
+    } else {
+        one.propagation = propagation_bits(p)
     }
-    if all.set | all.clear != 0 {
-        mount::set_attributes(fd.as_fd(), Depth::Recursive, all).step(step)?;
+    for (depth, change) in [(Depth::One, one), (Depth::Recursive, all)] {
+        if change.set | change.clear | change.propagation != 0 {
+            mount::set_attributes(fd.as_fd(), depth, change).step(step)?;
+        }
     }
     if let Some((uid, gid)) = &bind.id_map {
         id_map(&fd, depth, uid, gid).map_err(|mut e| {
@@ -79,9 +87,6 @@ pub(crate) fn prepare_bind(bind: &BindMount) -> Result<OwnedFd> {
             e
         })?;
     }
-    // A volume neither sends nor receives mount events unless asked.
-    let (p, recursive) = bind.propagation.unwrap_or((Propagation::Private, true));
-    set_propagation(&fd, p, recursive).step(step)?;
     Ok(fd)
 }
 
@@ -300,8 +305,9 @@ impl Child {
         }
         let Some(null) = &self.null else { return Ok(()) };
         let copy = mount::clone_tree_at(null.as_fd(), Depth::One)?;
-        mount::set_attributes(copy.as_fd(), Depth::One, change(attr::RDONLY | attr::NOSUID | attr::NOEXEC, 0))?;
-        set_propagation(&copy, Propagation::Private, false)?;
+        let mut change = change(attr::RDONLY | attr::NOSUID | attr::NOEXEC, 0);
+        change.propagation = propagation_bits(Propagation::Private);
+        mount::set_attributes(copy.as_fd(), Depth::One, change)?;
         mount::attach(copy.as_fd(), target.as_fd())
     }
 

@@ -4,6 +4,7 @@ use std::{
     ffi::OsStr,
     os::fd::{AsFd, OwnedFd},
     path::Path,
+    rc::Rc,
 };
 
 use onggi_sys::{
@@ -37,27 +38,32 @@ impl Child {
         path::ensure(root.as_fd(), at, Node::Directory(mode)).map(drop)
     }
 
-    /// The parent directory (made when missing) and the name.
-    fn parent<'p>(&self, at: &'p Path) -> onggi_sys::Result<(OwnedFd, &'p OsStr)> {
+    /// The parent directory (made when missing) and the name. Neighbours share one lookup.
+    fn parent<'p>(&mut self, at: &'p Path) -> onggi_sys::Result<(Rc<OwnedFd>, &'p OsStr)> {
         let invalid = || SysError::new("openat2", format!("{at:?}"), Errno::INVAL);
         let root = self.root.as_ref().ok_or_else(invalid)?;
         let (Some(parent), Some(name)) = (at.parent(), at.file_name()) else { return Err(invalid()) };
-        Ok((path::ensure(root.as_fd(), parent, Node::Directory(0o755))?, name))
+        if let Some((_, fd)) = self.last_parent.as_ref().filter(|(known, _)| known == parent) {
+            return Ok((Rc::clone(fd), name));
+        }
+        let fd = Rc::new(path::ensure(root.as_fd(), parent, Node::Directory(0o755))?);
+        self.last_parent = Some((parent.to_path_buf(), Rc::clone(&fd)));
+        Ok((fd, name))
     }
 
-    pub(super) fn symlink(&self, at: &Path, target: &Path, only_if: Option<&Path>) -> onggi_sys::Result<()> {
+    pub(super) fn symlink(&mut self, at: &Path, target: &Path, only_if: Option<&Path>) -> onggi_sys::Result<()> {
         if only_if.is_some_and(|p| rustix::fs::stat(p).is_err()) {
             return Ok(());
         }
         let (dir, name) = self.parent(at)?;
-        match rustix::fs::symlinkat(target, &dir, name) {
+        match rustix::fs::symlinkat(target, &*dir, name) {
             Err(Errno::EXIST) => Ok(()),
             r => r.sys("symlinkat", || format!("{target:?}, {at:?}")),
         }
     }
 
     /// A node that is there already must be the right one.
-    pub(super) fn node(&self, node: &DeviceNode) -> onggi_sys::Result<()> {
+    pub(super) fn node(&mut self, node: &DeviceNode) -> onggi_sys::Result<()> {
         let (dir, name) = self.parent(&node.path)?;
         let what = || format!("{:?}", node.path);
         let kind = match node.kind {
@@ -67,18 +73,16 @@ impl Child {
         };
         let dev = rustix::fs::makedev(node.major, node.minor);
         let mode = Mode::from_raw_mode(node.mode);
-        match rustix::fs::mknodat(&dir, name, kind, mode, dev) {
+        match rustix::fs::mknodat(&*dir, name, kind, mode, dev) {
             Ok(()) => {}
             Err(Errno::EXIST) => return self.check_node(&dir, name, kind, dev),
             Err(e) => return Err(SysError::new("mknodat", what(), e)),
         }
-        // The umask took bits away; the directory is ours alone until the program runs.
-        rustix::fs::chmodat(&dir, name, mode, AtFlags::empty()).sys("fchmodat", what)?;
         if (node.uid, node.gid) == (0, 0) {
             return Ok(());
         }
         let (uid, gid) = (Uid::from_raw(node.uid), Gid::from_raw(node.gid));
-        rustix::fs::chownat(&dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).sys("fchownat", what)
+        rustix::fs::chownat(&*dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).sys("fchownat", what)
     }
 
     fn check_node(&self, dir: &OwnedFd, name: &OsStr, kind: FileType, dev: u64) -> onggi_sys::Result<()> {

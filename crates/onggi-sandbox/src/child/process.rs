@@ -13,7 +13,6 @@ use super::{Child, credentials};
 use crate::{
     channel::{Channel, Message},
     error::{EXIT_CANNOT_INVOKE, EXIT_NOT_FOUND, Result, StartFailureError, Step},
-    hooks,
     plan::ProcessOp,
 };
 
@@ -41,7 +40,7 @@ impl Child {
             ProcessOp::EnterDirectory { path, again } => self.enter_directory(path, *again),
             ProcessOp::CheckCommand => self.check_command(),
             ProcessOp::AwaitStart => self.await_start(),
-            ProcessOp::Hooks { hooks } => hooks::run_all("startContainer", hooks, &self.prepared.hook_state),
+            ProcessOp::Hooks { hooks } => self.hooks("startContainer", hooks),
             ProcessOp::OwnStdio { uid } => {
                 self.own_stdio(*uid);
                 Ok(())

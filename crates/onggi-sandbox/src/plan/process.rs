@@ -14,7 +14,10 @@ use super::{
     CapabilitySets, ParentOp, ProcessOp, Rlimit, SandboxFacts,
     build::{Context, start_hooks},
 };
-use crate::error::{Result, StartFailureError};
+use crate::{
+    child::DEFAULT_UMASK,
+    error::{Result, StartFailureError},
+};
 
 /// What distinguishes the uses of one process plan.
 pub(crate) struct ProcessContext<'a> {
@@ -128,7 +131,7 @@ fn credentials_and_exec(pc: &ProcessContext<'_>) -> Result<Vec<ProcessOp>> {
     ops.extend(sets.map(|s| ProcessOp::BoundingSet { keep: s.bounding }));
     ops.push(credentials(pc)?);
     ops.extend(sets.map(ProcessOp::Capabilities));
-    ops.extend(user.umask.map(|mask| ProcessOp::Umask { mask: mask & 0o777 }));
+    ops.push(ProcessOp::Umask { mask: user.umask.unwrap_or(DEFAULT_UMASK) & 0o777 });
     ops.push(ProcessOp::EnterDirectory { path: PathBuf::from(&process.cwd), again: true });
     if pc.die_with_parent {
         ops.push(ProcessOp::DieWithParent);
