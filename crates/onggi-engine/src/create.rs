@@ -50,16 +50,16 @@ impl Engine {
             ImageSource::Image(reference) => {
                 let image = self.find_or_pull(reference, pull, progress)?;
                 let config = self.stored_config(&image.config_digest)?;
-                Ok(Source { image: Some((image, config)), name: reference.familiar() })
+                Ok(Source { image: Some((image, config)), name: source_name(&request.image) })
             }
             ImageSource::Rootfs(dir) => {
                 let failed = |source| EngineError::Rootfs { path: dir.clone(), source };
                 if !fs::metadata(dir).map_err(failed)?.is_dir() {
                     return Err(failed(std::io::ErrorKind::NotADirectory.into()));
                 }
-                Ok(Source { image: None, name: format!("rootfs:{}", dir.display()) })
+                Ok(Source { image: None, name: source_name(&request.image) })
             }
-            ImageSource::Host => Ok(Source { image: None, name: "host:".to_owned() }),
+            ImageSource::Host => Ok(Source { image: None, name: source_name(&request.image) }),
         }
     }
 
@@ -187,6 +187,18 @@ impl Engine {
             notes.extend(build::notes(self.facts()));
         }
         notes
+    }
+}
+
+/// A source as people write it; `latest` goes without saying.
+pub(crate) fn source_name(source: &ImageSource) -> String {
+    match source {
+        ImageSource::Image(reference) => {
+            let text = reference.familiar();
+            text.strip_suffix(":latest").map(str::to_owned).unwrap_or(text)
+        }
+        ImageSource::Rootfs(dir) => format!("rootfs:{}", dir.display()),
+        ImageSource::Host => "host:".to_owned(),
     }
 }
 

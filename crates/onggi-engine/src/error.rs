@@ -259,6 +259,11 @@ impl EngineError {
         }
     }
 
+    /// True when what was asked for is a container that does not exist.
+    pub fn is_no_such_container(&self) -> bool {
+        matches!(self, Self::State(onggi_state::StateError::ContainerNotFound { .. }))
+    }
+
     /// 125 for our own failures; 126 and 127 when the command cannot be invoked or is not there.
     pub fn exit_code(&self) -> i32 {
         match self {

@@ -66,7 +66,7 @@ impl Engine {
             name: request.name.clone().map_or_else(|| names::random_name(0), Ok)?,
             created_at: create::now(),
             image_id: image.as_ref().map(|i| i.config_digest.clone()),
-            image_name: source_name(&request.image),
+            image_name: create::source_name(&request.image),
             chain_ids: image.map(|i| i.chain_ids).unwrap_or_default(),
             command: effective_command(&request, config.as_ref()).map_err(EngineError::Build)?,
             request,
@@ -326,14 +326,6 @@ fn no_network(mode: NetworkMode) -> &'static str {
 
 fn netns_name(record: &ContainerRecord) -> String {
     format!("onggi-{}", record.id.short())
-}
-
-fn source_name(source: &ImageSource) -> String {
-    match source {
-        ImageSource::Image(reference) => reference.familiar(),
-        ImageSource::Rootfs(dir) => format!("rootfs:{}", dir.display()),
-        ImageSource::Host => "host:".to_owned(),
-    }
 }
 
 fn storage_words(record: &ContainerRecord, rootfs: &OverlayMount) -> Vec<String> {

@@ -46,9 +46,13 @@ impl Engine {
         self.recover()?;
         let record = self.find(name)?;
         let intent = self.intents()?.wait(record.id.as_str())?;
-        let started = match self.status(&record.id)?.is_running() {
-            true => Ok(()),
-            false => self.launch_container(&record, Client::default()).map(|_| ()),
+        let started = match self.process(&record)? {
+            Some(_) => Ok(()),
+            None => {
+                // One that ends right now must have let go of everything first.
+                self.await_monitor(&record)?;
+                self.launch_container(&record, Client::default()).map(|_| ())
+            }
         };
         intent.complete()?;
         started.map(|()| record)
@@ -70,7 +74,11 @@ impl Engine {
         let network = self.attach_network(record)?;
         self.write_bundle(record, network.record.as_ref(), client.terminal_size)?;
         failpoint::hit("start.files-written");
-        let pid = launch::launch(self, &record.id, Inheritance { client: client.stream, netns: network.netns, reserved: network.reserved })?;
+        let pid = launch::launch(
+            self,
+            &record.id,
+            Inheritance { client: client.stream, netns: network.netns, reserved: network.reserved },
+        )?;
         // Outlives a reboot: without an exit record it then means that the machine took the container with it.
         json::write(&self.paths.started_file(&record.id), &StartRecord { started_at: create::now() })?;
         Ok(pid)
@@ -95,10 +103,7 @@ impl Engine {
 
     /// Makes the network namespace of a bridged container. The record is on disk before anything of it
     /// exists. Without a bridge the sandbox makes the namespace together with the others.
-    fn attach_network(
-        &self,
-        record: &ContainerRecord,
-    ) -> Result<Attached, EngineError> {
+    fn attach_network(&self, record: &ContainerRecord) -> Result<Attached, EngineError> {
         if record.request.network != NetworkMode::Bridge {
             return Ok(Attached::default());
         }

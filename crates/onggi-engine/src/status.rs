@@ -1,8 +1,9 @@
 //! What a container is doing, derived from the kernel and from `exit.json`; never stored.
 //!
 //! ```text
-//! monitor.lock held, state.json names a living process   running
-//! monitor.lock held otherwise                            created (it is being started, or ends right now)
+//! monitor.lock held, state.json says started             running
+//! monitor.lock held, exit.json                           exited (the monitor ends right now)
+//! monitor.lock held otherwise                            created (it is being started)
 //! lock free, exit.json                                   exited
 //! lock free, started.json only                           exited: the machine went down with it
 //! lock free, neither                                     created
@@ -57,16 +58,25 @@ impl Engine {
     /// A record exists but cannot be read.
     pub fn status(&self, id: &ContainerId) -> Result<Status, EngineError> {
         if self.monitor_alive(id)? {
-            return Ok(match self.sandbox_state(id)? {
-                Some(s) if s.started && process_lives(&s)? => Status::Running { pid: s.pid, started_at: s.created_at },
-                _ => Status::Created,
-            });
+            return self.status_with_monitor(id);
         }
         if let Some(exit) = self.exit_record(id)? {
             return Ok(Status::Exited(exit));
         }
         let started: Option<StartRecord> = json::read_optional(&self.paths.started_file(id))?;
         Ok(started.map_or(Status::Created, |s| Status::Exited(lost_to_a_reboot(&s))))
+    }
+
+    /// Between the end of the workload and the exit record a container is still "running": it never goes back to
+    /// "created".
+    fn status_with_monitor(&self, id: &ContainerId) -> Result<Status, EngineError> {
+        let state = self.sandbox_state(id)?.filter(|s| s.started);
+        match (state, self.exit_record(id)?) {
+            (Some(s), None) => Ok(Status::Running { pid: s.pid, started_at: s.created_at }),
+            (Some(s), Some(_)) if process_lives(&s)? => Ok(Status::Running { pid: s.pid, started_at: s.created_at }),
+            (_, Some(exit)) => Ok(Status::Exited(exit)),
+            (None, None) => Ok(Status::Created),
+        }
     }
 
     /// True while the monitor's lock is held.

@@ -87,7 +87,7 @@ fn list_filter(filters: &[String], all: bool) -> Result<ListFilter, ParseError> 
         match key.as_str() {
             "id" => out.id.push(value),
             "name" => out.name.push(value),
-            "status" => out.status.push(value),
+            "status" => out.status.push(known_state(value)?),
             "label" => out.label.push(value),
             "ancestor" => out.ancestor.push(value),
             "network" => out.network.push(value),
@@ -97,6 +97,15 @@ fn list_filter(filters: &[String], all: bool) -> Result<ListFilter, ParseError> 
         }
     }
     Ok(out)
+}
+
+/// Docker's states; those that nothing is in yet are valid and match nothing.
+fn known_state(value: String) -> Result<String, ParseError> {
+    const STATES: [&str; 7] = ["created", "restarting", "running", "removing", "paused", "exited", "dead"];
+    match STATES.contains(&value.as_str()) {
+        true => Ok(value),
+        false => Err(ParseError::new("filter", &value, "no such state").hint(format!("states: {}", STATES.join(", ")))),
+    }
 }
 
 fn row(c: &ContainerSummary, now: i64, full: bool) -> Value {

@@ -33,9 +33,12 @@ impl RmArgs {
             let chosen = list.iter().filter(|c| force || !c.status.is_running());
             containers = chosen.map(|c| c.record.id.to_string()).collect();
         }
-        for_each(&containers, |name| {
-            engine.rm(name, force)?;
+        // As Docker: with -f a container that is not there is reported, but is what was wanted.
+        let mut only_missing = true;
+        let code = for_each(&containers, |name| {
+            engine.rm(name, force).inspect_err(|e| only_missing &= e.is_no_such_container())?;
             Ok(name.to_owned())
-        })
+        })?;
+        Ok(if force && only_missing { 0 } else { code })
     }
 }
