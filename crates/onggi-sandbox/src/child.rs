@@ -4,6 +4,7 @@
 //! needs was prepared before. A failure crosses the channel with step, call and errno, then the child ends.
 
 mod command;
+mod copy_up;
 mod credentials;
 mod init;
 mod mounts;
@@ -70,6 +71,8 @@ pub(crate) struct Prepared {
     pub(crate) envp: CStrings,
     /// PATH of that environment.
     pub(crate) search_path: Option<String>,
+    /// The process that will be the child's parent, when the program must die with it.
+    pub(crate) parent: Option<OwnedFd>,
     /// The state as hooks receive it, when there are any; the child adds its pid.
     pub(crate) hook_state: Option<State>,
 }

@@ -77,6 +77,7 @@ fn create_in(options: CreateOptions, dir: &StateDir, made: &mut Made<'_>) -> Res
     let (mut prepared, console) = prepare(&plan, &config, &facts, dir, stdio, netns)?;
     prepared.hook_state = config.hooks.as_ref().map(|_| state::oci_state(&state, ContainerState::Creating));
     dir.save_hooks(&config.hooks.clone().unwrap_or_default())?;
+    prepared.parent = parent_to_die_with(&plan.process, sibling)?;
     for op in &plan.before {
         sources::before_clone(op, prepared.netns.as_ref())?;
     }
@@ -232,9 +233,24 @@ fn prepare(
         argv,
         envp,
         search_path,
+        parent: None,
         hook_state: None,
     };
     Ok((prepared, console))
+}
+
+/// The parent that the child will have, held so that its death cannot go unnoticed.
+pub(crate) fn parent_to_die_with(ops: &[ProcessOp], sibling: bool) -> Result<Option<OwnedFd>> {
+    if !ops.contains(&ProcessOp::DieWithParent) {
+        return Ok(None);
+    }
+    let step = || "open the parent to die with".to_string();
+    let parent = match sibling {
+        true => rustix::process::getppid(),
+        false => Some(rustix::process::getpid()),
+    };
+    let parent = parent.ok_or_else(|| StartFailureError::new(step()).hint("the parent is in another pid namespace"))?;
+    process::pidfd_open(parent.as_raw_nonzero().get()).step(step).map(Some)
 }
 
 /// Opened here: the child may be an unmapped user by the time it writes.

@@ -16,7 +16,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::{
     channel::{Channel, Message},
     child::{self, Child, Prepared, View},
-    create::{compile_filter, exec_strings, send_console, split_stdio, write_pid_file},
+    create::{compile_filter, exec_strings, parent_to_die_with, send_console, split_stdio, write_pid_file},
     error::{Result, StartFailureError, Step},
     options::{ExecOptions, Executed},
     plan::{ProcessContext, ProcessOp, SandboxFacts, SetupOp, plan_exec},
@@ -45,6 +45,7 @@ pub fn exec(options: ExecOptions) -> Result<Executed> {
         argv,
         envp,
         search_path,
+        parent: parent_to_die_with(&ops, false)?,
         ..Prepared::default()
     };
     let setup = terminal.then_some(SetupOp::Terminal {

@@ -334,6 +334,8 @@ pub struct FsMount {
     pub target: PathBuf,
     /// How the target is found.
     pub target_kind: TargetKind,
+    /// What the mount point holds is copied into it first.
+    pub copy_up: bool,
     /// Options of the filesystem: `(key, value)`; a flag has no value.
     pub data: Vec<(String, Option<String>)>,
     /// Bits of `onggi_sys::mount::attr`.

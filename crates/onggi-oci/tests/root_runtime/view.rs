@@ -167,6 +167,23 @@ fn root_tmpfs_options_arrive() {
 }
 
 #[test]
+fn root_a_tmpfs_can_begin_with_what_it_covers() {
+    let mut b = Bundle::new("cat /t/f /t/d/g; readlink /t/l; stat -c '%a %u' /t /t/f; echo new > /t/f");
+    let at = b.root().join("t");
+    fs::create_dir_all(at.join("d")).unwrap();
+    fs::write(at.join("f"), "f\n").unwrap();
+    fs::write(at.join("d/g"), "g\n").unwrap();
+    std::os::unix::fs::symlink("/etc/shadow", at.join("l")).unwrap();
+    std::os::unix::fs::chown(at.join("f"), Some(7), Some(7)).unwrap();
+    fs::set_permissions(&at, fs::Permissions::from_mode(0o1777)).unwrap();
+    let options = ["rw", "nosuid", "nodev", "tmpcopyup"];
+    b.add_mount(json!({ "destination": "/t", "type": "tmpfs", "source": "tmpfs", "options": options }));
+    let done = b.run();
+    assert_eq!(done.out, "f\ng\n/etc/shadow\n1777 0\n644 7\n", "{}", done.err);
+    assert_eq!(fs::read_to_string(at.join("f")).unwrap(), "f\n");
+}
+
+#[test]
 fn root_a_read_only_root_refuses_writes_but_its_mounts_do_not() {
     let mut b = Bundle::new("touch /x || echo ro; touch /dev/shm/x && echo rw");
     b.config["root"]["readonly"] = json!(true);

@@ -80,10 +80,12 @@ impl Child {
     fn not_found(&self) -> StartFailureError {
         let name = self.name().to_string_lossy();
         let failure = if name.contains('/') {
-            StartFailureError::new(format!("command {name:?} not found in the container"))
+            // Engines recognise the failure by the words of Go's exec package and of strerror.
+            StartFailureError::new(format!("command {name:?} not found in the container: no such file or directory"))
                 .hint("there is no such file in the root filesystem")
         } else {
-            StartFailureError::new(format!("command {name:?} not found in the container's PATH"))
+            let words = "executable file not found in $PATH";
+            StartFailureError::new(format!("command {name:?} not found in the container's PATH: {words}"))
                 .hint(format!("searched {}; give the program's full path, or set PATH", self.search_path()))
         };
         failure.exit_code(EXIT_NOT_FOUND)

@@ -45,6 +45,8 @@ impl Child {
         }
         let _ = process::set_dumpable(false);
         let _ = process::set_name(c"onggi-init");
+        // The arguments of the monitor are nobody's business in the container.
+        let _ = process::set_command_line(b"onggi-init");
         let _ = rustix::process::chdir(c"/");
         null_stdio();
         process::close_all_and(3, || reap_forever(program))

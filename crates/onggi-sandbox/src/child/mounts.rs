@@ -13,7 +13,7 @@ use onggi_sys::{
     path::{self, Node, OFlags},
 };
 
-use super::Child;
+use super::{Child, copy_up};
 use crate::{
     error::{Result, StartFailureError, Step},
     plan::{BindMount, FsMount, Propagation, SetupOp, TargetKind},
@@ -216,6 +216,9 @@ impl Child {
         }
         let fd = fs.mount(m.attributes).step(step)?;
         let target = self.target(&m.target, m.target_kind)?;
+        if m.copy_up {
+            copy_up::tree(target.as_fd(), fd.as_fd()).step(step)?;
+        }
         mount::attach(fd.as_fd(), target.as_fd()).step(step)?;
         if let Some((p, recursive)) = m.propagation {
             set_propagation(&fd, p, recursive).step(step)?;

@@ -7,7 +7,10 @@ use onggi_sys::{
     path::{self, OFlags},
     process, spawn,
 };
-use rustix::fs::{CWD, Mode};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::{CWD, Mode},
+};
 
 use super::{Child, credentials};
 use crate::{
@@ -59,8 +62,19 @@ impl Child {
                 Ok(())
             }
             ProcessOp::CloseOnExec { from } => self.close_on_exec(*from),
-            ProcessOp::DieWithParent => process::set_parent_death_signal(onggi_sys::signal::number::KILL).step(step),
+            ProcessOp::DieWithParent => self.die_with_parent().step(step),
             ProcessOp::Exec { .. } => Err(self.execute()),
+        }
+    }
+
+    /// A parent that died before the signal was asked for will never send it (prctl(2)); its pidfd tells.
+    fn die_with_parent(&self) -> onggi_sys::Result<()> {
+        process::set_parent_death_signal(onggi_sys::signal::number::KILL)?;
+        let Some(parent) = &self.prepared.parent else { return Ok(()) };
+        let mut fds = [PollFd::new(parent, PollFlags::IN)];
+        match poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).sys("poll", || "parent")? {
+            0 => Ok(()),
+            _ => Err(SysError::new("poll", "the parent is dead", Errno::SRCH)),
         }
     }
 

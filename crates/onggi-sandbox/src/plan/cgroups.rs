@@ -79,6 +79,7 @@ fn fresh_v2(target: PathBuf, attributes: u64) -> FsMount {
         data: Vec::new(),
         attributes,
         propagation: None,
+        copy_up: false,
     }
 }
 
@@ -97,6 +98,7 @@ fn v1(
         data: vec![("mode".into(), Some("755".into())), ("size".into(), Some("64k".into()))],
         attributes: attr::NOSUID | attr::NODEV | attr::NOEXEC,
         propagation: None,
+        copy_up: false,
     })];
     let mut by_dir: BTreeMap<&PathBuf, Vec<&str>> = BTreeMap::new();
     for dir in &plan.dirs {

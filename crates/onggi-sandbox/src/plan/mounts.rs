@@ -103,6 +103,9 @@ fn filesystem(mount: &Mount, typ: &str, target: PathBuf, options: MountOptions) 
     if !mount.uid_mappings.is_empty() {
         return Err(StartFailureError::new(format!("mount {}: only bind mounts can be idmapped", mount.destination)));
     }
+    if options.copy_up && typ != "tmpfs" {
+        return Err(StartFailureError::new(format!("mount {}: tmpcopyup is for tmpfs only", mount.destination)));
+    }
     let real = matches!(typ, "proc" | "sysfs");
     Ok(FsMount {
         fstype: typ.to_owned(),
@@ -113,5 +116,6 @@ fn filesystem(mount: &Mount, typ: &str, target: PathBuf, options: MountOptions) 
         data: options.data.into_iter().filter(|(k, _)| !(typ == "devpts" && k == "newinstance")).collect(),
         attributes: options.set | options.recursive_set,
         propagation: options.propagation,
+        copy_up: options.copy_up,
     })
 }

@@ -23,6 +23,8 @@ pub struct MountOptions {
     pub data: Vec<(String, Option<String>)>,
     /// `idmap` or `ridmap`.
     pub id_map: bool,
+    /// `tmpcopyup`: a tmpfs starts with what its mount point holds.
+    pub copy_up: bool,
     /// An option of this runtime's specification that it does not implement.
     pub unsupported: Option<String>,
 }
@@ -55,7 +57,8 @@ impl MountOptions {
             "bind" => self.bind = Some(false),
             "rbind" => self.bind = Some(true),
             "idmap" | "ridmap" => self.id_map = true,
-            "tmpcopyup" | "copy-symlink" | "src-nofollow" | "dest-nofollow" => {
+            "tmpcopyup" => self.copy_up = true,
+            "copy-symlink" | "src-nofollow" | "dest-nofollow" => {
                 self.unsupported = Some(option.to_owned());
             }
             // The kernel's defaults, and words that only mount(8) understands.

@@ -276,7 +276,14 @@ fn mount(out: &mut String, m: &FsMount) {
     let options = if all.is_empty() { String::new() } else { format!("-o {} ", quote(all.join(","))) };
     let at = inside(&m.target);
     let source = if m.source.is_empty() { "none" } else { &m.source };
-    let _ = writeln!(out, "mkdir -p {at}\nmount -t {} {options}{} {at}", quote(&m.fstype), quote(source));
+    let _ = writeln!(out, "mkdir -p {at}");
+    if m.copy_up {
+        let _ = writeln!(out, "exec 8< {at}");
+    }
+    let _ = writeln!(out, "mount -t {} {options}{} {at}", quote(&m.fstype), quote(source));
+    if m.copy_up {
+        let _ = writeln!(out, "cp -a /proc/self/fd/8/. {at}; exec 8<&-");
+    }
 }
 
 fn bind(out: &mut String, m: &BindMount) {
