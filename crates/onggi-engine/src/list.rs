@@ -57,6 +57,14 @@ impl Engine {
         Ok(found)
     }
 
+    /// Bytes that a container has written to its own layer.
+    ///
+    /// # Errors
+    /// Its directory cannot be read.
+    pub fn written(&self, record: &ContainerRecord) -> Result<u64, EngineError> {
+        Ok(onggi_storage::disk_usage(&self.paths.bundle(&record.id).join("upper"))?)
+    }
+
     /// Ports with the host ports that were chosen at the start; none for a container that does not run.
     pub(crate) fn published(&self, record: &ContainerRecord, status: &Status) -> Result<Vec<PortMapping>, EngineError> {
         if record.request.ports.is_empty() || !status.is_running() {

@@ -329,6 +329,32 @@ pub fn set_name(name: &CStr) -> Result<()> {
     rustix::thread::set_name(name).sys("prctl", || "PR_SET_NAME")
 }
 
+/// Replaces what /proc/PID/cmdline shows, cut to the space that the arguments have; `text` separates its words
+/// by NUL. For a process that stays under another role than it was started in.
+///
+/// # Errors
+/// /proc is not mounted, or hides the addresses.
+pub fn set_command_line(text: &[u8]) -> std::io::Result<()> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    // Fields 48 and 49 of proc_pid_stat(5), counted after the command name.
+    let fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_ascii_whitespace()).into_iter().flatten();
+    let mut bounds = fields.skip(45).map_while(|f| f.parse::<usize>().ok());
+    let (Some(start), Some(end)) = (bounds.next(), bounds.next()) else {
+        return Err(std::io::ErrorKind::InvalidData.into());
+    };
+    if start == 0 || end <= start {
+        return Err(std::io::ErrorKind::InvalidData.into());
+    }
+    let mut area = vec![0u8; end - start];
+    let shown = text.len().min(area.len() - 1);
+    area[..shown].copy_from_slice(&text[..shown]);
+    // SAFETY: the kernel names `start..end` as this process's own argument strings: initialised, writable stack
+    // memory that stays mapped; `area` is another allocation of the same length; nothing holds a reference into
+    // the strings (std copies them on each use).
+    unsafe { ptr::copy_nonoverlapping(area.as_ptr(), start as *mut u8, area.len()) };
+    Ok(())
+}
+
 /// setsid(2).
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use onggi_engine::{ContainerSummary, ListFilter, Status};
-use onggi_spec::ParseError;
+use onggi_spec::{ParseError, quantity::human_size};
 use serde_json::{Value, json};
 
 use super::filter;
@@ -36,6 +36,8 @@ const COLUMNS: Columns = Columns {
         ("Labels", "LABELS"),
         ("Mounts", "MOUNTS"),
         ("Networks", "NETWORKS"),
+        ("LocalVolumes", "LOCAL VOLUMES"),
+        ("Size", "SIZE"),
     ],
     default: "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}",
 };
@@ -71,10 +73,17 @@ impl PsArgs {
     pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
         let last = if self.latest { Some(1) } else { self.last };
         let list_filter = list_filter(&self.filter, self.all || last.is_some())?;
-        let mut list = global.engine()?.list(&list_filter)?;
+        let engine = global.engine()?;
+        let mut list = engine.list(&list_filter)?;
         list.truncate(last.unwrap_or(usize::MAX));
         let now = time::now();
-        let rows: Vec<Value> = list.iter().map(|c| row(c, now, self.no_trunc)).collect();
+        let mut rows: Vec<Value> = list.iter().map(|c| row(c, now, self.no_trunc)).collect();
+        // Only on request: it takes a walk through what each container has written.
+        if self.format.as_deref().is_some_and(|f| f.contains(".Size")) {
+            for (row, container) in rows.iter_mut().zip(&list) {
+                row["Size"] = human_size(engine.written(&container.record)?).into();
+            }
+        }
         let format = if self.quiet { Some("{{.ID}}") } else { self.format.as_deref() };
         render::stdout(&format::rows(format, &COLUMNS, &rows)?)?;
         Ok(0)
@@ -128,6 +137,8 @@ fn row(c: &ContainerSummary, now: i64, full: bool) -> Value {
         "Labels": printable(&labels.join(",")),
         "Mounts": mounts.join(","),
         "Networks": r.request.network.name(),
+        "LocalVolumes": "0",
+        "Size": "",
     })
 }
 

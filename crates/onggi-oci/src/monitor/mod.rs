@@ -110,10 +110,11 @@ fn supervise(options: Options) -> i32 {
         Ok(prepared) => prepared,
         Err(error) => return give_up(report, "prepare the monitor", &error),
     };
+    let monitor = rustix::process::getpid();
     let starter = match clone_process(CloneRequest::default()) {
         Ok(Cloned::Child) => {
             drop((ours, report, client));
-            start::run(&bundle, inherited, theirs)
+            start::run(&bundle, inherited, theirs, monitor)
         }
         Ok(Cloned::Parent { pidfd, .. }) => pidfd,
         Err(error) => return give_up(report, "start the starter", &error),

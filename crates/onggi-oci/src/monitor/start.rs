@@ -21,6 +21,7 @@ use onggi_sys::{SysContext, SysError, process::exit_now, unix};
 use rustix::{
     fs::{FlockOperation, Mode, OFlags},
     pipe::PipeFlags,
+    process::Pid,
 };
 
 use super::{
@@ -59,10 +60,14 @@ pub(super) struct Inherited {
 }
 
 /// Runs the starter and ends the process.
-pub(super) fn run(bundle: &Path, inherited: Inherited, channel: OwnedFd) -> ! {
+pub(super) fn run(bundle: &Path, inherited: Inherited, channel: OwnedFd, monitor: Pid) -> ! {
     // The monitor blocks and ignores signals for its own purposes; the workload must not inherit that.
     onggi_sys::signal::reset_all();
     let _ = onggi_sys::process::set_parent_death_signal(SIGKILL);
+    if rustix::process::getppid() != Some(monitor) {
+        // It died before the signal was asked for.
+        exit_now(ENGINE_FAILED);
+    }
     let sent = match read_monitor_config(bundle) {
         Ok(config) => start(bundle, &config, inherited, &channel),
         Err(failure) => send_failure(&channel, None, &failure),

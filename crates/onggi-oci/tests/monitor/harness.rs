@@ -74,19 +74,21 @@ pub(crate) struct Monitor {
 impl Ask {
     /// Starts it and waits for the report.
     pub(crate) fn start(self) -> Monitor {
+        self.launch().report()
+    }
+
+    /// Starts it and waits for nothing.
+    pub(crate) fn launch(self) -> Starting {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("onggi-monitor-{}-{number}", std::process::id()));
         let id = format!("{:0>32}{:0>32}", std::process::id(), number);
         write_bundle(&dir, &id, &self);
-        let (mut report, report_write) = std::io::pipe().unwrap();
+        let (report, report_write) = std::io::pipe().unwrap();
         let pair = self.primary.then(|| UnixStream::pair().unwrap());
         let spawned = spawn(&dir, report_write.into(), pair.as_ref().map(|(_, theirs)| theirs));
         let primary = pair.map(|(ours, _)| Client(ours));
-        let mut text = String::new();
-        report.read_to_string(&mut text).unwrap();
-        let report = serde_json::from_str(&text).unwrap_or_else(|e| panic!("report {text:?}: {e}"));
         let log = self.log.unwrap_or_else(|| dir.join("container.log"));
-        Monitor { dir, id, report, primary, spawned, log, ended: false }
+        Starting { report, dir, id, primary, spawned, log }
     }
 
     /// Starts it; it must run.
@@ -94,6 +96,38 @@ impl Ask {
         let monitor = self.start();
         assert!(matches!(monitor.report, MonitorReport::Started { .. }), "{:?}", monitor.report);
         monitor
+    }
+}
+
+/// A monitor that has not reported yet.
+pub(crate) struct Starting {
+    report: std::io::PipeReader,
+    dir: PathBuf,
+    id: String,
+    primary: Option<Client>,
+    spawned: Spawned,
+    log: PathBuf,
+}
+
+impl Starting {
+    fn report(mut self) -> Monitor {
+        let mut text = String::new();
+        self.report.read_to_string(&mut text).unwrap();
+        let report = serde_json::from_str(&text).unwrap_or_else(|e| panic!("report {text:?}: {e}"));
+        self.reported(report)
+    }
+
+    /// Kills the monitor now, whatever it has come to.
+    pub(crate) fn kill(self) -> Monitor {
+        let mut monitor = self.reported(MonitorReport::Started { pid: 0 });
+        monitor.signal(9);
+        monitor.wait();
+        monitor
+    }
+
+    fn reported(self, report: MonitorReport) -> Monitor {
+        let Self { dir, id, primary, spawned, log, .. } = self;
+        Monitor { dir, id, report, primary, spawned, log, ended: false }
     }
 }
 
@@ -244,9 +278,27 @@ impl Monitor {
         roots.map(|r| r.join(cgroup_name(&self.id))).filter(|p| p.exists()).collect()
     }
 
-    /// Whether the monitor's lock is free.
+    /// Whether the monitor's lock is free (or was never made).
     pub(crate) fn lock_is_free(&self) -> bool {
-        fs::File::open(self.dir.join("run/monitor.lock")).unwrap().try_lock().is_ok()
+        let lock = fs::File::open(self.dir.join("run/monitor.lock"));
+        lock.map_or(true, |lock| lock.try_lock().is_ok())
+    }
+
+    /// Living processes in the container's cgroups, and copies of the monitor.
+    pub(crate) fn processes(&self) -> Vec<i32> {
+        let bundle = self.dir.join("bundle").into_os_string().into_encoded_bytes();
+        let ours = |pid: &i32| {
+            let cmdline = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            cmdline.split(|&b| b == 0).any(|word| word == bundle)
+        };
+        let all = fs::read_dir("/proc").unwrap().flatten();
+        let mut found: Vec<i32> = all.filter_map(|e| e.file_name().to_str()?.parse().ok()).filter(ours).collect();
+        for dir in self.cgroups() {
+            let procs = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+            found.extend(procs.lines().filter_map(|l| l.parse::<i32>().ok()));
+        }
+        found.retain(|&pid| lives(pid));
+        found
     }
 
     /// One field of the monitor's smaps_rollup, in KiB.

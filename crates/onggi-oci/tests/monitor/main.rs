@@ -60,6 +60,18 @@ fn root_a_killed_monitor_takes_the_workload_with_it_and_frees_the_lock() {
 }
 
 #[test]
+fn root_a_monitor_killed_at_any_moment_of_the_start_leaves_no_process() {
+    for attempt in 0..400u64 {
+        let starting = shell("trap '' TERM; while :; do sleep 1; done").launch();
+        // From before the starter is forked to after the workload runs.
+        std::thread::sleep(Duration::from_micros(attempt * 67 % 10_000));
+        let m = starting.kill();
+        until(|| m.processes().is_empty());
+        assert!(m.lock_is_free());
+    }
+}
+
+#[test]
 fn root_sigterm_to_the_monitor_reaches_the_workload() {
     let mut m =
         Ask { primary: true, ..shell("trap 'echo bye; exit 7' TERM; echo up; while :; do sleep 0.02; done") }.run();
@@ -184,9 +196,10 @@ fn root_without_i_stdin_is_empty_and_clients_cannot_write_to_it() {
 
 #[test]
 fn root_a_terminal_echoes_resizes_and_is_logged_as_stdout() {
-    let script = "stty size; read x; echo got $x; stty size; cat; echo end";
+    let script = "echo ready; read x; echo got $x; stty size; cat; echo end";
     let mut m = Ask { interactive: true, terminal: true, primary: true, ..shell(script) }.run();
     let mut client = m.primary.take().unwrap();
+    client.expect("ready\r\n");
     client.send(FrameKind::Resize, &[100, 0, 30, 0]);
     client.send(FrameKind::Stdin, b"abc\n");
     client.expect("30 100\r\n");

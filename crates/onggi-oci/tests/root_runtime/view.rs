@@ -282,6 +282,78 @@ fn root_a_user_namespace_maps_ids_and_hides_the_hosts_root() {
     assert_eq!(owner, 100_000);
 }
 
+/// The same machine without privilege: only the caller's own ids exist in the container.
+#[test]
+fn root_an_ordinary_user_can_run_and_enter_a_container() {
+    const USER: u32 = 54_321;
+    let mut b = Bundle::new("id -u; cat /proc/self/uid_map; echo x > /dev/null && echo dev; sleep 60");
+    b.add_namespace(json!({ "type": "user" }));
+    b.remove_namespace("cgroup");
+    let map = json!([{ "containerID": 0, "hostID": USER, "size": 1 }]);
+    b.config["linux"]["uidMappings"] = map.clone();
+    b.config["linux"]["gidMappings"] = map;
+    for m in b.config["mounts"].as_array_mut().unwrap() {
+        m["options"].as_array_mut().unwrap().retain(|o| o != "gid=5");
+    }
+    b.write_config();
+    chown_tree(&b.dir, USER);
+    let run = |args: &[&str]| {
+        let mut c = std::process::Command::new("setpriv");
+        c.args(["--reuid", &USER.to_string(), "--regid", &USER.to_string(), "--clear-groups"]);
+        c.arg(env!("CARGO_BIN_EXE_onggi-oci")).arg("--root").arg(b.dir.join("state")).args(args);
+        let out = fs::File::options().create(true).append(true).open(b.dir.join("out")).unwrap();
+        c.stdin(std::process::Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out).status().unwrap()
+    };
+    assert!(run(&["run", "-d", "-b", b.dir.to_str().unwrap(), &b.id]).success(), "{}", b.output());
+    b.until("output", |b| b.output().ends_with("dev\n"));
+    assert!(run(&["exec", &b.id, "id", "-u"]).success(), "{}", b.output());
+    assert!(b.output().ends_with("dev\n0\n"), "{}", b.output());
+    assert!(run(&["kill", &b.id, "KILL"]).success());
+    b.until("stopped", |b| b.status() == "stopped");
+    assert!(run(&["delete", &b.id]).success());
+}
+
+#[test]
+fn root_an_idmapped_bind_shows_mapped_owners() {
+    let mut b = Bundle::new("stat -c %u /data/f; touch /data/new");
+    fs::create_dir(b.dir.join("data")).unwrap();
+    fs::write(b.dir.join("data/f"), "").unwrap();
+    std::os::unix::fs::chown(b.dir.join("data"), Some(0), Some(0)).unwrap();
+    let map = json!([{ "containerID": 0, "hostID": 200_000, "size": 1000 }]);
+    b.add_mount(json!({
+        "destination": "/data", "type": "bind", "source": "data", "options": ["bind", "idmap"],
+        "uidMappings": map, "gidMappings": map
+    }));
+    let done = b.run();
+    assert_eq!(done.out, "200000\n", "{}", done.err);
+}
+
+#[test]
+fn root_a_container_can_share_anothers_namespaces() {
+    let a = Bundle::new("sleep 60");
+    assert_eq!(a.run_detached(&[]).code, 0);
+    let pid = a.pid();
+    let mut b = Bundle::new("for n in pid ipc net; do readlink /proc/self/ns/$n; done; ps | grep -c 'sleep 60'");
+    for (kind, file) in [("pid", "pid"), ("ipc", "ipc"), ("network", "net")] {
+        b.remove_namespace(kind);
+        b.add_namespace(json!({ "type": kind, "path": format!("/proc/{pid}/ns/{file}") }));
+    }
+    let done = b.run();
+    let lines: Vec<&str> = done.out.lines().collect();
+    for (line, file) in lines.iter().zip(["pid", "ipc", "net"]) {
+        let theirs = fs::read_link(format!("/proc/{pid}/ns/{file}")).unwrap();
+        assert_eq!(*line, theirs.to_string_lossy(), "{}", done.err);
+    }
+    assert_eq!(lines.len(), 4, "{}", done.err);
+}
+
+#[test]
+fn root_a_root_can_be_entered_without_pivoting() {
+    let b = Bundle::new("ls / | sort | head -2; cat /etc/hostname || echo own");
+    let done = b.run_with(&["--no-pivot"]);
+    assert_eq!(done.out, "bin\ndev\nown\n", "{}", done.err);
+}
+
 fn chown_tree(at: &std::path::Path, id: u32) {
     std::os::unix::fs::lchown(at, Some(id), Some(id)).unwrap();
     if at.is_dir() && !at.is_symlink() {

@@ -100,6 +100,7 @@ fn id_map(fd: &OwnedFd, depth: Depth, uid: &[LinuxIdMapping], gid: &[LinuxIdMapp
 /// limited to 255 bytes in this interface.
 fn overlay(lower: &[&Path], upper: &Path, work: &Path, userxattr: bool) -> onggi_sys::Result<OwnedFd> {
     let fs = FsContext::open("overlay")?;
+    fs.set("source", b"overlay")?;
     for layer in lower {
         fs.set("lowerdir+", path::bytes(layer))?;
     }
