@@ -296,11 +296,14 @@ fn root_an_ordinary_user_can_run_and_enter_a_container() {
         m["options"].as_array_mut().unwrap().retain(|o| o != "gid=5");
     }
     b.write_config();
+    // The build directory may be out of that user's reach.
+    let program = b.dir.join("onggi-oci");
+    fs::copy(env!("CARGO_BIN_EXE_onggi-oci"), &program).unwrap();
     chown_tree(&b.dir, USER);
     let run = |args: &[&str]| {
         let mut c = std::process::Command::new("setpriv");
         c.args(["--reuid", &USER.to_string(), "--regid", &USER.to_string(), "--clear-groups"]);
-        c.arg(env!("CARGO_BIN_EXE_onggi-oci")).arg("--root").arg(b.dir.join("state")).args(args);
+        c.arg(&program).arg("--root").arg(b.dir.join("state")).args(args);
         let out = fs::File::options().create(true).append(true).open(b.dir.join("out")).unwrap();
         c.stdin(std::process::Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out).status().unwrap()
     };
