@@ -61,13 +61,12 @@ fn root_a_killed_monitor_takes_the_workload_with_it_and_frees_the_lock() {
 
 #[test]
 fn root_a_monitor_killed_at_any_moment_of_the_start_leaves_no_process() {
-    for attempt in 0..400u64 {
+    for attempt in 0..150u64 {
         let starting = shell("trap '' TERM; while :; do sleep 1; done").launch();
         // From before the starter is forked to after the workload runs.
         std::thread::sleep(Duration::from_micros(attempt * 67 % 10_000));
         let m = starting.kill();
-        until(|| m.processes().is_empty());
-        assert!(m.lock_is_free());
+        until(|| m.processes().is_empty() && m.lock_is_free());
     }
 }
 
