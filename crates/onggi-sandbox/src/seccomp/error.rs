@@ -45,12 +45,6 @@ pub enum SeccompError {
         /// The index.
         index: u32,
     },
-    /// A masked comparison without its second value.
-    #[error("linux.seccomp: SCMP_CMP_MASKED_EQ on {syscall:?} without valueTwo")]
-    MissingValue {
-        /// The system call, cut.
-        syscall: String,
-    },
     /// The agent would be asked about the very call by which it is told.
     #[error("linux.seccomp: SCMP_ACT_NOTIFY on {syscall} would block the start for good")]
     NotifyDeadlock {

@@ -209,11 +209,8 @@ fn conditions(rule: &LinuxSyscall) -> Result<Vec<Condition>, SeccompError> {
             Ok(index @ 0..=5) => index,
             _ => return Err(SeccompError::ArgumentIndex { syscall: syscall(), index: arg.index }),
         };
-        let value_two = match (arg.op, arg.value_two) {
-            (SeccompOp::MaskedEqual, None) => return Err(SeccompError::MissingValue { syscall: syscall() }),
-            (_, two) => two.unwrap_or(0),
-        };
-        Ok(Condition { index, op: arg.op, value: arg.value, value_two })
+        // Go programs leave a valueTwo of 0 out: Docker's rule for clone(2) compares masked flags with it.
+        Ok(Condition { index, op: arg.op, value: arg.value, value_two: arg.value_two.unwrap_or(0) })
     };
     rule.args.iter().map(condition).collect()
 }
