@@ -207,11 +207,15 @@ impl Engine {
     /// Removes the last trace of a container, complete or not. The caller holds its intent.
     pub(crate) fn erase(&self, id: &ContainerId) -> Result<(), EngineError> {
         let mut failures = Failures::new(id);
+        let image = self.state()?.container_by_id(id)?.and_then(|r| r.image_id);
         failures.note(self.release(id));
         failures.note(onggi_storage::remove_container_dir(&self.paths.root, id).map_err(EngineError::from));
         failpoint::hit("remove.snapshot-removed");
         failures.note(self.state().and_then(|mut s| Ok(s.delete_container(id)?)).map(|_| ()));
         failpoint::hit("remove.record-deleted");
+        if let Some(image) = image {
+            failures.note(self.collect_after(&image));
+        }
         failures.finish()
     }
 }

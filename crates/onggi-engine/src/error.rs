@@ -71,6 +71,24 @@ pub enum EngineError {
         /// Its names.
         names: Vec<String>,
     },
+    /// A running container uses the image.
+    #[error("image {image} cannot be removed, not even with force: container {container} runs from it")]
+    ImageRuns {
+        /// Short id.
+        image: String,
+        /// The container's name.
+        container: String,
+    },
+    /// The stored image is for another platform.
+    #[error("image {image} is for {found}, not for {wanted}")]
+    OtherPlatform {
+        /// The image.
+        image: String,
+        /// Its platform.
+        found: String,
+        /// What was asked for.
+        wanted: String,
+    },
     /// A recorded image's configuration is gone.
     #[error("the store has lost {digest}")]
     MissingBlob {
@@ -234,6 +252,10 @@ impl EngineError {
             Self::MakeDir { source, .. } | Self::WriteFile { source, .. } => io_hint(source),
             Self::ForeignDir { .. } => text("choose other directories with --root and --runroot"),
             Self::DamagedFile { .. } => text("remove the container with rm -f and create it again"),
+            Self::ImageRuns { container, .. } => Some(format!("stop it first: onggi stop {container}")),
+            Self::OtherPlatform { .. } => {
+                text("pull the image for that platform under a digest or another tag, or leave --platform out")
+            }
             Self::PortTaken { container, .. } => {
                 Some(format!("choose another host port, or stop it: onggi stop {container}"))
             }

@@ -62,12 +62,34 @@ impl Engine {
             None if names.len() > 1 && !force => {
                 return Err(EngineError::SeveralNames { image: name.to_owned(), names });
             }
-            _ => self.state()?.remove_image(&image.config_digest, force)?,
+            _ => {
+                self.refuse_while_running(&image.config_digest)?;
+                self.state()?.remove_image(&image.config_digest, force)?
+            }
         };
         if removed.deleted.is_some() {
             self.collect_garbage()?;
         }
         Ok(removed)
+    }
+
+    /// Not even with `force`: a running container's layers are mounted.
+    fn refuse_while_running(&self, id: &Digest) -> Result<(), EngineError> {
+        let users = self.state()?.containers_of_image(id)?;
+        for user in users {
+            if self.status(&user.id)?.is_running() {
+                return Err(EngineError::ImageRuns { image: id.short().to_owned(), container: user.name.to_string() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Called when a container is gone: an image that was removed from under it may have left its layers.
+    pub(crate) fn collect_after(&self, image: &Digest) -> Result<(), EngineError> {
+        if self.state()?.images_by_id_prefix(image.hex())?.is_empty() {
+            self.collect_garbage()?;
+        }
+        Ok(())
     }
 
     /// Removes layers and blobs that no image and no container refers to. Does nothing while a pull is under

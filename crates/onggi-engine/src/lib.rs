@@ -51,7 +51,7 @@ pub use process::ProcessHandle;
 pub use pull::PullOptions;
 pub use run::{RunOptions, Started};
 pub use status::Status;
-pub use stop::StopOptions;
+pub use stop::{StopOptions, Stopping};
 
 /// Directories that replace the defaults.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

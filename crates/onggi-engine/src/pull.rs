@@ -54,13 +54,32 @@ impl Engine {
         options: &PullOptions,
         progress: &dyn Progress,
     ) -> Result<ImageRecord, EngineError> {
-        if let Some(image) = self.state()?.image_by_name(reference)? {
+        let by_name = self.state()?.image_by_name(reference)?;
+        let stored = match by_name {
+            Some(image) => Some(image),
+            None => self.image_by_id(reference)?,
+        };
+        match stored {
+            Some(image) => self.check_platform(image, reference, options),
+            None => self.pull_image(reference, options, progress),
+        }
+    }
+
+    /// A stored image is only what was asked for when its platform is.
+    fn check_platform(
+        &self,
+        image: ImageRecord,
+        name: &ImageReference,
+        options: &PullOptions,
+    ) -> Result<ImageRecord, EngineError> {
+        let Some(wanted) = &options.platform else { return Ok(image) };
+        let found = self.stored_config(&image.config_digest)?.platform();
+        let variant_differs = wanted.variant.is_some() && wanted.variant != found.variant;
+        if found.os == wanted.os && found.architecture == wanted.architecture && !variant_differs {
             return Ok(image);
         }
-        if let Some(image) = self.image_by_id(reference)? {
-            return Ok(image);
-        }
-        self.pull_image(reference, options, progress)
+        let shown = |p: &Platform| format!("{}/{}", p.os, p.architecture);
+        Err(EngineError::OtherPlatform { image: name.familiar(), found: shown(&found), wanted: shown(wanted) })
     }
 
     /// `run 3f4a9c…`: what looks like a name may be the beginning of an id.

@@ -27,19 +27,48 @@ pub struct StopOptions {
     pub signal: Option<i32>,
 }
 
+/// A container that was asked to end.
+#[derive(Debug)]
+pub struct Stopping {
+    record: ContainerRecord,
+    /// Absent when it did not run.
+    process: Option<PidFd>,
+    deadline: Instant,
+}
+
 impl Engine {
     /// Asks a container to end and kills it when it does not in time. A stopped one is left as it is.
     ///
     /// # Errors
     /// No such container, or it does not end even when killed.
     pub fn stop(&self, name: &str, options: &StopOptions) -> Result<ContainerRecord, EngineError> {
+        let stopping = self.begin_stop(name, options)?;
+        self.finish_stop(stopping)
+    }
+
+    /// Asks a container to end. Several are asked first and then waited for, so that their time runs together.
+    ///
+    /// # Errors
+    /// No such container.
+    pub fn begin_stop(&self, name: &str, options: &StopOptions) -> Result<Stopping, EngineError> {
         self.recover()?;
         let record = self.find(name)?;
-        let Some(process) = self.process(&record)? else { return Ok(record) };
-        let signal = options.signal.map_or_else(|| self.stop_signal(&record), Ok)?;
-        process.signal(signal)?;
+        let process = self.process(&record)?;
+        if let Some(process) = &process {
+            process.signal(options.signal.map_or_else(|| self.stop_signal(&record), Ok)?)?;
+        }
         failpoint::hit("stop.signalled");
-        if !process.ended_before(Instant::now() + options.timeout.unwrap_or(DEFAULT_TIMEOUT))? {
+        Ok(Stopping { record, process, deadline: Instant::now() + options.timeout.unwrap_or(DEFAULT_TIMEOUT) })
+    }
+
+    /// Waits for a container that was asked to end; kills it when its time is over.
+    ///
+    /// # Errors
+    /// It does not end even when killed.
+    pub fn finish_stop(&self, stopping: Stopping) -> Result<ContainerRecord, EngineError> {
+        let Stopping { record, process, deadline } = stopping;
+        let Some(process) = process else { return Ok(record) };
+        if !process.ended_before(deadline)? {
             process.signal(SIGKILL)?;
             if !process.ended_before(Instant::now() + KILL_TIMEOUT)? {
                 let name = record.name.to_string();

@@ -31,8 +31,13 @@ impl StopArgs {
             signal: self.signal.as_deref().map(parse_signal).transpose()?,
         };
         let engine = global.engine()?;
+        // All are asked before any is waited for.
+        let mut stopping: Vec<_> = self.containers.iter().map(|name| engine.begin_stop(name, &options)).collect();
+        stopping.reverse();
         for_each(&self.containers, |name| {
-            engine.stop(name, &options)?;
+            if let Some(begun) = stopping.pop() {
+                engine.finish_stop(begun?)?;
+            }
             Ok(name.to_owned())
         })
     }
