@@ -69,6 +69,8 @@ impl Made<'_> {
 
 fn create_in(options: CreateOptions, dir: &StateDir, made: &mut Made<'_>) -> Result<Created> {
     refuse_systemd(&options)?;
+    // What the caller left open must not reach hooks either (I3).
+    process::cloexec_from(options.preserve_fds.saturating_add(3)).step(|| "close the caller's descriptors".into())?;
     let bundle = absolute_bundle(&options.bundle)?;
     let facts = gather_facts(&options.config)?;
     let plan = plan::plan(&plan_input(&options, &bundle), &facts)?;
