@@ -74,12 +74,13 @@ pub fn parse_label(text: &str) -> Result<(String, String), ParseError> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
-/// Checks a host name (RFC 1123): labels of letters, digits and inner hyphens; 63 characters in all.
+/// Checks a host name: labels of letters, digits, underscores and inner hyphens, 63 characters in all. RFC 1123
+/// has no underscore, but people name services with it, and sethostname(2) takes it.
 ///
 /// # Errors
 /// Outside that grammar.
 pub fn parse_hostname(text: &str) -> Result<String, ParseError> {
-    let inner = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+    let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
     let label = |l: &str| !l.is_empty() && !l.starts_with('-') && !l.ends_with('-') && l.bytes().all(inner);
     if text.len() <= 63 && text.split('.').all(label) {
         return Ok(text.to_owned());
@@ -87,7 +88,7 @@ pub fn parse_hostname(text: &str) -> Result<String, ParseError> {
     Err(ParseError::new(
         "host name",
         text,
-        "expected letters, digits and inner hyphens, at most 63 characters (RFC 1123)",
+        "expected letters, digits, underscores and inner hyphens, at most 63 characters",
     ))
 }
 
@@ -123,10 +124,10 @@ mod tests {
         assert_eq!(parse_label("a=b=c"), Ok(("a".into(), "b=c".into())));
         assert_eq!(parse_label("a"), Ok(("a".into(), String::new())));
         assert!(parse_label("=b").is_err() && parse_label("").is_err());
-        for ok in ["a", "web-1", "A.example", "0"] {
+        for ok in ["a", "web-1", "my_host", "A.example", "0"] {
             assert!(parse_hostname(ok).is_ok(), "{ok}");
         }
-        for bad in ["", "-a", "a-", "a..b", "a_b", "a b", "a\n", ".", &"x".repeat(64)] {
+        for bad in ["", "-a", "a-", "a..b", "a b", "a\n", ".", &"x".repeat(64)] {
             assert!(parse_hostname(bad).is_err(), "{bad:?}");
         }
     }
