@@ -72,6 +72,10 @@ enum Command {
     Kill(commands::kill::KillArgs),
     /// Start stopped containers
     Start(commands::start::StartArgs),
+    /// Connect to a running container
+    Attach(commands::attach::AttachArgs),
+    /// Stop and start containers
+    Restart(commands::restart::RestartArgs),
     /// Remove containers
     Rm(commands::rm::RmArgs),
     /// Wait until containers end and print their exit codes
@@ -125,6 +129,10 @@ enum ContainerCommand {
     Kill(commands::kill::KillArgs),
     /// Start stopped containers
     Start(commands::start::StartArgs),
+    /// Connect to a running container
+    Attach(commands::attach::AttachArgs),
+    /// Stop and start containers
+    Restart(commands::restart::RestartArgs),
     /// Remove containers
     #[command(visible_alias = "remove")]
     Rm(commands::rm::RmArgs),
@@ -222,6 +230,8 @@ impl Command {
             Self::Stop(args) => args.run(global),
             Self::Kill(args) => args.run(global),
             Self::Start(args) => args.run(global),
+            Self::Attach(args) => args.run(global),
+            Self::Restart(args) => args.run(global),
             Self::Rm(args) => args.run(global),
             Self::Wait(args) => args.run(global),
             Self::Inspect(args) => args.run(global),
@@ -251,6 +261,8 @@ impl ContainerCommand {
             Self::Stop(args) => args.run(global),
             Self::Kill(args) => args.run(global),
             Self::Start(args) => args.run(global),
+            Self::Attach(args) => args.run(global),
+            Self::Restart(args) => args.run(global),
             Self::Rm(args) => args.run(global),
             Self::Wait(args) => args.run(global),
             Self::Inspect(args) => args.run(global, commands::inspect::Kind::Container),

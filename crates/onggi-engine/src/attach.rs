@@ -15,7 +15,7 @@ use onggi_spec::{
     monitor::ExitRecord,
 };
 
-use crate::{Engine, EngineError};
+use crate::{Engine, EngineError, ProcessHandle, Started, Status};
 
 /// What the monitor sends.
 #[derive(Debug, PartialEq, Eq)]
@@ -130,21 +130,29 @@ impl AttachStream {
 }
 
 impl Engine {
-    /// Connects to a running container's monitor.
+    /// Connects to a running container: its output from now on, its stdin if it was made with `-i`.
     ///
     /// # Errors
     /// No such container, or it does not run.
-    pub fn attach(&self, name: &str) -> Result<AttachStream, EngineError> {
+    pub fn attach(&self, name: &str) -> Result<Started, EngineError> {
+        self.recover()?;
         let record = self.find(name)?;
-        let path = self.paths.run_dir(&record.id).join("attach.sock");
-        if !self.status(&record.id)?.is_running() {
+        let Status::Running { pid, .. } = self.status(&record.id)? else {
             let (name, state) = (record.name.to_string(), self.status(&record.id)?.name());
             return Err(EngineError::WrongState { verb: "attach to", name, state, hint: "start it first" });
-        }
-        let stream = onggi_sys::unix::connect(&path);
+        };
+        let stream = onggi_sys::unix::connect(&self.paths.run_dir(&record.id).join("attach.sock"));
         let stream =
             stream.map_err(|source| EngineError::Sys { op: "connect to the container's monitor".into(), source })?;
-        Ok(AttachStream::new(stream.into()))
+        let process = self.process(&record)?.map(ProcessHandle::new);
+        Ok(Started {
+            record,
+            pid,
+            attach: Some(AttachStream::new(stream.into())),
+            process,
+            owner: false,
+            notes: Vec::new(),
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! `run`: create, then start.
 
-use std::os::{fd::OwnedFd, unix::net::UnixStream};
+use std::os::unix::net::UnixStream;
 
 use onggi_spec::{ContainerRequest, monitor::ExitRecord, progress::Progress};
 use onggi_state::ContainerRecord;
@@ -34,6 +34,8 @@ pub struct Started {
     pub attach: Option<AttachStream>,
     /// Its first process, for signals.
     pub process: Option<ProcessHandle>,
+    /// The caller started it, and did not only join it.
+    pub owner: bool,
     /// One-line notes for the user, such as a limit that the host does not let us raise.
     pub notes: Vec<String>,
 }
@@ -53,8 +55,8 @@ impl Engine {
         self.recover()?;
         let source = self.resolve_source(request, &options.pull, progress)?;
         let (record, intent) = self.create_from(request, &source)?;
-        let (ours, theirs) = if options.detach { (None, None) } else { stream_pair()? };
-        let client = Client { stream: theirs, terminal_size: options.terminal_size };
+        let (ours, client) =
+            if options.detach { (None, Client::default()) } else { foreground(options.terminal_size)? };
         let launched = self.launch_container(&record, client);
         if launched.is_err() && request.remove {
             self.erase(&record.id)?;
@@ -63,7 +65,7 @@ impl Engine {
         let pid = launched?;
         let process = PidFd::open(pid)?.map(ProcessHandle::new);
         let notes = self.notes(request);
-        Ok(Started { record, pid, attach: ours, process, notes })
+        Ok(Started { record, pid, attach: ours, process, owner: true, notes })
     }
 
     /// Called by a foreground client after `Exit`: tells the monitor that nobody else need clean up, and
@@ -107,7 +109,8 @@ impl Engine {
     }
 }
 
-fn stream_pair() -> Result<(Option<AttachStream>, Option<OwnedFd>), EngineError> {
+/// Our end of a container's stream, and the client that its monitor is given.
+pub(crate) fn foreground(terminal_size: Option<(u16, u16)>) -> Result<(Option<AttachStream>, Client), EngineError> {
     let (ours, theirs) = UnixStream::pair().map_err(|source| EngineError::MakeStream { source })?;
-    Ok((Some(AttachStream::new(ours)), Some(theirs.into())))
+    Ok((Some(AttachStream::new(ours)), Client { stream: Some(theirs.into()), terminal_size }))
 }

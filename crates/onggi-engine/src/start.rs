@@ -8,8 +8,10 @@ use onggi_state::ContainerRecord;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Engine, EngineError, create, failpoint, json,
+    Engine, EngineError, ProcessHandle, Started, create, failpoint, json,
     launch::{self, Inheritance},
+    process::PidFd,
+    run,
 };
 
 /// `started.json`: the last start that succeeded.
@@ -43,19 +45,45 @@ impl Engine {
     /// # Errors
     /// It does not exist or cannot be started.
     pub fn start(&self, name: &str) -> Result<ContainerRecord, EngineError> {
+        let record = self.find_after_recovery(name)?;
+        self.start_with(&record, Client::default())?;
+        Ok(record)
+    }
+
+    /// Starts a stopped container with the caller at its stdio.
+    ///
+    /// # Errors
+    /// As [`Engine::start`], or it runs already.
+    pub fn start_attached(&self, name: &str, terminal_size: Option<(u16, u16)>) -> Result<Started, EngineError> {
+        let record = self.find_after_recovery(name)?;
+        let (stream, client) = run::foreground(terminal_size)?;
+        match self.start_with(&record, client)? {
+            Some(pid) => {
+                let process = PidFd::open(pid)?.map(ProcessHandle::new);
+                Ok(Started { record, pid, attach: stream, process, owner: true, notes: Vec::new() })
+            }
+            None => self.attach(record.id.as_str()),
+        }
+    }
+
+    fn find_after_recovery(&self, name: &str) -> Result<ContainerRecord, EngineError> {
         self.recover()?;
-        let record = self.find(name)?;
+        self.find(name)
+    }
+
+    /// The pid of the new workload; `None` when one runs already.
+    fn start_with(&self, record: &ContainerRecord, client: Client) -> Result<Option<i32>, EngineError> {
         let intent = self.intents()?.wait(record.id.as_str())?;
-        let started = match self.process(&record)? {
-            Some(_) => Ok(()),
+        let started = match self.process(record)? {
+            Some(_) => Ok(None),
             None => {
                 // One that ends right now must have let go of everything first.
-                self.await_monitor(&record)?;
-                self.launch_container(&record, Client::default()).map(|_| ())
+                self.await_monitor(record)?;
+                self.launch_container(record, client).map(Some)
             }
         };
         intent.complete()?;
-        started.map(|()| record)
+        started
     }
 
     /// Network, configuration, monitor; undone as a whole when a step fails. The caller holds the intent.

@@ -1,5 +1,6 @@
 //! One file per command: its arguments and what it prints. Each `run` returns the exit code.
 
+pub(crate) mod attach;
 pub(crate) mod cleanup;
 pub(crate) mod create;
 pub(crate) mod exec;
@@ -13,6 +14,7 @@ pub(crate) mod kill;
 pub(crate) mod logs;
 pub(crate) mod ps;
 pub(crate) mod pull;
+pub(crate) mod restart;
 pub(crate) mod rm;
 pub(crate) mod rmi;
 pub(crate) mod run;

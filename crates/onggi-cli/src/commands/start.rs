@@ -3,20 +3,35 @@
 use clap::Args;
 
 use super::for_each;
-use crate::{cli::GlobalArgs, error::CliError};
+use crate::{cli::GlobalArgs, error::CliError, session};
 
 /// Arguments of `start`.
 #[derive(Debug, Args)]
 pub(crate) struct StartArgs {
+    /// Connect stdout and stderr, forward signals, and exit with the container's code
+    #[arg(short, long)]
+    attach: bool,
+    /// Connect stdin too, if the container was made with -i
+    #[arg(short, long)]
+    interactive: bool,
     /// Containers
     #[arg(required = true, value_name = "CONTAINER")]
     containers: Vec<String>,
 }
 
 impl StartArgs {
-    /// Starts containers in the background and prints their names as given.
+    /// Starts containers and prints their names as given; with -a or -i, stays with the one.
     pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
         let engine = global.engine()?;
+        if self.attach || self.interactive {
+            let [name] = self.containers.as_slice() else {
+                return Err(CliError::usage(
+                    "only one container can be attached to",
+                    "start the others without -a and -i",
+                ));
+            };
+            return session::container::run(&engine, engine.start_attached(name, session::terminal::size())?);
+        }
         for_each(&self.containers, |name| {
             engine.start(name)?;
             Ok(name.to_owned())

@@ -115,7 +115,7 @@ fn conclude(
         Err(e) => {
             // Nobody reads the output any more. A container that is thrown away afterwards ends with its
             // reader, as a program in a pipeline does; another one goes on in the background.
-            if record.request.remove {
+            if record.request.remove && started.owner {
                 let killed = engine.kill(record.id.as_str(), SIGKILL);
                 killed.err().iter().for_each(|k| tracing::warn!("cannot kill the container: {k}"));
             }
