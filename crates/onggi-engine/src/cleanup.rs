@@ -10,7 +10,7 @@ use std::{
 
 use onggi_network::NetworkRecord;
 use onggi_spec::{ContainerId, NetworkMode, monitor::ExitRecord};
-use onggi_state::ContainerRecord;
+use onggi_state::{ContainerRecord, files::Intent};
 
 use crate::{Engine, EngineError, failpoint, json, process::PidFd, pull::PULL_INTENT, rootfs, status, stop::SIGKILL};
 
@@ -72,10 +72,7 @@ impl Engine {
         let mut pulls = false;
         for intent in intents.abandoned()? {
             match intent.id().parse() {
-                Ok(id) => {
-                    self.recover_one(&id)?;
-                    intent.complete()?;
-                }
+                Ok(id) => self.recover_or_leave(&id, intent),
                 // Dropped, not completed: it stays abandoned until the garbage is collected.
                 Err(_) => pulls |= intent.id().starts_with(PULL_INTENT),
             }
@@ -85,11 +82,18 @@ impl Engine {
                 continue;
             }
             if let Some(intent) = intents.try_begin(id.as_str())? {
-                self.recover_one(&id)?;
-                intent.complete()?;
+                self.recover_or_leave(&id, intent);
             }
         }
         Ok(pulls)
+    }
+
+    /// A container that cannot be cleaned up now (a full disk, say) must not keep other commands from working,
+    /// least of all those that make room: its intent stays for the next one.
+    fn recover_or_leave(&self, id: &ContainerId, intent: Intent) {
+        if let Err(e) = self.recover_one(id).and_then(|()| Ok(intent.complete()?)) {
+            tracing::warn!("cannot clean up container {} yet: {}", id.short(), crate::error_chain(&e));
+        }
     }
 
     fn complete_abandoned(&self, prefix: &str) -> Result<(), EngineError> {

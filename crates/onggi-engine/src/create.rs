@@ -130,7 +130,7 @@ impl Engine {
                 None => names::random_name(0)?,
             },
             created_at: now(),
-            request: self.normalise(request),
+            request: self.normalise(request, image.map(|(_, c)| c)),
             image_id: image.map(|(r, _)| r.config_digest.clone()),
             image_name: source.name.clone(),
             chain_ids: image.map(|(r, _)| r.chain_ids.clone()).unwrap_or_default(),
@@ -150,8 +150,12 @@ impl Engine {
     }
 
     /// Without root there is no bridge: the container gets a network of its own with loopback only.
-    fn normalise(&self, request: &ContainerRequest) -> ContainerRequest {
+    /// The image's labels are the container's too, unless the request has its own.
+    fn normalise(&self, request: &ContainerRequest, image: Option<&ImageConfig>) -> ContainerRequest {
         let mut request = request.clone();
+        for (key, value) in image.iter().flat_map(|c| &c.config.labels) {
+            request.labels.entry(key.clone()).or_insert_with(|| value.clone());
+        }
         if !self.rootful() && request.network == NetworkMode::Bridge {
             request.network = NetworkMode::None;
         }

@@ -138,8 +138,16 @@ pub enum EngineError {
         hint: String,
     },
     /// A text of the request is wrong.
-    #[error("{0}")]
+    #[error(transparent)]
     Parse(#[from] ParseError),
+    /// The image's USER is no user.
+    #[error("the image's USER {user:?} cannot be used")]
+    ImageUser {
+        /// As in the image.
+        user: String,
+        /// Why.
+        source: ParseError,
+    },
     /// The OCI configuration cannot be built.
     #[error("cannot build the container's configuration")]
     Build(#[source] BuildError),
@@ -265,6 +273,7 @@ impl EngineError {
             Self::WrongState { hint, .. } => text(hint),
             Self::Unsupported { hint, .. } => Some(hint.clone()),
             Self::Parse(e) => Some(e.hint.clone()).filter(|h| !h.is_empty()),
+            Self::ImageUser { .. } => text("choose another with -u, or have the image mended"),
             Self::Build(e) => e.hint(),
             Self::Rootfs { .. } => text("write rootfs:DIR with an existing directory"),
             Self::Command { source, .. } => text(source.hint()),

@@ -107,7 +107,13 @@ impl Engine {
         let from_image = config.map(|c| c.config.user.as_str()).filter(|u| !u.is_empty());
         let spec = match (&record.request.user, from_image) {
             (Some(user), _) => Some(user.clone()),
-            (None, Some(text)) => Some(text.parse::<UserSpec>()?),
+            (None, Some(text)) => {
+                let parsed = text.parse::<UserSpec>();
+                Some(
+                    parsed
+                        .map_err(|source| EngineError::ImageUser { user: text.chars().take(128).collect(), source })?,
+                )
+            }
             (None, None) => None,
         };
         self.resolve_user(rootfs, spec.as_ref())

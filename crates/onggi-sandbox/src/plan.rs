@@ -30,6 +30,7 @@ use onggi_spec::{
 use serde::{Deserialize, Serialize};
 
 pub use build::plan;
+pub(crate) use mounts::may_cover_in_proc;
 pub use options::MountOptions;
 pub(crate) use process::{ProcessContext, plan_exec};
 

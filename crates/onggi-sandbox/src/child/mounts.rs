@@ -2,7 +2,7 @@
 
 use std::{
     ffi::CString,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
 };
 
@@ -16,7 +16,7 @@ use onggi_sys::{
 use super::{Child, copy_up};
 use crate::{
     error::{Result, StartFailureError, Step},
-    plan::{BindMount, FsMount, Propagation, SetupOp, TargetKind},
+    plan::{self, BindMount, FsMount, Propagation, SetupOp, TargetKind},
     sources,
 };
 
@@ -217,6 +217,9 @@ impl Child {
         }
         let fd = fs.mount(m.attributes).step(step)?;
         let target = self.target(&m.target, m.target_kind)?;
+        if m.fstype != "proc" {
+            self.check_target(&target, &m.target)?;
+        }
         if m.copy_up {
             copy_up::tree(target.as_fd(), fd.as_fd()).step(step)?;
         }
@@ -226,6 +229,28 @@ impl Child {
         }
         if m.fstype == "proc" {
             self.proc = Some(fd);
+        }
+        Ok(())
+    }
+
+    /// The planner has judged the destination by its spelling; a link in the root filesystem may lead elsewhere.
+    /// Asked of the very descriptor that is mounted on (I1, CVE-2019-16884, CVE-2025-52881).
+    fn check_target(&self, target: &OwnedFd, destination: &Path) -> Result<()> {
+        let step = || format!("find the mount point {}", destination.display());
+        let refuse = |what: &str| {
+            let hint = "a symbolic link in the root filesystem leads there: use another destination, or mend the image";
+            Err(StartFailureError::new(format!("{}: it is {what}", step())).hint(hint))
+        };
+        let fs = rustix::fs::fstatfs(target).sys("fstatfs", || "mount point").step(step)?;
+        if fs.f_type == PROC_SUPER_MAGIC && !plan::may_cover_in_proc(destination) {
+            return refuse("inside /proc");
+        }
+        let identity = |fd: BorrowedFd<'_>| {
+            let stat = rustix::fs::fstat(fd).sys("fstat", || "mount point").step(step)?;
+            Ok::<_, StartFailureError>((stat.st_dev, stat.st_ino))
+        };
+        if identity(target.as_fd())? == identity(self.root()?)? {
+            return refuse("the root itself");
         }
         Ok(())
     }
@@ -254,10 +279,13 @@ impl Child {
         let is_dir = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory;
         let node = if is_dir { Node::Directory(0o755) } else { Node::File(0o644) };
         let target = path::ensure(self.root()?, &bind.target, node).step(step)?;
+        self.check_target(&target, &bind.target)?;
         mount::attach(fd.as_fd(), target.as_fd()).map_err(|e| {
             let failure = StartFailureError::from_sys(step(), &e);
             match e.errno {
-                Errno::NOTDIR => failure.hint("one of source and target is a directory and the other is not"),
+                Errno::NOTDIR | Errno::INVAL => {
+                    failure.hint("one of source and target is a directory and the other is not")
+                }
                 _ => failure,
             }
         })

@@ -47,6 +47,11 @@ pub(super) fn plan_mounts(cx: &Context<'_>, cgroup: Option<&CgroupPlan>) -> Resu
     Ok(ops)
 }
 
+/// True for a file of /proc that container engines may cover.
+pub(crate) fn may_cover_in_proc(destination: &Path) -> bool {
+    PROC_ALLOWED.iter().any(|p| Path::new(p) == destination)
+}
+
 /// The destination, absolute, normalised, with the rules for /proc.
 fn target(mount: &Mount) -> Result<PathBuf> {
     let fail = |why: &str| Err(StartFailureError::new(format!("mount {:?}: {why}", mount.destination)));
@@ -62,7 +67,7 @@ fn target(mount: &Mount) -> Result<PathBuf> {
     }
     let below_proc = clean.starts_with("/proc") && clean != Path::new("/proc");
     let is_bind = MountOptions::parse(&mount.options).bind.is_some() || mount.typ.as_deref() == Some("bind");
-    if below_proc && !(is_bind && PROC_ALLOWED.iter().any(|p| Path::new(p) == clean)) {
+    if below_proc && !(is_bind && may_cover_in_proc(&clean)) {
         return fail("nothing may be mounted there");
     }
     if clean == Path::new("/") {
