@@ -1,9 +1,15 @@
 //! `stop`, `kill` and `wait`: signals by pidfd, never by a bare number.
 
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use onggi_spec::monitor::{ExitRecord, SandboxState};
-use onggi_state::{ContainerRecord, files::Lock};
+use onggi_state::{
+    ContainerRecord,
+    files::{FileError, Lock},
+};
 
 use crate::{Engine, EngineError, Status, failpoint, process::PidFd, status};
 
@@ -132,10 +138,14 @@ impl Engine {
     /// Blocks until the monitor has written the exit record and is gone.
     pub(crate) fn await_monitor(&self, record: &ContainerRecord) -> Result<(), EngineError> {
         let path = self.paths.run_dir(&record.id).join("monitor.lock");
-        if Lock::is_held(&path)? {
-            drop(Lock::shared(&path)?);
+        if !Lock::is_held(&path)? {
+            return Ok(());
         }
-        Ok(())
+        match Lock::shared(&path) {
+            // The directory went away while we looked: so did the monitor.
+            Err(FileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => Ok(drop(other?)),
+        }
     }
 
     fn stop_signal(&self, record: &ContainerRecord) -> Result<i32, EngineError> {

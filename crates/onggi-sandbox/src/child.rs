@@ -15,7 +15,7 @@ mod terminal;
 
 use std::{
     collections::BTreeMap,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     path::PathBuf,
     rc::Rc,
 };
@@ -73,6 +73,8 @@ pub(crate) struct Prepared {
     pub(crate) search_path: Option<String>,
     /// The process that will be the child's parent, when the program must die with it.
     pub(crate) parent: Option<OwnedFd>,
+    /// Descriptors 3 to 2+n belong to the program.
+    pub(crate) preserve_fds: u32,
     /// The state as hooks receive it, when there are any; the child adds its pid.
     pub(crate) hook_state: Option<State>,
 }
@@ -119,11 +121,29 @@ pub(crate) fn run(channel: Channel, prepared: Prepared, setup: &[SetupOp], proce
     // Modes are given in full; hooks and the program get a umask of their own.
     rustix::process::umask(Mode::empty());
     child.learn_pid();
-    let result = child.setup(setup).and_then(|()| child.process(process));
+    let result = child.close_others(&[]).and_then(|()| child.setup(setup)).and_then(|()| child.process(process));
     child.end(result)
 }
 
+impl Prepared {
+    /// Every descriptor in it.
+    fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        let stdio = self.stdio.iter().flatten();
+        let single = self.netns.iter().chain(&self.start_listener);
+        let all = self.cgroup_tasks.iter().chain(self.mounts.values()).chain(stdio).chain(single);
+        all.map(AsRawFd::as_raw_fd)
+    }
+}
+
 impl Child {
+    /// Closes what the runtime or its caller had open and this child does not need (I3).
+    pub(crate) fn close_others(&self, further: &[RawFd]) -> Result<()> {
+        let preserved = 3..3 + RawFd::try_from(self.prepared.preserve_fds).unwrap_or(0);
+        let own = self.prepared.descriptors().chain([self.channel.as_raw_fd()]);
+        let keep = own.chain(preserved).chain(further.iter().copied());
+        onggi_sys::process::close_all_but(keep).step(|| "close inherited descriptors".into())
+    }
+
     pub(crate) fn new(channel: Channel, prepared: Prepared, view: View) -> Self {
         Self {
             channel,

@@ -75,8 +75,9 @@ fn create_in(options: CreateOptions, dir: &StateDir, made: &mut Made<'_>) -> Res
     let facts = gather_facts(&options.config)?;
     let plan = plan::plan(&plan_input(&options, &bundle), &facts)?;
     let state = make_cgroup(&plan, &options, &bundle, made)?;
-    let CreateOptions { config, netns, stdio, sibling, pid_file, .. } = options;
+    let CreateOptions { config, netns, stdio, sibling, pid_file, preserve_fds, .. } = options;
     let (mut prepared, console) = prepare(&plan, &config, &facts, dir, stdio, netns)?;
+    prepared.preserve_fds = preserve_fds;
     prepared.hook_state = config.hooks.as_ref().map(|_| state::oci_state(&state, ContainerState::Creating));
     dir.save_hooks(&config.hooks.clone().unwrap_or_default())?;
     prepared.parent = parent_to_die_with(&plan.process, sibling)?;
@@ -236,6 +237,7 @@ fn prepare(
         envp,
         search_path,
         parent: None,
+        preserve_fds: 0,
         hook_state: None,
     };
     Ok((prepared, console))

@@ -69,11 +69,15 @@ fn take_apart(
         let entry = entry.map_err(at("list", "getdents64", dir))?;
         let (path, to) = (entry.path(), copy.join(entry.file_name()));
         let kind = entry.file_type().map_err(at("read", "statx", &path))?;
+        let made = if kind.is_dir() { make_like(&path, &to) } else { copy_small(&path, &to, kind) };
+        match made {
+            // It went away since the directory was read.
+            Err(StorageError::Store { source, .. }) if source.errno == Errno::NOENT => continue,
+            other => other?,
+        }
         if !kind.is_dir() {
-            copy_small(&path, &to, kind)?;
             continue;
         }
-        make_like(&path, &to)?;
         if mounts.is_virtual(&path) || !readable(&path) {
             continue;
         }

@@ -74,8 +74,12 @@ pub fn host_snapshot(
     for (number, path) in submounts.into_iter().enumerate() {
         let base = dir.join("sub").join(number.to_string());
         make_dir(&base, 0o700)?;
-        let (upper, work) = upper_and_work(&base, &path)?;
-        mount.submounts.push(SubOverlay { path, upper, work });
+        match upper_and_work(&base, &path) {
+            Ok((upper, work)) => mount.submounts.push(SubOverlay { path, upper, work }),
+            // It went away since the host was looked at.
+            Err(StorageError::Store { source, .. }) if source.errno == Errno::NOENT => {}
+            Err(e) => return Err(e),
+        }
     }
     let mut hidden: Vec<_> = hidden.iter().cloned().chain([root.to_path_buf()]).collect();
     hidden.sort();

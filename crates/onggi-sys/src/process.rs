@@ -5,7 +5,7 @@
 
 use std::{
     ffi::{CStr, CString},
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     ptr,
 };
 
@@ -284,6 +284,25 @@ pub(crate) fn close_range(first: u32, last: u32, flags: u32) -> Result<()> {
         return Err(SysError::last("close_range", format!("{first}, {last}, {flags}")));
     }
     Ok(())
+}
+
+/// Closes every descriptor from 3 on that is not in `keep`: for a cloned child, which inherits a copy of
+/// everything that its parent had open. Objects of the parent that own the closed numbers must not be used or
+/// dropped in this process; a child that ends with exec or [`exit_now`] never does.
+///
+/// # Errors
+/// None in practice.
+pub fn close_all_but(keep: impl IntoIterator<Item = RawFd>) -> Result<()> {
+    let mut kept: Vec<u32> = keep.into_iter().filter_map(|fd| u32::try_from(fd).ok()).filter(|fd| *fd > 2).collect();
+    kept.sort_unstable();
+    let mut first = 3;
+    for fd in kept {
+        if fd > first {
+            close_range(first, fd - 1, 0)?;
+        }
+        first = first.max(fd + 1);
+    }
+    close_range(first, u32::MAX, 0)
 }
 
 /// PR_SET_PDEATHSIG: `signal` is sent to this process when its parent dies; 0 clears it. Changing ids clears

@@ -102,10 +102,18 @@ impl<'a> Spawn<'a> {
         // The report pipe is moved beyond every scratch number, out of the way of all targets.
         let report_w = rustix::io::fcntl_dupfd_cloexec(&low_w, SCRATCH + 100).sys("fcntl", || "F_DUPFD_CLOEXEC")?;
         drop(low_w);
+        // So is the program: a target may have the number that it has here.
+        let moved = match &self.program {
+            Program::Path(_) => None,
+            Program::Fd(fd) => {
+                Some(rustix::io::fcntl_dupfd_cloexec(fd, SCRATCH + 100).sys("fcntl", || "F_DUPFD_CLOEXEC")?)
+            }
+        };
         let plan = ChildPlan {
-            program: match &self.program {
-                Program::Path(p) => Executable::Path((*p).to_owned()),
-                Program::Fd(fd) => Executable::Fd(fd.as_raw_fd()),
+            program: match (&self.program, &moved) {
+                (Program::Path(p), _) => Executable::Path((*p).to_owned()),
+                (Program::Fd(fd), None) => Executable::Fd(fd.as_raw_fd()),
+                (Program::Fd(_), Some(moved)) => Executable::Fd(moved.as_raw_fd()),
             },
             argv: self.argv.pointers(),
             envp: self.envp.pointers(),

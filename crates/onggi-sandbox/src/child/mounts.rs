@@ -192,7 +192,11 @@ impl Child {
 
     pub(super) fn sub_overlay(&mut self, at: &Path, upper: &Path, work: &Path, userxattr: bool) -> Result<()> {
         let step = || format!("mount overlay over {}", at.display());
-        let fd = overlay(&[at], upper, work, userxattr).map_err(|e| overlay_failure(step(), &e))?;
+        let fd = match overlay(&[at], upper, work, userxattr) {
+            // The host's directory went away since it was looked at: the view does not have it either.
+            Err(e) if e.errno == Errno::NOENT && !at.exists() => return Ok(()),
+            made => made.map_err(|e| overlay_failure(step(), &e))?,
+        };
         let target = path::open_in_root_no_links(self.root()?, at, OFlags::PATH | OFlags::DIRECTORY).step(step)?;
         mount::attach(fd.as_fd(), target.as_fd()).step(step)
     }
