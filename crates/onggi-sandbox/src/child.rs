@@ -129,7 +129,7 @@ impl Prepared {
     /// Every descriptor in it.
     fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         let stdio = self.stdio.iter().flatten();
-        let single = self.netns.iter().chain(&self.start_listener);
+        let single = self.netns.iter().chain(&self.start_listener).chain(&self.parent);
         let all = self.cgroup_tasks.iter().chain(self.mounts.values()).chain(stdio).chain(single);
         all.map(AsRawFd::as_raw_fd)
     }

@@ -3,7 +3,7 @@
 //! The runtime joins only what a clone inherits (pid, and user where it must); the child joins the rest,
 //! with the container's own namespaces taken from one pidfd at once.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use onggi_spec::{monitor::SandboxState, oci::runtime::ContainerState};
 use onggi_sys::{
@@ -45,6 +45,7 @@ pub fn exec(options: ExecOptions) -> Result<Executed> {
         argv,
         envp,
         search_path,
+        preserve_fds: options.preserve_fds,
         parent: parent_to_die_with(&ops, false)?,
         ..Prepared::default()
     };
@@ -200,7 +201,8 @@ fn join_for_children(target: &Target) -> Result<()> {
 }
 
 fn run_child(mut child: Child, target: &Target, setup: &[SetupOp], ops: &[ProcessOp]) -> ! {
-    let result = child.enter(target.pidfd.as_fd(), target).and_then(|()| {
+    let result = child.close_others(&[target.pidfd.as_raw_fd()]).and_then(|()| {
+        child.enter(target.pidfd.as_fd(), target)?;
         child.setup(setup)?;
         child.process(ops)
     });

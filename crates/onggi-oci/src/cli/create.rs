@@ -89,6 +89,8 @@ fn options(global: &Global, args: &Args, begin: Begin) -> Result<CreateOptions, 
     let bundle = bundle(args)?;
     let config = read_config(&bundle)?;
     let terminal = config.process.as_ref().is_some_and(|p| p.terminal);
+    let preserve_fds = args.number("preserve-fds")?.unwrap_or(0);
+    close_on_exec(preserve_fds)?;
     Ok(CreateOptions {
         id: args.id()?,
         state_root: global.root.clone(),
@@ -100,13 +102,20 @@ fn options(global: &Global, args: &Args, begin: Begin) -> Result<CreateOptions, 
         die_with_parent: false,
         wait_for_start: begin == Begin::Later,
         sibling: false,
-        preserve_fds: args.number("preserve-fds")?.unwrap_or(0),
+        preserve_fds,
         no_pivot: args.is("no-pivot"),
         no_new_keyring: args.is("no-new-keyring"),
         pid_file: args.path("pid-file"),
         systemd_cgroup: global.systemd_cgroup,
         bundle,
     })
+}
+
+/// Hooks inherit nothing but their streams.
+fn close_on_exec(preserve_fds: u32) -> Result<(), CliError> {
+    let first = preserve_fds.saturating_add(3);
+    let marked = onggi_sys::process::cloexec_from(first);
+    marked.map_err(|e| StartFailureError::from_sys("mark inherited descriptors close-on-exec", &e).into())
 }
 
 /// The streams of a verb that starts a process.

@@ -55,6 +55,24 @@ fn root_no_descriptor_of_the_host_reaches_the_program() {
     assert_eq!(b.exec(&[], &["ls", "/proc/self/fd"]).out, "0\n1\n2\n3\n");
 }
 
+/// I3: not even the process that waits for start, nor a hook, holds what the caller had open.
+#[test]
+fn root_a_leaked_descriptor_of_the_caller_is_closed_before_anything_of_the_container_runs() {
+    let mut b = Bundle::new("true");
+    fs::write(b.dir.join("secret"), "x").unwrap();
+    // dup(2) does not set close-on-exec: a careless caller.
+    let leaked = rustix::io::dup(fs::File::open(b.dir.join("secret")).unwrap()).unwrap();
+    let list = format!("ls -l /proc/self/fd > {}", b.dir.join("hook-fds").display());
+    let hook = json!([{ "path": "/bin/sh", "args": ["sh", "-c", list] }]);
+    b.config["hooks"] = json!({ "createRuntime": hook, "createContainer": hook });
+    assert_eq!(b.create().code, 0);
+    let waiting = fs::read_dir(format!("/proc/{}/fd", b.pid())).unwrap().flatten();
+    let targets: Vec<_> = waiting.filter_map(|e| fs::read_link(e.path()).ok()).collect();
+    assert!(!targets.iter().any(|t| t.ends_with("secret")), "{targets:?}");
+    assert!(!fs::read_to_string(b.dir.join("hook-fds")).unwrap().contains("secret"));
+    drop(leaked);
+}
+
 /// CVE-2021-30465 and its class: a mount's destination is a symbolic link to the host.
 #[test]
 fn root_cve_2021_30465_mounts_on_links_stay_inside_the_root() {

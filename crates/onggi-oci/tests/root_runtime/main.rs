@@ -275,6 +275,27 @@ fn root_list_ps_and_features_are_machine_readable() {
     assert_eq!(features["linux"]["seccomp"]["enabled"], true);
 }
 
+/// containerd reads the output of `create` to its end; it would wait for the program otherwise.
+#[test]
+fn root_a_created_container_with_a_terminal_lets_go_of_its_callers_streams() {
+    let mut b = Bundle::new("tty");
+    b.config["process"]["terminal"] = json!(true);
+    b.write_config();
+    let socket = b.dir.join("console.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let args = ["create", "-b", b.dir.to_str().unwrap(), "--console-socket", socket.to_str().unwrap(), &b.id];
+    let done = b.oci(&args).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let (console, _) = listener.accept().unwrap();
+    let mut fds = Vec::new();
+    let mut name = [0u8; 64];
+    onggi_sys::unix::recv_with_fds(std::os::fd::AsFd::as_fd(&console), &mut name, &mut fds).unwrap();
+    assert_eq!(b.verb("start", &[]).code, 0);
+    let mut text = [0u8; 64];
+    let n = rustix::io::read(&fds[0], &mut text).unwrap();
+    assert_eq!(String::from_utf8_lossy(&text[..n]), "/dev/pts/0\r\n");
+}
+
 #[test]
 fn root_output_of_exec_streams_while_it_runs() {
     let b = Bundle::new("sleep 60");

@@ -105,6 +105,12 @@ impl Child {
     /// From here on failures go to whoever called `start`.
     fn await_start(&mut self) -> Result<()> {
         let step = || "wait for start".to_string();
+        if let Some(slave) = &self.terminal {
+            // Whoever called create reads its own output to the end; this process must not hold it open.
+            for number in 0..3 {
+                spawn::install_stdio(slave.as_fd(), number).step(step)?;
+            }
+        }
         self.channel.send(&Message::Created)?;
         let Some(listener) = self.prepared.start_listener.take() else {
             return Err(StartFailureError::new("the plan waits for start without a socket"));
