@@ -5,7 +5,10 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use onggi_spec::{monitor::SandboxState, oci::runtime::ContainerState};
+use onggi_spec::{
+    monitor::SandboxState,
+    oci::runtime::{ContainerState, Spec},
+};
 use onggi_sys::{
     Errno, SysContext, ns,
     process::{self, CloneRequest, Cloned},
@@ -32,12 +35,12 @@ pub fn exec(options: ExecOptions) -> Result<Executed> {
     let dir = StateDir::of(&options.state_root, &options.id)?;
     let state = dir.load()?;
     let target = open_target(&state)?;
-    let config = read_config(&state);
-    let ops = plan(&options, config.as_ref(), &target)?;
+    let config = read_config(&state)?;
+    let ops = plan(&options, &config, &target)?;
     let (argv, envp, search_path) = exec_strings(&ops)?;
     let terminal = options.process.terminal;
     let (stdio, console) = split_stdio(options.stdio);
-    let seccomp = config.as_ref().and_then(|c| c.linux.as_ref()?.seccomp.as_ref());
+    let seccomp = config.linux.as_ref().and_then(|l| l.seccomp.as_ref());
     let prepared = Prepared {
         cgroup_tasks: open_tasks(&state)?,
         stdio,
@@ -138,18 +141,16 @@ fn differing_namespaces(pid: i32) -> onggi_sys::Result<u64> {
     Ok(bits)
 }
 
-/// The bundle's configuration, for its seccomp policy. A bundle that is gone means no policy to apply, as it
-/// means for other runtimes.
-fn read_config(state: &SandboxState) -> Option<onggi_spec::oci::runtime::Spec> {
-    let bytes = std::fs::read(state.bundle.join("config.json")).ok()?;
-    onggi_spec::oci::runtime::Spec::from_slice(&bytes).ok()
+/// The bundle's configuration, for its seccomp policy. Without it the process could have more rights than the
+/// container, so that is an error.
+fn read_config(state: &SandboxState) -> Result<Spec> {
+    let at = state.bundle.join("config.json");
+    let step = || format!("read {} for the container's seccomp policy", at.display());
+    let bytes = std::fs::read(&at).sys("read", || format!("{at:?}")).step(step)?;
+    Spec::from_slice(&bytes).map_err(|e| StartFailureError::new(format!("{}: {e}", step())))
 }
 
-fn plan(
-    options: &ExecOptions,
-    config: Option<&onggi_spec::oci::runtime::Spec>,
-    target: &Target,
-) -> Result<Vec<ProcessOp>> {
+fn plan(options: &ExecOptions, config: &Spec, target: &Target) -> Result<Vec<ProcessOp>> {
     let facts = SandboxFacts {
         cgroup_layout: onggi_spec::facts::CgroupLayout::None,
         privileged: target.privileged,
@@ -161,7 +162,7 @@ fn plan(
     }
     plan_exec(&ProcessContext {
         process: &options.process,
-        seccomp: config.and_then(|c| c.linux.as_ref()?.seccomp.as_ref()),
+        seccomp: config.linux.as_ref().and_then(|l| l.seccomp.as_ref()),
         facts: &facts,
         setgroups: target.privileged || target.differing & ns::flag::USER == 0,
         preserve_fds: options.preserve_fds,
