@@ -29,6 +29,9 @@ use crate::{
 /// Longest plan; a configuration with every feature has some hundred operations.
 const MAX_PLAN: u64 = 16 * 1024 * 1024;
 
+/// Ends the script of the sandbox inside the script of the whole.
+const SANDBOX_END: &str = "END_OF_SANDBOX";
+
 /// A plan that was not carried out.
 #[derive(Debug)]
 pub struct Explanation {
@@ -294,8 +297,34 @@ impl Explanation {
         if let Some(plan) = &self.network {
             let _ = write!(out, "\n# network\nNETNS={}\n{}", netns_name(&self.record), plan.shell());
         }
-        let sandbox = self.sandbox.shell.strip_prefix("#!/bin/sh\n").unwrap_or(&self.sandbox.shell);
-        let _ = write!(out, "\n# sandbox\n{sandbox}");
+        // A shell of its own, whose exec does not end this one; its script is on a descriptor, not on stdin.
+        let _ =
+            write!(out, "\n# sandbox\nstatus=0\n/bin/sh -eu /dev/fd/8 8<<'{SANDBOX_END}' || status=$?\nexec 8<&-\n");
+        let _ = writeln!(out, "{}\n{SANDBOX_END}", self.sandbox.shell.trim_end());
+        let _ = writeln!(out, "\n# clean up\n{}exit $status", self.shell_clean_up());
+        out
+    }
+
+    /// What the script has made and would leave behind.
+    fn shell_clean_up(&self) -> String {
+        let mut out = String::new();
+        let dirs = self.sandbox.json["cgroup"]["dirs"].as_array();
+        for dir in dirs.into_iter().flatten().filter_map(|d| d["path"].as_str()) {
+            let _ = writeln!(out, "rmdir {} 2>/dev/null || true", quote(dir));
+        }
+        if let Some(network) = self.network.as_ref().and_then(|n| n.record.as_ref()) {
+            for port in &network.ports {
+                let (set, key) = match port.host_ip.is_unspecified() {
+                    true => ("published_any", format!("{} . {}", port.protocol, port.host_port)),
+                    false => ("published", format!("{} . {} . {}", port.host_ip, port.protocol, port.host_port)),
+                };
+                let _ = writeln!(out, "nft delete element ip onggi {set} '{{ {key} }}' || true");
+            }
+            let _ = writeln!(out, "ip netns del \"$NETNS\" || true");
+        }
+        if let Some(bundle) = self.rootfs.upper.parent() {
+            let _ = writeln!(out, "rm -rf {}", quote(&bundle.display().to_string()));
+        }
         out
     }
 

@@ -87,6 +87,9 @@ fn create_in(options: CreateOptions, dir: &StateDir, made: &mut Made<'_>) -> Res
     let running = clone_child(&plan, prepared, sibling, made)?;
     let mut follow = Follow { plan: &plan, dir, state, running, console, master: None, notes: Vec::new() };
     follow.until_running(pid_file.as_deref())?;
+    if !plan.process.contains(&ProcessOp::AwaitStart) {
+        follow.notes.extend(crate::start::run_poststart(&follow.state, &plan.poststart)?);
+    }
     let pidfd = made.child.take().ok_or_else(|| StartFailureError::new("the child's pidfd is gone"))?;
     Ok(Created {
         pid: follow.state.pid,

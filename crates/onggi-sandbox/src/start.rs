@@ -5,7 +5,10 @@ use std::{
     path::Path,
 };
 
-use onggi_spec::oci::runtime::ContainerState;
+use onggi_spec::{
+    monitor::SandboxState,
+    oci::runtime::{ContainerState, Hook},
+};
 use onggi_sys::SysContext;
 use rustix::{
     fs::{Mode, OFlags},
@@ -59,14 +62,19 @@ pub fn start(state_root: &Path, id: &str) -> Result<Vec<String>> {
     let mut notes = follow(&channel)?;
     state.started = true;
     dir.save(&state)?;
-    let hooks = dir.hooks().poststart;
-    if !hooks.is_empty() {
-        let shown = state::oci_state(&state, ContainerState::Running);
-        let bytes = serde_json::to_vec(&shown)
-            .map_err(|e| StartFailureError::new(format!("encode the state for hooks: {e}")))?;
-        notes.extend(hooks::run_all_lenient("poststart", &hooks, &bytes));
-    }
+    notes.extend(run_poststart(&state, &dir.hooks().poststart)?);
     Ok(notes)
+}
+
+/// Runs the poststart hooks once the program has begun; returns their complaints.
+pub(crate) fn run_poststart(state: &SandboxState, hooks: &[Hook]) -> Result<Vec<String>> {
+    if hooks.is_empty() {
+        return Ok(Vec::new());
+    }
+    let shown = state::oci_state(state, ContainerState::Running);
+    let bytes =
+        serde_json::to_vec(&shown).map_err(|e| StartFailureError::new(format!("encode the state for hooks: {e}")))?;
+    Ok(hooks::run_all_lenient("poststart", hooks, &bytes))
 }
 
 fn connect(dir: &StateDir) -> Result<Channel> {

@@ -99,7 +99,8 @@ pub(crate) fn podman(dir: &Path, image: &Image) -> Outcome<Engine> {
     words.extend(["--cgroup-manager=cgroupfs", "--events-backend=none"].map(str::to_owned));
     // crun refuses hybrid control groups, runc does not.
     words.extend([format!("--runtime={}", if find("crun").is_some() { "crun" } else { "runc" })]);
-    let engine = Engine { name: "podman", words, image: "docker.io/library/onggi-bench:latest".to_owned(), daemon: None };
+    let engine =
+        Engine { name: "podman", words, image: "docker.io/library/onggi-bench:latest".to_owned(), daemon: None };
     engine.run(&["load", "-i", &text(image.docker_archive()?)])?;
     engine.run_image(&["--rm"], &["true"]).map_err(|e| format!("podman does not work here: {e}"))?;
     Ok(engine)
