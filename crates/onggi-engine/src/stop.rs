@@ -144,7 +144,10 @@ impl Engine {
         match Lock::shared(&path) {
             // The directory went away while we looked: so did the monitor.
             Err(FileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => Ok(drop(other?)),
+            waited => {
+                drop(waited?);
+                Ok(())
+            }
         }
     }
 

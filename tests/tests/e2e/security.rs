@@ -128,3 +128,42 @@ fn e2e_a_numeric_user_is_never_looked_up_as_a_name() {
     assert_eq!(stage.script(&["-v", &mount, "-u", "1000"], "id -u"), "1000");
     stage.onggi.assert_nothing_left();
 }
+
+#[test]
+fn e2e_links_that_lead_a_mount_into_proc_are_refused_cve_2019_16884_cve_2025_52881() {
+    let stage = Stage::new();
+    let dir = stage.onggi.dir();
+    let (root, volume) = (dir.join("rootfs"), dir.join("volume"));
+    for path in [root.join("bin"), root.join("data"), volume.clone()] {
+        fs::create_dir_all(path).expect("a directory is made");
+    }
+    fs::copy("/bin/busybox", root.join("bin/busybox")).expect("busybox is copied");
+    std::os::unix::fs::symlink("busybox", root.join("bin/true")).expect("a link is made");
+    for (name, target) in [("attr", "/proc/self/attr"), ("all", "/proc"), ("everything", "/"), ("fine", "/data")] {
+        std::os::unix::fs::symlink(target, root.join(name)).expect("a link is made");
+    }
+    let run = |target: &str| {
+        let volume = format!("{}:/{target}", volume.display());
+        let image = format!("rootfs:{}", root.display());
+        stage.onggi.run(&["run", "--rm", "--network", "none", "-v", &volume, &image, "true"])
+    };
+    for hostile in ["attr", "all", "everything"] {
+        let ran = run(hostile);
+        assert_eq!(ran.code, Some(125), "{hostile}: {ran}");
+        assert!(ran.stderr.contains("hint:"), "{ran}");
+    }
+    let benign = run("fine");
+    assert_eq!(benign.code, Some(0), "a link inside the root is followed: {benign}");
+    stage.onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_a_published_port_cannot_be_taken_by_another_program() {
+    let stage = Stage::new();
+    let id = stage.onggi.ok(&["run", "-d", "-p", "8089:80", &stage.busybox, "sleep", "100"]);
+    let bound = std::net::TcpListener::bind(("0.0.0.0", 8089));
+    assert!(bound.is_err(), "the port belongs to the container");
+    stage.onggi.ok(&["rm", "-f", &id]);
+    std::net::TcpListener::bind(("0.0.0.0", 8089)).expect("the port is free again");
+    stage.onggi.assert_nothing_left();
+}

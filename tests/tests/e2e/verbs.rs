@@ -167,3 +167,35 @@ fn e2e_inspect_has_dockers_shape() {
     assert_eq!(gone.code, Some(1), "{gone}");
     stage.onggi.assert_nothing_left();
 }
+
+#[test]
+fn e2e_attach_start_attached_and_restart_stay_with_the_container() {
+    let stage = Stage::new();
+    stage.detached("box", "echo up; sleep 1; echo later; exit 9");
+    let attached = stage.onggi.run(&["attach", "box"]);
+    assert_eq!(attached.code, Some(9), "{attached}");
+    assert!(attached.stdout.contains("later"), "{attached}");
+    let started = stage.onggi.run(&["start", "-a", "box"]);
+    assert_eq!((started.code, started.stdout.as_str()), (Some(9), "up\nlater\n"), "{started}");
+    assert_eq!(stage.onggi.ok(&["restart", "-t", "0", "box"]), "box");
+    assert_eq!(stage.onggi.ok(&["ps", "--format", "{{.Names}} {{.State}}"]), "box running");
+    stage.onggi.ok(&["rm", "-f", "box"]);
+    stage.onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_several_containers_are_stopped_in_the_time_of_one() {
+    let stage = Stage::new();
+    let names = ["one", "two", "three", "four"];
+    for name in names {
+        stage.detached(name, "trap '' TERM; echo up; while :; do sleep 0.1; done");
+        eventually("the trap is set", || stage.onggi.ok(&["logs", name]).contains("up").then_some(()));
+    }
+    let start = Instant::now();
+    stage.onggi.ok(&[&["stop", "-t", "3"], &names[..]].concat());
+    assert!(start.elapsed() < Duration::from_secs(11), "{:?}", start.elapsed());
+    stage.onggi.ok(&[&["rm"], &names[..]].concat());
+    let gone = stage.onggi.run(&["rm", "-f", "one"]);
+    assert_eq!(gone.code, Some(0), "with -f a container that is not there is what was wanted: {gone}");
+    stage.onggi.assert_nothing_left();
+}
