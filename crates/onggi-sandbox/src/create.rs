@@ -17,7 +17,7 @@ use onggi_spec::{
 use onggi_sys::{
     SysContext, cred,
     process::{self, CStrings, CloneRequest, Cloned},
-    signal,
+    procfs, signal,
 };
 use rustix::fs::{Mode, OFlags};
 
@@ -366,7 +366,8 @@ impl Follow<'_> {
         }
         // The child works meanwhile.
         self.state.pid = self.running.pid;
-        self.state.pid_start_time = state::process_stat(self.running.pid).map_or(0, |(_, start)| start);
+        let stat = procfs::stat(self.running.pid).ok().flatten();
+        self.state.pid_start_time = stat.map_or(0, |s| s.start_time);
         self.dir.save(&self.state)?;
         self.listen()?;
         if let Some(at) = pid_file {

@@ -21,7 +21,7 @@ use onggi_spec::{
     monitor::SandboxState,
     oci::runtime::{ContainerState, Hooks, Spec, State},
 };
-use onggi_sys::{Errno, SysError};
+use onggi_sys::{Errno, SysError, procfs};
 
 use crate::error::{Result, StartFailureError, Step};
 
@@ -173,29 +173,17 @@ pub(crate) fn ids(root: &Path) -> Result<Vec<String>> {
     Ok(ids)
 }
 
-/// Field 22 and the state letter of /proc/PID/stat; `None` when there is no such process.
-pub(crate) fn process_stat(pid: i32) -> Option<(char, u64)> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    parse_stat(&text)
-}
-
-/// The name may contain anything, hence the last parenthesis.
-fn parse_stat(text: &str) -> Option<(char, u64)> {
-    let rest = &text[text.rfind(')')? + 1..];
-    let mut fields = rest.split_ascii_whitespace();
-    let letter = fields.next()?.chars().next()?;
-    Some((letter, fields.nth(18)?.parse().ok()?))
-}
-
-/// /proc/sys/kernel/random/boot_id.
-pub(crate) fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|s| s.trim().to_owned()).unwrap_or_default()
+/// The kernel's name of this boot; empty where /proc is not mounted.
+fn boot_id() -> String {
+    procfs::boot_id().unwrap_or_default()
 }
 
 /// The first process of the container is alive (a zombie is not).
 pub(crate) fn alive(state: &SandboxState) -> bool {
-    let same = |(letter, start)| !matches!(letter, 'Z' | 'X') && start == state.pid_start_time;
-    state.pid > 0 && process_stat(state.pid).is_some_and(same) && state.boot_id == boot_id()
+    // What /proc does not show is not there.
+    let stat = procfs::stat(state.pid).ok().flatten();
+    let same = stat.is_some_and(|s| !s.has_ended() && s.start_time == state.pid_start_time);
+    state.pid > 0 && same && state.boot_id == boot_id()
 }
 
 /// The status as the specification has it.
@@ -250,12 +238,6 @@ pub(crate) fn new_state(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_process_name_with_parentheses_does_not_confuse_the_start_time() {
-        let text = "7 (a) b) S 1 7 7 0 -1 0 1 2 3 4 5 6 7 8 20 0 1 0 4242 1 2";
-        assert_eq!(parse_stat(text), Some(('S', 4242)));
-    }
 
     #[test]
     fn ids_cannot_be_paths() {

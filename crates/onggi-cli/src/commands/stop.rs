@@ -9,15 +9,32 @@ use onggi_spec::signal::parse_signal;
 use super::for_each;
 use crate::{cli::GlobalArgs, error::CliError};
 
-/// Arguments of `stop`.
+/// How `stop` and `restart` stop.
 #[derive(Debug, Args)]
-pub(crate) struct StopArgs {
+pub(crate) struct GraceArgs {
     /// Seconds before the container is killed [default: 10]
     #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS")]
     time: Option<u64>,
     /// Signal to send [default: the image's, else TERM]
     #[arg(short, long)]
     signal: Option<String>,
+}
+
+impl GraceArgs {
+    /// In the engine's terms.
+    pub(crate) fn options(&self) -> Result<StopOptions, CliError> {
+        Ok(StopOptions {
+            timeout: self.time.map(Duration::from_secs),
+            signal: self.signal.as_deref().map(parse_signal).transpose()?,
+        })
+    }
+}
+
+/// Arguments of `stop`.
+#[derive(Debug, Args)]
+pub(crate) struct StopArgs {
+    #[command(flatten)]
+    grace: GraceArgs,
     /// Containers
     #[arg(required = true, value_name = "CONTAINER")]
     containers: Vec<String>,
@@ -26,10 +43,7 @@ pub(crate) struct StopArgs {
 impl StopArgs {
     /// Stops containers and prints their names as given.
     pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
-        let options = StopOptions {
-            timeout: self.time.map(Duration::from_secs),
-            signal: self.signal.as_deref().map(parse_signal).transpose()?,
-        };
+        let options = self.grace.options()?;
         let engine = global.engine()?;
         // All are asked before any is waited for.
         let mut stopping: Vec<_> = self.containers.iter().map(|name| engine.begin_stop(name, &options)).collect();

@@ -7,7 +7,7 @@ use std::{
 };
 
 use onggi_sandbox::{Listed, Scope};
-use onggi_spec::oci::runtime::ContainerState;
+use onggi_spec::{oci::runtime::ContainerState, signal};
 use serde_json::{Value, json};
 
 use super::{
@@ -23,16 +23,12 @@ pub(super) fn kill(global: &Global, words: &[OsString]) -> Outcome {
     let args = Args::parse(words, &[Flag::switch("all", "a")])?;
     let (id, signal) = match args.rest() {
         [id] => (utf8(id)?, SIGTERM),
-        [id, signal] => (utf8(id)?, parse_signal(&utf8(signal)?)?),
+        [id, signal] => (utf8(id)?, signal::parse_signal(&utf8(signal)?)?),
         _ => return Err(CliError::Usage("kill wants a container id and at most one signal".into())),
     };
     let scope = if args.is("all") { Scope::All } else { Scope::First };
     onggi_sandbox::kill(&global.root, &id, signal, scope)?;
     Ok(0)
-}
-
-fn parse_signal(text: &str) -> Result<i32, CliError> {
-    onggi_sys::signal::parse(text).ok_or_else(|| CliError::Usage(format!("unknown signal {text:?}")))
 }
 
 pub(super) fn delete(global: &Global, words: &[OsString]) -> Outcome {
