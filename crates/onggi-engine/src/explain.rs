@@ -40,6 +40,8 @@ pub struct Explanation {
     storage: Vec<String>,
     rootfs: OverlayMount,
     network: Option<NetworkPlan>,
+    /// Name and text of each.
+    etc: [(&'static str, String); 3],
     sandbox: SandboxTexts,
 }
 
@@ -82,7 +84,8 @@ impl Engine {
         let user = self.explained_user(&record, &rootfs, config.as_ref())?;
         let sandbox = self.explained_sandbox(&record, &facts, &rootfs, config.as_ref(), user)?;
         let storage = storage_words(&record, &rootfs);
-        Ok(Explanation { record, notes, storage, rootfs, network, sandbox })
+        let etc = etc_files(&record, &facts, network.as_ref());
+        Ok(Explanation { record, notes, storage, rootfs, network, etc, sandbox })
     }
 
     /// The facts to plan with: this user's, or root's when only root can do what is asked.
@@ -172,6 +175,7 @@ impl Engine {
         // The upper directory does not exist yet: the lower layers alone are asked.
         let mut lower = rootfs.clone();
         lower.upper = lower.lower[0].clone();
+        lower.submounts.iter_mut().for_each(|s| s.upper.clone_from(&s.path));
         self.request_user(record, &RootFs::Overlay(lower), config)
     }
 
@@ -291,8 +295,8 @@ impl Explanation {
         let mode_of = self.rootfs.lower.first().map_or_else(|| "/".to_owned(), |l| l.display().to_string());
         let _ =
             writeln!(out, "chmod --reference={} {}", quote(&mode_of), quote(&self.rootfs.upper.display().to_string()));
-        for (name, text) in self.etc_files() {
-            let _ = writeln!(out, "printf %s {} > {}", quote(&text), quote(&bundle.join(name).display().to_string()));
+        for (name, text) in &self.etc {
+            let _ = writeln!(out, "printf %s {} > {}", quote(text), quote(&bundle.join(name).display().to_string()));
         }
         if let Some(plan) = &self.network {
             let _ = write!(out, "\n# network\nNETNS={}\n{}", netns_name(&self.record), plan.shell());
@@ -327,16 +331,20 @@ impl Explanation {
         }
         out
     }
+}
 
-    fn etc_files(&self) -> [(&'static str, String); 3] {
-        let hostname = rootfs::hostname(&self.record);
-        let ip = self.network.as_ref().and_then(|n| n.record.as_ref()).map(|r| r.ip);
-        [
-            ("hosts", rootfs::hosts_text(&self.record, ip)),
-            ("hostname", format!("{hostname}\n")),
-            ("resolv.conf", std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default()),
-        ]
-    }
+/// The files of `/etc` that would be written.
+fn etc_files(
+    record: &ContainerRecord,
+    facts: &HostFacts,
+    network: Option<&NetworkPlan>,
+) -> [(&'static str, String); 3] {
+    let ip = network.and_then(|n| n.record.as_ref()).map(|r| r.ip);
+    [
+        ("hosts", rootfs::hosts_text(record, facts, ip)),
+        ("hostname", format!("{}\n", rootfs::hostname(record, facts))),
+        ("resolv.conf", facts.resolv_conf.clone()),
+    ]
 }
 
 fn section(out: &mut String, title: &str, text: &str) {

@@ -31,6 +31,7 @@ pub fn gather(paths: &Paths) -> HostFacts {
         euid: rustix::process::geteuid().as_raw(),
         egid: rustix::process::getegid().as_raw(),
         effective_caps: parse_caps(&read("/proc/self/status", MAX_PROC_TEXT)),
+        hostname: uname.nodename().to_string_lossy().into_owned(),
         kernel: uname.release().to_string_lossy().into_owned(),
         architecture: oci_architecture(&uname.machine().to_string_lossy()).to_owned(),
         cgroup: cgroup_layout(&mounts, &read("/proc/self/cgroup", MAX_PROC_TEXT), |p| read(p, MAX_PROC_TEXT)),

@@ -32,7 +32,8 @@ impl Engine {
         self.recover()?;
         let records = self.state()?.list_images()?;
         let summary = |record: ImageRecord| {
-            let labels = self.stored_config(&record.config_digest)?.config.labels;
+            // One damaged image must not hide the others.
+            let labels = self.stored_config(&record.config_digest).map(|c| c.config.labels).unwrap_or_default();
             let containers = self.state()?.containers_of_image(&record.config_digest)?.len();
             Ok(ImageSummary { record, labels, containers })
         };

@@ -1,6 +1,10 @@
 //! `inspect`: Docker's JSON of a container or an image, from what is stored and what the kernel says.
 
-use onggi_spec::{monitor::ExitRecord, oci::runtime::Spec, port::PortMapping};
+use onggi_spec::{
+    monitor::ExitRecord,
+    oci::{build::DEFAULT_PIDS, runtime::Spec},
+    port::PortMapping,
+};
 use onggi_state::{ContainerRecord, ImageRecord};
 use serde_json::{Map, Value, json};
 
@@ -158,7 +162,7 @@ fn host_config(r: &ContainerRecord) -> Value {
         "ReadonlyRootfs": q.read_only,
         "Memory": q.resources.memory.unwrap_or(0),
         "NanoCpus": q.resources.nano_cpus.unwrap_or(0),
-        "PidsLimit": q.resources.pids,
+        "PidsLimit": q.resources.pids.unwrap_or(DEFAULT_PIDS),
         "Init": q.init,
         "LogConfig": { "Type": "json-file", "Config": {} },
         "RestartPolicy": { "Name": "no", "MaximumRetryCount": 0 },

@@ -9,7 +9,7 @@ use std::{
 
 use onggi_network::NetworkRecord;
 use onggi_spec::{
-    ContainerId, ImageSource, NetworkMode,
+    ContainerId, HostFacts, ImageSource, NetworkMode,
     image::ImageConfig,
     monitor::{LogConfig, MonitorConfig, RootFs},
     oci::{
@@ -160,7 +160,8 @@ impl Engine {
 
     fn write_etc_files(&self, record: &ContainerRecord, ip: Option<Ipv4Addr>) -> Result<(), EngineError> {
         let bundle = self.paths.bundle(&record.id);
-        let (hostname, hosts) = (hostname(record), hosts_text(record, ip));
+        let facts = self.facts();
+        let (hostname, hosts) = (hostname(record, facts), hosts_text(record, facts, ip));
         let resolv = match record.request.network {
             NetworkMode::Bridge => reachable_resolv_conf(&self.facts().resolv_conf),
             _ => self.facts().resolv_conf.clone(),
@@ -181,13 +182,13 @@ fn write_public(path: &Path, text: &str) -> Result<(), EngineError> {
 }
 
 /// The host name inside the container.
-pub(crate) fn hostname(record: &ContainerRecord) -> String {
-    effective_hostname(&record.request, &record.id)
+pub(crate) fn hostname(record: &ContainerRecord, facts: &HostFacts) -> String {
+    effective_hostname(&record.request, facts, &record.id)
 }
 
 /// The text of the container's /etc/hosts.
-pub(crate) fn hosts_text(record: &ContainerRecord, ip: Option<Ipv4Addr>) -> String {
-    let own = hosts_file(&hostname(record), ip);
+pub(crate) fn hosts_text(record: &ContainerRecord, facts: &HostFacts, ip: Option<Ipv4Addr>) -> String {
+    let own = hosts_file(&hostname(record, facts), ip);
     match record.request.network {
         NetworkMode::Host => fs::read_to_string("/etc/hosts").unwrap_or(own),
         NetworkMode::Bridge | NetworkMode::None => own,

@@ -18,6 +18,9 @@ use serde::Serialize;
 
 use crate::{Engine, EngineError, json, start::StartRecord};
 
+/// Docker's exit code of a container whose end nobody saw.
+const UNKNOWN: i32 = 255;
+
 /// A container's state, in Docker's words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase", tag = "state")]
@@ -85,8 +88,18 @@ impl Engine {
     }
 
     /// How the container ended last, if it has.
+    /// A record that a power cut has damaged says that it ended, and no more.
     pub(crate) fn exit_record(&self, id: &ContainerId) -> Result<Option<ExitRecord>, EngineError> {
-        json::read_optional(&self.paths.exit_file(id))
+        match json::read_optional(&self.paths.exit_file(id)) {
+            Err(EngineError::DamagedFile { .. }) => Ok(Some(ExitRecord {
+                exit_code: UNKNOWN,
+                oom_killed: false,
+                started_at: 0,
+                finished_at: 0,
+                error: "the record of its exit is damaged".to_owned(),
+            })),
+            other => other,
+        }
     }
 
     /// What the runtime wrote about the container, if it exists there.
@@ -98,7 +111,7 @@ impl Engine {
 /// Nobody was there to see how it ended; Docker says 255 too.
 fn lost_to_a_reboot(started: &StartRecord) -> ExitRecord {
     ExitRecord {
-        exit_code: 255,
+        exit_code: UNKNOWN,
         oom_killed: false,
         started_at: started.started_at,
         finished_at: started.started_at,

@@ -17,8 +17,8 @@ use crate::{Engine, EngineError, Status, failpoint, process::PidFd, status};
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A process in uninterruptible sleep may outlive SIGKILL for this long before we say so.
 const KILL_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often `wait` looks at a container that nobody has started yet.
-const CREATED_INTERVAL: Duration = Duration::from_millis(100);
+/// How often `wait` looks at a container that is being started.
+const STARTING_INTERVAL: Duration = Duration::from_millis(10);
 /// SIGKILL.
 pub(crate) const SIGKILL: i32 = 9;
 /// SIGTERM.
@@ -121,8 +121,11 @@ impl Engine {
                 Status::Exited(exit) => return Ok(exit),
                 Status::Running { .. } => {}
                 Status::Created if self.state()?.container_by_id(&record.id)?.is_none() => return Ok(vanished()),
-                // It has not ended, for it has not begun: look again now and then.
-                Status::Created => std::thread::sleep(CREATED_INTERVAL),
+                // Being started: its end is still to come. Otherwise nothing runs that could end, as with Docker.
+                Status::Created if self.intents()?.is_held(record.id.as_str())? => {
+                    std::thread::sleep(STARTING_INTERVAL)
+                }
+                Status::Created => return Ok(never_started()),
             }
         }
     }
@@ -156,6 +159,11 @@ impl Engine {
         // What an image says is data: a signal that does not exist is not one (I8).
         Ok(text.and_then(|t| onggi_spec::signal::parse_signal(&t).ok()).unwrap_or(SIGTERM))
     }
+}
+
+/// A container that nobody has started has nothing to wait for.
+fn never_started() -> ExitRecord {
+    ExitRecord { exit_code: 0, oom_killed: false, started_at: 0, finished_at: 0, error: String::new() }
 }
 
 /// A container that was removed while somebody waited for it.

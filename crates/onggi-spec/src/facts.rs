@@ -11,6 +11,9 @@ pub struct HostFacts {
     pub egid: u32,
     /// Effective capabilities as a bit mask (capabilities(7)).
     pub effective_caps: u64,
+    /// `uname -n`.
+    #[serde(default)]
+    pub hostname: String,
     /// `uname -r`.
     pub kernel: String,
     /// OCI architecture name: `amd64`.

@@ -75,7 +75,13 @@ pub fn parse_volume(text: &str) -> Result<MountSpec, ParseError> {
     }
     let mut mount =
         MountSpec { source: source.to_owned(), target, read_only: false, propagation: Propagation::default() };
-    for option in options.split(',').filter(|o| !o.is_empty()) {
+    let options: Vec<&str> = options.split(',').filter(|o| !o.is_empty()).collect();
+    for same_kind in [&["ro", "readonly", "rw"][..], &["rprivate", "rslave", "rshared"]] {
+        if options.iter().filter(|o| same_kind.contains(o)).count() > 1 {
+            return Err(err(&format!("only one of {} can be given", same_kind.join(", "))));
+        }
+    }
+    for option in options {
         apply_option(&mut mount, option).map_err(|reason| err(&reason))?;
     }
     Ok(mount)

@@ -15,7 +15,7 @@ pub(crate) struct LogsArgs {
     #[arg(short, long)]
     follow: bool,
     /// Only the last N lines, or all
-    #[arg(short = 'n', long, default_value = "all", value_name = "N")]
+    #[arg(short = 'n', long, default_value = "all", value_name = "N", allow_negative_numbers = true)]
     tail: String,
     /// Put the time before each line
     #[arg(short, long)]
@@ -34,7 +34,7 @@ impl LogsArgs {
         while let Some(entry) = reader.next_entry()? {
             let to: &mut dyn io::Write = if entry.stream == "stderr" { &mut err } else { &mut out };
             if self.timestamps {
-                to.write_all(format!("{} ", entry.time).as_bytes())?;
+                to.write_all(format!("{} ", nine_digits(&entry.time)).as_bytes())?;
             }
             to.write_all(entry.log.as_bytes())?;
         }
@@ -43,8 +43,16 @@ impl LogsArgs {
     }
 }
 
+/// The log has no trailing zeros in its times; Docker shows all nine digits, so that columns align.
+fn nine_digits(time: &str) -> String {
+    let bare = time.strip_suffix('Z').unwrap_or(time);
+    let (seconds, fraction) = bare.split_once('.').unwrap_or((bare, ""));
+    format!("{seconds}.{fraction:0<9}Z")
+}
+
 fn parse_tail(text: &str) -> Result<Option<usize>, ParseError> {
-    if text == "all" {
+    // Docker takes any negative number for all.
+    if text == "all" || text.parse::<i64>().is_ok_and(|n| n < 0) {
         return Ok(None);
     }
     text.parse().map(Some).map_err(|_| ParseError::new("number of lines", text, "expected a number or all"))
@@ -57,6 +65,13 @@ mod tests {
     #[test]
     fn tail_is_a_number_or_all() {
         assert_eq!((parse_tail("all"), parse_tail("0"), parse_tail("7")), (Ok(None), Ok(Some(0)), Ok(Some(7))));
-        assert!(parse_tail("-1").is_err() && parse_tail("x").is_err());
+        assert_eq!(parse_tail("-1"), Ok(None));
+        assert!(parse_tail("x").is_err());
+    }
+
+    #[test]
+    fn times_have_nine_digits() {
+        assert_eq!(nine_digits("2026-01-02T03:04:05.06Z"), "2026-01-02T03:04:05.060000000Z");
+        assert_eq!(nine_digits("2026-01-02T03:04:05Z"), "2026-01-02T03:04:05.000000000Z");
     }
 }

@@ -23,7 +23,7 @@ use crate::{
 };
 
 pub use error::BuildError;
-pub use limits::default_device_rules;
+pub use limits::{DEFAULT_PIDS, default_device_rules};
 pub use process::{apply_rootless_user, apply_user, effective_command};
 
 /// Everything that a configuration is made from.
@@ -97,16 +97,20 @@ pub fn build_oci_spec(input: &SpecInput<'_>) -> Result<Spec, BuildError> {
         oci_version: OCI_VERSION.to_owned(),
         process: Some(process),
         root: Some(Root { path: "rootfs".to_owned(), readonly: input.request.read_only }),
-        hostname: Some(effective_hostname(input.request, input.id)),
+        hostname: Some(effective_hostname(input.request, input.facts, input.id)),
         mounts,
         linux: Some(linux),
         ..Spec::default()
     })
 }
 
-/// The host name: as asked, or the short id.
-pub fn effective_hostname(request: &ContainerRequest, id: &ContainerId) -> String {
-    request.hostname.clone().unwrap_or_else(|| id.short().to_owned())
+/// The host name: as asked, the host's own where its network is shared, or the short id.
+pub fn effective_hostname(request: &ContainerRequest, facts: &HostFacts, id: &ContainerId) -> String {
+    let default = || match request.network {
+        NetworkMode::Host if !facts.hostname.is_empty() => facts.hostname.clone(),
+        _ => id.short().to_owned(),
+    };
+    request.hostname.clone().unwrap_or_else(default)
 }
 
 /// What this host does not allow and is therefore kept as it is: one line each, for the user.

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Processes and threads of one container unless asked otherwise: a fork bomb stays inside.
-const DEFAULT_PIDS: i64 = 4096;
+pub const DEFAULT_PIDS: i64 = 4096;
 /// CFS period in microseconds, as Docker.
 const PERIOD: u64 = 100_000;
 /// Default limits of open files. A huge soft limit makes old programs loop over a billion descriptors.

@@ -105,7 +105,8 @@ pub fn effective_command(request: &ContainerRequest, image: Option<&ImageConfig>
 /// Defaults, then the image's, then the request's variables; a later one replaces an earlier one in place.
 /// A variable of an image without `=` is dropped: it never means the host's value (CVE-2026-57231).
 fn environment(input: &SpecInput<'_>) -> Result<Vec<String>, BuildError> {
-    let mut env = vec![DEFAULT_PATH.to_owned(), format!("HOSTNAME={}", effective_hostname(input.request, input.id))];
+    let mut env =
+        vec![DEFAULT_PATH.to_owned(), format!("HOSTNAME={}", effective_hostname(input.request, input.facts, input.id))];
     if input.request.tty {
         env.push("TERM=xterm".to_owned());
     }

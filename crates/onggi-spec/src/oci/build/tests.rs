@@ -13,6 +13,7 @@ fn facts() -> HostFacts {
         euid: 0,
         egid: 0,
         effective_caps: ALL_CAPS,
+        hostname: "machine".into(),
         kernel: "6.18".into(),
         architecture: "amd64".into(),
         cgroup: CgroupLayout::V1 {
