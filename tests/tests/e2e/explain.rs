@@ -19,6 +19,7 @@ for f in /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/cpu/cpu.cfs_
 done
 echo "hostname=$(hostname)"
 echo "routes=$(ip -4 route | sed 's/src.*//')"
+echo "address=$(ip -4 -o addr show dev eth0 2>/dev/null | sed 's/.*inet //; s/\.[0-9]*\.[0-9]*\// network with prefix /; s/ brd.*//')"
 echo "links=$(ls /sys/class/net | tr '\n' ' ')"
 echo "env=$(env | grep -v '^_=' | sort | tr '\n' ' ')"
 echo "limits=$(ulimit -n)"
@@ -39,27 +40,11 @@ fn by_hand(script: &str) -> Ran {
     collect(child, "bash -e <script of --explain=sh>".to_owned())
 }
 
-#[test]
-fn e2e_the_explained_script_builds_the_same_container() {
-    let stage = Stage::new();
-    let options = [
-        "--rm",
-        "--network",
-        "none",
-        "--hostname",
-        "jar",
-        "-m",
-        "64m",
-        "--cpus",
-        "0.5",
-        "--pids-limit",
-        "60",
-        "-e",
-        "A=b",
-    ];
+/// Runs a container and the script that explains it, and compares what they look like from inside.
+fn assert_same_by_hand(stage: &Stage, options: &[&str]) {
     let image = [stage.busybox.as_str(), "sh", "-c", PROBE];
-    let real = stage.onggi.ok(&[&["run"], &options[..], &image].concat());
-    let script = stage.onggi.ok(&[&["run", "--explain=sh"], &options[..], &image].concat());
+    let real = stage.onggi.ok(&[&["run"], options, &image].concat());
+    let script = stage.onggi.ok(&[&["run", "--explain=sh"], options, &image].concat());
     let hand = by_hand(&script);
     assert_eq!(hand.code, Some(0), "{hand}\n--- script\n{script}");
     let (real, hand) = (facts(&real), facts(&hand.stdout));
@@ -78,6 +63,19 @@ fn e2e_the_explained_script_builds_the_same_container() {
 }
 
 #[test]
+fn e2e_the_explained_script_builds_the_same_container() {
+    let limits = ["-m", "64m", "--cpus", "0.5", "--pids-limit", "60"];
+    let others = ["--rm", "--network", "none", "--hostname", "jar", "-e", "A=b"];
+    assert_same_by_hand(&Stage::new(), &[&others[..], &limits].concat());
+}
+
+#[test]
+fn e2e_the_explained_script_builds_the_same_network() {
+    let options = ["--rm", "--hostname", "jar", "-p", "8090:80"];
+    assert_same_by_hand(&Stage::new(), &options);
+}
+
+#[test]
 fn e2e_explaining_changes_nothing_and_names_the_kernels_operations() {
     let stage = Stage::new();
     stage.onggi.ok(&["pull", &stage.busybox]);
@@ -85,6 +83,12 @@ fn e2e_explaining_changes_nothing_and_names_the_kernels_operations() {
     for word in ["clone3", "pivot", "overlay", "veth", "8080", "memory"] {
         assert!(words.contains(word), "{word:?} is missing in\n{words}");
     }
+    let mounted = stage.onggi.dir().join("mounted");
+    std::fs::create_dir(&mounted).expect("a directory is made");
+    onggi_tests::machine::sh(&format!("mount --bind {0} {0}", mounted.display()));
+    let host = stage.onggi.ok(&["run", "--explain", "host:", "id"]);
+    assert!(host.contains("this machine's own root"), "a host with further mounts has a plan too:\n{host}");
+    onggi_tests::machine::sh(&format!("umount {}", mounted.display()));
     let json = stage.onggi.ok(&["run", "--explain=json", "-p", "8080:80", &stage.busybox, "true"]);
     let value: serde_json::Value = serde_json::from_str(&json).expect("--explain=json prints JSON");
     assert!(value.is_object(), "{json}");

@@ -199,3 +199,27 @@ fn e2e_several_containers_are_stopped_in_the_time_of_one() {
     assert_eq!(gone.code, Some(0), "with -f a container that is not there is what was wanted: {gone}");
     stage.onggi.assert_nothing_left();
 }
+
+#[test]
+fn e2e_a_damaged_exit_record_hides_no_other_container() {
+    let stage = Stage::new();
+    let damaged = stage.detached("damaged", "exit 3");
+    stage.detached("whole", "exit 4");
+    assert_eq!(stage.onggi.ok(&["wait", "damaged", "whole"]), "3\n4");
+    eventually("the run is over", || stage.onggi.ok(&["ps", "-q"]).is_empty().then_some(()));
+    let record = stage.onggi.root().join("containers").join(damaged.trim()).join("exit.json");
+    std::fs::write(&record, "").expect("the record is damaged");
+    let list = stage.onggi.ok(&["ps", "-a", "--format", "{{.Names}} {{.Status}}"]);
+    assert!(list.contains("whole Exited (4)") && list.contains("damaged Exited (255)"), "{list}");
+    stage.onggi.ok(&["rm", "damaged", "whole"]);
+    stage.onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_wait_does_not_wait_for_what_nobody_started() {
+    let stage = Stage::new();
+    stage.onggi.ok(&["create", "--name", "box", "--network", "none", &stage.busybox, "true"]);
+    assert_eq!(stage.onggi.ok(&["wait", "box"]), "0");
+    stage.onggi.ok(&["rm", "box"]);
+    stage.onggi.assert_nothing_left();
+}
