@@ -165,7 +165,11 @@ impl State {
     }
 
     fn migrate(&mut self) -> Result<(), StateError> {
-        if checked_version(&self.conn, &self.path)? == MIGRATIONS.len() {
+        // The parts of the answer are read one after the other, and another process may make the schema in between;
+        // it does so once, in one commit, so a second look is consistent.
+        let looked = checked_version(&self.conn, &self.path);
+        let version = looked.or_else(|_| checked_version(&self.conn, &self.path))?;
+        if version == MIGRATIONS.len() {
             return Ok(());
         }
         // Remembered in the file, so only a new one needs it.

@@ -224,12 +224,15 @@ fn writers_in_parallel_lose_nothing_and_exactly_one_gets_a_name() {
 
 #[test]
 fn many_processes_may_open_a_new_store_at_once() {
-    let dir = tempfile::tempdir().expect("tempdir");
-    thread::scope(|s| {
-        for _ in 0..8 {
-            s.spawn(|| open(dir.path()).list_images().expect("read"));
-        }
-    });
+    // Many times: what goes wrong here needs one opener between two reads of another.
+    for _ in 0..30 {
+        let dir = tempfile::tempdir().expect("tempdir");
+        thread::scope(|s| {
+            for _ in 0..8 {
+                s.spawn(|| open(dir.path()).list_images().expect("read"));
+            }
+        });
+    }
 }
 
 #[test]

@@ -6,12 +6,13 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use onggi_spec::Digest;
 use onggi_sys::Errno;
-use onggi_sys::fs;
+use onggi_sys::{fs, landlock};
 use serde::{Deserialize, Serialize};
 
 use crate::chain::chain_id;
@@ -184,7 +185,9 @@ impl Layers {
         fs::make_dir(work.dir.as_fd(), b"diff", 0o700).store("create", &path)?;
         let diff = fs::open_dir_at(work.dir.as_fd(), b"diff").store("open", &path)?;
         let options = self.options;
-        let (unpacked, actual) = pipeline::run(request.blob, |chunks| extract(chunks, diff, options))?;
+        let blob = request.blob;
+        let (unpacked, actual) =
+            confined(work.dir.as_fd(), || pipeline::run(blob, |chunks| extract(chunks, diff, options)))?;
         if actual != work.info.diff_id {
             return Err(StorageError::DiffId { expected: work.info.diff_id.clone(), actual });
         }
@@ -341,4 +344,16 @@ impl Layers {
     pub fn disk_usage(&self, chain_id: &Digest) -> Result<u64> {
         crate::usage::disk_usage(&self.diff_dir(chain_id))
     }
+}
+/// Runs `work` on a thread that can write only below `dir` and execute nothing: what an archive makes of our code
+/// stays in its own directory. Without Landlock in the kernel the extractor's own care has to do.
+fn confined<T: Send>(dir: BorrowedFd<'_>, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    thread::scope(|scope| {
+        let worker = thread::Builder::new().name("unpack".to_owned()).spawn_scoped(scope, || {
+            let _ = landlock::write_only_below(dir);
+            work()
+        });
+        let worker = worker.map_err(|e| StorageError::Pipeline { reason: format!("start a thread: {e}") })?;
+        worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }

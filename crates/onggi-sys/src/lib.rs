@@ -10,6 +10,7 @@ pub mod error;
 pub mod event;
 pub mod fs;
 pub mod keyring;
+pub mod landlock;
 pub mod loopback;
 pub mod mount;
 pub mod netlink;

@@ -167,3 +167,23 @@ fn e2e_a_published_port_cannot_be_taken_by_another_program() {
     std::net::TcpListener::bind(("0.0.0.0", 8089)).expect("the port is free again");
     stage.onggi.assert_nothing_left();
 }
+
+#[test]
+fn e2e_the_monitor_keeps_only_the_privileges_that_it_needs() {
+    let stage = Stage::new();
+    let id = stage.onggi.ok(&["run", "-d", "-p", "8088:80", &stage.busybox, "sleep", "100"]);
+    let pid = fs::read_to_string(stage.onggi.runroot().join("containers").join(id.trim()).join("monitor.pid"));
+    let pid = pid.expect("the monitor leaves its pid");
+    let status = fs::read_to_string(format!("/proc/{}/status", pid.trim())).expect("the monitor lives");
+    assert!(status.contains("NoNewPrivs:\t1") && status.contains("Seccomp:\t2"), "{status}");
+    // Neither SETUID nor SYS_MODULE, SYS_RAWIO, SYS_PTRACE, MKNOD, BPF; also not for what it executes.
+    for set in ["CapEff:", "CapPrm:", "CapBnd:"] {
+        assert_eq!(caps(&status, set) & (1 << 7 | 1 << 16 | 1 << 17 | 1 << 19 | 1 << 27 | 1 << 39), 0, "{set}");
+    }
+    // The exit command inherits all of it and still cleans up.
+    stage.onggi.ok(&["kill", &id]);
+    let gone = || stage.onggi.ok(&["ps", "-q"]).is_empty().then_some(());
+    onggi_tests::eventually("the container is over", gone);
+    stage.onggi.ok(&["rm", &id]);
+    stage.onggi.assert_nothing_left();
+}

@@ -15,6 +15,7 @@
 
 mod attach;
 mod clock;
+mod confine;
 mod encode;
 mod exit;
 mod frame;
@@ -148,8 +149,9 @@ fn keep(
     client: Option<OwnedFd>,
     resources: Resources,
 ) -> i32 {
-    report::send(report, handover.report);
     let ordinary = resist_oom_killer();
+    confine::confine();
+    report::send(report, handover.report);
     // A failure of the kernel's event calls: ending here ends the workload, and the clean-up must follow.
     let end = serve::serve(handover, fds, client, resources).unwrap_or(End::Unattended);
     if end == End::Unattended {

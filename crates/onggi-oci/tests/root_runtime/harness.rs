@@ -193,10 +193,8 @@ impl Drop for Bundle {
 pub(crate) fn cgroups_of(id: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
-        for dir in [hierarchy.path().join("onggi-test"), hierarchy.path()] {
-            let names = fs::read_dir(dir).into_iter().flatten().flatten();
-            found.extend(names.map(|e| e.path()).filter(|p| p.to_string_lossy().contains(id)));
-        }
+        let names = fs::read_dir(hierarchy.path()).into_iter().flatten().flatten();
+        found.extend(names.map(|e| e.path()).filter(|p| p.to_string_lossy().contains(id)));
     }
     found
 }

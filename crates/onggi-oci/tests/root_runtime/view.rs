@@ -251,7 +251,7 @@ fn root_a_seccomp_policy_is_enforced() {
 fn root_memory_and_pids_limits_are_in_the_containers_cgroup() {
     let mut b = Bundle::new("sleep 60");
     b.config["linux"]["resources"] = json!({ "memory": { "limit": 64 << 20 }, "pids": { "limit": 16 } });
-    b.config["linux"]["cgroupsPath"] = json!(format!("/onggi-test/{}", b.id));
+    b.config["linux"]["cgroupsPath"] = json!(format!("/onggi-test-{}", b.id));
     assert_eq!(b.run_detached(&[]).code, 0);
     let groups = crate::harness::cgroups_of(&b.id);
     let read = |file: &str| groups.iter().find_map(|g| fs::read_to_string(g.join(file)).ok()).unwrap_or_default();
