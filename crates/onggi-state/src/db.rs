@@ -3,6 +3,7 @@
 //! ```text
 //! <root>/            0711 (root) or 0700, made here when missing
 //!   state.db         0600, WAL; every process writes it, in IMMEDIATE transactions
+//!   state.new.*      a database that is being made; linked to state.db when it is whole
 //!   state.db-wal     kept on close: the next opening replays it; a crash leaves it too
 //!   state.db-shm     index of the WAL
 //!   state.reserve    128 KiB of nothing, given up when the disk is full so that containers can still be
@@ -17,6 +18,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -97,7 +99,9 @@ impl State {
     pub fn open(root: &Path) -> Result<Self, StateError> {
         let path = root.join("state.db");
         make_root(root).map_err(|source| StateError::Open { path: root.to_owned(), source })?;
-        make_file(&path).map_err(|source| StateError::Open { path: path.clone(), source })?;
+        if !path.exists() {
+            make_database(&path)?;
+        }
         let conn = connect(&path).map_err(|e| translate("open the state database", &path, e))?;
         let mut state = Self { conn, path, writing: None };
         state.migrate()?;
@@ -164,6 +168,18 @@ impl State {
         translate(operation, &self.path, e)
     }
 
+    /// Gives a database under a private name its journal mode and schema.
+    fn make(path: &Path) -> Result<(), StateError> {
+        make_file(path).map_err(|source| StateError::Open { path: path.to_owned(), source })?;
+        let conn = connect(path).map_err(|e| translate("make the state database", path, e))?;
+        // Closing must leave one whole file, without a WAL beside it.
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)
+            .map_err(|e| translate("make the state database", path, e))?;
+        let mut state = Self { conn, path: path.to_owned(), writing: None };
+        state.migrate()?;
+        state.conn.close().map_err(|(_, e)| translate("make the state database", path, e))
+    }
+
     fn migrate(&mut self) -> Result<(), StateError> {
         // The parts of the answer are read one after the other, and another process may make the schema in between;
         // it does so once, in one commit, so a second look is consistent.
@@ -221,6 +237,31 @@ fn make_root(root: &Path) -> io::Result<()> {
     }
     let mode = if rustix::process::geteuid().is_root() { 0o711 } else { 0o700 };
     fs::DirBuilder::new().recursive(true).mode(mode).create(root)
+}
+
+/// Makes the database under a name of its own and links it to `path` when it is whole: nobody ever opens one that is
+/// half made, whose change to WAL mode would meet other openers (SQLITE_BUSY without a wait).
+fn make_database(path: &Path) -> Result<(), StateError> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let private = path.with_extension(format!("new.{}.{number}", std::process::id()));
+    let open = |source| StateError::Open { path: path.to_owned(), source };
+    let made = State::make(&private).and_then(|()| match fs::hard_link(&private, path) {
+        // Another process was faster; its is as good.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.map_err(open),
+    });
+    for left in [private.clone(), suffixed(&private, "-wal"), suffixed(&private, "-shm"), reserve(&private)] {
+        // Most of them do not exist.
+        let _ = fs::remove_file(left);
+    }
+    made
+}
+
+fn suffixed(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 /// SQLite would make the file with the umask's mode; ours is private from its first moment.
