@@ -7,6 +7,7 @@
 //! Nothing here links the programs under test: what is tested is what is installed under `target/dist`.
 
 pub mod assertions;
+pub mod bundle;
 pub mod fake_registry;
 pub mod image;
 pub mod isolation;
@@ -15,8 +16,11 @@ pub mod machine;
 pub mod nginx;
 pub mod onggi;
 pub mod registry;
+pub mod runtime;
 pub mod tarball;
 
 pub use assertions::{assert_refused, eventually};
+pub use bundle::Bundle;
 pub use isolation::isolated;
 pub use onggi::{Onggi, Ran};
+pub use runtime::{Instance, Runtime};

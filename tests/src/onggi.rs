@@ -142,7 +142,7 @@ impl Onggi {
     }
 }
 
-fn installed(variable: &str, directory: &str) -> PathBuf {
+pub(crate) fn installed(variable: &str, directory: &str) -> PathBuf {
     let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target").join(directory);
     env::var_os(variable).map_or_else(beside, PathBuf::from)
 }

@@ -18,9 +18,9 @@ use crate::{
 /// Turns on the named points at which tests kill the engine.
 pub(crate) const FEATURES: &str = "onggi-cli/failpoints";
 
-/// Tests that need root, in any crate, have names that begin with `root_`; the end-to-end tests drive
-/// the installed programs and make network namespaces.
-const NEEDS_ROOT: &str = "test(/(^|::)root_/) + (package(onggi-tests) & binary(e2e))";
+/// Tests that need root, in any crate, have names that begin with `root_`; those of `onggi-tests` drive the
+/// installed programs and make network namespaces and containers.
+const NEEDS_ROOT: &str = "test(/(^|::)root_/) + (package(onggi-tests) & kind(test))";
 
 /// Which tests to run.
 #[derive(Clone, Copy, PartialEq, Eq)]

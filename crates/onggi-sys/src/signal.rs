@@ -36,10 +36,14 @@ pub mod number {
 
 /// Default dispositions for all signals and an empty mask. Async-signal-safe.
 pub fn reset_all() {
-    for n in 1..=64 {
-        // glibc reserves 32 and 33 and refuses them; nobody can have set them, so failure is of no interest.
-        // SAFETY: SIG_DFL replaces a handler and needs no memory of ours.
-        unsafe { libc::signal(n, libc::SIG_DFL) };
+    // The kernel's own sigaction structure: SIG_DFL is 0, no flags, no restorer, an empty mask.
+    let default = [0_u64; 4];
+    for n in 1..=64_i32 {
+        // Not by libc::signal: glibc refuses 32 and 33, and its posix_spawn leaves them ignored in children.
+        // SIGKILL and SIGSTOP are refused by the kernel, which is of no interest.
+        // SAFETY: `default` is at least as long as the kernel's structure and outlives the call; a null old
+        // action is allowed; 8 is the size of the kernel's signal set.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, n, &raw const default, ptr::null_mut::<u8>(), 8_usize) };
     }
     let empty = set(Fill::Empty);
     let old: *mut libc::sigset_t = ptr::null_mut();

@@ -1,0 +1,118 @@
+//! Runs one observation under the three runtimes and holds ours against the other two.
+
+use std::{collections::BTreeSet, fmt::Write as _, thread};
+
+use onggi_tests::{Bundle, Instance, Runtime, isolated};
+
+use crate::probe::{self, View};
+
+/// A difference from both runc and crun (or from what they agree on) that is meant.
+pub(crate) struct Known {
+    /// The observation.
+    pub(crate) key: &'static str,
+    /// What ours is instead.
+    pub(crate) ours: &'static str,
+    /// The id of its explanation below "Known differences" of docs/conformance.md.
+    pub(crate) explained: &'static str,
+}
+
+/// Differences that may show in every view; [`same_view_but`] is for those of one field.
+const EVERYWHERE: &[Known] = &[
+    known("cgroup cpu", "not own", "D-v1-lazy"),
+    known("cgroup cpuacct", "not own", "D-v1-lazy"),
+    known("cgroup cpuset", "not own", "D-v1-lazy"),
+    known("cgroup devices", "not own", "D-v1-lazy"),
+    known("cgroup freezer", "not own", "D-v1-lazy"),
+    known("cgroup memory", "not own", "D-v1-lazy"),
+    known("cgroup blkio", "not own", "D-v1-lazy"),
+    known("cgroup pids", "not own", "D-v1-lazy"),
+    known("cgroup name=systemd", "not own", "D-v1-lazy"),
+];
+
+/// A row of a table of known differences.
+pub(crate) const fn known(key: &'static str, ours: &'static str, explained: &'static str) -> Known {
+    Known { key, ours, explained }
+}
+
+/// Compares what probes see in a container whose configuration was edited.
+#[track_caller]
+pub(crate) fn same_view(edit: impl Fn(&mut Bundle) + Sync) {
+    same_view_but(&[], edit);
+}
+
+/// The same with known differences.
+#[track_caller]
+pub(crate) fn same_view_but(known: &[Known], edit: impl Fn(&mut Bundle) + Sync) {
+    same_but(known, |instance| {
+        let mut bundle = probe::bundle();
+        edit(&mut bundle);
+        probe::look(instance, &bundle)
+    });
+}
+
+/// Compares observations of any kind.
+#[track_caller]
+pub(crate) fn same(observe: impl Fn(&Instance) -> View + Sync) {
+    same_but(&[], observe);
+}
+
+/// The same with known differences.
+#[track_caller]
+pub(crate) fn same_but(known: &[Known], observe: impl Fn(&Instance) -> View + Sync) {
+    isolated();
+    let [runc, crun, ours] = views(&observe);
+    if let Err(report) = judge(&runc, &crun, &ours, known) {
+        panic!("onggi-oci differs:\n{report}");
+    }
+}
+
+/// The views of runc, crun and ours.
+pub(crate) fn views(observe: &(impl Fn(&Instance) -> View + Sync)) -> [View; 3] {
+    thread::scope(|scope| {
+        let threads = Runtime::ALL.map(|runtime| scope.spawn(move || observe(&runtime.instance())));
+        threads.map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}
+
+fn judge(runc: &View, crun: &View, ours: &View, known: &[Known]) -> Result<(), String> {
+    let mut report = String::new();
+    let keys: BTreeSet<&String> = runc.keys().chain(crun.keys()).chain(ours.keys()).collect();
+    let absent = "(absent)".to_owned();
+    for key in keys {
+        let value = |view: &'_ View| view.get(key).unwrap_or(&absent).clone();
+        let (runc, crun, ours) = (value(runc), value(crun), value(ours));
+        let agrees = ours == runc || ours == crun && runc != crun;
+        let expected = known.iter().find(|known| known.key == key);
+        let everywhere = EVERYWHERE.iter().any(|known| known.key == key && known.ours == ours);
+        let fine = match expected {
+            None => agrees || everywhere,
+            Some(known) => !agrees && known.ours == ours,
+        };
+        if !fine {
+            let note = expected.map(|known| format!(" (expected: {:?}, {})", known.ours, known.explained));
+            let note = note.unwrap_or_default();
+            let _ = writeln!(report, "{key}{note}\n    runc {runc:?}\n    crun {crun:?}\n    ours {ours:?}");
+        }
+    }
+    if report.is_empty() { Ok(()) } else { Err(report) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(value: &str) -> View {
+        View::from([("field".to_owned(), value.to_owned())])
+    }
+
+    #[test]
+    fn judged_equal_is_agreement_or_one_of_two_or_a_known_difference_that_exists() {
+        let known = [Known { key: "field", ours: "x", explained: "D-example" }];
+        assert!(judge(&view("a"), &view("a"), &view("a"), &[]).is_ok());
+        assert!(judge(&view("a"), &view("b"), &view("b"), &[]).is_ok());
+        assert!(judge(&view("a"), &view("b"), &view("x"), &[]).is_err());
+        assert!(judge(&view("a"), &view("a"), &view("x"), &known).is_ok());
+        assert!(judge(&view("a"), &view("a"), &view("a"), &known).is_err(), "a difference that is gone is reported");
+        assert!(judge(&view("a"), &View::new(), &View::new(), &[]).is_ok(), "absence is a value");
+    }
+}
