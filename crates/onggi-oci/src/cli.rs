@@ -8,21 +8,34 @@ mod create;
 mod exec;
 mod features;
 mod foreground;
+mod help;
 mod inspect;
+mod list;
 mod log;
+mod notify;
 mod plan;
+mod ps;
 mod readonly;
 mod spec;
 mod terminal;
+mod verbs;
 
 use std::{ffi::OsString, path::PathBuf};
 
-use onggi_sandbox::{EXIT_ENGINE, StartFailureError};
+use onggi_sandbox::StartFailureError;
 
 use args::{Args, Flag};
+use verbs::Verb;
 
 /// Result of a verb: its exit code.
 type Outcome = Result<i32, CliError>;
+
+/// runc's code for every failure that has none of its own.
+const EXIT_FAILURE: i32 = 1;
+/// runc's code for an `exec` whose process could not be started.
+const EXIT_EXEC: i32 = 255;
+/// runc's code for an unknown verb.
+const EXIT_NO_VERB: i32 = 3;
 
 /// Why a verb failed.
 #[derive(Debug, thiserror::Error)]
@@ -30,11 +43,17 @@ enum CliError {
     /// The command line is wrong.
     #[error("{0}")]
     Usage(String),
+    /// A flag is wrong: the verb's help is shown as well.
+    #[error("{0}")]
+    Flags(String),
+    /// There is no such verb.
+    #[error("No help topic for '{0}'")]
+    NoVerb(String),
     /// The sandbox refused.
     #[error(transparent)]
     Sandbox(#[from] StartFailureError),
     /// A file of the caller could not be used.
-    #[error("{what} {path:?}: {source}")]
+    #[error("{what} {path:?}: {}", reason(.source))]
     File {
         /// What was done with it.
         what: &'static str,
@@ -46,13 +65,33 @@ enum CliError {
     /// A document of the caller is wrong.
     #[error("{0}")]
     Document(#[from] onggi_spec::ParseError),
+    /// `create`, `run` or `exec` failed; the words are runc's.
+    #[error("{prefix}: {source}")]
+    Start {
+        /// What failed.
+        prefix: String,
+        /// Why.
+        source: Box<CliError>,
+        /// runc's exit code of it.
+        code: i32,
+    },
 }
 
 impl CliError {
     fn exit_code(&self) -> i32 {
         match self {
+            Self::NoVerb(_) => EXIT_NO_VERB,
+            Self::Start { code, .. } => *code,
+            _ => EXIT_FAILURE,
+        }
+    }
+
+    /// Docker's code, for the engine that hands it on: 127 not found, 126 not executable, 125 everything else.
+    fn engine_code(&self) -> i32 {
+        match self {
             Self::Sandbox(e) => e.0.exit_code,
-            _ => EXIT_ENGINE,
+            Self::Start { source, .. } => source.engine_code(),
+            _ => onggi_sandbox::EXIT_ENGINE,
         }
     }
 
@@ -60,130 +99,163 @@ impl CliError {
         match self {
             Self::Sandbox(e) => Some(e.0.hint.as_str()).filter(|h| !h.is_empty()),
             Self::Document(e) => Some(e.hint.as_str()).filter(|h| !h.is_empty()),
+            Self::Start { source, .. } => source.hint(),
             _ => None,
         }
     }
+}
+
+/// The kernel's reason in the words that engines look for.
+fn reason(e: &std::io::Error) -> String {
+    e.raw_os_error().map_or_else(|| e.to_string(), onggi_sys::error::describe)
 }
 
 /// Options before the verb.
 #[derive(Debug)]
 struct Global {
     root: PathBuf,
+    /// `--root` was given: then it has to exist.
+    root_given: bool,
     log: log::Log,
     systemd_cgroup: bool,
+    /// `--quiet`: the caller is our engine. It reads the log alone and wants Docker's exit codes.
+    engine: bool,
 }
 
 const GLOBAL_FLAGS: &[Flag] = &[
-    Flag::value("root", ""),
-    Flag::value("log", ""),
-    Flag::value("log-format", ""),
-    Flag::value("rootless", ""),
+    Flag::switch("debug", "").help("enable debug logging"),
+    Flag::value("log", "").help("set the log file to write logs to (default is '/dev/stderr')"),
+    Flag::value("log-format", "").help("set the log format ('text' (default), or 'json')"),
+    Flag::value("log-level", ""),
+    Flag::value("root", "").help("root directory for storage of container state (this should be located in tmpfs)"),
     Flag::value("criu", ""),
-    Flag::switch("debug", ""),
+    Flag::switch("systemd-cgroup", "")
+        .help("enable systemd cgroup support, expects cgroupsPath to be of form \"slice:prefix:name\""),
+    // crun's name for the same choice.
+    Flag::value("cgroup-manager", ""),
+    Flag::value("rootless", "").help("ignore cgroup permission errors ('true', 'false', or 'auto')"),
     // For the engine, whose exec gives its container's stderr as ours: errors go to the log alone.
     Flag::switch("quiet", ""),
-    Flag::switch("systemd-cgroup", ""),
-    Flag::switch("help", "h"),
-    Flag::switch("version", "v"),
+    Flag::switch("help", "h").help("show help"),
+    Flag::switch("version", "v").help("print the version"),
 ];
-
-const USAGE: &str = "\
-usage: onggi-oci [--root DIR] [--log FILE] [--log-format text|json] [--systemd-cgroup] VERB ...
-
-  create   [-b BUNDLE] [--console-socket S] [--pid-file F] [--preserve-fds N] [--no-pivot] ID
-  run      [-b BUNDLE] [-d] [--keep] [--init] [the flags of create] ID
-  start    ID
-  exec     [-t] [-d] [-u UID[:GID]] [-e K=V] [--cwd DIR] [-p process.json] [--pid-file F] ID COMMAND...
-  kill     [-a] ID [SIGNAL]
-  delete   [-f] ID
-  state    ID
-  list     [-q] [-f table|json]
-  ps       [-f table|json] ID
-  pause    ID
-  resume   ID
-  features
-  spec     [-b BUNDLE] [--rootless]
-  plan     [--format words|json|sh] < PLAN_REQUEST.json
-";
 
 /// Runs the program; returns its exit code.
 pub(crate) fn run(argv: &[OsString]) -> i32 {
-    let (global, verb) = match parse_global(argv) {
-        Ok(parsed) => parsed,
+    let words = argv.get(1..).unwrap_or_default();
+    let args = match Args::parse(words, GLOBAL_FLAGS) {
+        Ok(args) => args,
+        Err(e) => {
+            log::print(&format!("Incorrect Usage. {e}\n\n{}", help::program_help()));
+            log::Log::default().error(&e.to_string(), None);
+            return e.exit_code();
+        }
+    };
+    let log = match log::Log::open(&args) {
+        Ok(log) => log,
         Err(e) => {
             log::Log::default().error(&e.to_string(), e.hint());
             return e.exit_code();
         }
     };
-    let Some((verb, rest)) = verb else { return 0 };
-    match dispatch(&global, &verb, rest, argv) {
+    finish(log, &args, argv)
+}
+
+fn finish(log: log::Log, args: &Args, argv: &[OsString]) -> i32 {
+    if let Some(text) = information(args) {
+        log::print(&text);
+        return 0;
+    }
+    let global = match global(log, args) {
+        Ok(global) => global,
+        Err((log, e)) => {
+            log.error(&e.to_string(), e.hint());
+            return e.exit_code();
+        }
+    };
+    match dispatch(&global, args.rest(), argv) {
         Ok(code) => code,
         Err(e) => {
             global.log.error(&e.to_string(), e.hint());
-            e.exit_code()
+            if global.engine { e.engine_code() } else { e.exit_code() }
         }
     }
 }
 
-type Parsed = (Global, Option<(String, Vec<OsString>)>);
-
-fn parse_global(argv: &[OsString]) -> Result<Parsed, CliError> {
-    let args = Args::parse(argv.get(1..).unwrap_or_default(), GLOBAL_FLAGS)?;
-    let format = args.text("log-format").unwrap_or("text");
-    let global = Global {
-        root: args.path("root").unwrap_or_else(default_root),
-        log: log::Log::new(args.path("log"), format, args.is("quiet"))?,
-        systemd_cgroup: args.is("systemd-cgroup"),
-    };
+/// What is printed instead of running a verb.
+fn information(args: &Args) -> Option<String> {
     if args.is("version") {
-        log::print(&format!(
-            "onggi-oci version {}\nspec: {}\n",
-            env!("CARGO_PKG_VERSION"),
-            onggi_spec::oci::runtime::OCI_VERSION
-        ));
-        return Ok((global, None));
+        return Some(help::version());
     }
-    let mut rest = args.rest().to_vec();
-    if args.is("help") || rest.is_empty() || rest[0] == "help" {
-        log::print(USAGE);
-        return Ok((global, None));
+    let bare = args.rest().first().is_none_or(|verb| (verb == "help" || verb == "h") && args.rest().len() == 1);
+    (args.is("help") || bare).then(help::program_help)
+}
+
+fn global(log: log::Log, args: &Args) -> Result<Global, (log::Log, CliError)> {
+    let rootless = args.text("rootless").unwrap_or("auto");
+    if !matches!(
+        rootless,
+        "auto" | "1" | "t" | "T" | "true" | "TRUE" | "True" | "0" | "f" | "F" | "false" | "FALSE" | "False"
+    ) {
+        let text = format!("--rootless {rootless:?}: invalid syntax, it is 'true', 'false' or 'auto'");
+        return Err((log, CliError::Usage(text)));
     }
-    let verb = rest.remove(0).into_string().map_err(|v| CliError::Usage(format!("unknown verb {v:?}")))?;
-    Ok((global, Some((verb, rest))))
+    let root = match root(args) {
+        Ok(root) => root,
+        Err(e) => return Err((log, e)),
+    };
+    Ok(Global {
+        root,
+        root_given: args.has("root"),
+        log,
+        systemd_cgroup: args.is("systemd-cgroup") || args.text("cgroup-manager") == Some("systemd"),
+        engine: args.is("quiet"),
+    })
+}
+
+/// Absolute: bind mounts and later processes name it, whatever their working directory.
+fn root(args: &Args) -> Result<PathBuf, CliError> {
+    if !args.has("root") {
+        return Ok(default_root());
+    }
+    let given = args.path("root").unwrap_or_default();
+    let root = std::path::absolute(&given).unwrap_or_default();
+    if root.components().count() <= 1 {
+        return Err(CliError::Usage(format!("option --root argument {given:?} should not be empty or /")));
+    }
+    Ok(root)
 }
 
 fn default_root() -> PathBuf {
-    if rustix::process::geteuid().is_root() {
+    // The root of a user namespace is an ordinary user outside, who cannot write to /run.
+    let real_root = rustix::process::geteuid().is_root() && !onggi_sandbox::in_user_namespace();
+    if real_root {
         return PathBuf::from("/run/onggi-oci");
     }
     let dir = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|p| p.is_absolute());
-    dir.unwrap_or_else(std::env::temp_dir).join("onggi-oci")
+    match dir {
+        Some(dir) => dir.join("onggi-oci"),
+        None if rustix::process::geteuid().is_root() => PathBuf::from("/run/onggi-oci"),
+        None => std::env::temp_dir().join(format!("onggi-oci-{}", rustix::process::geteuid().as_raw())),
+    }
 }
 
-fn dispatch(global: &Global, verb: &str, rest: Vec<OsString>, argv: &[OsString]) -> Outcome {
-    if rest.first().is_some_and(|a| a == "--help" || a == "-h") {
-        log::print(USAGE);
+fn dispatch(global: &Global, words: &[OsString], argv: &[OsString]) -> Outcome {
+    let Some((name, rest)) = words.split_first() else { return Ok(0) };
+    let asks_help = name == "help" || name == "h";
+    let (name, rest) = if asks_help { (rest.first().unwrap_or(name), &[][..]) } else { (name, rest) };
+    let verb = Verb::find(name).ok_or_else(|| CliError::NoVerb(name.to_string_lossy().into_owned()))?;
+    if asks_help || help::is_asked(rest, verb) {
+        log::print(&help::verb_help(verb));
         return Ok(0);
     }
+    let args =
+        Args::parse_ordered(rest, verb.flags, verb.order).and_then(|args| verb.check(args)).inspect_err(|e| {
+            log::print(&format!("Incorrect Usage: {e}\n\n{}", help::verb_help(verb)));
+        })?;
     // Only these come near a container's files.
-    if matches!(verb, "create" | "run" | "exec") {
+    if matches!(verb.name, "create" | "run" | "exec") {
         readonly::ensure(argv)?;
     }
-    match verb {
-        "create" => create::create(global, &rest),
-        "run" => create::run(global, &rest),
-        "start" => create::start(global, &rest),
-        "exec" => exec::exec(global, &rest),
-        "kill" => inspect::kill(global, &rest),
-        "delete" => inspect::delete(global, &rest),
-        "state" => inspect::state(global, &rest),
-        "list" => inspect::list(global, &rest),
-        "ps" => inspect::ps(global, &rest),
-        "pause" => inspect::pause(global, &rest),
-        "resume" => inspect::resume(global, &rest),
-        "features" => features::features(),
-        "spec" => spec::spec(&rest),
-        "plan" => plan::plan(&rest),
-        other => Err(CliError::Usage(format!("unknown verb {other:?}; see onggi-oci --help"))),
-    }
+    (verb.run)(global, &args)
 }

@@ -69,13 +69,19 @@ impl Made<'_> {
 
 fn create_in(options: CreateOptions, dir: &StateDir, made: &mut Made<'_>) -> Result<Created> {
     refuse_systemd(&options)?;
+    if options.notify {
+        dir.make_notify_dir()?;
+    }
+    if let Some(bytes) = &options.config_text {
+        dir.save_config(bytes)?;
+    }
     // What the caller left open must not reach hooks either (I3).
     process::cloexec_from(options.preserve_fds.saturating_add(3)).step(|| "close the caller's descriptors".into())?;
     let bundle = absolute_bundle(&options.bundle)?;
     let facts = gather_facts(&options.config)?;
     let plan = plan::plan(&plan_input(&options, &bundle), &facts)?;
     let state = make_cgroup(&plan, &options, &bundle, made)?;
-    let CreateOptions { config, netns, stdio, sibling, pid_file, preserve_fds, .. } = options;
+    let CreateOptions { config, netns, stdio, sibling, pid_file, preserve_fds, pidfd_socket, .. } = options;
     let (mut prepared, console) = prepare(&plan, &config, &facts, dir, stdio, netns)?;
     prepared.preserve_fds = preserve_fds;
     prepared.hook_state = config.hooks.as_ref().map(|_| state::oci_state(&state, ContainerState::Creating));
@@ -85,6 +91,9 @@ fn create_in(options: CreateOptions, dir: &StateDir, made: &mut Made<'_>) -> Res
         sources::before_clone(op, prepared.netns.as_ref())?;
     }
     let running = clone_child(&plan, prepared, sibling, made)?;
+    if let (Some(socket), Some(pidfd)) = (&pidfd_socket, &made.child) {
+        send_pidfd(socket, pidfd)?;
+    }
     let mut follow = Follow { plan: &plan, dir, state, running, console, master: None, notes: Vec::new() };
     follow.until_running(pid_file.as_deref())?;
     if !plan.process.contains(&ProcessOp::AwaitStart) {
@@ -154,6 +163,11 @@ fn apparmor_enabled() -> bool {
 /// The initial user namespace has the identity map over all ids.
 fn in_initial_user_namespace() -> bool {
     fs::read_to_string("/proc/self/uid_map").is_ok_and(|s| s.split_ascii_whitespace().eq(["0", "0", "4294967295"]))
+}
+
+/// The caller is in a user namespace: its root is an ordinary user outside.
+pub fn in_user_namespace() -> bool {
+    !in_initial_user_namespace()
 }
 
 fn make_cgroup(
@@ -427,11 +441,16 @@ pub(crate) fn send_console(socket: &OwnedFd, master: &OwnedFd) -> Result<()> {
         .step(|| "send the terminal to the console socket".into())
 }
 
+/// runc's `--pidfd-socket`: a name, and the process as SCM_RIGHTS.
+pub(crate) fn send_pidfd(socket: &OwnedFd, pidfd: &OwnedFd) -> Result<()> {
+    channel::send_packet(socket.as_fd(), b"pidfd", Some(pidfd.as_fd()))
+        .step(|| "send the pidfd to the pidfd socket".into())
+}
+
 /// Written to a temporary name and renamed: a reader never sees an empty file.
 pub(crate) fn write_pid_file(at: &Path, pid: i32) -> Result<()> {
-    let mut name = at.as_os_str().to_owned();
-    name.push(".tmp");
-    let temporary = std::path::PathBuf::from(name);
+    let name = at.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = at.with_file_name(format!(".{name}"));
     fs::write(&temporary, pid.to_string())
         .and_then(|()| fs::rename(&temporary, at))
         .sys("write", || format!("{at:?}"))

@@ -3,6 +3,8 @@
 //! The runtime joins only what a clone inherits (pid, and user where it must); the child joins the rest,
 //! with the container's own namespaces taken from one pidfd at once.
 
+mod cgroups;
+
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use onggi_spec::{
@@ -10,18 +12,17 @@ use onggi_spec::{
     oci::runtime::{ContainerState, Spec},
 };
 use onggi_sys::{
-    Errno, SysContext, ns,
+    Errno, ns,
     process::{self, CloneRequest, Cloned},
     signal,
 };
-use rustix::fs::{Mode, OFlags};
 
 use crate::{
     channel::{Channel, Message},
     child::{self, Child, Prepared, View},
-    create::{compile_filter, exec_strings, parent_to_die_with, send_console, split_stdio, write_pid_file},
+    create::{compile_filter, exec_strings, parent_to_die_with, send_console, send_pidfd, split_stdio, write_pid_file},
     error::{Result, StartFailureError, Step},
-    options::{ExecOptions, Executed},
+    options::{ExecOptions, Executed, Paused},
     plan::{ProcessContext, ProcessOp, SandboxFacts, SetupOp, plan_exec},
     state::{self, StateDir},
 };
@@ -34,15 +35,16 @@ use crate::{
 pub fn exec(options: ExecOptions) -> Result<Executed> {
     let dir = StateDir::of(&options.state_root, &options.id)?;
     let state = dir.load()?;
-    let target = open_target(&state)?;
-    let config = read_config(&state)?;
+    let target = open_target(&state, options.paused)?;
+    let config = dir.config(&state)?;
     let ops = plan(&options, &config, &target)?;
     let (argv, envp, search_path) = exec_strings(&ops)?;
     let terminal = options.process.terminal;
     let (stdio, console) = split_stdio(options.stdio);
     let seccomp = config.linux.as_ref().and_then(|l| l.seccomp.as_ref());
+    let mut entry = cgroups::open(&state, &options.cgroups)?;
     let prepared = Prepared {
-        cgroup_tasks: open_tasks(&state)?,
+        cgroup_tasks: std::mem::take(&mut entry.tasks),
         stdio,
         filter: compile_filter(seccomp)?,
         argv,
@@ -59,9 +61,7 @@ pub fn exec(options: ExecOptions) -> Result<Executed> {
     });
     join_for_children(&target)?;
     let (ours, theirs) = Channel::pair()?;
-    let unified = unified_dir(&state);
-    let request = CloneRequest { cgroup: unified.as_ref().map(AsFd::as_fd), ..CloneRequest::default() };
-    match process::clone_process(request).step(|| "clone the new process".into())? {
+    match clone_into(&entry)? {
         Cloned::Child => {
             drop(ours);
             signal::reset_all();
@@ -69,21 +69,44 @@ pub fn exec(options: ExecOptions) -> Result<Executed> {
         }
         Cloned::Parent { pid, pidfd } => {
             drop(theirs);
-            let result = follow(&ours, console);
-            let (console_master, notes) = match result {
-                Ok(r) => r,
+            let finish = || {
+                if let Some(socket) = &options.pidfd_socket {
+                    send_pidfd(socket, &pidfd)?;
+                }
+                let followed = follow(&ours, console)?;
+                if let Some(at) = &options.pid_file {
+                    write_pid_file(at, pid)?;
+                }
+                Ok(followed)
+            };
+            match finish() {
+                Ok((console_master, notes)) => Ok(Executed { pid, pidfd, console_master, notes }),
                 Err(e) => {
                     let _ = process::pidfd_kill(pidfd.as_fd(), signal::number::KILL);
                     let _ = process::wait_pidfd(pidfd.as_fd());
-                    return Err(e);
+                    Err(e)
                 }
-            };
-            if let Some(at) = &options.pid_file {
-                write_pid_file(at, pid)?;
             }
-            Ok(Executed { pid, pidfd, console_master, notes })
         }
     }
+}
+
+/// Clones into the first version 2 group that takes a process.
+fn clone_into(entry: &cgroups::Entry) -> Result<Cloned> {
+    let mut groups = entry.unified.iter().peekable();
+    if groups.peek().is_none() {
+        return process::clone_process(CloneRequest::default()).step(|| "clone the new process".into());
+    }
+    let mut last = None;
+    for group in groups {
+        let request = CloneRequest { cgroup: Some(group.as_fd()), ..CloneRequest::default() };
+        match process::clone_process(request) {
+            Err(e) if matches!(e.errno, Errno::BUSY | Errno::OPNOTSUPP | Errno::NOENT | Errno::NODEV) => last = Some(e),
+            r => return r.step(|| "clone the new process".into()),
+        }
+    }
+    let failed = last.ok_or_else(|| StartFailureError::new("clone the new process"))?;
+    Err(StartFailureError::from_sys("error adding pid of the new process to cgroups", &failed))
 }
 
 /// The container's first process and which of its namespaces are not ours.
@@ -93,19 +116,23 @@ struct Target {
     privileged: bool,
 }
 
-fn open_target(state: &SandboxState) -> Result<Target> {
+fn open_target(state: &SandboxState, paused: Paused) -> Result<Target> {
     let step = || format!("open the first process of container {}", state.id);
+    // Engines look for runc's words.
+    let stopped = || StartFailureError::new("cannot exec in a stopped container");
     match state::status(state) {
         ContainerState::Running | ContainerState::Created => {}
+        ContainerState::Paused if paused == Paused::Enter => {}
         ContainerState::Paused => {
-            return Err(StartFailureError::new(format!("container {} is paused", state.id)).hint("resume it first"));
+            return Err(StartFailureError::new("cannot exec in a paused container (use --ignore-paused to override)")
+                .hint("resume it first"));
         }
-        _ => return Err(StartFailureError::new(format!("container {} is not running", state.id))),
+        _ => return Err(stopped()),
     }
     let pidfd = process::pidfd_open(state.pid).step(step)?;
     // The pid may have been reused between the check and the open; now it cannot any more.
     if !state::alive(state) {
-        return Err(StartFailureError::new(format!("container {} is not running", state.id)));
+        return Err(stopped());
     }
     let caps = onggi_sys::cred::capabilities().step(step)?;
     let differing = differing_namespaces(state.pid).step(step)?;
@@ -141,15 +168,6 @@ fn differing_namespaces(pid: i32) -> onggi_sys::Result<u64> {
     Ok(bits)
 }
 
-/// The bundle's configuration, for its seccomp policy. Without it the process could have more rights than the
-/// container, so that is an error.
-fn read_config(state: &SandboxState) -> Result<Spec> {
-    let at = state.bundle.join("config.json");
-    let step = || format!("read {} for the container's seccomp policy", at.display());
-    let bytes = std::fs::read(&at).sys("read", || format!("{at:?}")).step(step)?;
-    Spec::from_slice(&bytes).map_err(|e| StartFailureError::new(format!("{}: {e}", step())))
-}
-
 fn plan(options: &ExecOptions, config: &Spec, target: &Target) -> Result<Vec<ProcessOp>> {
     let facts = SandboxFacts {
         cgroup_layout: onggi_spec::facts::CgroupLayout::None,
@@ -168,24 +186,6 @@ fn plan(options: &ExecOptions, config: &Spec, target: &Target) -> Result<Vec<Pro
         preserve_fds: options.preserve_fds,
         die_with_parent: options.die_with_parent,
     })
-}
-
-fn open_tasks(state: &SandboxState) -> Result<Vec<OwnedFd>> {
-    let dirs: std::collections::BTreeSet<_> =
-        state.cgroup_paths.iter().filter(|(c, _)| !c.is_empty()).map(|(_, p)| p).collect();
-    let open = |dir: &std::path::PathBuf| {
-        let at = dir.join("tasks");
-        rustix::fs::open(&at, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
-            .sys("open", || format!("{at:?}"))
-            .step(|| "enter the container's cgroups".into())
-    };
-    dirs.into_iter().map(open).collect()
-}
-
-/// The version 2 group; one that cannot be entered by clone (threaded, or gone) is left out.
-fn unified_dir(state: &SandboxState) -> Option<OwnedFd> {
-    let at = state.cgroup_paths.get("")?;
-    rustix::fs::open(at, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()
 }
 
 /// Pid is inherited by children only. Without privilege the user namespace comes with it, because it gives

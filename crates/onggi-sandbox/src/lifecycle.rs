@@ -1,13 +1,10 @@
 //! `kill`, `delete`, `state`, `list`, `ps`, `pause`, `resume`.
 
-use std::{
-    os::fd::AsFd,
-    path::{Path, PathBuf},
-};
+use std::{os::fd::AsFd, path::Path};
 
 use onggi_spec::{
     monitor::SandboxState,
-    oci::runtime::{ContainerState, State},
+    oci::runtime::{ContainerState, Spec, State},
 };
 use onggi_sys::{Errno, process, signal::number};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -47,10 +44,13 @@ pub struct Listed {
 pub fn kill(state_root: &Path, id: &str, signal: i32, scope: Scope) -> Result<()> {
     let state = StateDir::of(state_root, id)?.load()?;
     let step = || format!("signal container {id}");
-    if scope == Scope::All {
-        return kill_all(&state, signal);
+    let gone = || not_running(&state);
+    // Without a pid namespace of its own nothing dies with the first process, so all are killed (as runc does).
+    let all = scope == Scope::All || (signal == number::KILL && state.shares_pids && !state.cgroup_paths.is_empty());
+    if all {
+        let any = state::alive(&state) || processes_of(&state).is_ok_and(|pids| !pids.is_empty());
+        return if any { kill_all(&state, signal) } else { Err(gone()) };
     }
-    let gone = || StartFailureError::new(format!("container {id} is not running"));
     if !state::alive(&state) {
         return Err(gone());
     }
@@ -60,11 +60,22 @@ pub fn kill(state_root: &Path, id: &str, signal: i32, scope: Scope) -> Result<()
     if !state::alive(&state) {
         return Err(gone());
     }
-    process::pidfd_kill(pidfd.as_fd(), signal).step(step)
+    process::pidfd_kill(pidfd.as_fd(), signal).step(step)?;
+    if signal == number::KILL {
+        // In a frozen cgroup of version 1 the signal stays pending until it is thawed.
+        let _ = onggi_cgroup::thaw(&state.cgroup_paths);
+    }
+    Ok(())
+}
+
+/// The words that engines look for.
+fn not_running(state: &SandboxState) -> StartFailureError {
+    StartFailureError::new(format!("container not running: {}", state.id))
 }
 
 fn kill_all(state: &SandboxState, signal: i32) -> Result<()> {
-    if signal == number::KILL {
+    if signal == number::KILL && !state.cgroup_paths.is_empty() {
+        let _ = onggi_cgroup::thaw(&state.cgroup_paths);
         return onggi_cgroup::kill_all(&state.cgroup_paths).map_err(|e| cgroup_failure("kill all processes", &e));
     }
     for pid in processes_of(state)? {
@@ -119,10 +130,11 @@ pub fn delete(state_root: &Path, id: &str, force: bool) -> Result<Vec<String>> {
         _ if force => kill_and_wait(&state)?,
         other => {
             let now = format!("{other:?}").to_lowercase();
-            return Err(StartFailureError::new(format!("container {id} is {now}"))
+            return Err(StartFailureError::new(format!("cannot delete container {id} that is not stopped: {now}"))
                 .hint("kill it first, or delete it with --force"));
         }
     }
+    // This also kills what is left of a container without a pid namespace of its own.
     onggi_cgroup::remove(&state.cgroup_paths).map_err(|e| cgroup_failure("remove the cgroup", &e))?;
     let hooks = dir.hooks().poststop;
     dir.remove()?;
@@ -164,24 +176,36 @@ pub fn state(state_root: &Path, id: &str) -> Result<State> {
     Ok(state::oci_state(&state, state::status(&state)))
 }
 
-/// The stored state of a container.
+/// The stored state of a container and what the kernel says of it.
 ///
 /// # Errors
 /// Unknown container.
-pub fn stored_state(state_root: &Path, id: &str) -> Result<SandboxState> {
-    StateDir::of(state_root, id)?.load()
+pub fn listed(state_root: &Path, id: &str) -> Result<Listed> {
+    let state = StateDir::of(state_root, id)?.load()?;
+    Ok(Listed { status: state::status(&state), state })
 }
 
-/// All containers, by id. One that disappears meanwhile is left out.
+/// The configuration that a container was made from.
+///
+/// # Errors
+/// Unknown container; neither the copy nor the bundle can be read.
+pub fn stored_config(state_root: &Path, id: &str) -> Result<Spec> {
+    let dir = StateDir::of(state_root, id)?;
+    dir.config(&dir.load()?)
+}
+
+/// All containers, by id, each with the failure where its state cannot be read. One that disappears
+/// meanwhile is left out.
 ///
 /// # Errors
 /// The state root cannot be read.
-pub fn list(state_root: &Path) -> Result<Vec<Listed>> {
-    let load = |id: &String| {
-        let state = StateDir::of(state_root, id).ok()?.load().ok()?;
-        Some(Listed { status: state::status(&state), state })
+pub fn list(state_root: &Path) -> Result<Vec<(String, Result<Listed>)>> {
+    let load = |id: String| {
+        let found = listed(state_root, &id);
+        let gone = found.is_err() && !state_root.join(&id).join("state.json").exists();
+        (!gone).then_some((id, found))
     };
-    Ok(state::ids(state_root)?.iter().filter_map(load).collect())
+    Ok(state::ids(state_root)?.into_iter().filter_map(load).collect())
 }
 
 /// Freezes all processes.
@@ -189,8 +213,11 @@ pub fn list(state_root: &Path) -> Result<Vec<Listed>> {
 /// # Errors
 /// It does not run, or there is no freezer.
 pub fn pause(state_root: &Path, id: &str) -> Result<()> {
-    let paths = running_paths(state_root, id)?;
-    onggi_cgroup::freeze(&paths).map_err(|e| cgroup_failure("pause the container", &e))
+    let state = StateDir::of(state_root, id)?.load()?;
+    if !matches!(state::status(&state), ContainerState::Running | ContainerState::Created) {
+        return Err(not_running(&state));
+    }
+    onggi_cgroup::freeze(freezer(&state)?).map_err(|e| cgroup_failure("pause the container", &e))
 }
 
 /// Thaws them.
@@ -198,17 +225,16 @@ pub fn pause(state_root: &Path, id: &str) -> Result<()> {
 /// # Errors
 /// As [`pause`].
 pub fn resume(state_root: &Path, id: &str) -> Result<()> {
-    let paths = running_paths(state_root, id)?;
-    onggi_cgroup::thaw(&paths).map_err(|e| cgroup_failure("resume the container", &e))
+    let state = StateDir::of(state_root, id)?.load()?;
+    if state::status(&state) != ContainerState::Paused {
+        return Err(StartFailureError::new(format!("container not paused: {id}")));
+    }
+    onggi_cgroup::thaw(freezer(&state)?).map_err(|e| cgroup_failure("resume the container", &e))
 }
 
-fn running_paths(state_root: &Path, id: &str) -> Result<std::collections::BTreeMap<String, PathBuf>> {
-    let state = StateDir::of(state_root, id)?.load()?;
-    if !state::alive(&state) {
-        return Err(StartFailureError::new(format!("container {id} is not running")));
-    }
+fn freezer(state: &SandboxState) -> Result<&onggi_cgroup::Paths> {
     if state.cgroup_paths.is_empty() {
-        return Err(StartFailureError::new(format!("container {id} has no cgroup of its own")));
+        return Err(StartFailureError::new(format!("container {} has no cgroup of its own", state.id)));
     }
-    Ok(state.cgroup_paths)
+    Ok(&state.cgroup_paths)
 }

@@ -63,6 +63,12 @@ pub struct CreateOptions {
     pub pid_file: Option<PathBuf>,
     /// `cgroupsPath` has systemd's form.
     pub systemd_cgroup: bool,
+    /// The configuration as it was read, kept for `exec`; without it the bundle's is read again then.
+    pub config_text: Option<Vec<u8>>,
+    /// A connected stream socket that the first process's pidfd is sent to.
+    pub pidfd_socket: Option<OwnedFd>,
+    /// The state gets a directory for a notify socket; the configuration mounts it.
+    pub notify: bool,
 }
 
 /// A container that exists.
@@ -97,6 +103,32 @@ pub struct ExecOptions {
     pub pid_file: Option<PathBuf>,
     /// The program is killed when the caller dies.
     pub die_with_parent: bool,
+    /// What to do when the container is paused.
+    pub paused: Paused,
+    /// Which of the container's cgroups it runs in.
+    pub cgroups: CgroupChoice,
+    /// A connected stream socket that its pidfd is sent to.
+    pub pidfd_socket: Option<OwnedFd>,
+}
+
+/// `exec` in a paused container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Paused {
+    /// Refused: the process would hang.
+    #[default]
+    Refuse,
+    /// The process stands still until `resume`.
+    Enter,
+}
+
+/// The cgroups of an `exec`'d process, as runc's `--cgroup` names them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum CgroupChoice {
+    /// The container's own; where the version 2 one takes no processes any more, that of its first process.
+    #[default]
+    Container,
+    /// These directories below the container's, by controller (`None`: in every hierarchy).
+    Below(Vec<(Option<String>, PathBuf)>),
 }
 
 /// A process that was started in a container.

@@ -48,11 +48,15 @@ pub(crate) fn listen(dir: &OwnedFd, name: &str) -> onggi_sys::Result<OwnedFd> {
 pub fn start(state_root: &Path, id: &str) -> Result<Vec<String>> {
     let dir = StateDir::of(state_root, id)?;
     let mut state = dir.load()?;
+    // runc's words.
+    let refuse = |text: String| Err(StartFailureError::new(text));
     match state::status(&state) {
         ContainerState::Created => {}
+        ContainerState::Running => return refuse("cannot start an already running container".into()),
+        ContainerState::Stopped => return refuse("cannot start a container that has stopped".into()),
         other => {
             let now = format!("{other:?}").to_lowercase();
-            return Err(StartFailureError::new(format!("container {id} cannot be started: it is {now}")));
+            return refuse(format!("cannot start a container in the {now} state"));
         }
     }
     let channel = connect(&dir)?;

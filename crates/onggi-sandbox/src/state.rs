@@ -4,6 +4,8 @@
 //! <state_root>/<id>/            0700, made exclusively: it is the reservation of the id
 //!   state.json                  SandboxState, replaced by rename
 //!   hooks.json                  poststart and poststop hooks, only when there are any
+//!   config.json                 the configuration as `create` read it: later changes of the bundle have no effect
+//!   notify/                     where the container's own notify.sock is, only below a NOTIFY_SOCKET
 //!   start.sock                  where `start` connects, until the program runs
 //! ```
 //!
@@ -13,13 +15,13 @@
 use std::{
     collections::BTreeMap,
     fs, io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use onggi_spec::{
     monitor::SandboxState,
-    oci::runtime::{ContainerState, Hooks, Spec, State},
+    oci::runtime::{ContainerState, Hooks, LinuxNamespaceType, Spec, State},
 };
 use onggi_sys::{Errno, SysError, procfs};
 
@@ -36,10 +38,14 @@ const MAX_ID: usize = 255;
 /// Names the id.
 pub(crate) fn check_id(id: &str) -> Result<()> {
     let right = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'+' | b'-' | b'.');
-    if !id.is_empty() && id.len() <= MAX_ID && id.bytes().all(right) && id != "." && id != ".." {
+    if id.is_empty() {
+        return Err(StartFailureError::new("container id cannot be empty"));
+    }
+    if id.len() <= MAX_ID && id.bytes().all(right) && id != "." && id != ".." {
         return Ok(());
     }
-    Err(StartFailureError::new(format!("container id {:?} is not valid", id.chars().take(64).collect::<String>()))
+    let shown: String = id.chars().take(64).collect();
+    Err(StartFailureError::new(format!("invalid container ID format: {shown:?}"))
         .hint("letters, digits and _ + - . are allowed"))
 }
 
@@ -73,7 +79,8 @@ impl StateDir {
         match made {
             Ok(()) => Ok(this),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                Err(StartFailureError::new(format!("container {id} exists already"))
+                // Engines look for runc's words.
+                Err(StartFailureError::new(format!("container with given ID already exists: {id}"))
                     .hint("delete it first, or choose another id"))
             }
             Err(e) => Err(sys("mkdir", &this.path, &e)).step(|| format!("reserve container id {id}")),
@@ -86,6 +93,27 @@ impl StateDir {
 
     fn hooks_file(&self) -> PathBuf {
         self.path.join("hooks.json")
+    }
+
+    /// Makes the [`notify_directory`]; the container's user must be able to enter it through its bind mount.
+    pub(crate) fn make_notify_dir(&self) -> Result<()> {
+        let at = self.path.join("notify");
+        let made = fs::create_dir(&at).and_then(|()| fs::set_permissions(&at, fs::Permissions::from_mode(0o755)));
+        made.map_err(|e| sys("mkdir", &at, &e)).step(|| "make the directory of the notify socket".into())
+    }
+
+    /// Keeps the configuration as it was read.
+    pub(crate) fn save_config(&self, bytes: &[u8]) -> Result<()> {
+        self.replace(&self.path.join("config.json"), bytes)
+    }
+
+    /// The configuration that the container was made from; the bundle's where none was kept.
+    pub(crate) fn config(&self, state: &SandboxState) -> Result<Spec> {
+        let kept = self.path.join("config.json");
+        let at = if kept.exists() { kept } else { state.bundle.join("config.json") };
+        let step = || format!("read the container's configuration {}", at.display());
+        let bytes = fs::read(&at).map_err(|e| sys("read", &at, &e)).step(step)?;
+        Spec::from_slice(&bytes).map_err(|e| StartFailureError::new(format!("{}: {e}", step())))
     }
 
     pub(crate) fn start_socket(&self) -> PathBuf {
@@ -129,7 +157,8 @@ impl StateDir {
         let size = match fs::metadata(&at) {
             Ok(m) => m.len(),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return Err(StartFailureError::new(format!("container {} does not exist", self.id)));
+                // runc's words; engines look for "does not exist".
+                return Err(StartFailureError::new(format!("container does not exist: {}", self.id)));
             }
             Err(e) => return Err(sys("stat", &at, &e)).step(step),
         };
@@ -157,6 +186,11 @@ impl StateDir {
 
 fn to_json<T: serde::Serialize>(value: &T) -> Result<Vec<u8>> {
     serde_json::to_vec(value).map_err(|e| StartFailureError::new(format!("encode the container's state: {e}")))
+}
+
+/// Where a container's own notify socket is, below the directory of its state.
+pub fn notify_directory(state_root: &Path, id: &str) -> PathBuf {
+    state_root.join(id).join("notify")
 }
 
 /// Ids of all containers of a state root.
@@ -232,7 +266,14 @@ pub(crate) fn new_state(
         cgroup_paths,
         owner_uid: rustix::process::getuid().as_raw(),
         annotations: config.annotations.clone(),
+        rootfs: config.root.as_ref().map(|r| bundle.join(&r.path)).unwrap_or_default(),
+        shares_pids: !makes_pid_namespace(config),
     }
+}
+
+fn makes_pid_namespace(config: &Spec) -> bool {
+    let namespaces = config.linux.iter().flat_map(|l| &l.namespaces);
+    namespaces.into_iter().any(|n| n.typ == LinuxNamespaceType::Pid && n.path.is_none())
 }
 
 #[cfg(test)]

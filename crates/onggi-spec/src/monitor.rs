@@ -122,6 +122,12 @@ pub struct SandboxState {
     /// Annotations of the bundle.
     #[serde(default)]
     pub annotations: BTreeMap<String, String>,
+    /// The root filesystem's directory, absolute.
+    #[serde(default)]
+    pub rootfs: PathBuf,
+    /// It has no pid namespace of its own: its processes outlive the first one.
+    #[serde(default)]
+    pub shares_pids: bool,
 }
 
 /// What the monitor says once on its report descriptor (one JSON line).

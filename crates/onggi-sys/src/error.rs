@@ -74,12 +74,13 @@ impl<T> SysContext<T> for std::io::Result<T> {
     }
 }
 
-/// `ENOSPC (No space left on device)`; `errno 4095` for a number without a name.
+/// `no space left on device (ENOSPC)`; `errno 4095` for a number without a name. The text begins with a small
+/// letter, as Go programs write it: engines and scripts look for it in what a runtime says.
 pub fn describe(raw: i32) -> String {
-    match lookup(raw) {
-        Some((name, text)) => format!("{name} ({text})"),
-        None => format!("errno {raw}"),
-    }
+    let Some((name, text)) = lookup(raw) else { return format!("errno {raw}") };
+    let mut letters = text.chars();
+    let first = letters.next().map(|c| c.to_ascii_lowercase());
+    format!("{}{} ({name})", first.into_iter().collect::<String>(), letters.as_str())
 }
 
 /// The symbolic name of an error number: `ENOENT`.
@@ -231,9 +232,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shows_the_call_like_strace() {
+    fn shows_the_call_like_strace_and_the_reason_like_go() {
         let e = SysError::new("mount", "\"overlay\", \"/x\"", Errno::NOSPC);
-        assert_eq!(e.to_string(), "mount(\"overlay\", \"/x\"): ENOSPC (No space left on device)");
+        assert_eq!(e.to_string(), "mount(\"overlay\", \"/x\"): no space left on device (ENOSPC)");
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! Arguments as Go's flag parsers take them: `--name value`, `--name=value`, one dash as good as two, flags
-//! end at the first other word or at `--`.
+//! Arguments as runc takes them (Go's flag package below urfave/cli): `--name value`, `--name=value`, one dash
+//! as good as two. Flags of a verb may also follow its arguments, up to `--`; only where the words after the
+//! id belong to somebody else (`exec`, `ps`) they end at the first other word.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -15,16 +16,41 @@ pub(super) struct Flag {
     long: &'static str,
     short: &'static str,
     takes_value: bool,
+    help: &'static str,
 }
 
 impl Flag {
     pub(super) const fn switch(long: &'static str, short: &'static str) -> Self {
-        Self { long, short, takes_value: false }
+        Self { long, short, takes_value: false, help: "" }
     }
 
     pub(super) const fn value(long: &'static str, short: &'static str) -> Self {
-        Self { long, short, takes_value: true }
+        Self { long, short, takes_value: true, help: "" }
     }
+
+    /// Its line in the help; without one it is accepted and not shown.
+    pub(super) const fn help(self, help: &'static str) -> Self {
+        Self { help, ..self }
+    }
+
+    /// `--bundle value, -b value` and what it does; `None` for one that is not shown.
+    pub(super) fn describe(&self) -> Option<(String, &'static str)> {
+        let value = if self.takes_value { " value" } else { "" };
+        let mut names = format!("--{}{value}", self.long);
+        if !self.short.is_empty() {
+            names += &format!(", -{}{value}", self.short);
+        }
+        (!self.help.is_empty()).then_some((names, self.help))
+    }
+}
+
+/// Where the flags of a verb may stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Before and after the arguments.
+    Anywhere,
+    /// Before the first argument: the rest is somebody else's command line.
+    First,
 }
 
 /// Parsed arguments.
@@ -34,48 +60,70 @@ pub(super) struct Args {
     rest: Vec<OsString>,
 }
 
+/// `-name`, `--name`, `--name=value` as name and value; `None` for any other word.
+fn split(word: &OsStr) -> Option<(&[u8], Option<OsString>)> {
+    let bytes = word.as_bytes();
+    let name = bytes.strip_prefix(b"--").or_else(|| bytes.strip_prefix(b"-")).filter(|n| !n.is_empty())?;
+    match name.iter().position(|b| *b == b'=') {
+        Some(at) => Some((&name[..at], Some(OsStr::from_bytes(&name[at + 1..]).to_owned()))),
+        None => Some((name, None)),
+    }
+}
+
+fn find<'f>(flags: &'f [Flag], name: &[u8]) -> Option<&'f Flag> {
+    flags.iter().find(|f| f.long.as_bytes() == name || (!f.short.is_empty() && f.short.as_bytes() == name))
+}
+
 impl Args {
+    /// Flags before the first other word.
     pub(super) fn parse(args: &[OsString], flags: &[Flag]) -> Result<Self, CliError> {
+        Self::parse_ordered(args, flags, Order::First)
+    }
+
+    pub(super) fn parse_ordered(args: &[OsString], flags: &[Flag], order: Order) -> Result<Self, CliError> {
         let mut out = Self::default();
         let mut words = args.iter();
         while let Some(word) = words.next() {
-            let bytes = word.as_bytes();
-            if bytes == b"--" {
+            if word == "--" {
                 out.rest.extend(words.cloned());
                 break;
             }
-            let Some(name) = bytes.strip_prefix(b"--").or_else(|| bytes.strip_prefix(b"-")).filter(|n| !n.is_empty())
-            else {
-                out.rest.push(word.clone());
-                out.rest.extend(words.cloned());
-                break;
-            };
-            let (name, inline) = match name.iter().position(|b| *b == b'=') {
-                Some(at) => (&name[..at], Some(OsStr::from_bytes(&name[at + 1..]).to_owned())),
-                None => (name, None),
-            };
-            let known = flags.iter().find(|f| f.long.as_bytes() == name || (f.short.as_bytes() == name));
-            let flag = known.ok_or_else(|| CliError::Usage(format!("unknown flag {word:?}; see onggi-oci --help")))?;
-            let value = match (flag.takes_value, inline) {
-                (_, Some(v)) => v,
-                (false, None) => OsString::from("true"),
-                (true, None) => words
-                    .next()
-                    .cloned()
-                    .ok_or_else(|| CliError::Usage(format!("flag --{} needs a value", flag.long)))?,
-            };
-            out.given.push((flag.long, value));
+            let split = split(word);
+            let flag = split.as_ref().and_then(|(name, _)| find(flags, name));
+            match (flag, split) {
+                (Some(flag), Some((_, inline))) => {
+                    let value = flag_value(flag, inline, &mut words)?;
+                    out.given.push((flag.long, value));
+                }
+                // A word with a dash after the id may be a negative number: runc leaves it where it is.
+                (None, Some((name, _))) if out.rest.is_empty() => {
+                    let name = String::from_utf8_lossy(name).into_owned();
+                    return Err(CliError::Flags(format!("flag provided but not defined: -{name}")));
+                }
+                _ => {
+                    out.rest.push(word.clone());
+                    if order == Order::First {
+                        out.rest.extend(words.cloned());
+                        break;
+                    }
+                }
+            }
         }
         Ok(out)
     }
 
     /// A switch is on.
     pub(super) fn is(&self, long: &str) -> bool {
-        self.last(long).is_some_and(|v| v != "false" && v != "0")
+        self.last(long).is_some_and(|v| v == "true")
     }
 
     fn last(&self, long: &str) -> Option<&OsString> {
         self.given.iter().rev().find(|(n, _)| *n == long).map(|(_, v)| v)
+    }
+
+    /// The flag was given, with whatever value.
+    pub(super) fn has(&self, long: &str) -> bool {
+        self.last(long).is_some()
     }
 
     /// The last value of a flag, as text; one that is not UTF-8 counts as absent.
@@ -98,7 +146,7 @@ impl Args {
     pub(super) fn number<T: std::str::FromStr>(&self, long: &str) -> Result<Option<T>, CliError> {
         let Some(v) = self.last(long) else { return Ok(None) };
         let n = v.to_str().and_then(|s| s.parse().ok());
-        n.map(Some).ok_or_else(|| CliError::Usage(format!("--{long}: {v:?} is not a number")))
+        n.map(Some).ok_or_else(|| CliError::Flags(format!("invalid value {v:?} for flag -{long}: it is not a number")))
     }
 
     /// What follows the flags.
@@ -106,13 +154,32 @@ impl Args {
         &self.rest
     }
 
-    /// Exactly one word: the container's id.
+    /// The container's id: the first word.
     pub(super) fn id(&self) -> Result<String, CliError> {
-        match self.rest.as_slice() {
-            [id] => utf8(id),
-            [] => Err(CliError::Usage("no container id was given".into())),
-            more => Err(CliError::Usage(format!("one container id is wanted, not {}", more.len()))),
+        match self.rest.first() {
+            Some(id) => utf8(id),
+            None => Err(CliError::Usage("no container id was given".into())),
         }
+    }
+}
+
+fn flag_value<'w>(
+    flag: &Flag,
+    inline: Option<OsString>,
+    words: &mut impl Iterator<Item = &'w OsString>,
+) -> Result<OsString, CliError> {
+    match (flag.takes_value, inline) {
+        (true, Some(v)) => Ok(v),
+        (true, None) => {
+            words.next().cloned().ok_or_else(|| CliError::Flags(format!("flag needs an argument: -{}", flag.long)))
+        }
+        (false, None) => Ok("true".into()),
+        // The spellings of Go's strconv.ParseBool.
+        (false, Some(v)) => match v.as_bytes() {
+            b"1" | b"t" | b"T" | b"true" | b"TRUE" | b"True" => Ok("true".into()),
+            b"0" | b"f" | b"F" | b"false" | b"FALSE" | b"False" => Ok("false".into()),
+            _ => Err(CliError::Flags(format!("invalid boolean value {v:?} for -{}", flag.long))),
+        },
     }
 }
 
@@ -127,12 +194,16 @@ mod tests {
 
     const FLAGS: &[Flag] = &[Flag::value("bundle", "b"), Flag::switch("detach", "d")];
 
-    fn parse(words: &[&str]) -> Result<Args, CliError> {
-        Args::parse(&words.iter().map(OsString::from).collect::<Vec<_>>(), FLAGS)
+    fn words(words: &[&str]) -> Vec<OsString> {
+        words.iter().map(OsString::from).collect()
+    }
+
+    fn parse(list: &[&str]) -> Result<Args, CliError> {
+        Args::parse(&words(list), FLAGS)
     }
 
     #[test]
-    fn flags_end_at_the_first_word() {
+    fn flags_end_at_the_first_word_where_the_rest_is_a_command() {
         let a = parse(&["-b", "/x", "--detach", "id", "-d"]).unwrap();
         assert_eq!(a.text("bundle"), Some("/x"));
         assert!(a.is("detach"));
@@ -140,16 +211,27 @@ mod tests {
     }
 
     #[test]
+    fn flags_may_follow_the_id_and_unknown_words_with_a_dash_stay_arguments() {
+        let list = words(&["id", "-d", "-9", "--bundle=/x", "--", "-d"]);
+        let a = Args::parse_ordered(&list, FLAGS, Order::Anywhere).unwrap();
+        assert!(a.is("detach"));
+        assert_eq!(a.text("bundle"), Some("/x"));
+        assert_eq!(a.rest(), ["id", "-9", "-d"]);
+    }
+
+    #[test]
     fn values_may_be_attached_and_switches_turned_off() {
         let a = parse(&["--bundle=/y=z", "-detach=false", "--", "-x"]).unwrap();
         assert_eq!(a.text("bundle"), Some("/y=z"));
-        assert!(!a.is("detach"));
+        assert!(!a.is("detach") && a.has("detach"));
         assert_eq!(a.rest(), ["-x"]);
     }
 
     #[test]
-    fn unknown_flags_and_missing_values_are_errors() {
-        assert!(parse(&["--nope"]).is_err());
-        assert!(parse(&["--bundle"]).is_err());
+    fn unknown_flags_missing_values_and_bad_booleans_are_errors() {
+        for bad in [&["--nope"][..], &["--bundle"], &["-detach=maybe"], &["-"]] {
+            let refused = parse(bad).is_err();
+            assert_eq!(refused, bad != ["-"], "{bad:?}");
+        }
     }
 }

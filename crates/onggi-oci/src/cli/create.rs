@@ -1,34 +1,66 @@
 //! `create`, `run`, `start`.
 
 use std::{
-    ffi::OsString,
     fs,
+    io::Read,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
 use onggi_sandbox::{CreateOptions, StartFailureError, Stdio};
-use onggi_spec::{monitor::RootFs, oci::runtime::Spec};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use onggi_spec::{ParseError, monitor::RootFs, oci::runtime::Spec};
 
 use super::{
-    CliError, Global, Outcome,
+    CliError, EXIT_FAILURE, Global, Outcome,
     args::{Args, Flag},
-    foreground, terminal,
+    foreground, help,
+    notify::{self, Notify},
+    terminal,
 };
 
-const FLAGS: &[Flag] = &[
-    Flag::value("bundle", "b"),
-    Flag::value("console-socket", ""),
-    Flag::value("pid-file", ""),
-    Flag::value("preserve-fds", ""),
-    Flag::switch("no-pivot", ""),
-    Flag::switch("no-new-keyring", ""),
-    Flag::switch("detach", "d"),
-    Flag::switch("keep", ""),
-    Flag::switch("no-subreaper", ""),
-    Flag::switch("init", ""),
+/// Longest config.json or process.json.
+const MAX_DOCUMENT: u64 = 16 << 20;
+/// Most descriptors that are handed through; more cannot be open at once on an ordinary system.
+const MAX_PRESERVED: u32 = 1 << 20;
+
+const BUNDLE: Flag =
+    Flag::value("bundle", "b").help("path to the root of the bundle directory, defaults to the current directory");
+const CONSOLE: Flag = Flag::value("console-socket", "").help(
+    "path to an AF_UNIX socket which will receive a file descriptor referencing the master end of the console's pseudoterminal",
+);
+const PIDFD: Flag = Flag::value("pidfd-socket", "")
+    .help("path to an AF_UNIX socket which will receive a file descriptor referencing the init process");
+const PID_FILE: Flag = Flag::value("pid-file", "").help("specify the file to write the process id to");
+const NO_PIVOT: Flag = Flag::switch("no-pivot", "").help(
+    "do not use pivot root to jail process inside rootfs.  This should be used whenever the rootfs is on top of a ramdisk",
+);
+const NO_KEYRING: Flag = Flag::switch("no-new-keyring", "").help(
+    "do not create a new session keyring for the container.  This will cause the container to inherit the calling processes session key",
+);
+const PRESERVE: Flag = Flag::value("preserve-fds", "")
+    .help("Pass N additional file descriptors to the container (stdio + $LISTEN_FDS + N in total)");
+const NO_SUBREAPER: Flag =
+    Flag::switch("no-subreaper", "").help("disable the use of the subreaper used to reap reparented processes");
+/// crun's: another name than config.json.
+const CONFIG: Flag = Flag::value("config", "f");
+
+pub(super) const CREATE_FLAGS: &[Flag] =
+    &[BUNDLE, CONSOLE, PIDFD, PID_FILE, NO_PIVOT, NO_KEYRING, PRESERVE, CONFIG, Flag::switch("no-subreaper", ""), INIT];
+pub(super) const RUN_FLAGS: &[Flag] = &[
+    BUNDLE,
+    CONSOLE,
+    PIDFD,
+    Flag::switch("detach", "d").help("detach from the container's process"),
+    Flag::switch("keep", "").help("do not delete the container after it exits"),
+    PID_FILE,
+    NO_SUBREAPER,
+    NO_PIVOT,
+    NO_KEYRING,
+    PRESERVE,
+    CONFIG,
+    INIT,
 ];
+const INIT: Flag = Flag::switch("init", "").help("run an init as the first process that reaps and forwards signals");
 
 /// Whether the program waits for `start`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,40 +69,52 @@ enum Begin {
     Now,
 }
 
-pub(super) fn create(global: &Global, words: &[OsString]) -> Outcome {
-    let args = Args::parse(words, FLAGS)?;
-    let options = options(global, &args, Begin::Later)?;
-    if options.config.process.as_ref().is_some_and(|p| p.terminal) && args.path("console-socket").is_none() {
-        return Err(CliError::Usage("process.terminal is set: --console-socket is needed".into()));
-    }
-    let created = onggi_sandbox::create(options)?;
-    global.log.notes(&created.notes);
-    Ok(0)
+/// runc's words before a failure of `create` and `run`.
+fn failed(verb: &str) -> impl Fn(CliError) -> CliError {
+    let prefix = format!("{} {verb} failed", help::program());
+    move |source| CliError::Start { prefix: prefix.clone(), source: Box::new(source), code: EXIT_FAILURE }
 }
 
-pub(super) fn run(global: &Global, words: &[OsString]) -> Outcome {
-    let args = Args::parse(words, FLAGS)?;
-    let id = args.id()?;
+pub(super) fn create(global: &Global, args: &Args) -> Outcome {
+    let create = || {
+        let options = options(global, args, Begin::Later)?;
+        check_terminal(&options, args, true)?;
+        global.log.debug("nsexec container setup: cloning the first process into its namespaces");
+        let created = onggi_sandbox::create(options)?;
+        global.log.debug(&format!("child process in init() is {} and waits for start", created.pid));
+        global.log.notes(&created.notes);
+        Ok(0)
+    };
+    create().map_err(failed("create"))
+}
+
+pub(super) fn run(global: &Global, args: &Args) -> Outcome {
+    run_to_the_end(global, args).map_err(failed("run"))
+}
+
+fn run_to_the_end(global: &Global, args: &Args) -> Outcome {
     let detach = args.is("detach");
-    let mut options = options(global, &args, Begin::Now)?;
-    let tty = options.config.process.as_ref().is_some_and(|p| p.terminal);
-    let relayed = tty && args.path("console-socket").is_none();
-    if relayed && detach {
-        return Err(CliError::Usage("process.terminal is set: --detach needs --console-socket".into()));
-    }
-    if relayed {
+    let mut options = options(global, args, Begin::Now)?;
+    check_terminal(&options, args, detach)?;
+    let id = options.id.clone();
+    if matches!(options.stdio, Stdio::Terminal { console_socket: None }) {
         terminal::inherit_size(options.config.process.as_mut());
     }
-    options.die_with_parent = false;
+    let signals = if detach { None } else { Some(foreground::prepare(!args.is("no-subreaper"))?) };
+    // The notify socket has to be there before the program is, and its directory comes with the container.
+    options.wait_for_start = options.notify;
+    let notify = options.notify;
+    global.log.debug("nsexec container setup: cloning the first process into its namespaces");
     let created = onggi_sandbox::create(options)?;
+    global.log.debug(&format!("child process in init() is {}", created.pid));
     global.log.notes(&created.notes);
-    if detach {
-        return Ok(0);
-    }
-    let code = match created.console_master {
-        Some(master) => terminal::relay(&created.pidfd, master)?,
-        None => foreground::wait(&created.pidfd)?,
+    let notify = if notify { Some(start_notified(global, &id, created.pid)?) } else { None };
+    let Some(signals) = signals else {
+        return notify.map_or(Ok(0), |n| n.wait(&global.log)).map(|_| 0);
     };
+    let process =
+        foreground::Process { pid: created.pid, pidfd: created.pidfd, console: created.console_master, notify };
+    let code = process.wait(&signals)?;
     if !args.is("keep") {
         let notes = onggi_sandbox::delete(&global.root, &id, true)?;
         global.log.notes(&notes);
@@ -78,44 +122,144 @@ pub(super) fn run(global: &Global, words: &[OsString]) -> Outcome {
     Ok(code)
 }
 
-pub(super) fn start(global: &Global, words: &[OsString]) -> Outcome {
-    let args = Args::parse(words, &[])?;
-    let notes = onggi_sandbox::start(&global.root, &args.id()?)?;
+/// A container that cannot be told to start is of no use to anybody.
+fn start_notified(global: &Global, id: &str, pid: i32) -> Result<Notify, CliError> {
+    let begin = || {
+        let notify = Notify::bind(&global.root, id, pid)?;
+        global.log.notes(&onggi_sandbox::start(&global.root, id)?);
+        Ok(notify)
+    };
+    begin().inspect_err(|_: &CliError| drop(onggi_sandbox::delete(&global.root, id, true)))
+}
+
+pub(super) fn start(global: &Global, args: &Args) -> Outcome {
+    let id = args.id()?;
+    let notify = match notify::host() {
+        Some(_) if onggi_sandbox::notify_directory(&global.root, &id).is_dir() => {
+            let pid = onggi_sandbox::listed(&global.root, &id)?.state.pid;
+            Some(Notify::bind(&global.root, &id, pid)?)
+        }
+        _ => None,
+    };
+    let notes = onggi_sandbox::start(&global.root, &id)?;
     global.log.notes(&notes);
+    if let Some(notify) = notify {
+        notify.wait(&global.log)?;
+    }
     Ok(0)
 }
 
 fn options(global: &Global, args: &Args, begin: Begin) -> Result<CreateOptions, CliError> {
+    let id = args.id()?;
     let bundle = bundle(args)?;
-    let config = read_config(&bundle)?;
+    let (mut config, text) = read_config(&bundle, args.path("config").as_deref())?;
     let terminal = config.process.as_ref().is_some_and(|p| p.terminal);
-    let preserve_fds = args.number("preserve-fds")?.unwrap_or(0);
-    close_on_exec(preserve_fds)?;
+    let inherited = Inherited::find(args.number("preserve-fds")?.unwrap_or(0))?;
+    let (stdio, pidfd_socket) = (stdio(terminal, args)?, pidfd_socket(args)?);
+    inherited.close_the_others()?;
+    inherited.announce(&mut config);
+    let notify = notify::host().is_some();
+    if notify {
+        notify::add_to(&mut config, &global.root, &id);
+    }
     Ok(CreateOptions {
-        id: args.id()?,
+        id,
         state_root: global.root.clone(),
         config,
         rootfs: RootFs::Path,
-        stdio: stdio(terminal, args)?,
+        stdio,
         netns: None,
         init: args.is("init"),
         die_with_parent: false,
         wait_for_start: begin == Begin::Later,
         sibling: false,
-        preserve_fds,
+        preserve_fds: inherited.count(),
         no_pivot: args.is("no-pivot"),
         no_new_keyring: args.is("no-new-keyring"),
         pid_file: args.path("pid-file"),
         systemd_cgroup: global.systemd_cgroup,
+        config_text: Some(text),
+        pidfd_socket,
+        notify,
         bundle,
     })
 }
 
-/// Hooks inherit nothing but their streams.
-fn close_on_exec(preserve_fds: u32) -> Result<(), CliError> {
-    let first = preserve_fds.saturating_add(3);
-    let marked = onggi_sys::process::cloexec_from(first);
-    marked.map_err(|e| StartFailureError::from_sys("mark inherited descriptors close-on-exec", &e).into())
+/// runc's rules and words.
+fn check_terminal(options: &CreateOptions, args: &Args, detach: bool) -> Result<(), CliError> {
+    let terminal = options.config.process.as_ref().is_some_and(|p| p.terminal);
+    refuse_terminal(terminal, args.has("console-socket"), detach)
+}
+
+pub(super) fn refuse_terminal(terminal: bool, socket: bool, detach: bool) -> Result<(), CliError> {
+    if detach && terminal && !socket {
+        let text =
+            "cannot allocate tty if the runtime will detach without setting console socket; use --console-socket";
+        return Err(CliError::Usage(text.into()));
+    }
+    if socket && !terminal {
+        return Err(CliError::Usage("cannot use console socket if the runtime will not allocate tty".into()));
+    }
+    Ok(())
+}
+
+/// Descriptors from 3 on that the program inherits: those of socket activation, then the caller's.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Inherited {
+    activated: u32,
+    preserved: u32,
+}
+
+impl Inherited {
+    /// `$LISTEN_FDS` of sd_listen_fds(3) and `--preserve-fds`.
+    fn find(preserved: u32) -> Result<Self, CliError> {
+        let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u32>().ok());
+        // The variables may be meant for one of our parents; crun's callers leave the pid out.
+        let ours = number("LISTEN_PID").is_none_or(|pid| pid == std::process::id());
+        let activated = number("LISTEN_FDS").filter(|_| ours).unwrap_or(0);
+        let this = Self { activated: activated.min(MAX_PRESERVED), preserved };
+        this.check()?;
+        Ok(this)
+    }
+
+    pub(super) fn preserved(preserved: u32) -> Result<Self, CliError> {
+        let this = Self { activated: 0, preserved };
+        this.check()?;
+        Ok(this)
+    }
+
+    /// runc refuses numbers that are not open: the program would find something else there.
+    fn check(self) -> Result<(), CliError> {
+        if self.preserved > MAX_PRESERVED {
+            return Err(CliError::Usage(format!("--preserve-fds {}: too many", self.preserved)));
+        }
+        for n in 0..self.preserved {
+            let number = 3 + self.activated + n;
+            if rustix::fs::readlink(format!("/proc/self/fd/{number}"), Vec::new()).is_err() {
+                let text = format!("unable to stat preserved-fd {n} (of {}): {number} is not open", self.preserved);
+                return Err(CliError::Usage(text));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn count(self) -> u32 {
+        self.activated + self.preserved
+    }
+
+    /// Hooks inherit nothing but their streams.
+    pub(super) fn close_the_others(self) -> Result<(), CliError> {
+        let marked = onggi_sys::process::cloexec_from(self.count().saturating_add(3));
+        marked.map_err(|e| StartFailureError::from_sys("mark inherited descriptors close-on-exec", &e).into())
+    }
+
+    /// The first process of a container is 1 there.
+    fn announce(self, config: &mut Spec) {
+        if let Some(process) = config.process.as_mut().filter(|_| self.activated > 0) {
+            process.env.push(format!("LISTEN_FDS={}", self.activated));
+            process.env.push("LISTEN_PID=1".into());
+        }
+    }
 }
 
 /// The streams of a verb that starts a process.
@@ -123,33 +267,23 @@ pub(super) fn stdio(terminal: bool, args: &Args) -> Result<Stdio, CliError> {
     match (terminal, args.path("console-socket")) {
         (false, _) => Ok(Stdio::Inherit),
         (true, None) => Ok(Stdio::Terminal { console_socket: None }),
-        (true, Some(at)) => Ok(Stdio::Terminal { console_socket: Some(connect(&at)?) }),
+        (true, Some(at)) => Ok(Stdio::Terminal { console_socket: Some(connect("console socket", &at)?) }),
     }
 }
 
-/// `/proc/self/fd/N` is a connected socket that our parent handed down: such a path can be opened by nobody
-/// (a socket has no file behind it), so it is taken by its number.
-/// By path, or `/proc/self/fd/N` for a socket that is connected already.
-fn connect(at: &Path) -> Result<OwnedFd, CliError> {
+pub(super) fn pidfd_socket(args: &Args) -> Result<Option<OwnedFd>, CliError> {
+    args.path("pidfd-socket").map(|at| connect("pidfd socket", &at)).transpose()
+}
+
+/// By path. `/proc/self/fd/N` is a connected socket that our parent handed down: such a path can be opened by
+/// nobody (a socket has no file behind it), so it is taken by its number.
+fn connect(what: &'static str, at: &Path) -> Result<OwnedFd, CliError> {
     let number = at.to_str().and_then(|s| s.strip_prefix("/proc/self/fd/")).and_then(|n| n.parse().ok());
-    if let Some(number) = number {
-        let taken = onggi_sys::spawn::take_inherited(number);
-        return taken.map_err(|e| StartFailureError::from_sys("take the console socket", &e).into());
-    }
-    let file = |e: rustix::io::Errno| CliError::File {
-        what: "connect to console socket",
-        path: at.to_path_buf(),
-        source: e.into(),
+    let connected = match number {
+        Some(number) => onggi_sys::spawn::take_inherited(number),
+        None => onggi_sys::unix::connect(at),
     };
-    let inherited = at.strip_prefix("/proc/self/fd").ok().and_then(|n| n.to_str()).and_then(|n| n.parse().ok());
-    if let Some(number) = inherited {
-        return onggi_sys::spawn::take_inherited(number).map_err(|e| file(e.errno));
-    }
-    let fd =
-        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).map_err(file)?;
-    let address = SocketAddrUnix::new(at).map_err(file)?;
-    rustix::net::connect(&fd, &address).map_err(file)?;
-    Ok(fd)
+    connected.map_err(|e| StartFailureError::from_sys(format!("connect to the {what}"), &e).into())
 }
 
 fn bundle(args: &Args) -> Result<PathBuf, CliError> {
@@ -157,12 +291,29 @@ fn bundle(args: &Args) -> Result<PathBuf, CliError> {
     fs::canonicalize(&given).map_err(|source| CliError::File { what: "open bundle", path: given, source })
 }
 
-/// Reads and parses `config.json` of a bundle.
-pub(super) fn read_config(bundle: &Path) -> Result<Spec, CliError> {
-    let path = bundle.join("config.json");
-    let bytes = match fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(source) => return Err(CliError::File { what: "read", path, source }),
+/// Reads and parses the configuration of a bundle; returns its text too.
+fn read_config(bundle: &Path, other: Option<&Path>) -> Result<(Spec, Vec<u8>), CliError> {
+    let path = bundle.join(other.unwrap_or(Path::new("config.json")));
+    let text = match read_document(&path) {
+        Err(CliError::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let text = format!("JSON specification file {name} not found in {}", bundle.display());
+            return Err(CliError::Usage(text));
+        }
+        r => r?,
     };
-    Ok(Spec::from_slice(&bytes)?)
+    Ok((Spec::from_slice(&text)?, text))
+}
+
+/// A file of the caller, of a bounded size. It may be a pipe.
+pub(super) fn read_document(path: &Path) -> Result<Vec<u8>, CliError> {
+    let failed = |source| CliError::File { what: "read", path: path.to_path_buf(), source };
+    let mut text = Vec::new();
+    let file = fs::File::open(path).map_err(failed)?;
+    file.take(MAX_DOCUMENT + 1).read_to_end(&mut text).map_err(failed)?;
+    if text.len() as u64 > MAX_DOCUMENT {
+        let reason = format!("more than the limit of {MAX_DOCUMENT} bytes");
+        return Err(ParseError::new("document", &path.display().to_string(), reason).into());
+    }
+    Ok(text)
 }

@@ -1,90 +1,119 @@
 //! `exec`.
 
-use std::{ffi::OsString, fs};
+use std::{ffi::OsString, path::PathBuf};
 
-use onggi_sandbox::{ExecOptions, StartFailureError};
-use onggi_spec::{
-    ParseError,
-    oci::{build::apply_user, runtime::Process},
-    user::ResolvedUser,
-};
+use onggi_sandbox::{CgroupChoice, ExecOptions, Paused, StartFailureError};
+use onggi_spec::{ParseError, oci::runtime::Process};
 
 use super::{
-    CliError, Global, Outcome,
+    CliError, EXIT_EXEC, Global, Outcome,
     args::{Args, Flag, utf8},
-    create::{read_config, stdio},
+    create::{Inherited, pidfd_socket, read_document, refuse_terminal, stdio},
     foreground, terminal,
 };
 
-const FLAGS: &[Flag] = &[
-    Flag::value("console-socket", ""),
-    Flag::value("cwd", ""),
-    Flag::value("env", "e"),
-    Flag::switch("tty", "t"),
-    Flag::value("user", "u"),
-    Flag::value("additional-gids", "g"),
-    Flag::value("process", "p"),
-    Flag::switch("detach", "d"),
-    Flag::value("pid-file", ""),
-    Flag::value("process-label", ""),
-    Flag::value("apparmor", ""),
-    Flag::switch("no-new-privs", ""),
-    Flag::value("cap", "c"),
-    Flag::value("preserve-fds", ""),
+pub(super) const FLAGS: &[Flag] = &[
+    Flag::value("console-socket", "").help(
+        "path to an AF_UNIX socket which will receive a file descriptor referencing the master end of the console's pseudoterminal",
+    ),
+    Flag::value("pidfd-socket", "")
+        .help("path to an AF_UNIX socket which will receive a file descriptor referencing the exec process"),
+    Flag::value("cwd", "").help("current working directory in the container"),
+    Flag::value("env", "e").help("set environment variables"),
+    Flag::switch("tty", "t").help("allocate a pseudo-TTY"),
+    Flag::value("user", "u").help("UID (format: <uid>[:<gid>])"),
+    Flag::value("additional-gids", "g").help("additional gids"),
+    Flag::value("process", "p").help("path to the process.json"),
+    Flag::switch("detach", "d").help("detach from the container's process"),
+    Flag::value("pid-file", "").help("specify the file to write the process id to"),
+    Flag::value("process-label", "")
+        .help("set the asm process label for the process commonly used with selinux"),
+    Flag::value("apparmor", "").help("set the apparmor profile for the process"),
+    Flag::switch("no-new-privs", "").help("set the no new privileges value for the process"),
+    Flag::value("cap", "c").help("add a capability to the bounding set for the process"),
+    Flag::value("preserve-fds", "")
+        .help("Pass N additional file descriptors to the container (stdio + $LISTEN_FDS + N in total)"),
+    Flag::value("cgroup", "")
+        .help("run the process in an (existing) sub-cgroup(s). Format is [<controller>:]<cgroup>."),
+    Flag::switch("ignore-paused", "").help("allow exec in a paused container"),
+    Flag::switch("no-subreaper", ""),
 ];
 
-pub(super) fn exec(global: &Global, words: &[OsString]) -> Outcome {
-    let args = Args::parse(words, FLAGS)?;
-    let Some((id, command)) = args.rest().split_first() else {
-        return Err(CliError::Usage("no container id was given".into()));
-    };
-    let id = utf8(id)?;
-    let mut process = process(global, &args, &id, command)?;
+pub(super) fn exec(global: &Global, args: &Args) -> Outcome {
+    execute(global, args).map_err(|source| CliError::Start {
+        prefix: "exec failed".into(),
+        source: Box::new(source),
+        code: EXIT_EXEC,
+    })
+}
+
+fn execute(global: &Global, args: &Args) -> Outcome {
+    let id = args.id()?;
     let detach = args.is("detach");
-    let relayed = process.terminal && args.path("console-socket").is_none();
-    if relayed && detach {
-        return Err(CliError::Usage("a terminal with --detach needs --console-socket".into()));
-    }
-    if relayed {
+    let mut process = process(global, args, &id)?;
+    refuse_terminal(process.terminal, args.has("console-socket"), detach)?;
+    if process.terminal && !args.has("console-socket") {
         terminal::inherit_size(Some(&mut process));
     }
+    let inherited = Inherited::preserved(args.number("preserve-fds")?.unwrap_or(0))?;
+    let (stdio, pidfd_socket) = (stdio(process.terminal, args)?, pidfd_socket(args)?);
+    inherited.close_the_others()?;
+    let signals = if detach { None } else { Some(foreground::prepare(!args.is("no-subreaper"))?) };
+    global.log.debug("nsexec container setup: joining the container's namespaces");
     let executed = onggi_sandbox::exec(ExecOptions {
         id,
         state_root: global.root.clone(),
-        stdio: stdio(process.terminal, &args)?,
+        stdio,
         process,
-        preserve_fds: args.number("preserve-fds")?.unwrap_or(0),
+        preserve_fds: inherited.count(),
         pid_file: args.path("pid-file"),
         die_with_parent: false,
+        paused: if args.is("ignore-paused") { Paused::Enter } else { Paused::Refuse },
+        cgroups: cgroups(args)?,
+        pidfd_socket,
     })?;
+    global.log.debug(&format!("child process in init() is {}; setns_init: about to exec", executed.pid));
     global.log.notes(&executed.notes);
-    match executed.console_master {
-        _ if detach => Ok(0),
-        Some(master) => terminal::relay(&executed.pidfd, master),
-        None => foreground::wait(&executed.pidfd),
+    let Some(signals) = signals else { return Ok(0) };
+    let (pid, pidfd, console) = (executed.pid, executed.pidfd, executed.console_master);
+    foreground::Process { pid, pidfd, console, notify: None }.wait(&signals)
+}
+
+/// `[controller[,controller]:]path`, as often as it is given.
+fn cgroups(args: &Args) -> Result<CgroupChoice, CliError> {
+    let mut list = Vec::new();
+    for text in args.all("cgroup")? {
+        match text.split_once(':') {
+            None => list.push((None, PathBuf::from(text))),
+            Some((controllers, path)) => {
+                list.extend(controllers.split(',').map(|c| (Some(c.to_owned()), PathBuf::from(path))));
+            }
+        }
     }
+    Ok(if list.is_empty() { CgroupChoice::Container } else { CgroupChoice::Below(list) })
 }
 
 /// From `--process`, or the container's own process changed by the flags.
-fn process(global: &Global, args: &Args, id: &str, command: &[OsString]) -> Result<Process, CliError> {
+fn process(global: &Global, args: &Args, id: &str) -> Result<Process, CliError> {
     if let Some(path) = args.path("process") {
-        let bytes = fs::read(&path).map_err(|source| CliError::File { what: "read", path: path.clone(), source })?;
-        let mut process: Process = serde_json::from_slice(&bytes)
+        let mut process: Process = serde_json::from_slice(&read_document(&path)?)
             .map_err(|e| ParseError::new("process", &path.display().to_string(), e.to_string()))?;
         process.terminal |= args.is("tty");
         return Ok(process);
     }
+    let config = onggi_sandbox::stored_config(&global.root, id)?;
+    let command: &[OsString] = args.rest().get(1..).unwrap_or_default();
     if command.is_empty() {
-        return Err(CliError::Usage("no command was given".into()));
+        return Err(CliError::Usage("process args cannot be empty".into()));
     }
-    let state = onggi_sandbox::stored_state(&global.root, id)?;
-    let config = read_config(&state.bundle)?;
     let mut process = config.process.ok_or_else(|| StartFailureError::new("config.json has no process"))?;
     process.args = command.iter().map(|w| utf8(w)).collect::<Result<_, _>>()?;
-    process.terminal = args.is("tty");
-    process.console_size = None;
+    if args.has("tty") || process.terminal {
+        process.terminal = args.is("tty");
+        process.console_size = None;
+    }
     process.env.extend(args.all("env")?);
-    if let Some(cwd) = args.text("cwd") {
+    if let Some(cwd) = args.text("cwd").filter(|c| !c.is_empty()) {
         process.cwd = cwd.to_owned();
     }
     change_credentials(&mut process, args)?;
@@ -92,44 +121,48 @@ fn process(global: &Global, args: &Args, id: &str, command: &[OsString]) -> Resu
 }
 
 fn change_credentials(process: &mut Process, args: &Args) -> Result<(), CliError> {
-    let gids = args.all("additional-gids")?.iter().map(|g| number("group", g)).collect::<Result<Vec<_>, _>>()?;
-    if let Some(user) = args.text("user") {
+    if let Some(user) = args.text("user").filter(|u| !u.is_empty()) {
         let (uid, gid) = parse_user(user)?;
-        let gid = gid.unwrap_or(if uid == process.user.uid { process.user.gid } else { 0 });
-        if uid != process.user.uid {
-            // HOME belongs to the other user; without a passwd entry at hand it becomes `/`.
-            process.env.retain(|e| !e.starts_with("HOME="));
-        }
-        let umask = process.user.umask;
-        let home = String::from("/");
-        apply_user(process, &ResolvedUser { uid, gid, additional_gids: gids, home });
-        process.user.umask = umask;
-    } else if !gids.is_empty() {
-        process.user.additional_gids.extend(gids);
+        process.user.uid = uid;
+        process.user.gid = gid.unwrap_or(process.user.gid);
     }
-    if args.is("no-new-privs") {
-        process.no_new_privileges = true;
+    for gid in args.all("additional-gids")? {
+        process.user.additional_gids.push(number("additional gid", &gid)?);
     }
-    if let Some(profile) = args.text("apparmor") {
+    if args.has("no-new-privs") {
+        process.no_new_privileges = args.is("no-new-privs");
+    }
+    if let Some(profile) = args.text("apparmor").filter(|p| !p.is_empty()) {
         process.apparmor_profile = Some(profile.to_owned());
     }
-    if let Some(label) = args.text("process-label") {
+    if let Some(label) = args.text("process-label").filter(|l| !l.is_empty()) {
         process.selinux_label = Some(label.to_owned());
     }
+    add_capabilities(process, &args.all("cap")?);
+    Ok(())
+}
+
+/// Ambient only what is inheritable: the kernel refuses others.
+fn add_capabilities(process: &mut Process, added: &[String]) {
+    if added.is_empty() {
+        return;
+    }
     let caps = process.capabilities.get_or_insert_default();
-    for cap in args.all("cap")? {
+    for cap in added {
         for set in [&mut caps.bounding, &mut caps.effective, &mut caps.permitted] {
             set.push(cap.clone());
         }
+        if caps.inheritable.contains(cap) {
+            caps.ambient.push(cap.clone());
+        }
     }
-    Ok(())
 }
 
 /// `uid[:gid]`, numbers only: the caller resolves names (I10, CVE-2026-30892).
 fn parse_user(text: &str) -> Result<(u32, Option<u32>), CliError> {
     match text.split_once(':') {
-        None => Ok((number("user", text)?, None)),
-        Some((user, group)) => Ok((number("user", user)?, Some(number("group", group)?))),
+        None => Ok((number("uid", text)?, None)),
+        Some((user, group)) => Ok((number("uid", user)?, Some(number("gid", group)?))),
     }
 }
 

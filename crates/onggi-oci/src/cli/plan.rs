@@ -1,7 +1,6 @@
 //! `plan`: reads a request on stdin and prints the plan, without doing anything and without privilege.
 
 use std::{
-    ffi::OsString,
     io::{self, Read},
     path::Path,
 };
@@ -16,7 +15,7 @@ use onggi_spec::{
 use serde::Deserialize;
 
 use super::{
-    CliError, Outcome,
+    CliError, Global, Outcome,
     args::{Args, Flag},
     log::print,
 };
@@ -47,8 +46,9 @@ fn default_id() -> String {
     "container".into()
 }
 
-pub(super) fn plan(words: &[OsString]) -> Outcome {
-    let args = Args::parse(words, &[Flag::value("format", "f")])?;
+pub(super) const FLAGS: &[Flag] = &[Flag::value("format", "f").help("select one of: words, json or sh")];
+
+pub(super) fn plan(_: &Global, args: &Args) -> Outcome {
     let request = read()?;
     let plan = make(&request)?;
     let text = match args.text("format").unwrap_or("words") {

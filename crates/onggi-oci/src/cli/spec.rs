@@ -1,21 +1,25 @@
 //! `spec`: a config.json to begin with, like runc's.
 
-use std::{ffi::OsString, fs, path::PathBuf};
+use std::{fs, path::PathBuf};
 
 use serde_json::{Value, json};
 
 use super::{
-    CliError, Outcome,
+    CliError, Global, Outcome,
     args::{Args, Flag},
 };
 
 const CAPS: [&str; 3] = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"];
 
-pub(super) fn spec(words: &[OsString]) -> Outcome {
-    let args = Args::parse(words, &[Flag::value("bundle", "b"), Flag::switch("rootless", "")])?;
+pub(super) const FLAGS: &[Flag] = &[
+    Flag::value("bundle", "b").help("path to the root of the bundle directory"),
+    Flag::switch("rootless", "").help("generate a configuration for a rootless container"),
+];
+
+pub(super) fn spec(_: &Global, args: &Args) -> Outcome {
     let path = args.path("bundle").unwrap_or_else(|| PathBuf::from(".")).join("config.json");
     if path.exists() {
-        return Err(CliError::Usage(format!("{} exists already", path.display())));
+        return Err(CliError::Usage(format!("file {} exists. Remove it first", path.display())));
     }
     let mut document = rootful();
     if args.is("rootless") {

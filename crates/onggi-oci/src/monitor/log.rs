@@ -377,7 +377,7 @@ mod tests {
         log.append(b"kept", true);
         log.flush();
         assert_eq!(log.lost(), 0);
-        assert_eq!(texts(&path), ["kept\n", "[onggi: 6 log entries were lost: ENOSPC (No space left on device)]\n"]);
+        assert_eq!(texts(&path), ["kept\n", "[onggi: 6 log entries were lost: no space left on device (ENOSPC)]\n"]);
     }
 
     #[test]

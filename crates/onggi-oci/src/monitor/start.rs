@@ -135,6 +135,9 @@ fn create(
         no_new_keyring: false,
         pid_file: None,
         systemd_cgroup: false,
+        config_text: None,
+        pidfd_socket: None,
+        notify: false,
     };
     let created = onggi_sandbox::create(options).map_err(StartFailure::from)?;
     let at = now_ns();

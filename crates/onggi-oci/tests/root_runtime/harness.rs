@@ -32,8 +32,13 @@ pub(crate) struct Done {
 impl From<Output> for Done {
     fn from(o: Output) -> Self {
         let text = |b: Vec<u8>| String::from_utf8_lossy(&b).into_owned();
-        Self { code: o.status.code().unwrap_or(-1), out: text(o.stdout), err: text(o.stderr) }
+        Self { code: o.status.code().unwrap_or(-1), out: text(o.stdout), err: unquoted(&text(o.stderr)) }
     }
+}
+
+/// The runtime's lines (`level=error msg="…"`) with their messages as they were meant.
+pub(crate) fn unquoted(text: &str) -> String {
+    text.replace("\\\"", "\"")
 }
 
 /// One test's files and its container.
@@ -130,7 +135,7 @@ impl Bundle {
         let err = self.dir.join("err");
         let mut command = self.oci(&["create", "-b", self.dir.to_str().unwrap(), &self.id]);
         let status = command.stdout(out).stderr(fs::File::create(&err).unwrap()).status().unwrap();
-        let err = fs::read_to_string(err).unwrap();
+        let err = unquoted(&fs::read_to_string(err).unwrap());
         Done { code: status.code().unwrap_or(-1), out: String::new(), err }
     }
 
