@@ -56,6 +56,13 @@ pub(crate) fn with_failpoints() -> Outcome<PathBuf> {
     Ok(target_dir().join("debug/onggi"))
 }
 
+/// Builds both programs unoptimised and as they come.
+pub(crate) fn debug() -> Outcome<Programs> {
+    run(cargo().args(["build", "--locked", "-p", "onggi-cli", "-p", "onggi-oci"]))?;
+    let debug = target_dir().join("debug");
+    Ok(Programs { onggi: debug.join("onggi"), onggi_oci: debug.join("onggi-oci") })
+}
+
 /// Builds what users install and lays it out under `target/dist`.
 pub(crate) fn dist() -> Outcome<Programs> {
     let built = release()?;

@@ -13,6 +13,7 @@ mod process;
 mod setup;
 mod test;
 mod tidy;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -24,8 +25,10 @@ const USAGE: &str = "\
 usage: cargo xtask VERB
 
   check                 formatting, lints, dependency policy, tidy, tests that need no root
-  test [--long] [--no-setup] [FILTER]
+  test [--long] [--no-setup] [--no-vm] [FILTER]
                         check, then every tier of tests that this machine can run, then a leak check
+  vm [--debug] [-p CRATE] [FILTER] | vm run -- COMMAND | vm shell
+                        tests, a command or a shell in a virtual machine with systemd, cgroup v2 and AppArmor
   tidy                  the rules of ARCHITECTURE.md that a compiler does not check
   setup                 install what building and testing needs (Debian packages, cargo tools)
   demo                  build both programs and run containers with what the machine already has
@@ -47,12 +50,15 @@ fn main() -> ExitCode {
         "demo" => demo::main(rest),
         "install" => install::main(rest),
         "bench" => bench::main(rest),
+        "vm" => vm::main(rest),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");
             Ok(())
         }
         // Run inside a container by `demo`: this very program is the server.
         demo::SERVE_VERB => demo::serve(rest),
+        // Run inside the virtual machine by `vm`.
+        vm::GUEST_VERB => vm::guest_main(rest),
         other => Err(format!("unknown verb {other:?}\n\n{USAGE}")),
     };
     match outcome {

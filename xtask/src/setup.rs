@@ -38,6 +38,8 @@ const PACKAGES: &[Package] = &[
     package("uidmap", "tests: user namespaces of ordinary users"),
     package("strace", "tests: counts system calls"),
     package("procps", "tests: ps"),
+    package("qemu-system-x86", "tests: a machine with systemd, cgroup v2 and AppArmor"),
+    package("e2fsprogs", "tests: makes that machine's disks"),
     package("runc", "bench: a peer"),
     package("crun", "bench: a peer"),
     package("podman", "bench: a peer"),

@@ -12,7 +12,7 @@ use std::{
 use crate::{
     Outcome, build, check, leaks,
     process::{cargo, command, is_root, line},
-    setup,
+    setup, vm,
 };
 
 /// Turns on the named points at which tests kill the engine.
@@ -21,6 +21,9 @@ pub(crate) const FEATURES: &str = "onggi-cli/failpoints";
 /// Tests that need root, in any crate, have names that begin with `root_`; those of `onggi-tests` drive the
 /// installed programs and make network namespaces and containers.
 const NEEDS_ROOT: &str = "test(/(^|::)root_/) + (package(onggi-tests) & kind(test))";
+
+/// Tests that run in the virtual machine only (`cargo xtask vm`).
+const ONLY_IN_VM: &str = "test(/(^|::)vm_/)";
 
 /// Which tests to run.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -40,6 +43,11 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
+    /// Of a run that skips nothing.
+    pub(crate) fn of(passed: u32, failed: u32) -> Counts {
+        Counts { passed, failed, skipped: 0 }
+    }
+
     fn add(&mut self, other: Counts) {
         self.passed += other.passed;
         self.failed += other.failed;
@@ -66,8 +74,9 @@ impl fmt::Display for Counts {
 /// Runs everything.
 pub(crate) fn main(args: &[String]) -> Outcome {
     let (flags, filter): (Vec<&String>, Vec<&String>) = args.iter().partition(|arg| arg.starts_with("--"));
-    if let Some(unknown) = flags.iter().find(|flag| !["--long", "--no-setup"].contains(&flag.as_str())) {
-        return Err(format!("unknown option {unknown}; usage: cargo xtask test [--long] [--no-setup] [FILTER]"));
+    if let Some(unknown) = flags.iter().find(|flag| !["--long", "--no-setup", "--no-vm"].contains(&flag.as_str())) {
+        let usage = "usage: cargo xtask test [--long] [--no-setup] [--no-vm] [FILTER]";
+        return Err(format!("unknown option {unknown}; {usage}"));
     }
     let has = |flag: &str| flags.iter().any(|given| *given == flag);
     let mut steps = Vec::new();
@@ -93,10 +102,27 @@ pub(crate) fn main(args: &[String]) -> Outcome {
         counts = run_tests(tier, &extra)?;
         counts.outcome()
     }));
+    if !has("--no-vm") {
+        steps.push(check::step("vm", || {
+            let in_vm = in_vm(&filter)?;
+            counts.add(in_vm);
+            if in_vm.failed == 0 { Ok(()) } else { in_vm.outcome() }
+        }));
+    }
     steps.push(check::step("leaks", || leaks::nothing_added_since(&before)));
     let outcome = check::summary(&steps);
     println!("{counts}");
     outcome
+}
+
+/// The tests of the virtual machine, where there can be one.
+fn in_vm(filter: &[&String]) -> Outcome<Counts> {
+    if let Some(reason) = vm::unavailable() {
+        println!("NOT RUN HERE: tests in a virtual machine (cgroup v2, systemd, AppArmor): {reason}");
+        return Ok(Counts::default());
+    }
+    let words: Vec<String> = filter.iter().map(|word| (*word).clone()).collect();
+    vm::tests(&vm::installed(), &[], &words)
 }
 
 fn programs() -> Outcome {
@@ -119,9 +145,8 @@ fn nextest(tier: Tier) -> Command {
     let mut test = cargo();
     test.args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast", "--features", FEATURES]);
     test.args(["--status-level", "fail", "--final-status-level", "fail", "--color", "never"]);
-    if tier == Tier::NoRoot {
-        test.args(["-E", &format!("not ({NEEDS_ROOT})")]);
-    }
+    let not_here = if tier == Tier::NoRoot { format!("{NEEDS_ROOT} + {ONLY_IN_VM}") } else { ONLY_IN_VM.to_owned() };
+    test.args(["-E", &format!("not ({not_here})")]);
     test
 }
 
@@ -131,9 +156,9 @@ fn cargo_test(tier: Tier) -> Command {
     let mut test = cargo();
     test.args(["test", "--workspace", "--locked", "--no-fail-fast", "--features", FEATURES]);
     if tier == Tier::NoRoot {
-        test.args(["--exclude", "onggi-tests", "--", "--skip", "root_"]);
+        test.args(["--exclude", "onggi-tests", "--", "--skip", "root_", "--skip", "vm_"]);
     } else {
-        test.args(["--", "--test-threads", "1"]);
+        test.args(["--", "--test-threads", "1", "--skip", "vm_"]);
     }
     test
 }

@@ -1,0 +1,216 @@
+//! The virtual machine: starting qemu, following what the guest says, never waiting for ever.
+//!
+//! ```text
+//! ttyS0   kernel and systemd       target/vm/console.log, shown when the machine dies
+//! ttyS1   protocol.rs              qemu's standard output
+//! vda     the guest's disk         a snapshot: what the guest writes goes away with it
+//! vdb     the payload              read-only
+//! vdc     swap                     a snapshot of a sparse file
+//! ```
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::mpsc::{self, Receiver, RecvTimeoutError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{payload::Payload, protocol::Event, rootfs::Image};
+use crate::{Outcome, build, process::line, test::Counts};
+
+/// The guest says something at each test's start and end, and a test is ended after [`super::guest::PATIENCE`].
+const SILENCE: Duration = Duration::from_secs(300);
+
+/// A kernel with working hardware support is up in a second.
+const PROBE: Duration = Duration::from_secs(10);
+
+/// What the guest may use.
+const MEMORY: &str = "2048";
+const CPUS: &str = "2";
+
+/// Runs the payload's tests; prints each that fails.
+pub(super) fn run_tests(image: &Image, payload: &Payload) -> Outcome<Counts> {
+    println!("{} tests", payload.tests);
+    let mut tally = Tally::default();
+    let code = follow(image, payload, |event| tally.take(event))?;
+    let seen = tally.passed + tally.failed;
+    if seen as usize != payload.tests {
+        return Err(format!("only {seen} of {} tests were reported", payload.tests));
+    }
+    for name in &tally.failures {
+        println!("FAILED in the VM: {name}");
+    }
+    if code != 0 && tally.failed == 0 {
+        return Err("the guest was not left as it was found".to_owned());
+    }
+    Ok(Counts::of(tally.passed, tally.failed))
+}
+
+/// Runs the payload's command with its output on ours.
+pub(super) fn run_command(image: &Image, payload: &Payload) -> Outcome {
+    let code = follow(image, payload, |event| {
+        if let Event::Output { text } = event {
+            print!("{text}");
+        }
+    })?;
+    if code == 0 { Ok(()) } else { Err(format!("the command ended with {code}")) }
+}
+
+/// Gives the terminal to the guest until it powers off.
+pub(super) fn shell(image: &Image, payload: &Payload) -> Outcome {
+    println!("starting; the shell comes in half a minute, `exit` powers off");
+    let mut qemu = qemu(image, payload);
+    let status = qemu.status().map_err(|e| format!("start {}: {e}", line(&qemu)))?;
+    if status.success() { Ok(()) } else { Err(format!("qemu ended with {status}")) }
+}
+
+/// What the tests' events add up to.
+#[derive(Default)]
+struct Tally {
+    passed: u32,
+    failed: u32,
+    failures: Vec<String>,
+}
+
+impl Tally {
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Ready { uptime } => println!("the guest is up after {uptime} s of its own time"),
+            Event::Ended { passed: true, .. } => self.passed += 1,
+            Event::Ended { test, passed: false, millis, output } => {
+                self.failed += 1;
+                println!("--- FAILED in the VM after {millis} ms: {test}\n{}\n---", output.trim_end());
+                self.failures.push(test);
+            }
+            Event::Leaked { text } => println!("the tests left something behind in the guest: {text}"),
+            Event::Output { text } => print!("{text}"),
+            Event::Started { .. } | Event::Done { .. } => {}
+        }
+    }
+}
+
+/// Boots, hands every event on, and returns the code with which the guest's work ended.
+fn follow(image: &Image, payload: &Payload, mut take: impl FnMut(Event)) -> Outcome<i32> {
+    let mut qemu = qemu(image, payload);
+    println!("$ {}", line(&qemu));
+    let mut child = Running(
+        qemu.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(|e| format!("start {}: {e}", line(&qemu)))?,
+    );
+    let lines = lines_of(child.0.stdout.take().ok_or("qemu's output is not a pipe")?);
+    let mut code = None;
+    let mut last = "boot".to_owned();
+    loop {
+        match lines.recv_timeout(SILENCE) {
+            Ok(text) => match Event::from_line(&text) {
+                Some(Event::Done { code: done }) => code = Some(done),
+                Some(event) => {
+                    if let Event::Started { test } = &event {
+                        last.clone_from(test);
+                    }
+                    take(event);
+                }
+                None => println!("{text}"),
+            },
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                return Err(format!(
+                    "the guest said nothing for {SILENCE:?} after: {last}\n{}",
+                    tail(&payload.console)
+                ));
+            }
+        }
+    }
+    let status = child.0.wait().map_err(|e| format!("wait for qemu: {e}"))?;
+    code.ok_or_else(|| format!("the guest died ({status}) after: {last}\n{}", tail(&payload.console)))
+}
+
+/// A started machine, which does not outlive this value.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Already gone is as good.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn lines_of(stream: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for bytes in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
+            if sender.send(String::from_utf8_lossy(&bytes).trim_end().to_owned()).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+fn tail(console: &Path) -> String {
+    let text = fs::read(console).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    let from = lines.len().saturating_sub(40);
+    format!("the end of {}:\n{}", console.display(), lines[from..].join("\n"))
+}
+
+fn qemu(image: &Image, payload: &Payload) -> Command {
+    let accelerator = if kvm_works(image) { "kvm" } else { "tcg,thread=multi,tb-size=256" };
+    let mut qemu = base(image, accelerator);
+    qemu.args(["-smp", CPUS, "-m", MEMORY]);
+    // Debian's kernel uses pure version 2 and AppArmor unless told otherwise; huge pages are for their controller.
+    qemu.args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off hugepages=16 swapaccount=1"]);
+    qemu.arg("-serial").arg(format!("file:{}", payload.console.display()));
+    qemu.args(["-serial", "stdio"]);
+    qemu.arg("-drive").arg(format!("file={}/rootfs.ext4,format=raw,if=virtio,snapshot=on", image.dir.display()));
+    qemu.arg("-drive").arg(format!("file={},format=raw,if=virtio,readonly=on", payload.disk.display()));
+    qemu.arg("-drive").arg(format!("file={},format=raw,if=virtio,snapshot=on", payload.swap.display()));
+    qemu
+}
+
+fn base(image: &Image, accelerator: &str) -> Command {
+    let mut qemu = Command::new("qemu-system-x86_64");
+    qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "q35"]);
+    qemu.args(["-cpu", "max", "-accel", accelerator]);
+    qemu.arg("-kernel").arg(image.dir.join("vmlinuz")).arg("-initrd").arg(image.dir.join("initrd"));
+    qemu
+}
+
+/// True when a guest runs with hardware support. On some machines `/dev/kvm` is there and a guest hangs in its
+/// first instructions, so one is started: without disks our initrd powers off at once. The answer is kept until
+/// the next boot of this machine.
+fn kvm_works(image: &Image) -> bool {
+    if fs::File::options().read(true).write(true).open("/dev/kvm").is_err() {
+        return false;
+    }
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let answer = build::target_dir().join(format!("vm/kvm-{}", boot.trim()));
+    if let Ok(known) = fs::read_to_string(&answer) {
+        return known == "yes";
+    }
+    let works = probe(image);
+    println!("hardware support for virtual machines: {}", if works { "used" } else { "does not work, emulating" });
+    // An answer that cannot be kept is found again next time.
+    let _ = fs::write(&answer, if works { "yes" } else { "no" });
+    works
+}
+
+fn probe(image: &Image) -> bool {
+    let mut qemu = base(image, "kvm");
+    qemu.args(["-m", "256", "-append", "quiet panic=-1"]);
+    let started = qemu.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    let Ok(child) = started else { return false };
+    let mut child = Running(child);
+    let start = Instant::now();
+    while start.elapsed() < PROBE {
+        match child.0.try_wait() {
+            Ok(Some(status)) => return status.success(),
+            Ok(None) => thread::sleep(Duration::from_millis(50)),
+            Err(_) => return false,
+        }
+    }
+    false
+}
