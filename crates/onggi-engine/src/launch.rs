@@ -37,8 +37,17 @@ pub(crate) struct Inheritance {
 /// The first number of the sockets that reserve ports.
 const RESERVED_FROM: i32 = 16;
 
-/// Starts the monitor and waits until the workload runs or has failed to. Returns its pid.
-pub(crate) fn launch(engine: &Engine, id: &ContainerId, inherit: Inheritance) -> Result<i32, EngineError> {
+/// A workload that runs.
+#[derive(Debug)]
+pub(crate) struct Launched {
+    /// Its pid.
+    pub(crate) pid: i32,
+    /// What the runtime kept as it was, one line each.
+    pub(crate) notes: Vec<String>,
+}
+
+/// Starts the monitor and waits until the workload runs or has failed to.
+pub(crate) fn launch(engine: &Engine, id: &ContainerId, inherit: Inheritance) -> Result<Launched, EngineError> {
     let lock = monitor_lock(&engine.paths().run_dir(id))?;
     let (report, report_write) = process::pipe()?;
     let stderr = engine.paths().run_dir(id).join("monitor.err");
@@ -70,11 +79,11 @@ fn monitor_lock(run_dir: &Path) -> Result<OwnedFd, EngineError> {
     copy.map_err(|source| EngineError::WriteFile { path: run_dir.join("monitor.lock"), source })
 }
 
-fn read_report(engine: &Engine, id: &ContainerId, pipe: File) -> Result<i32, EngineError> {
+fn read_report(engine: &Engine, id: &ContainerId, pipe: File) -> Result<Launched, EngineError> {
     let mut line = Vec::new();
     let read = BufReader::new(pipe.take(MAX_REPORT)).read_until(b'\n', &mut line);
     match (read, serde_json::from_slice::<MonitorReport>(&line)) {
-        (Ok(_), Ok(MonitorReport::Started { pid })) => Ok(pid),
+        (Ok(_), Ok(MonitorReport::Started { pid, notes })) => Ok(Launched { pid, notes }),
         (Ok(_), Ok(MonitorReport::Failed(failure))) => Err(EngineError::Start(failure)),
         _ => Err(EngineError::MonitorDied { id: id.short().to_owned(), output: monitor_output(engine, id) }),
     }

@@ -8,6 +8,7 @@ use onggi_state::ContainerRecord;
 use crate::{
     AttachStream, Engine, EngineError, PullOptions,
     attach::AttachEvent,
+    launch::Launched,
     process::{PidFd, ProcessHandle},
     start::Client,
 };
@@ -62,9 +63,10 @@ impl Engine {
             self.erase(&record.id)?;
         }
         intent.complete()?;
-        let pid = launched?;
+        let Launched { pid, notes: of_runtime } = launched?;
         let process = PidFd::open(pid)?.map(ProcessHandle::new);
-        let notes = self.notes(request);
+        let mut notes = self.notes(request);
+        notes.extend(of_runtime);
         Ok(Started { record, pid, attach: ours, process, owner: true, notes })
     }
 

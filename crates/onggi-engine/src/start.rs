@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Engine, EngineError, ProcessHandle, Started, create, failpoint, json,
-    launch::{self, Inheritance},
+    launch::{self, Inheritance, Launched},
     process::PidFd,
     run,
 };
@@ -58,9 +58,9 @@ impl Engine {
         let record = self.find_after_recovery(name)?;
         let (stream, client) = run::foreground(terminal_size)?;
         match self.start_with(&record, client)? {
-            Some(pid) => {
+            Some(Launched { pid, notes }) => {
                 let process = PidFd::open(pid)?.map(ProcessHandle::new);
-                Ok(Started { record, pid, attach: stream, process, owner: true, notes: Vec::new() })
+                Ok(Started { record, pid, attach: stream, process, owner: true, notes })
             }
             None => self.attach(record.id.as_str()),
         }
@@ -71,8 +71,8 @@ impl Engine {
         self.find(name)
     }
 
-    /// The pid of the new workload; `None` when one runs already.
-    fn start_with(&self, record: &ContainerRecord, client: Client) -> Result<Option<i32>, EngineError> {
+    /// The new workload; `None` when one runs already.
+    fn start_with(&self, record: &ContainerRecord, client: Client) -> Result<Option<Launched>, EngineError> {
         let intent = self.intents()?.wait(record.id.as_str())?;
         let started = match self.process(record)? {
             Some(_) => Ok(None),
@@ -87,7 +87,7 @@ impl Engine {
     }
 
     /// Network, configuration, monitor; undone as a whole when a step fails. The caller holds the intent.
-    pub(crate) fn launch_container(&self, record: &ContainerRecord, client: Client) -> Result<i32, EngineError> {
+    pub(crate) fn launch_container(&self, record: &ContainerRecord, client: Client) -> Result<Launched, EngineError> {
         failpoint::hit("start.intent");
         let started = self.try_launch(record, client);
         if started.is_err() {
@@ -97,19 +97,19 @@ impl Engine {
         started
     }
 
-    fn try_launch(&self, record: &ContainerRecord, client: Client) -> Result<i32, EngineError> {
+    fn try_launch(&self, record: &ContainerRecord, client: Client) -> Result<Launched, EngineError> {
         self.prepare_run_dir(record)?;
         let network = self.attach_network(record)?;
         self.write_bundle(record, network.record.as_ref(), client.terminal_size)?;
         failpoint::hit("start.files-written");
-        let pid = launch::launch(
+        let launched = launch::launch(
             self,
             &record.id,
             Inheritance { client: client.stream, netns: network.netns, reserved: network.reserved },
         )?;
         // Outlives a reboot: without an exit record it then means that the machine took the container with it.
         json::write(&self.paths.started_file(&record.id), &StartRecord { started_at: create::now() })?;
-        Ok(pid)
+        Ok(launched)
     }
 
     fn prepare_run_dir(&self, record: &ContainerRecord) -> Result<(), EngineError> {

@@ -1,5 +1,6 @@
 //! The sync channel between the runtime and the child: SOCK_SEQPACKET, one message per packet.
 //!
+//! A container that waits for `start` answers through a FIFO, with framed messages.
 //! The child's end is close-on-exec, so end of file after [`Message::Executing`] means that exec succeeded.
 //! Every packet is bounded; a child cannot make its parent allocate more.
 
@@ -10,7 +11,7 @@ use std::{
 };
 
 use onggi_spec::monitor::StartFailure;
-use onggi_sys::{Errno, SysContext};
+use onggi_sys::{Errno, SysContext, SysError};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketFlags, SocketType,
@@ -30,6 +31,10 @@ pub(crate) enum Message {
     RuntimeHooks,
     /// From the child: the terminal's master.
     Terminal(OwnedFd),
+    /// From the child: the descriptor on which an agent is asked about system calls; the child waits.
+    Listener(OwnedFd),
+    /// The same by its number in the child, for pidfd_getfd(2): write(2) has to be allowed, not sendmsg(2).
+    ListenerNumber(RawFd),
     /// From the child: something was kept as it was.
     Note(String),
     /// From the child: everything is made, it now waits for `start`.
@@ -40,9 +45,12 @@ pub(crate) enum Message {
     Failed(StartFailure),
 }
 
-/// One end.
+/// One end. Either a socket, where a packet is a message, or a FIFO, where its length stands before it.
 #[derive(Debug)]
-pub(crate) struct Channel(OwnedFd);
+pub(crate) struct Channel {
+    fd: OwnedFd,
+    framed: bool,
+}
 
 impl Channel {
     /// Both ends.
@@ -50,32 +58,55 @@ impl Channel {
         let (a, b) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .sys("socketpair", || "AF_UNIX, SOCK_SEQPACKET")
             .step(|| "make the sync channel".into())?;
-        Ok((Self(a), Self(b)))
+        Ok((Self { fd: a, framed: false }, Self { fd: b, framed: false }))
     }
 
-    /// An accepted or connected socket.
-    pub(crate) fn from_fd(fd: OwnedFd) -> Self {
-        Self(fd)
+    /// A descriptor in which one write is one message.
+    pub(crate) fn from_socket(fd: OwnedFd) -> Self {
+        Self { fd, framed: false }
+    }
+
+    /// An end of a FIFO.
+    pub(crate) fn from_fifo(fd: OwnedFd) -> Self {
+        Self { fd, framed: true }
     }
 
     /// Its descriptor's number.
     pub(crate) fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.fd.as_raw_fd()
     }
 
-    /// Sends one message.
+    /// Sends one message. Without a descriptor in it this is one write(2): a seccomp filter may be in force
+    /// that allows little more.
     pub(crate) fn send(&self, message: &Message) -> Result<()> {
-        let packet = encode(message);
+        let mut packet = encode(message);
         let fd = match message {
-            Message::Terminal(fd) => Some(fd.as_fd()),
+            Message::Terminal(fd) | Message::Listener(fd) => Some(fd.as_fd()),
             _ => None,
         };
-        send_packet(self.0.as_fd(), &packet, fd).step(|| "talk to the other side of the sync channel".into())
+        let step = || "report to the runtime".to_string();
+        if fd.is_some() {
+            return send_packet(self.fd.as_fd(), &packet, fd).step(step);
+        }
+        if self.framed {
+            let length = u32::try_from(packet.len()).unwrap_or(u32::MAX);
+            packet.splice(0..0, length.to_le_bytes());
+        }
+        loop {
+            match rustix::io::write(&self.fd, &packet) {
+                Err(Errno::INTR) => {}
+                r => return r.map(drop).sys("write", || format!("{} bytes", packet.len())).step(step),
+            }
+        }
     }
 
-    /// Receives one message; `None` at end of file.
+    /// Waits for a message; `None` when the other end is closed.
     pub(crate) fn receive(&self) -> Result<Option<Message>> {
-        let (packet, fd) = receive_packet(self.0.as_fd()).step(|| "listen on the sync channel".into())?;
+        let step = || "listen on the sync channel".to_string();
+        let (packet, fd) = match self.framed {
+            true => (receive_frame(self.fd.as_fd()).step(step)?, None),
+            false => receive_packet(self.fd.as_fd()).step(step)?,
+        };
         if packet.is_empty() {
             return Ok(None);
         }
@@ -83,17 +114,61 @@ impl Channel {
         decode(&packet, fd).map(Some).ok_or_else(bad)
     }
 
-    /// Waits for permission to go on.
+    /// Waits for permission to go on: one read(2).
     pub(crate) fn await_go(&self) -> Result<()> {
-        match self.receive()? {
-            Some(Message::Go) => Ok(()),
-            _ => Err(StartFailureError::new("the runtime gave up")),
+        await_go(self.fd.as_fd()).step(|| "wait for the runtime".into())
+    }
+}
+
+/// Waits until the byte of [`Message::Go`] can be read.
+pub(crate) fn await_go(fd: BorrowedFd<'_>) -> onggi_sys::Result<()> {
+    let mut buf = [0u8; 16];
+    let read = loop {
+        match rustix::io::read(fd, &mut buf) {
+            Err(Errno::INTR) => {}
+            r => break r.sys("read", || "sync channel")?,
+        }
+    };
+    match buf[..read] == encode(&Message::Go) {
+        true => Ok(()),
+        false => Err(SysError::new("read", "the runtime gave up", Errno::CONNRESET)),
+    }
+}
+
+/// One message of a FIFO; empty at its end.
+fn receive_frame(fd: BorrowedFd<'_>) -> onggi_sys::Result<Vec<u8>> {
+    let mut length = [0u8; 4];
+    if !read_exactly(fd, &mut length)? {
+        return Ok(Vec::new());
+    }
+    let length = u32::from_le_bytes(length) as usize;
+    let mut packet = vec![0u8; length.min(MAX_PACKET)];
+    match length <= MAX_PACKET && read_exactly(fd, &mut packet)? {
+        true => Ok(packet),
+        false => Err(SysError::new("read", "a message of the start FIFO is cut", Errno::IO)),
+    }
+}
+
+/// False at the end of the stream.
+fn read_exactly(fd: BorrowedFd<'_>, mut buf: &mut [u8]) -> onggi_sys::Result<bool> {
+    while !buf.is_empty() {
+        match rustix::io::read(fd, &mut *buf) {
+            Err(Errno::INTR) => {}
+            Ok(0) => return Ok(false),
+            Ok(n) => buf = &mut buf[n..],
+            Err(e) => return Err(SysError::new("read", "start FIFO", e)),
         }
     }
+    Ok(true)
 }
 
 /// Sends bytes and at most one descriptor over any unix socket.
 pub(crate) fn send_packet(socket: BorrowedFd<'_>, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> onggi_sys::Result<()> {
+    send_part(socket, bytes, fd).map(drop)
+}
+
+/// The same; returns how many bytes a stream socket took.
+pub(crate) fn send_part(socket: BorrowedFd<'_>, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> onggi_sys::Result<usize> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     let fds: Vec<BorrowedFd<'_>> = fd.into_iter().collect();
@@ -103,7 +178,7 @@ pub(crate) fn send_packet(socket: BorrowedFd<'_>, bytes: &[u8], fd: Option<Borro
     loop {
         match rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL) {
             Err(Errno::INTR) => {}
-            r => return r.map(drop).sys("sendmsg", || format!("{} bytes", bytes.len())),
+            r => return r.sys("sendmsg", || format!("{} bytes", bytes.len())),
         }
     }
 }
@@ -136,6 +211,8 @@ fn encode(message: &Message) -> Vec<u8> {
         Message::Go => b"g".to_vec(),
         Message::RuntimeHooks => b"h".to_vec(),
         Message::Terminal(_) => b"t".to_vec(),
+        Message::Listener(_) => b"l".to_vec(),
+        Message::ListenerNumber(n) => format!("m{n}").into_bytes(),
         Message::Created => b"c".to_vec(),
         Message::Executing => b"x".to_vec(),
         Message::Note(text) => [b"n", clip(text)].concat(),
@@ -160,6 +237,8 @@ fn decode(packet: &[u8], fd: Option<OwnedFd>) -> Option<Message> {
         b'g' => Message::Go,
         b'h' => Message::RuntimeHooks,
         b't' => Message::Terminal(fd?),
+        b'l' => Message::Listener(fd?),
+        b'm' => Message::ListenerNumber(text(rest).parse().ok()?),
         b'c' => Message::Created,
         b'x' => Message::Executing,
         b'n' => Message::Note(text(rest)),
@@ -196,5 +275,28 @@ mod tests {
         let Some(Message::Failed(got)) = b.receive().unwrap() else { panic!() };
         assert_eq!((got.step, got.call, got.errno), (failure.step, failure.call, 1));
         assert!(b.receive().unwrap().is_none());
+    }
+
+    #[test]
+    fn messages_keep_their_bounds_in_a_fifo() {
+        let (read, write) = rustix::pipe::pipe().unwrap();
+        let (a, b) = (Channel::from_fifo(write), Channel::from_fifo(read));
+        a.send(&Message::Note("x".repeat(10_000))).unwrap();
+        a.send(&Message::Executing).unwrap();
+        drop(a);
+        assert!(matches!(b.receive().unwrap(), Some(Message::Note(text)) if text.len() == MAX_PACKET / 4));
+        assert!(matches!(b.receive().unwrap(), Some(Message::Executing)));
+        assert!(b.receive().unwrap().is_none());
+    }
+
+    #[test]
+    fn only_the_word_go_lets_a_child_go_on() {
+        let (a, b) = Channel::pair().unwrap();
+        a.send(&Message::Go).unwrap();
+        b.await_go().unwrap();
+        a.send(&Message::Created).unwrap();
+        assert!(b.await_go().is_err());
+        drop(a);
+        assert!(b.await_go().is_err());
     }
 }

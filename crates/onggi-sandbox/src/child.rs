@@ -6,6 +6,7 @@
 mod command;
 mod copy_up;
 mod credentials;
+mod home;
 mod init;
 mod mounts;
 mod nodes;
@@ -48,6 +49,18 @@ pub(crate) const DEFAULT_UMASK: u32 = 0o022;
 pub(crate) struct Filter {
     pub(crate) program: Vec<SockFilter>,
     pub(crate) flags: u32,
+    /// The runtime takes the listener out of this process by its number.
+    pub(crate) fetched_by_number: bool,
+}
+
+/// Ends of the FIFOs by which `start` and the waiting process talk, both open for reading and writing: neither
+/// side waits for the other to open, and no path has to be resolved later.
+#[derive(Debug)]
+pub(crate) struct StartEnds {
+    /// One message: go.
+    pub(crate) go: OwnedFd,
+    /// What happened then; end of file means that exec succeeded.
+    pub(crate) answer: OwnedFd,
 }
 
 /// Descriptors and strings made ready by the runtime.
@@ -61,8 +74,8 @@ pub(crate) struct Prepared {
     pub(crate) mounts: BTreeMap<usize, OwnedFd>,
     /// stdin, stdout, stderr when they are not inherited.
     pub(crate) stdio: Option<[OwnedFd; 3]>,
-    /// Where `start` connects.
-    pub(crate) start_listener: Option<OwnedFd>,
+    /// How `start` is waited for.
+    pub(crate) start: Option<StartEnds>,
     /// The seccomp filter.
     pub(crate) filter: Option<Filter>,
     /// argv.
@@ -129,7 +142,8 @@ impl Prepared {
     /// Every descriptor in it.
     fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         let stdio = self.stdio.iter().flatten();
-        let single = self.netns.iter().chain(&self.start_listener).chain(&self.parent);
+        let start = self.start.iter().flat_map(|s| [&s.go, &s.answer]);
+        let single = self.netns.iter().chain(&self.parent).chain(start);
         let all = self.cgroup_tasks.iter().chain(self.mounts.values()).chain(stdio).chain(single);
         all.map(AsRawFd::as_raw_fd)
     }

@@ -25,10 +25,10 @@ use crate::{
     channel::{self, Channel, Message},
     child::{self, Filter, Prepared},
     error::{Result, StartFailureError, Step},
-    hooks,
+    hooks, notify,
     options::{CreateOptions, Created, Stdio},
     plan::{self, PlanInput, ProcessOp, Propagation, SandboxFacts, SandboxPlan, SetupOp},
-    seccomp, sources,
+    seccomp, sources, start,
     state::{self, StateDir},
 };
 
@@ -94,7 +94,9 @@ fn create_in(options: CreateOptions, dir: &StateDir, made: &mut Made<'_>) -> Res
     if let (Some(socket), Some(pidfd)) = (&pidfd_socket, &made.child) {
         send_pidfd(socket, pidfd)?;
     }
-    let mut follow = Follow { plan: &plan, dir, state, running, console, master: None, notes: Vec::new() };
+    let seccomp = config.linux.as_ref().and_then(|l| l.seccomp.as_ref());
+    let notes = plan.notes.clone();
+    let mut follow = Follow { plan: &plan, dir, state, running, seccomp, console, master: None, notes };
     follow.until_running(pid_file.as_deref())?;
     if !plan.process.contains(&ProcessOp::AwaitStart) {
         follow.notes.extend(crate::start::run_poststart(&follow.state, &plan.poststart)?);
@@ -217,19 +219,17 @@ pub(crate) fn exec_strings(ops: &[ProcessOp]) -> Result<(CStrings, CStrings, Opt
     Ok((strings(args)?, strings(env)?, search_path(env)))
 }
 
-pub(crate) fn compile_filter(policy: Option<&LinuxSeccomp>) -> Result<Option<Filter>> {
+/// The policy's program. `by_number`: the runtime can take a listener out of the process that has loaded it.
+pub(crate) fn compile_filter(policy: Option<&LinuxSeccomp>, by_number: bool) -> Result<Option<Filter>> {
     let Some(policy) = policy else { return Ok(None) };
     let program = seccomp::program(policy).map_err(|e| {
-        let failure = StartFailureError::new(format!("compile the seccomp policy: {e}"));
+        let failure = StartFailureError::new(format!("linux.seccomp: {e}"));
         match e.hint() {
             Some(hint) => failure.hint(hint),
             None => failure,
         }
     })?;
-    if program.notify {
-        return Err(StartFailureError::new("linux.seccomp: SCMP_ACT_NOTIFY is not supported by this runtime"));
-    }
-    Ok(Some(Filter { program: program.instructions, flags: program.flags }))
+    Ok(Some(Filter { program: program.instructions, flags: program.flags, fetched_by_number: by_number }))
 }
 
 fn prepare(
@@ -243,13 +243,15 @@ fn prepare(
     let (argv, envp, search_path) = exec_strings(&plan.process)?;
     let (stdio, console) = split_stdio(stdio);
     let waits = plan.process.contains(&ProcessOp::AwaitStart);
+    // The program of an init's child is not the process behind our pidfd.
+    let by_number = facts.privileged && !plan.process.contains(&ProcessOp::ForkInit);
     let prepared = Prepared {
         cgroup_tasks: open_tasks(plan.cgroup.as_ref())?,
         netns,
         mounts: prepare_mounts(plan, facts)?,
         stdio,
-        start_listener: if waits { Some(listen(dir)?) } else { None },
-        filter: compile_filter(config.linux.as_ref().and_then(|l| l.seccomp.as_ref()))?,
+        start: if waits { Some(start::make_ends(dir)?) } else { None },
+        filter: compile_filter(config.linux.as_ref().and_then(|l| l.seccomp.as_ref()), by_number)?,
         argv,
         envp,
         search_path,
@@ -307,17 +309,10 @@ fn prepare_mounts(plan: &SandboxPlan, facts: &SandboxFacts) -> Result<BTreeMap<u
     Ok(mounts)
 }
 
-fn listen(dir: &StateDir) -> Result<OwnedFd> {
-    let step = || "make the start socket".to_string();
-    let at = rustix::fs::open(&dir.path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .sys("open", || format!("{:?}", dir.path))
-        .step(step)?;
-    crate::start::listen(&at, "start.sock").step(step)
-}
-
 /// The child as its creator sees it.
 struct Running {
     pid: i32,
+    pidfd: OwnedFd,
     channel: Channel,
 }
 
@@ -341,8 +336,9 @@ fn clone_child(plan: &SandboxPlan, prepared: Prepared, sibling: bool, made: &mut
             child::run(theirs, prepared, &plan.setup, &plan.process)
         }
         Cloned::Parent { pid, pidfd } => {
+            let copy = pidfd.try_clone().sys("dup", || "pidfd").step(step);
             made.child = Some(pidfd);
-            Ok(Running { pid, channel: ours })
+            Ok(Running { pid, pidfd: copy?, channel: ours })
         }
     }
 }
@@ -364,6 +360,7 @@ struct Follow<'a> {
     dir: &'a StateDir,
     state: SandboxState,
     running: Running,
+    seccomp: Option<&'a LinuxSeccomp>,
     console: Option<OwnedFd>,
     master: Option<OwnedFd>,
     notes: Vec<String>,
@@ -372,7 +369,7 @@ struct Follow<'a> {
 impl Follow<'_> {
     fn until_running(&mut self, pid_file: Option<&Path>) -> Result<()> {
         for op in &self.plan.after {
-            sources::after_clone(op, self.running.pid)?;
+            self.notes.extend(sources::after_clone(op, self.running.pid)?);
         }
         let waits = |op: &SetupOp| matches!(op, SetupOp::BecomeRoot { .. });
         if self.plan.setup.iter().any(waits) {
@@ -397,6 +394,8 @@ impl Follow<'_> {
                 Some(Message::Note(text)) => self.notes.push(text),
                 Some(Message::Terminal(fd)) => self.hand_over(fd)?,
                 Some(Message::RuntimeHooks) => self.runtime_hooks()?,
+                Some(Message::Listener(fd)) => self.listener(&fd)?,
+                Some(Message::ListenerNumber(n)) => self.listener(&notify::fetch(self.running.pidfd.as_fd(), n)?)?,
                 Some(Message::Executing) => executing = true,
                 Some(Message::Created) => return Ok(()),
                 Some(Message::Failed(failure)) => return Err(StartFailureError(failure)),
@@ -420,6 +419,13 @@ impl Follow<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// The program has not begun: the container is still being created.
+    fn listener(&self, listener: &OwnedFd) -> Result<()> {
+        let shown = state::oci_state(&self.state, ContainerState::Creating);
+        notify::hand_over(self.seccomp, self.running.pid, shown, listener)?;
+        self.running.channel.send(&Message::Go)
     }
 
     fn runtime_hooks(&mut self) -> Result<()> {

@@ -9,12 +9,12 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use onggi_spec::{
     monitor::SandboxState,
-    oci::runtime::{ContainerState, Spec},
+    oci::runtime::{ContainerState, Linux, LinuxSeccomp, Process, Spec},
 };
 use onggi_sys::{
     Errno, ns,
     process::{self, CloneRequest, Cloned},
-    signal,
+    sched, signal,
 };
 
 use crate::{
@@ -22,8 +22,9 @@ use crate::{
     child::{self, Child, Prepared, View},
     create::{compile_filter, exec_strings, parent_to_die_with, send_console, send_pidfd, split_stdio, write_pid_file},
     error::{Result, StartFailureError, Step},
+    notify,
     options::{ExecOptions, Executed, Paused},
-    plan::{ProcessContext, ProcessOp, SandboxFacts, SetupOp, plan_exec},
+    plan::{ProcessContext, ProcessOp, ProcessPlan, Purpose, SandboxFacts, SetupOp, attributes, plan_exec},
     state::{self, StateDir},
 };
 
@@ -37,7 +38,10 @@ pub fn exec(options: ExecOptions) -> Result<Executed> {
     let state = dir.load()?;
     let target = open_target(&state, options.paused)?;
     let config = dir.config(&state)?;
-    let ops = plan(&options, &config, &target)?;
+    let mut options = options;
+    inherit(&mut options.process, config.process.as_ref());
+    let plan = plan(&options, &config, &target)?;
+    let ops = plan.child;
     let (argv, envp, search_path) = exec_strings(&ops)?;
     let terminal = options.process.terminal;
     let (stdio, console) = split_stdio(options.stdio);
@@ -46,7 +50,7 @@ pub fn exec(options: ExecOptions) -> Result<Executed> {
     let prepared = Prepared {
         cgroup_tasks: std::mem::take(&mut entry.tasks),
         stdio,
-        filter: compile_filter(seccomp)?,
+        filter: compile_filter(seccomp, target.privileged)?,
         argv,
         envp,
         search_path,
@@ -60,6 +64,7 @@ pub fn exec(options: ExecOptions) -> Result<Executed> {
         uid: options.process.user.uid,
     });
     join_for_children(&target)?;
+    initial_affinity(&options.process)?;
     let (ours, theirs) = Channel::pair()?;
     match clone_into(&entry)? {
         Cloned::Child => {
@@ -69,18 +74,22 @@ pub fn exec(options: ExecOptions) -> Result<Executed> {
         }
         Cloned::Parent { pid, pidfd } => {
             drop(theirs);
-            let finish = || {
+            let mut follow =
+                Follow { state: &state, seccomp, pid, pidfd: &pidfd, console, master: None, notes: plan.notes };
+            let mut finish = || {
                 if let Some(socket) = &options.pidfd_socket {
                     send_pidfd(socket, &pidfd)?;
                 }
-                let followed = follow(&ours, console)?;
+                follow.until_running(&ours)?;
                 if let Some(at) = &options.pid_file {
                     write_pid_file(at, pid)?;
                 }
-                Ok(followed)
+                Ok(())
             };
-            match finish() {
-                Ok((console_master, notes)) => Ok(Executed { pid, pidfd, console_master, notes }),
+            let finished = finish();
+            let (console_master, notes) = (follow.master, follow.notes);
+            match finished {
+                Ok(()) => Ok(Executed { pid, pidfd, console_master, notes }),
                 Err(e) => {
                     let _ = process::pidfd_kill(pidfd.as_fd(), signal::number::KILL);
                     let _ = process::wait_pidfd(pidfd.as_fd());
@@ -168,23 +177,22 @@ fn differing_namespaces(pid: i32) -> onggi_sys::Result<u64> {
     Ok(bits)
 }
 
-fn plan(options: &ExecOptions, config: &Spec, target: &Target) -> Result<Vec<ProcessOp>> {
+fn plan(options: &ExecOptions, config: &Spec, target: &Target) -> Result<ProcessPlan> {
     let facts = SandboxFacts {
         cgroup_layout: onggi_spec::facts::CgroupLayout::None,
         privileged: target.privileged,
         apparmor: std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|s| s.trim() == "Y"),
         selinux: std::path::Path::new("/sys/fs/selinux/enforce").exists(),
     };
-    if !options.process.cwd.starts_with('/') {
-        return Err(StartFailureError::new(format!("working directory {:?} is not absolute", options.process.cwd)));
-    }
+    let no_linux = Linux::default();
     plan_exec(&ProcessContext {
         process: &options.process,
-        seccomp: config.linux.as_ref().and_then(|l| l.seccomp.as_ref()),
+        linux: config.linux.as_ref().unwrap_or(&no_linux),
         facts: &facts,
         setgroups: target.privileged || target.differing & ns::flag::USER == 0,
         preserve_fds: options.preserve_fds,
         die_with_parent: options.die_with_parent,
+        purpose: Purpose::Exec,
     })
 }
 
@@ -230,21 +238,73 @@ impl Child {
     }
 }
 
-/// The terminal's master and the notes, once exec has succeeded.
-fn follow(channel: &Channel, mut console: Option<OwnedFd>) -> Result<(Option<OwnedFd>, Vec<String>)> {
-    let (mut master, mut notes, mut executing) = (None, Vec::new(), false);
-    loop {
-        match channel.receive()? {
-            Some(Message::Note(text)) => notes.push(text),
-            Some(Message::Terminal(fd)) => match console.take() {
-                Some(socket) => send_console(&socket, &fd)?,
-                None => master = Some(fd),
-            },
-            Some(Message::Executing) => executing = true,
-            Some(Message::Failed(failure)) => return Err(StartFailureError(failure)),
-            Some(_) => {}
-            None if executing => return Ok((master, notes)),
-            None => return Err(StartFailureError::new("the new process died before its program ran")),
+/// What the configuration says of the container's process holds for a further one that says nothing itself: a
+/// process must not have more rights than its container because a document is short (as runc).
+fn inherit(process: &mut Process, container: Option<&Process>) {
+    let Some(container) = container else { return };
+    let text = |own: &mut Option<String>, given: &Option<String>| {
+        if own.as_deref().is_none_or(str::is_empty) {
+            own.clone_from(given);
         }
+    };
+    text(&mut process.apparmor_profile, &container.apparmor_profile);
+    text(&mut process.selinux_label, &container.selinux_label);
+    process.capabilities = process.capabilities.take().or_else(|| container.capabilities.clone());
+    process.scheduler = process.scheduler.take().or_else(|| container.scheduler.clone());
+    process.io_priority = process.io_priority.take().or_else(|| container.io_priority.clone());
+    process.exec_cpu_affinity = process.exec_cpu_affinity.take().or_else(|| container.exec_cpu_affinity.clone());
+    process.oom_score_adj = process.oom_score_adj.or(container.oom_score_adj);
+    if process.rlimits.is_empty() {
+        process.rlimits.clone_from(&container.rlimits);
+    }
+}
+
+/// Until the process is in the container's cgroups it runs where `initial` says; it inherits that from us.
+fn initial_affinity(process: &Process) -> Result<()> {
+    let initial = process.exec_cpu_affinity.as_ref().and_then(|a| a.initial.as_ref());
+    match attributes::cpu_list("initial", initial)? {
+        Some(mask) => sched::set_affinity(&mask).step(|| "set process.execCPUAffinity.initial".into()),
+        None => Ok(()),
+    }
+}
+
+/// Accompanies the new process to exec.
+struct Follow<'a> {
+    state: &'a SandboxState,
+    seccomp: Option<&'a LinuxSeccomp>,
+    pid: i32,
+    pidfd: &'a OwnedFd,
+    console: Option<OwnedFd>,
+    master: Option<OwnedFd>,
+    notes: Vec<String>,
+}
+
+impl Follow<'_> {
+    fn until_running(&mut self, channel: &Channel) -> Result<()> {
+        let mut executing = false;
+        loop {
+            match channel.receive()? {
+                Some(Message::Note(text)) => self.notes.push(text),
+                Some(Message::Terminal(fd)) => match self.console.take() {
+                    Some(socket) => send_console(&socket, &fd)?,
+                    None => self.master = Some(fd),
+                },
+                Some(Message::Listener(fd)) => self.listener(channel, &fd)?,
+                Some(Message::ListenerNumber(n)) => {
+                    self.listener(channel, &notify::fetch(self.pidfd.as_fd(), n)?)?;
+                }
+                Some(Message::Executing) => executing = true,
+                Some(Message::Failed(failure)) => return Err(StartFailureError(failure)),
+                Some(_) => {}
+                None if executing => return Ok(()),
+                None => return Err(StartFailureError::new("the new process died before its program ran")),
+            }
+        }
+    }
+
+    fn listener(&self, channel: &Channel, listener: &OwnedFd) -> Result<()> {
+        let shown = state::oci_state(self.state, state::status(self.state));
+        notify::hand_over(self.seccomp, self.pid, shown, listener)?;
+        channel.send(&Message::Go)
     }
 }

@@ -14,6 +14,7 @@ mod error;
 mod exec;
 mod hooks;
 mod lifecycle;
+mod notify;
 mod options;
 pub mod plan;
 pub mod seccomp;

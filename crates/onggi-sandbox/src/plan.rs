@@ -5,13 +5,16 @@
 //! the root filesystem stay unresolved: they are opened in the root when their turn comes (I1). A plan is
 //! never stored.
 
+pub mod attributes;
 mod build;
 mod cgroups;
 mod devices;
+mod environment;
 mod mounts;
 mod namespaces;
 mod options;
 mod process;
+mod process_op;
 mod script;
 mod sysctl;
 mod words;
@@ -22,17 +25,15 @@ use onggi_cgroup::CgroupPlan;
 use onggi_spec::{
     facts::CgroupLayout,
     monitor::{OverlayMount, RootFs},
-    oci::runtime::{
-        ConsoleSize, Hook, LinuxIdMapping, LinuxIoPriority, LinuxNamespaceType, LinuxSeccomp, LinuxTimeOffset,
-        Scheduler, Spec,
-    },
+    oci::runtime::{ConsoleSize, Hook, LinuxIdMapping, LinuxNamespaceType, LinuxTimeOffset, Spec},
 };
 use serde::{Deserialize, Serialize};
 
 pub use build::plan;
 pub(crate) use mounts::may_cover_in_proc;
 pub use options::MountOptions;
-pub(crate) use process::{ProcessContext, plan_exec};
+pub(crate) use process::{ProcessContext, ProcessPlan, Purpose, plan_exec};
+pub use process_op::{CapabilitySets, ProcessOp};
 
 /// What the planner may know of this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,6 +92,9 @@ pub struct SandboxPlan {
     pub process: Vec<ProcessOp>,
     /// By `start` after the program has begun.
     pub poststart: Vec<Hook>,
+    /// What the configuration asks for and will not be done because the specification says so, one line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// An operation of the runtime itself.
@@ -120,6 +124,11 @@ pub enum ParentOp {
     },
     /// prlimit(2) on the child: inside a user namespace it could not raise its own limits.
     Rlimit(Rlimit),
+    /// /proc/PID/oom_score_adj of the child: inside a user namespace it could not lower its own.
+    OomScore {
+        /// -1000..=1000.
+        value: i32,
+    },
 }
 
 /// Where a namespace to join comes from.
@@ -395,114 +404,4 @@ pub enum DeviceKind {
     Block,
     /// FIFO.
     Fifo,
-}
-
-/// The five capability sets as masks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct CapabilitySets {
-    /// Bounding.
-    pub bounding: u64,
-    /// Effective.
-    pub effective: u64,
-    /// Permitted.
-    pub permitted: u64,
-    /// Inheritable.
-    pub inheritable: u64,
-    /// Ambient.
-    pub ambient: u64,
-}
-
-/// An operation on the process, between the finished view and the program. Shared by create and exec (I11).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "op", rename_all = "snake_case")]
-pub enum ProcessOp {
-    /// /proc/self/oom_score_adj.
-    OomScore {
-        /// -1000..=1000.
-        value: i32,
-    },
-    /// setrlimit(2).
-    Rlimit(Rlimit),
-    /// sched_setattr(2).
-    Scheduler(Scheduler),
-    /// ioprio_set(2).
-    IoPriority(LinuxIoPriority),
-    /// chdir(2), verified to be inside the root (I3). Without permission it is tried again after the
-    /// credentials have changed.
-    EnterDirectory {
-        /// Path.
-        path: PathBuf,
-        /// The second try: done only when the first was refused.
-        again: bool,
-    },
-    /// The program exists and can be executed; looked up in the container's own PATH (I6).
-    CheckCommand,
-    /// Wait for `start`.
-    AwaitStart,
-    /// startContainer hooks, in the container.
-    Hooks {
-        /// Hooks.
-        hooks: Vec<Hook>,
-    },
-    /// Owner of the standard streams that are pipes, so that /dev/stdout can be opened again.
-    OwnStdio {
-        /// Owner.
-        uid: u32,
-    },
-    /// PID 1 stays as the reaper; what follows happens in its child, and its credentials change too.
-    ForkInit,
-    /// Controlling terminal and standard streams from the pseudo-terminal.
-    AttachTerminal,
-    /// /proc/self/attr/apparmor/exec.
-    AppArmor {
-        /// Profile.
-        profile: String,
-    },
-    /// /proc/self/attr/exec.
-    SeLinux {
-        /// Label.
-        label: String,
-    },
-    /// prctl(PR_SET_NO_NEW_PRIVS).
-    NoNewPrivileges,
-    /// seccomp(2), while CAP_SYS_ADMIN or no_new_privs allows it.
-    Seccomp {
-        /// Policy.
-        policy: Box<LinuxSeccomp>,
-    },
-    /// PR_CAPBSET_DROP of what is not kept.
-    BoundingSet {
-        /// Kept.
-        keep: u64,
-    },
-    /// setgroups(2), setresgid(2), setresuid(2), permitted capabilities kept for the next step.
-    Credentials {
-        /// User.
-        uid: u32,
-        /// Group.
-        gid: u32,
-        /// Supplementary groups; `None` where setgroups(2) is denied and nothing was asked for.
-        groups: Option<Vec<u32>>,
-    },
-    /// capset(2) and the ambient set.
-    Capabilities(CapabilitySets),
-    /// umask(2).
-    Umask {
-        /// Mask.
-        mask: u32,
-    },
-    /// close_range(2) with CLOSE_RANGE_CLOEXEC.
-    CloseOnExec {
-        /// First descriptor that the program does not inherit.
-        from: u32,
-    },
-    /// PR_SET_PDEATHSIG SIGKILL.
-    DieWithParent,
-    /// execve(2).
-    Exec {
-        /// argv.
-        args: Vec<String>,
-        /// Environment.
-        env: Vec<String>,
-    },
 }

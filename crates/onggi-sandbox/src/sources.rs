@@ -70,8 +70,8 @@ pub(crate) fn before_clone(op: &ParentOp, netns: Option<&OwnedFd>) -> Result<()>
     }
 }
 
-/// Executes an operation of the runtime on its child `pid`.
-pub(crate) fn after_clone(op: &ParentOp, pid: i32) -> Result<()> {
+/// Executes an operation of the runtime on its child `pid`; says what was kept as it was.
+pub(crate) fn after_clone(op: &ParentOp, pid: i32) -> Result<Option<String>> {
     let step = || op.words();
     let file = |name: &str| Path::new("/proc").join(pid.to_string()).join(name);
     match op {
@@ -84,7 +84,7 @@ pub(crate) fn after_clone(op: &ParentOp, pid: i32) -> Result<()> {
                     .hint("without root only one's own uid and gid can be mapped, one id each")
             };
             write(&file("uid_map"), &map_text(uid)).map_err(hint)?;
-            write(&file("gid_map"), &map_text(gid)).map_err(hint)
+            write(&file("gid_map"), &map_text(gid)).map_err(hint)?;
         }
         ParentOp::Rlimit(l) => {
             let wanted = Limit { soft: l.soft, hard: l.hard };
@@ -92,13 +92,29 @@ pub(crate) fn after_clone(op: &ParentOp, pid: i32) -> Result<()> {
                 Err(e) if e.errno == Errno::PERM => {
                     let current = onggi_sys::rlimit::get(l.number).step(step)?;
                     let kept = Limit { soft: l.soft.min(current.hard), hard: l.hard.min(current.hard) };
-                    onggi_sys::rlimit::set_of(pid, l.number, kept).step(step)
+                    onggi_sys::rlimit::set_of(pid, l.number, kept).step(step)?;
+                    return Ok(Some(limit_kept(&l.name, current.hard, l.hard)));
                 }
-                r => r.step(step),
+                r => r.step(step)?,
             }
         }
-        _ => Ok(()),
+        ParentOp::OomScore { value } => match write(&file("oom_score_adj"), &value.to_string()) {
+            Err(e) if e.errno == Errno::ACCESS => return Ok(Some(score_kept(*value))),
+            r => r.step(step)?,
+        },
+        _ => {}
     }
+    Ok(None)
+}
+
+/// The note on a hard limit that could not be raised.
+pub(crate) fn limit_kept(name: &str, current: u64, wanted: u64) -> String {
+    format!("{name} stays at {current}: raising it to {wanted} needs CAP_SYS_RESOURCE")
+}
+
+/// The note on a score that could not be lowered.
+pub(crate) fn score_kept(wanted: i32) -> String {
+    format!("oom_score_adj stays: lowering it to {wanted} needs CAP_SYS_RESOURCE")
 }
 
 fn map_text(map: &[LinuxIdMapping]) -> String {
@@ -127,7 +143,7 @@ pub(crate) fn user_namespace(uid: &[LinuxIdMapping], gid: &[LinuxIdMapping]) -> 
         Cloned::Parent { pid, pidfd } => {
             let op = ParentOp::WriteIdMaps { uid: uid.to_vec(), gid: gid.to_vec(), deny_setgroups: false };
             let result = after_clone(&op, pid)
-                .and_then(|()| open(&Path::new("/proc").join(pid.to_string()).join("ns/user")).step(step));
+                .and_then(|_| open(&Path::new("/proc").join(pid.to_string()).join("ns/user")).step(step));
             let _ = process::pidfd_kill(pidfd.as_fd(), signal::number::KILL);
             let _ = process::wait_pidfd(pidfd.as_fd());
             result

@@ -1,44 +1,38 @@
 //! `start`: releases a created container's program and hears from it whether exec succeeded.
+//!
+//! The two meet in FIFOs and not in a socket: the waiting process is under its seccomp filter already and must
+//! not need more than read(2) and write(2). fifo(7).
 
-use std::{
-    os::fd::{AsRawFd, OwnedFd},
-    path::Path,
-};
+use std::path::Path;
 
 use onggi_spec::{
     monitor::SandboxState,
     oci::runtime::{ContainerState, Hook},
 };
-use onggi_sys::SysContext;
-use rustix::{
-    fs::{Mode, OFlags},
-    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType},
-};
+use onggi_sys::{Errno, SysContext};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 
 use crate::{
     channel::{Channel, Message},
+    child::StartEnds,
     error::{Result, StartFailureError, Step},
     hooks,
     state::{self, StateDir},
 };
 
-/// A socket's address is limited to 108 bytes, so it is named through the descriptor of its directory.
-fn address(dir: &OwnedFd, name: &str) -> onggi_sys::Result<SocketAddrUnix> {
-    let path = format!("/proc/self/fd/{}/{name}", dir.as_raw_fd());
-    SocketAddrUnix::new(path.as_str()).sys("bind", || path.clone())
+/// Makes the FIFOs in a directory that only the owner can enter.
+pub(crate) fn make_ends(dir: &StateDir) -> Result<StartEnds> {
+    let make = |at: &Path| {
+        rustix::fs::mknodat(CWD, at, FileType::Fifo, Mode::from_raw_mode(0o600), 0)
+            .sys("mkfifo", || format!("{at:?}"))?;
+        open(at, OFlags::RDWR)
+    };
+    let step = || "make the start FIFOs".to_string();
+    Ok(StartEnds { go: make(&dir.start_fifo()).step(step)?, answer: make(&dir.answer_fifo()).step(step)? })
 }
 
-fn socket() -> onggi_sys::Result<OwnedFd> {
-    rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-        .sys("socket", || "AF_UNIX, SOCK_SEQPACKET")
-}
-
-/// Listens at `name` in a directory that only the owner can enter.
-pub(crate) fn listen(dir: &OwnedFd, name: &str) -> onggi_sys::Result<OwnedFd> {
-    let fd = socket()?;
-    rustix::net::bind(&fd, &address(dir, name)?).sys("bind", || format!("{name:?}"))?;
-    rustix::net::listen(&fd, 1).sys("listen", || format!("{name:?}"))?;
-    Ok(fd)
+fn open(at: &Path, flags: OFlags) -> onggi_sys::Result<std::os::fd::OwnedFd> {
+    rustix::fs::open(at, flags | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty()).sys("open", || format!("{at:?}"))
 }
 
 /// Starts the program of a created container; returns what poststart hooks had to complain about.
@@ -59,11 +53,9 @@ pub fn start(state_root: &Path, id: &str) -> Result<Vec<String>> {
             return refuse(format!("cannot start a container in the {now} state"));
         }
     }
-    let channel = connect(&dir)?;
-    // One start at a time can have been accepted; the name is not needed any more.
-    let _ = std::fs::remove_file(dir.start_socket());
-    channel.send(&Message::Go)?;
-    let mut notes = follow(&channel)?;
+    let answer = release(&dir)?;
+    let mut notes = follow(&answer)?;
+    let _ = std::fs::remove_file(dir.answer_fifo());
     state.started = true;
     dir.save(&state)?;
     notes.extend(run_poststart(&state, &dir.hooks().poststart)?);
@@ -81,15 +73,26 @@ pub(crate) fn run_poststart(state: &SandboxState, hooks: &[Hook]) -> Result<Vec<
     Ok(hooks::run_all_lenient("poststart", hooks, &bytes))
 }
 
-fn connect(dir: &StateDir) -> Result<Channel> {
-    let step = || "connect to the waiting container".to_string();
-    let at = rustix::fs::open(&dir.path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .sys("open", || format!("{:?}", dir.path))
-        .step(step)?;
-    let fd = socket().step(step)?;
-    let to = address(&at, "start.sock").step(step)?;
-    rustix::net::connect(&fd, &to).sys("connect", || "start.sock").step(step)?;
-    Ok(Channel::from_fd(fd))
+/// Says go; returns where the answer comes. Of several starts at once the one that removes the name wins.
+fn release(dir: &StateDir) -> Result<Channel> {
+    let step = || "reach the waiting container".to_string();
+    // Without a reader, which is the waiting process, this is ENXIO.
+    let go = open(&dir.start_fifo(), OFlags::WRONLY | OFlags::NONBLOCK).map_err(|e| {
+        let failure = StartFailureError::from_sys(step(), &e);
+        match e.errno {
+            Errno::NXIO => failure.hint("its first process has died"),
+            Errno::NOENT => failure.hint("it is being started already"),
+            _ => failure,
+        }
+    })?;
+    let answer = open(&dir.answer_fifo(), OFlags::RDONLY | OFlags::NONBLOCK).step(step)?;
+    let flags = rustix::fs::fcntl_getfl(&answer).sys("fcntl", || "F_GETFL").step(step)?;
+    rustix::fs::fcntl_setfl(&answer, flags - OFlags::NONBLOCK).sys("fcntl", || "F_SETFL").step(step)?;
+    let name = dir.start_fifo();
+    std::fs::remove_file(&name).sys("unlink", || format!("{name:?}")).step(step)?;
+    // A packet, not a frame: the other side reads it at once.
+    Channel::from_socket(go).send(&Message::Go)?;
+    Ok(Channel::from_fifo(answer))
 }
 
 /// Listens until exec has closed the channel.

@@ -6,7 +6,7 @@
 //!   hooks.json                  poststart and poststop hooks, only when there are any
 //!   config.json                 the configuration as `create` read it: later changes of the bundle have no effect
 //!   notify/                     where the container's own notify.sock is, only below a NOTIFY_SOCKET
-//!   start.sock                  where `start` connects, until the program runs
+//!   start.fifo, answer.fifo     `start` writes into one and reads the other, until the program runs
 //! ```
 //!
 //! Whether the container runs is asked of the kernel: pid, start time and boot id together name a process.
@@ -116,8 +116,14 @@ impl StateDir {
         Spec::from_slice(&bytes).map_err(|e| StartFailureError::new(format!("{}: {e}", step())))
     }
 
-    pub(crate) fn start_socket(&self) -> PathBuf {
-        self.path.join("start.sock")
+    /// Where `start` says go.
+    pub(crate) fn start_fifo(&self) -> PathBuf {
+        self.path.join("start.fifo")
+    }
+
+    /// Where `start` hears what came of it.
+    pub(crate) fn answer_fifo(&self) -> PathBuf {
+        self.path.join("answer.fifo")
     }
 
     /// Replaces the state.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use onggi_sandbox::plan::{PlanInput, ProcessOp, SandboxFacts, SandboxPlan, SetupOp, plan};
+use onggi_sandbox::plan::{ParentOp, PlanInput, ProcessOp, SandboxFacts, SandboxPlan, SetupOp, plan};
 use onggi_spec::{
     facts::{CgroupLayout, V1Hierarchy},
     monitor::{OverlayMount, RootFs, SubOverlay},
@@ -114,8 +114,10 @@ fn an_ordinary_container() {
     make /proc/sys read-only
     hide /proc/kcore
     pivot into the root filesystem, detach the old root
+    let it run on every CPU
     enter working directory /srv
     look the command up
+    set HOME to that of uid 0 in /etc/passwd
     mark descriptors from 3 close-on-exec
     set no_new_privs
     limit the bounding set to CAP_CHOWN
@@ -175,8 +177,10 @@ fn an_overlay_with_a_given_network_and_an_init() {
     make /proc/sys read-only
     hide /proc/kcore
     pivot into the root filesystem, detach the old root
+    let it run on every CPU
     enter working directory /srv
     look the command up
+    set HOME to that of uid 0 in /etc/passwd
     fork: PID 1 reaps and forwards signals, its child goes on
     mark descriptors from 3 close-on-exec
     set no_new_privs
@@ -256,16 +260,22 @@ fn everything_of_the_image_happens_before_the_root_changes_and_masks_come_last()
 
 #[test]
 fn contradictions_are_refused_by_name() {
-    let cases: [(&str, Value, &str); 11] = [
+    let cases: [(&str, Value, &str); 17] = [
         ("/process/args", json!([]), "no command was given"),
         ("/process/cwd", json!("srv"), "not an absolute path"),
-        ("/process/env", json!(["A=\u{0}"]), "NUL"),
+        ("/process/env", json!(["A=\u{0}"]), "nul byte"),
+        ("/process/cwd", json!(""), "must not be empty"),
+        ("/process/env", json!(["A"]), "missing '='"),
+        ("/process/scheduler", json!({ "policy": "SCHED_X" }), "invalid scheduler policy"),
+        ("/process/ioPriority", json!({ "class": "X" }), "invalid ioPriority.Class"),
+        ("/linux/personality", json!({ "domain": "X" }), "invalid personality domain"),
+        ("/linux/memoryPolicy", json!({ "nodes": "0" }), "invalid memory policy mode"),
+        ("/linux/sysctl", json!({ "kernel.hostname": "x" }), "conflicts with the OCI \"hostname\" field"),
         ("/process/rlimits", json!([{ "type": "RLIMIT_X", "soft": 1, "hard": 1 }]), "RLIMIT_X"),
         ("/process/rlimits", json!([{ "type": "RLIMIT_CORE", "soft": 2, "hard": 1 }]), "soft limit exceeds"),
         ("/process/user", json!({ "uid": u32::MAX, "gid": 0 }), "is not an id"),
         ("/process/apparmorProfile", json!("x"), "AppArmor"),
         ("/process/selinuxLabel", json!("x"), "SELinux"),
-        ("/process/capabilities/bounding", json!(["CAP_NOPE"]), "CAP_NOPE"),
         ("/linux/sysctl", json!({ "vm.swappiness": "1" }), "would change the host"),
         ("/linux/uidMappings", json!([{ "containerID": 0, "hostID": 0, "size": 1 }]), "without a new user namespace"),
     ];
@@ -276,6 +286,61 @@ fn contradictions_are_refused_by_name() {
         let e = make(&c).unwrap_err();
         assert!(e.contains(text), "{pointer}: {e}");
     }
+}
+
+#[test]
+fn unknown_capabilities_are_ignored_with_one_note() {
+    let mut c = config();
+    c["process"]["capabilities"]["bounding"] = json!(["CAP_NOPE", "CAP_KILL", "CAP\n"]);
+    c["process"]["capabilities"]["effective"] = json!(["CAP_NOPE"]);
+    let plan = make(&c).unwrap();
+    assert_eq!(plan.notes.len(), 1);
+    assert!(plan.notes[0].contains("unknown or unavailable capabilities: [CAP\\n, CAP_NOPE]"), "{}", plan.notes[0]);
+    let kept = plan.process.iter().find_map(|op| match op {
+        ProcessOp::BoundingSet { keep } => Some(*keep),
+        _ => None,
+    });
+    assert_eq!(kept, Some(1 << 5));
+}
+
+#[test]
+fn a_process_without_capabilities_member_has_none() {
+    let mut c = config();
+    c["process"].as_object_mut().unwrap().remove("capabilities");
+    assert!(make(&c).unwrap().process.contains(&ProcessOp::BoundingSet { keep: 0 }));
+}
+
+#[test]
+fn a_created_container_waits_with_the_rights_of_its_program() {
+    for no_new_privileges in [false, true] {
+        let mut c = config();
+        c["process"]["noNewPrivileges"] = json!(no_new_privileges);
+        c["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
+        c["linux"]["seccomp"] = json!({ "defaultAction": "SCMP_ACT_ALLOW" });
+        c["hooks"] = json!({ "startContainer": [{ "path": "/bin/true" }] });
+        let ops = make_with(&c, &RootFs::Path, &facts(), |input| input.wait_for_start = true).unwrap().process;
+        let at = |wanted: &dyn Fn(&ProcessOp) -> bool| ops.iter().position(wanted).unwrap();
+        let wait = at(&|op| *op == ProcessOp::AwaitStart);
+        let ids = at(&|op| matches!(op, ProcessOp::Credentials { .. }));
+        let filter = at(&|op| matches!(op, ProcessOp::Seccomp { .. }));
+        let access = at(&|op| *op == ProcessOp::CheckAccess);
+        let hooks = at(&|op| matches!(op, ProcessOp::Hooks { .. }));
+        assert!(ids < access && access < wait && filter < wait && wait < hooks && hooks == ops.len() - 2);
+        assert_eq!(filter < ids, !no_new_privileges);
+    }
+}
+
+#[test]
+fn what_init_must_not_lose_is_set_by_its_creator_in_a_user_namespace() {
+    let mut c = config();
+    c["process"]["oomScoreAdj"] = json!(-500);
+    assert!(make(&c).unwrap().process.contains(&ProcessOp::OomScore { value: -500 }));
+    c["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
+    let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65_536 }]);
+    c["linux"]["uidMappings"] = map.clone();
+    c["linux"]["gidMappings"] = map;
+    let plan = make(&c).unwrap();
+    assert!(plan.after.contains(&ParentOp::OomScore { value: -500 }));
 }
 
 #[test]

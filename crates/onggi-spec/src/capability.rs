@@ -93,6 +93,12 @@ pub fn number(name: &str) -> Option<u32> {
     ALL.iter().position(|n| *n == name).and_then(|n| u32::try_from(n).ok())
 }
 
+/// `CAP_CHOWN, CAP_KILL`: the names of a mask; a bit without a name is its number.
+pub fn names(mask: u64) -> String {
+    let name = |n: usize| ALL.get(n).map_or_else(|| format!("capability {n}"), |name| (*name).to_owned());
+    (0..64).filter(|n| mask >> n & 1 == 1).map(name).collect::<Vec<_>>().join(", ")
+}
+
 /// The set that `add` and `drop` make of the default, in the kernel's order, as Docker: `--cap-add ALL` is
 /// everything but what is dropped, `--cap-drop ALL` is only what is added, otherwise the default less
 /// `drop` plus `add`.
@@ -133,6 +139,7 @@ mod tests {
         }
         assert_eq!(number("CAP_SYS_ADMIN"), Some(21));
         assert_eq!(number("CAP_CHECKPOINT_RESTORE"), Some(40));
+        assert_eq!(names(0x21 | 1 << 45), "CAP_CHOWN, CAP_KILL, capability 45");
     }
 
     #[test]

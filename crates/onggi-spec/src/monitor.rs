@@ -138,6 +138,9 @@ pub enum MonitorReport {
     Started {
         /// Pid of the first process.
         pid: i32,
+        /// What was asked for and kept as it was instead, one line each.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        notes: Vec<String>,
     },
     /// It could not be started; everything the monitor made is gone again.
     Failed(StartFailure),

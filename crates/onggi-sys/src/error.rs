@@ -83,6 +83,12 @@ pub fn describe(raw: i32) -> String {
     format!("{}{} ({name})", first.into_iter().collect::<String>(), letters.as_str())
 }
 
+/// The text of an error number in lower case, as Go's syscall package has it and engines look for it:
+/// `no such file or directory`.
+pub fn text(raw: i32) -> String {
+    lookup(raw).map_or_else(|| format!("errno {raw}"), |(_, text)| text.to_lowercase())
+}
+
 /// The symbolic name of an error number: `ENOENT`.
 pub fn name(raw: i32) -> Option<&'static str> {
     lookup(raw).map(|(name, _)| name)
@@ -241,5 +247,6 @@ mod tests {
     fn unknown_numbers_are_shown_as_numbers() {
         assert_eq!(describe(4000), "errno 4000");
         assert_eq!(name(2), Some("ENOENT"));
+        assert_eq!((text(2).as_str(), text(4000).as_str()), ("no such file or directory", "errno 4000"));
     }
 }

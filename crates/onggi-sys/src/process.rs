@@ -225,6 +225,16 @@ impl CStrings {
         Ok(Self { strings: items.into_iter().map(make).collect::<Result<_>>()? })
     }
 
+    /// Adds one more.
+    ///
+    /// # Errors
+    /// EINVAL for a NUL byte.
+    pub fn push(&mut self, item: &[u8]) -> Result<()> {
+        let Self { strings } = Self::new([item])?;
+        self.strings.extend(strings);
+        Ok(())
+    }
+
     /// The strings.
     pub fn strings(&self) -> &[CString] {
         &self.strings

@@ -104,6 +104,7 @@ struct Started {
 
 struct CreatedFacts {
     pid: i32,
+    notes: Vec<String>,
     cgroups: onggi_cgroup::Paths,
 }
 
@@ -141,7 +142,7 @@ fn create(
     };
     let created = onggi_sandbox::create(options).map_err(StartFailure::from)?;
     let at = now_ns();
-    let Created { pid, pidfd, console_master, state, .. } = created;
+    let Created { pid, pidfd, console_master, state, notes } = created;
     let ours = match console_master {
         Some(master) => terminal_ends(master).map_err(|e| failure("use the terminal", &e))?,
         None => ours,
@@ -155,7 +156,7 @@ fn create(
         stdout: ours.stdout,
         stderr: ours.stderr,
     };
-    Ok(Started { fds, created: CreatedFacts { pid, cgroups: state.cgroup_paths }, terminal, at })
+    Ok(Started { fds, created: CreatedFacts { pid, notes, cgroups: state.cgroup_paths }, terminal, at })
 }
 
 /// Takes the lock that says that this container has a monitor, unless the engine has handed it down, and
@@ -246,7 +247,8 @@ fn send_started(channel: &OwnedFd, config: &MonitorConfig, started: &Started) ->
     let cgroups = handover::encode_list(
         facts.cgroups.iter().flat_map(|(controller, dir)| [controller.as_ref(), dir.as_os_str()]),
     );
-    let (report, exit_command) = (report::started(facts.pid), handover::encode_list(&config.exit_command));
+    let (report, exit_command) =
+        (report::started(facts.pid, &facts.notes), handover::encode_list(&config.exit_command));
     let state_dir = config.oci_root.join(config.id.as_str());
     let message = Handover {
         started: true,

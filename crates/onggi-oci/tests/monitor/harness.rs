@@ -119,7 +119,7 @@ impl Starting {
 
     /// Kills the monitor now, whatever it has come to.
     pub(crate) fn kill(self) -> Monitor {
-        let mut monitor = self.reported(MonitorReport::Started { pid: 0 });
+        let mut monitor = self.reported(MonitorReport::Started { pid: 0, notes: Vec::new() });
         monitor.signal(9);
         monitor.wait();
         monitor
@@ -213,7 +213,7 @@ impl Monitor {
     /// The workload's pid.
     pub(crate) fn pid(&self) -> i32 {
         match self.report {
-            MonitorReport::Started { pid } => pid,
+            MonitorReport::Started { pid, .. } => pid,
             ref other => panic!("{other:?}"),
         }
     }

@@ -128,14 +128,14 @@ fn root_a_program_that_cannot_be_executed_says_why_and_has_runcs_code_or_for_the
         ("arm", &arm, 0o755),
     ];
     let cases: [(&[&str], i32, &str); 8] = [
-        (&["nope"], 127, "executable file not found in $PATH"),
-        (&["/no/pe"], 127, "no such file or directory"),
-        (&["no-x"], 126, "permission denied"),
+        (&["nope"], 127, "exec: \"nope\": executable file not found in $PATH"),
+        (&["/no/pe"], 127, "exec: \"/no/pe\": stat /no/pe: no such file or directory"),
+        (&["no-x"], 126, "exec: \"/bin/no-x\": permission denied"),
         (&["/etc"], 126, "is a directory"),
         (&["/bin/no-interpreter"], 127, "interpreter \"/usr/bin/perl\""),
         (&["no-magic"], 126, "neither a program nor a script"),
         (&["arm"], 126, "is a program for arm64"),
-        (&[""], 125, "no command was given"),
+        (&[""], 127, "exec: \"\": executable file not found in $PATH"),
     ];
     for (args, code, text) in cases {
         let mut b = Bundle::new("true");
@@ -189,7 +189,7 @@ fn root_errors_reach_the_engines_log_as_json() {
     run(&["--log-format", "json", "run", "-b", b.dir.to_str().unwrap(), &b.id]);
     let line: serde_json::Value = serde_json::from_str(fs::read_to_string(&log).unwrap().trim()).unwrap();
     assert_eq!(line["level"], "error");
-    assert!(line["msg"].as_str().unwrap().contains("executable file not found in $PATH"));
+    assert!(line["msg"].as_str().unwrap().contains("\"nope\": executable file not found in $PATH"));
 }
 
 #[test]

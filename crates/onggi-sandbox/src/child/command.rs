@@ -7,7 +7,7 @@ use std::{
 };
 
 use onggi_sys::{Errno, SysError, process};
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags};
 
 use super::Child;
 use crate::{
@@ -62,7 +62,9 @@ impl Child {
 
     fn collect_candidates(&mut self) -> Result<Vec<CString>> {
         let name = self.name().to_owned();
-        let all: Vec<CString> = if name.as_bytes().contains(&b'/') {
+        let all: Vec<CString> = if name.is_empty() {
+            Vec::new()
+        } else if name.as_bytes().contains(&b'/') {
             vec![name]
         } else {
             let absolute = self.search_path().split(':').filter(|d| d.starts_with('/')).take(MAX_PATH_ENTRIES);
@@ -77,18 +79,32 @@ impl Child {
         Ok(all)
     }
 
+    /// Engines recognise the failure by these words, which are those of Go's exec package and thereby runc's.
     fn not_found(&self) -> StartFailureError {
         let name = self.name().to_string_lossy();
         let failure = if name.contains('/') {
-            // Engines recognise the failure by the words of Go's exec package and of strerror.
-            StartFailureError::new(format!("command {name:?} not found in the container: no such file or directory"))
+            StartFailureError::new(format!("exec: {name:?}: stat {name}: no such file or directory"))
                 .hint("there is no such file in the root filesystem")
         } else {
-            let words = "executable file not found in $PATH";
-            StartFailureError::new(format!("command {name:?} not found in the container's PATH: {words}"))
+            StartFailureError::new(format!("exec: {name:?}: executable file not found in $PATH"))
                 .hint(format!("searched {}; give the program's full path, or set PATH", self.search_path()))
         };
         failure.exit_code(EXIT_NOT_FOUND)
+    }
+
+    /// As the user, with the capabilities that the program will have. Where the check itself is not possible
+    /// (no such call, or a filter forbids it), exec will tell.
+    pub(super) fn check_access(&self) -> Result<()> {
+        let refused = |candidate: &CString| {
+            let checked = rustix::fs::accessat(CWD, candidate, Access::EXEC_OK, AtFlags::EACCESS);
+            checked == Err(Errno::ACCESS)
+        };
+        match self.candidates.first() {
+            Some(first) if self.entered && self.candidates.iter().all(refused) => {
+                Err(refuse(first, "permission denied"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Executes the best candidate that the kernel accepts. Returns only with a failure.
@@ -112,35 +128,37 @@ impl Child {
     }
 }
 
-fn look_at(candidate: &CStr) -> Found {
+fn refuse(candidate: &CStr, why: &str) -> StartFailureError {
     let name = candidate.to_string_lossy();
-    let refuse = |why: &str| {
-        let failure = StartFailureError::new(format!("command {name:?} {why}")).exit_code(EXIT_CANNOT_INVOKE);
-        Found::Refused(
-            failure.hint("name a program that may be executed (chmod +x), or run it through an interpreter such as sh"),
-        )
-    };
+    StartFailureError::new(format!("exec: {name:?}: {why}"))
+        .exit_code(EXIT_CANNOT_INVOKE)
+        .hint("name a program that may be executed (chmod +x), or run it through an interpreter such as sh")
+}
+
+fn look_at(candidate: &CStr) -> Found {
     match rustix::fs::stat(candidate) {
         Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => refuse("is a directory"),
-            FileType::RegularFile if stat.st_mode & 0o111 == 0 => refuse("is not executable: permission denied"),
+            FileType::Directory => Found::Refused(refuse(candidate, "is a directory")),
+            FileType::RegularFile if stat.st_mode & 0o111 == 0 => {
+                Found::Refused(refuse(candidate, "permission denied: it is not executable"))
+            }
             FileType::RegularFile => Found::Program,
-            _ => refuse("is not a regular file"),
+            _ => Found::Refused(refuse(candidate, "permission denied: it is not a regular file")),
         },
         Err(Errno::NOENT | Errno::NOTDIR) => Found::Nothing,
-        Err(e) => {
-            let e = SysError::new("stat", format!("{candidate:?}"), e);
-            Found::Refused(
-                StartFailureError::from_sys(format!("look at command {name:?}"), &e).exit_code(EXIT_CANNOT_INVOKE),
-            )
-        }
+        Err(e) => Found::Refused(refuse(candidate, &format!("stat: {}", onggi_sys::error::text(e.raw_os_error())))),
     }
 }
 
-/// Why the kernel refused an existing program; `None` when it does not exist.
+/// Why the kernel refused an existing program; `None` when it does not exist. The text begins as runc's does:
+/// `exec NAME: strerror`.
 fn diagnose(program: &CStr, e: &SysError) -> Option<StartFailureError> {
     let name = program.to_string_lossy();
-    let failure = |text: String| StartFailureError::from_sys(text, e).exit_code(EXIT_CANNOT_INVOKE);
+    let failure = |more: &str| {
+        let more = if more.is_empty() { String::new() } else { format!(": {more}") };
+        let text = format!("exec {name}: {}{more}", onggi_sys::error::text(e.raw()));
+        StartFailureError::from_sys(text, e).exit_code(EXIT_CANNOT_INVOKE)
+    };
     let head = read_head(program);
     match e.errno {
         Errno::NOENT => {
@@ -154,22 +172,21 @@ fn diagnose(program: &CStr, e: &SysError) -> Option<StartFailureError> {
                 Some(h) if h.starts_with(b"#!") => "install the interpreter, or fix the script's first line (CRLF?)",
                 _ => "the program is dynamically linked and its loader is missing: wrong C library or architecture?",
             };
-            Some(failure(what).exit_code(EXIT_NOT_FOUND).hint(hint))
+            Some(failure(&what).exit_code(EXIT_NOT_FOUND).hint(hint))
         }
         Errno::NOEXEC => Some(match head.as_deref().and_then(elf::machine) {
             Some(machine) if machine != elf::NATIVE => {
-                failure(format!("{name:?} is a program for {}", elf::name(machine)))
+                failure(&format!("{name:?} is a program for {}", elf::name(machine)))
                     .hint(format!("this machine is {}; use an image for it", elf::name(elf::NATIVE)))
             }
-            Some(_) => failure(format!("{name:?} is a damaged program")),
-            None => failure(format!("{name:?} is neither a program nor a script with #!"))
+            Some(_) => failure(&format!("{name:?} is a damaged program")),
+            None => failure(&format!("{name:?} is neither a program nor a script with #!"))
                 .hint("begin the script with #!/bin/sh, or run it with sh"),
         }),
-        Errno::ACCESS | Errno::PERM => Some(
-            failure(format!("command {name:?} cannot be executed"))
-                .hint("check its permissions, those of its directories, and noexec mounts"),
-        ),
-        _ => Some(failure(format!("execute {name:?}"))),
+        Errno::ACCESS | Errno::PERM => {
+            Some(failure("").hint("check its permissions, those of its directories, and noexec mounts"))
+        }
+        _ => Some(failure("")),
     }
 }
 

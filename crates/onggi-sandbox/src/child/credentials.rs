@@ -1,20 +1,25 @@
 //! Ids, groups, capabilities, limits, labels, filter: what the program is allowed to be.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 
-use onggi_spec::oci::runtime::{LinuxIoPriority, Scheduler};
+use onggi_spec::{
+    capability::names as capability_names,
+    oci::runtime::{LinuxIoPriority, Scheduler},
+};
 use onggi_sys::{
-    Errno,
+    Errno, SysContext,
     cred::{self, Capabilities},
     rlimit::{self, Limit},
-    sched::{self, SchedulerAttributes},
+    sched,
 };
 use rustix::fs::{FileType, Gid, Uid};
 
 use super::Child;
 use crate::{
+    channel::Message,
     error::{Result, StartFailureError, Step},
-    plan::{CapabilitySets, Rlimit},
+    plan::{CapabilitySets, Rlimit, attributes},
+    sources,
 };
 
 impl Child {
@@ -29,23 +34,21 @@ impl Child {
         let current = rlimit::get(limit.number).step(step)?;
         let kept = Limit { soft: limit.soft.min(current.hard), hard: limit.hard.min(current.hard) };
         rlimit::set(limit.number, kept).step(step)?;
-        self.note(format!(
-            "{} stays at {}: raising it to {} needs CAP_SYS_RESOURCE",
-            limit.name, current.hard, limit.hard
-        ));
+        self.note(sources::limit_kept(&limit.name, current.hard, limit.hard));
         Ok(())
     }
 
     pub(super) fn oom_score(&mut self, value: i32) -> Result<()> {
         match self.write_own("oom_score_adj", value.to_string().as_bytes()) {
             Err(e) if e.0.errno == Errno::ACCESS.raw_os_error() => {
-                self.note(format!("oom_score_adj stays: lowering it to {value} needs CAP_SYS_RESOURCE"));
+                self.note(sources::score_kept(value));
                 Ok(())
             }
             r => r,
         }
     }
 
+    /// Only privilege can limit it; what has none keeps nothing that it could lose.
     pub(super) fn bounding_set(&self, keep: u64) -> Result<()> {
         cred::limit_bounding_set(keep).step(|| "limit the bounding set".into())
     }
@@ -73,19 +76,27 @@ impl Child {
         mapped(cred::set_uid(uid))
     }
 
-    /// What the caller does not have cannot be given; runtime-spec wants a warning then.
+    /// What the caller does not have, or this kernel does not know, cannot be given; the specification wants a
+    /// warning then, not a failure.
     pub(super) fn capabilities(&self, wanted: CapabilitySets) -> Result<()> {
         let step = || "set capabilities".to_string();
         let held = cred::capabilities().step(step)?.permitted;
         let lost = (wanted.permitted | wanted.effective) & !held;
         if lost != 0 {
-            self.note(format!("capabilities {lost:#x} cannot be given: the runtime does not have them"));
+            let names = capability_names(lost);
+            self.note(format!("capabilities [{names}] cannot be granted: the runtime does not have them"));
         }
         let permitted = wanted.permitted & held;
         let inheritable = wanted.inheritable & (held | wanted.bounding);
         let sets = Capabilities { effective: wanted.effective & permitted, permitted, inheritable };
         cred::set_capabilities(sets).step(step)?;
-        cred::set_ambient(wanted.ambient & permitted & inheritable).step(step)
+        let ambient = wanted.ambient & permitted & inheritable;
+        let refused = wanted.ambient & !ambient & !lost;
+        if refused != 0 {
+            let names = capability_names(refused);
+            self.note(format!("capabilities [{names}] are not ambient: they are not both permitted and inheritable"));
+        }
+        cred::set_ambient(ambient).step(step)
     }
 
     /// Pipes and sockets are given to the user, so that /dev/stdout can be opened again; files and terminals
@@ -123,10 +134,25 @@ impl Child {
         Err(StartFailureError::new(format!("label {label:?} did not take: the kernel has {got:?}")))
     }
 
+    /// Loads the filter; a policy that asks an agent hands its descriptor to the runtime and waits until the
+    /// agent has it. From then on this process makes as few kinds of calls as possible: write, read, close.
     pub(super) fn load_filter(&mut self) -> Result<()> {
         let Some(filter) = self.prepared.filter.take() else { return Ok(()) };
-        onggi_sys::seccomp::load(&filter.program, filter.flags).map(drop).step(|| "load the seccomp filter".into())
+        let listener =
+            onggi_sys::seccomp::load(&filter.program, filter.flags).step(|| "load the seccomp filter".into())?;
+        let Some(listener) = listener else { return Ok(()) };
+        match filter.fetched_by_number {
+            true => self.channel.send(&Message::ListenerNumber(listener.as_raw_fd()))?,
+            false => {
+                self.channel.send(&Message::Listener(listener.try_clone().sys("dup", || "listener").step(hand)?))?
+            }
+        }
+        self.channel.await_go()
     }
+}
+
+fn hand() -> String {
+    "hand the seccomp listener over".into()
 }
 
 /// A label's security module.
@@ -136,52 +162,44 @@ pub(super) enum Lsm {
     SeLinux,
 }
 
+/// Deadline tasks need every CPU of the machine (sched_setattr(2), EPERM).
 pub(super) fn scheduler(s: &Scheduler) -> Result<()> {
-    const POLICIES: [(&str, u32); 7] = [
-        ("SCHED_OTHER", 0),
-        ("SCHED_FIFO", 1),
-        ("SCHED_RR", 2),
-        ("SCHED_BATCH", 3),
-        ("SCHED_ISO", 4),
-        ("SCHED_IDLE", 5),
-        ("SCHED_DEADLINE", 6),
-    ];
-    const FLAGS: [(&str, u64); 7] = [
-        ("SCHED_FLAG_RESET_ON_FORK", 0x01),
-        ("SCHED_FLAG_RECLAIM", 0x02),
-        ("SCHED_FLAG_DL_OVERRUN", 0x04),
-        ("SCHED_FLAG_KEEP_POLICY", 0x08),
-        ("SCHED_FLAG_KEEP_PARAMS", 0x10),
-        ("SCHED_FLAG_UTIL_CLAMP_MIN", 0x20),
-        ("SCHED_FLAG_UTIL_CLAMP_MAX", 0x40),
-    ];
-    let bad = |what: &str| StartFailureError::new(format!("process.scheduler: {what:?} is unknown"));
-    let policy = POLICIES.iter().find(|(n, _)| *n == s.policy).ok_or_else(|| bad(&s.policy))?.1;
-    let mut flags = 0;
-    for flag in &s.flags {
-        flags |= FLAGS.iter().find(|(n, _)| n == flag).ok_or_else(|| bad(flag))?.1;
-    }
-    let attributes = SchedulerAttributes {
-        policy,
-        flags,
-        nice: s.nice,
-        priority: u32::try_from(s.priority).map_err(|_| bad("priority"))?,
-        runtime: s.runtime,
-        deadline: s.deadline,
-        period: s.period,
-    };
-    sched::set_attributes(attributes).step(|| format!("set scheduler {}", s.policy))
+    let attributes = attributes::scheduler(s)?;
+    sched::set_attributes(attributes).map_err(|e| {
+        let failure = StartFailureError::from_sys(format!("set scheduler {}", s.policy), &e);
+        match e.errno {
+            Errno::PERM if s.policy == "SCHED_DEADLINE" => failure
+                .hint("it needs CAP_SYS_NICE and every CPU: process scheduler can't be used together with AllowedCPUs"),
+            Errno::PERM => failure.hint("it needs CAP_SYS_NICE, or real-time time of the cgroup"),
+            _ => failure,
+        }
+    })
 }
 
 pub(super) fn io_priority(p: &LinuxIoPriority) -> Result<()> {
-    let class = match p.class.as_str() {
-        "IOPRIO_CLASS_RT" => 1,
-        "IOPRIO_CLASS_BE" => 2,
-        "IOPRIO_CLASS_IDLE" => 3,
-        other => return Err(StartFailureError::new(format!("process.ioPriority: class {other:?} is unknown"))),
-    };
-    if !(0..=7).contains(&p.priority) {
-        return Err(StartFailureError::new(format!("process.ioPriority: priority {} is not in 0..=7", p.priority)));
+    let (class, priority) = attributes::io_priority(p)?;
+    sched::set_io_priority(class, priority).step(|| format!("set I/O priority {}", p.class))
+}
+
+/// Every CPU that the cpuset has; a kernel that refuses even that keeps what there was.
+pub(super) fn affinity(cpus: Option<&[u64]>) -> Result<()> {
+    const EVERY: [u64; sched::MAX_CPUS / 64] = [u64::MAX; sched::MAX_CPUS / 64];
+    match cpus {
+        Some(mask) => sched::set_affinity(mask).step(|| "set process.execCPUAffinity.final".into()),
+        None => {
+            let _ = sched::set_affinity(&EVERY);
+            Ok(())
+        }
     }
-    sched::set_io_priority(class, p.priority as u32).step(|| format!("set I/O priority {}", p.class))
+}
+
+pub(super) fn memory_policy(mode: u32, nodes: &[u64]) -> Result<()> {
+    sched::set_memory_policy(mode, nodes).map_err(|e| {
+        let failure = StartFailureError::from_sys("set linux.memoryPolicy: set_mempolicy", &e);
+        match e.errno {
+            Errno::NOSYS => failure.hint("this kernel is built without NUMA policies"),
+            Errno::INVAL => failure.hint("invalid argument: the mode does not allow these nodes or flags"),
+            _ => failure,
+        }
+    })
 }

@@ -2,10 +2,11 @@
 
 use std::{os::fd::AsFd, path::Path};
 
+use onggi_spec::oci::runtime::{ContainerState, Hook};
 use onggi_sys::{
     Errno, SysContext, SysError, cred,
     path::{self, OFlags},
-    process, spawn,
+    process, sched, spawn,
 };
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -14,7 +15,7 @@ use rustix::{
 
 use super::{Child, credentials};
 use crate::{
-    channel::{Channel, Message},
+    channel::{self, Channel, Message},
     error::{EXIT_CANNOT_INVOKE, EXIT_NOT_FOUND, Result, StartFailureError, Step},
     plan::ProcessOp,
 };
@@ -40,10 +41,15 @@ impl Child {
             ProcessOp::Rlimit(limit) => self.rlimit(limit),
             ProcessOp::Scheduler(s) => credentials::scheduler(s),
             ProcessOp::IoPriority(p) => credentials::io_priority(p),
+            ProcessOp::Affinity { cpus } => credentials::affinity(cpus.as_deref()),
+            ProcessOp::MemoryPolicy { mode, nodes } => credentials::memory_policy(*mode, nodes),
+            ProcessOp::Personality { persona } => sched::set_personality(*persona).step(step),
+            ProcessOp::Home { uid } => self.set_home(*uid),
             ProcessOp::EnterDirectory { path, again } => self.enter_directory(path, *again),
             ProcessOp::CheckCommand => self.check_command(),
+            ProcessOp::CheckAccess => self.check_access(),
             ProcessOp::AwaitStart => self.await_start(),
-            ProcessOp::Hooks { hooks } => self.hooks("startContainer", hooks),
+            ProcessOp::Hooks { hooks } => self.start_hooks(hooks),
             ProcessOp::OwnStdio { uid } => {
                 self.own_stdio(*uid);
                 Ok(())
@@ -102,34 +108,29 @@ impl Child {
         Ok(())
     }
 
-    /// From here on failures go to whoever called `start`.
+    /// From here on failures go to whoever called `start`. The filter may be in force already: nothing but
+    /// write(2), read(2) and close(2) is used.
     fn await_start(&mut self) -> Result<()> {
-        let step = || "wait for start".to_string();
-        if let Some(slave) = &self.terminal {
-            // Whoever called create reads its own output to the end; this process must not hold it open.
-            for number in 0..3 {
-                spawn::install_stdio(slave.as_fd(), number).step(step)?;
-            }
-        }
         self.channel.send(&Message::Created)?;
-        let Some(listener) = self.prepared.start_listener.take() else {
-            return Err(StartFailureError::new("the plan waits for start without a socket"));
+        let Some(start) = self.prepared.start.take() else {
+            return Err(StartFailureError::new("the plan waits for start without a FIFO"));
         };
-        // The creator must see end of file now, not when the program ends.
-        let (quiet, other) = Channel::pair()?;
-        drop(other);
-        self.channel = quiet;
-        let socket = loop {
-            match rustix::net::accept_with(&listener, rustix::net::SocketFlags::CLOEXEC) {
-                Err(Errno::INTR | Errno::CONNABORTED) => {}
-                r => break r.sys("accept4", || "start socket").step(step)?,
-            }
-        };
-        self.channel = Channel::from_fd(socket);
-        self.channel.await_go()
+        // The creator sees end of file now, not when the program ends.
+        self.channel = Channel::from_fifo(start.answer);
+        channel::await_go(start.go.as_fd()).step(|| "wait for start".into())?;
+        self.channel.send(&Message::Executing)
     }
 
-    /// Streams in place, everything else gone at exec (I3); then says that exec is next.
+    /// The container counts as created until they have run.
+    fn start_hooks(&mut self, hooks: &[Hook]) -> Result<()> {
+        if let Some(state) = &mut self.prepared.hook_state {
+            state.status = ContainerState::Created;
+        }
+        self.hooks("startContainer", hooks)
+    }
+
+    /// Streams in place, everything else gone at exec (I3); then says that exec is next, because a filter may
+    /// forbid to say anything later.
     fn close_on_exec(&mut self, from: u32) -> Result<()> {
         let step = || "set up the standard streams".to_string();
         if let Some(fds) = self.prepared.stdio.take() {
@@ -140,12 +141,18 @@ impl Child {
         process::cloexec_from(from).step(step)?;
         // Once the privileges are gone, a process of the container could trace this one (CVE-2016-9962).
         process::set_dumpable(false).step(step)?;
-        self.channel.send(&Message::Executing)
+        match self.prepared.start {
+            // Said to `start` later.
+            Some(_) => Ok(()),
+            None => self.channel.send(&Message::Executing),
+        }
     }
 }
 
+/// runc's words, which engines show; then ours.
 fn cwd_failure(at: &Path, e: &SysError) -> StartFailureError {
-    let failure = StartFailureError::from_sys(format!("enter working directory {}", at.display()), e);
+    let what = format!("chdir to cwd ({at:?}) set in config.json failed");
+    let failure = StartFailureError::from_sys(format!("{what}: {}", onggi_sys::error::text(e.raw())), e);
     match e.errno {
         Errno::NOENT => failure.hint("the directory does not exist in the container").exit_code(EXIT_NOT_FOUND),
         Errno::NOTDIR => failure.hint("it is not a directory").exit_code(EXIT_CANNOT_INVOKE),

@@ -37,16 +37,17 @@ pub fn plan(input: &PlanInput<'_>, facts: &SandboxFacts) -> Result<SandboxPlan> 
     refuse_unsupported(linux)?;
     let cx = Context { input, facts, linux, process, namespaces };
     let cgroup = cgroups::plan_cgroup(&cx)?;
-    let (limits_by_parent, process_ops) = process::plan_process(&cx)?;
+    let process = process::plan_process(&cx)?;
     let mut after = cx.namespaces.id_map_ops(facts);
-    after.extend(limits_by_parent);
+    after.extend(process.parent);
     Ok(SandboxPlan {
         setup: setup(&cx, cgroup.as_ref())?,
         cgroup,
         before: cx.namespaces.parent_ops(linux),
         clone: cx.namespaces.cloned(),
         after,
-        process: process_ops,
+        process: process.child,
+        notes: process.notes,
         poststart: config.hooks.as_ref().map(|h| h.poststart.clone()).unwrap_or_default(),
     })
 }
@@ -63,8 +64,6 @@ fn refuse_unsupported(linux: &Linux) -> Result<()> {
     let asked = [
         (!linux.net_devices.is_empty(), "linux.netDevices"),
         (linux.intel_rdt.is_some(), "linux.intelRdt"),
-        (linux.memory_policy.is_some(), "linux.memoryPolicy"),
-        (linux.personality.is_some(), "linux.personality"),
         (linux.mount_label.as_deref().is_some_and(|l| !l.is_empty()), "linux.mountLabel"),
     ];
     match asked.iter().find(|(is, _)| *is) {
@@ -87,7 +86,7 @@ fn setup(cx: &Context<'_>, cgroup: Option<&onggi_cgroup::CgroupPlan>) -> Result<
     ops.extend(rootfs(cx)?);
     ops.extend(mounts::plan_mounts(cx, cgroup)?);
     ops.extend(devices::plan_devices(cx)?);
-    ops.push(SetupOp::MakeDir { path: working_directory(cx.process)?, mode: 0o755 });
+    ops.push(SetupOp::MakeDir { path: process::working_directory(cx.process)?, mode: 0o755 });
     ops.extend(terminal(cx));
     ops.extend(sysctl::plan_sysctls(cx)?);
     ops.extend(names(cx)?);
@@ -106,13 +105,6 @@ fn setup(cx: &Context<'_>, cgroup: Option<&onggi_cgroup::CgroupPlan>) -> Result<
         ops.push(SetupOp::RootPropagation { propagation });
     }
     Ok(ops)
-}
-
-fn working_directory(process: &Process) -> Result<PathBuf> {
-    if process.cwd.starts_with('/') {
-        return Ok(PathBuf::from(&process.cwd));
-    }
-    Err(StartFailureError::new(format!("process.cwd {:?} is not an absolute path", process.cwd)))
 }
 
 /// Propagation of the copied tree, then that of the new root. The copy is a slave at most: nothing that is

@@ -1,18 +1,20 @@
 //! `process` → operations between the finished view and the program; the one code path of create and exec.
 //!
-//! Order: what needs privilege first; close-on-exec before any filter; seccomp before the privileges go when
-//! no_new_privs is off, else as the last thing before exec.
+//! Order, which is runc's: what needs privilege first; close-on-exec before any filter; then the credentials of
+//! the program. A created container waits for `start` with the program's credentials and under its filter, and its
+//! startContainer hooks have no more rights than the program.
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use onggi_spec::{
     capability,
-    oci::runtime::{LinuxCapabilities, LinuxNamespaceType, LinuxSeccomp, Process},
+    oci::runtime::{Linux, LinuxCapabilities, LinuxNamespaceType, Process},
 };
 
 use super::{
-    CapabilitySets, ParentOp, ProcessOp, Rlimit, SandboxFacts,
+    CapabilitySets, ParentOp, ProcessOp, Rlimit, SandboxFacts, attributes,
     build::{Context, start_hooks},
+    environment::environment,
 };
 use crate::{
     child::DEFAULT_UMASK,
@@ -22,71 +24,151 @@ use crate::{
 /// What distinguishes the uses of one process plan.
 pub(crate) struct ProcessContext<'a> {
     pub(crate) process: &'a Process,
-    pub(crate) seccomp: Option<&'a LinuxSeccomp>,
+    pub(crate) linux: &'a Linux,
     pub(crate) facts: &'a SandboxFacts,
     /// setgroups(2) is possible.
     pub(crate) setgroups: bool,
     pub(crate) preserve_fds: u32,
     pub(crate) die_with_parent: bool,
+    pub(crate) purpose: Purpose,
+}
+
+/// What the process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A container's first one, which runs at once.
+    Run,
+    /// A container's first one, which waits for `start`.
+    Create,
+    /// A further one.
+    Exec,
+}
+
+/// The operations of a process, by who carries them out.
+#[derive(Debug, Default)]
+pub(crate) struct ProcessPlan {
+    /// The runtime, after the clone.
+    pub(crate) parent: Vec<ParentOp>,
+    /// The process itself.
+    pub(crate) child: Vec<ProcessOp>,
+    /// What will not be done.
+    pub(crate) notes: Vec<String>,
 }
 
 /// Operations of the runtime after the clone, and of the child.
-pub(super) fn plan_process(cx: &Context<'_>) -> Result<(Vec<ParentOp>, Vec<ProcessOp>)> {
+pub(super) fn plan_process(cx: &Context<'_>) -> Result<ProcessPlan> {
     let pc = ProcessContext {
         process: cx.process,
-        seccomp: cx.linux.seccomp.as_ref(),
+        linux: cx.linux,
         facts: cx.facts,
         setgroups: cx.namespaces.setgroups_allowed(cx.facts),
         preserve_fds: cx.input.preserve_fds,
         die_with_parent: cx.input.die_with_parent,
+        purpose: if cx.input.wait_for_start { Purpose::Create } else { Purpose::Run },
     };
-    // Inside a user namespace the child cannot raise a hard limit, its privileged creator can.
+    // Inside a user namespace the child cannot raise a hard limit nor lower its score, its privileged creator can.
     let by_parent = cx.facts.privileged && cx.namespaces.makes(LinuxNamespaceType::User);
-    let limits = rlimits(cx.process)?;
-    let mut ops = Vec::new();
-    let mut parent = Vec::new();
+    let mut plan = ProcessPlan::default();
+    let (limits, score) = (rlimits(cx.process)?, oom_score(cx.process)?);
     match by_parent {
-        true => parent.extend(limits.into_iter().map(ParentOp::Rlimit)),
-        false => ops.extend(limits.into_iter().map(ProcessOp::Rlimit)),
+        true => {
+            plan.parent.extend(limits.into_iter().map(ParentOp::Rlimit));
+            plan.parent.extend(score.map(|value| ParentOp::OomScore { value }));
+        }
+        false => {
+            plan.child.extend(limits.into_iter().map(ProcessOp::Rlimit));
+            plan.child.extend(score.map(|value| ProcessOp::OomScore { value }));
+        }
     }
-    ops.extend(before_start(&pc)?);
-    if cx.input.wait_for_start {
-        ops.push(ProcessOp::AwaitStart);
-    }
-    ops.extend(start_hooks(cx.input.config));
+    preparation(&pc, &mut plan)?;
     if cx.input.init {
-        ops.push(ProcessOp::ForkInit);
+        plan.child.push(ProcessOp::ForkInit);
     }
-    ops.extend(credentials_and_exec(&pc)?);
-    Ok((parent, ops))
+    credentials(&pc, &mut plan)?;
+    if pc.purpose == Purpose::Create {
+        plan.child.push(ProcessOp::AwaitStart);
+    }
+    plan.child.extend(start_hooks(cx.input.config));
+    plan.child.push(exec(&pc)?);
+    Ok(plan)
 }
 
 /// The same for a process that enters an existing container.
-pub(crate) fn plan_exec(pc: &ProcessContext<'_>) -> Result<Vec<ProcessOp>> {
-    let mut ops: Vec<ProcessOp> = rlimits(pc.process)?.into_iter().map(ProcessOp::Rlimit).collect();
-    ops.extend(before_start(pc)?);
-    ops.extend(credentials_and_exec(pc)?);
-    Ok(ops)
+pub(crate) fn plan_exec(pc: &ProcessContext<'_>) -> Result<ProcessPlan> {
+    let mut plan = ProcessPlan::default();
+    plan.child.extend(rlimits(pc.process)?.into_iter().map(ProcessOp::Rlimit));
+    plan.child.extend(oom_score(pc.process)?.map(|value| ProcessOp::OomScore { value }));
+    preparation(pc, &mut plan)?;
+    credentials(pc, &mut plan)?;
+    plan.child.push(exec(pc)?);
+    Ok(plan)
 }
 
-fn before_start(pc: &ProcessContext<'_>) -> Result<Vec<ProcessOp>> {
-    let process = pc.process;
-    let mut ops = Vec::new();
-    if let Some(value) = process.oom_score_adj {
-        if !(-1000..=1000).contains(&value) {
-            return Err(StartFailureError::new(format!("process.oomScoreAdj {value} is not in -1000..=1000")));
+fn oom_score(process: &Process) -> Result<Option<i32>> {
+    match process.oom_score_adj {
+        Some(value) if !(-1000..=1000).contains(&value) => {
+            Err(StartFailureError::new(format!("process.oomScoreAdj {value} is not in -1000..=1000")))
         }
-        ops.push(ProcessOp::OomScore { value });
+        value => Ok(value),
     }
-    ops.extend(process.scheduler.clone().map(ProcessOp::Scheduler));
-    ops.extend(process.io_priority.clone().map(ProcessOp::IoPriority));
-    ops.push(ProcessOp::EnterDirectory { path: PathBuf::from(&process.cwd), again: false });
+}
+
+/// What needs privilege or the runtime's view, before any of it is given up.
+fn preparation(pc: &ProcessContext<'_>, plan: &mut ProcessPlan) -> Result<()> {
+    let process = pc.process;
+    let ops = &mut plan.child;
+    ops.extend(affinity(pc)?);
+    if let Some(scheduler) = &process.scheduler {
+        attributes::scheduler(scheduler)?;
+        ops.push(ProcessOp::Scheduler(scheduler.clone()));
+    }
+    if let Some(priority) = &process.io_priority {
+        attributes::io_priority(priority)?;
+        ops.push(ProcessOp::IoPriority(priority.clone()));
+    }
+    let policy = pc.linux.memory_policy.as_ref().map(attributes::memory_policy).transpose()?.flatten();
+    ops.extend(policy.map(|(mode, nodes)| ProcessOp::MemoryPolicy { mode, nodes }));
+    if let Some(personality) = &pc.linux.personality {
+        ops.push(ProcessOp::Personality { persona: attributes::personality(personality)? });
+        if !personality.flags.is_empty() {
+            plan.notes.push(format!("linux.personality.flags {:?} are ignored: none is defined", personality.flags));
+        }
+    }
+    ops.push(ProcessOp::EnterDirectory { path: working_directory(process)?, again: false });
     ops.push(ProcessOp::CheckCommand);
+    if !environment(&process.env)?.has_home {
+        ops.push(ProcessOp::Home { uid: process.user.uid });
+    }
     if process.user.uid != 0 {
         ops.push(ProcessOp::OwnStdio { uid: process.user.uid });
     }
     ops.extend(labels(pc)?);
-    Ok(ops)
+    Ok(())
+}
+
+/// `process.cwd`, which the specification wants absolute.
+pub(super) fn working_directory(process: &Process) -> Result<PathBuf> {
+    let fail = |why: &str| Err(StartFailureError::new(format!("process.cwd {:?}: {why}", process.cwd)));
+    match process.cwd.as_str() {
+        "" => fail("Cwd property must not be empty"),
+        cwd if !cwd.starts_with('/') => fail("Cwd must be an absolute path: it is not an absolute path"),
+        cwd if cwd.contains('\0') => fail("it contains a NUL byte"),
+        cwd => Ok(PathBuf::from(cwd)),
+    }
+}
+
+/// The CPUs that the runtime's caller happened to be pinned to are not the container's. `execCPUAffinity` is for
+/// `exec` alone; an initial affinity without a final one stays (the runtime has set it before the clone).
+fn affinity(pc: &ProcessContext<'_>) -> Result<Option<ProcessOp>> {
+    let asked = pc.process.exec_cpu_affinity.as_ref().filter(|_| pc.purpose == Purpose::Exec);
+    let Some(asked) = asked else { return Ok(Some(ProcessOp::Affinity { cpus: None })) };
+    let initial = attributes::cpu_list("initial", asked.initial.as_ref())?;
+    let last = attributes::cpu_list("final", asked.final_.as_ref())?;
+    Ok(match (initial, last) {
+        (_, Some(mask)) => Some(ProcessOp::Affinity { cpus: Some(mask) }),
+        (Some(_), None) => None,
+        (None, None) => Some(ProcessOp::Affinity { cpus: None }),
+    })
 }
 
 /// A label that was asked for and cannot be had is an error: running without it would be weaker than asked.
@@ -111,10 +193,13 @@ fn labels(pc: &ProcessContext<'_>) -> Result<Vec<ProcessOp>> {
     Ok(ops)
 }
 
-fn credentials_and_exec(pc: &ProcessContext<'_>) -> Result<Vec<ProcessOp>> {
+/// From here on the process is what the program will be. Seccomp before the privileges go when no_new_privs does
+/// not allow it later, else last, so that the filter has to allow nothing of ours but the way to exec.
+fn credentials(pc: &ProcessContext<'_>, plan: &mut ProcessPlan) -> Result<()> {
     let process = pc.process;
     let user = &process.user;
-    let mut ops = Vec::new();
+    let sets = capability_sets(process.capabilities.as_ref(), &mut plan.notes);
+    let ops = &mut plan.child;
     if process.terminal {
         ops.push(ProcessOp::AttachTerminal);
     }
@@ -123,27 +208,28 @@ fn credentials_and_exec(pc: &ProcessContext<'_>) -> Result<Vec<ProcessOp>> {
     if process.no_new_privileges {
         ops.push(ProcessOp::NoNewPrivileges);
     }
-    let seccomp = pc.seccomp.map(|policy| ProcessOp::Seccomp { policy: Box::new(policy.clone()) });
+    let seccomp = pc.linux.seccomp.as_ref().map(|policy| ProcessOp::Seccomp { policy: Box::new(policy.clone()) });
     if !process.no_new_privileges {
         ops.extend(seccomp.clone());
     }
-    let sets = process.capabilities.as_ref().map(capability_sets).transpose()?;
-    ops.extend(sets.map(|s| ProcessOp::BoundingSet { keep: s.bounding }));
-    ops.push(credentials(pc)?);
-    ops.extend(sets.map(ProcessOp::Capabilities));
+    ops.push(ProcessOp::BoundingSet { keep: sets.bounding });
+    ops.push(ids(pc)?);
+    ops.push(ProcessOp::Capabilities(sets));
     ops.push(ProcessOp::Umask { mask: user.umask.unwrap_or(DEFAULT_UMASK) & 0o777 });
-    ops.push(ProcessOp::EnterDirectory { path: PathBuf::from(&process.cwd), again: true });
+    ops.push(ProcessOp::EnterDirectory { path: working_directory(process)?, again: true });
     if pc.die_with_parent {
         ops.push(ProcessOp::DieWithParent);
+    }
+    if pc.purpose == Purpose::Create && user.uid != 0 {
+        ops.push(ProcessOp::CheckAccess);
     }
     if process.no_new_privileges {
         ops.extend(seccomp);
     }
-    ops.push(exec(process)?);
-    Ok(ops)
+    Ok(())
 }
 
-fn credentials(pc: &ProcessContext<'_>) -> Result<ProcessOp> {
+fn ids(pc: &ProcessContext<'_>) -> Result<ProcessOp> {
     let user = &pc.process.user;
     if user.uid == u32::MAX || user.gid == u32::MAX || user.additional_gids.contains(&u32::MAX) {
         return Err(StartFailureError::new("process.user: 4294967295 is not an id"));
@@ -159,45 +245,51 @@ fn credentials(pc: &ProcessContext<'_>) -> Result<ProcessOp> {
     Ok(ProcessOp::Credentials { uid: user.uid, gid: user.gid, groups })
 }
 
-fn exec(process: &Process) -> Result<ProcessOp> {
-    if process.args.first().is_none_or(String::is_empty) {
-        return Err(StartFailureError::new("no command was given")
+fn exec(pc: &ProcessContext<'_>) -> Result<ProcessOp> {
+    let process = pc.process;
+    if process.args.is_empty() {
+        return Err(StartFailureError::new("no command was given: process.args must not be empty")
             .hint("name a program after the image, or use an image with an entrypoint"));
     }
-    if process.args.iter().chain(&process.env).any(|s| s.contains('\0')) {
-        return Err(StartFailureError::new("process.args or process.env contains a NUL byte"));
+    if process.args.iter().any(|s| s.contains('\0')) {
+        return Err(StartFailureError::new("process.args contains a NUL byte"));
     }
-    Ok(ProcessOp::Exec { args: process.args.clone(), env: process.env.clone() })
+    Ok(ProcessOp::Exec { args: process.args.clone(), env: environment(&process.env)?.entries })
 }
 
-fn capability_sets(caps: &LinuxCapabilities) -> Result<CapabilitySets> {
-    Ok(CapabilitySets {
-        bounding: mask(&caps.bounding)?,
-        effective: mask(&caps.effective)?,
-        permitted: mask(&caps.permitted)?,
-        inheritable: mask(&caps.inheritable)?,
-        ambient: mask(&caps.ambient)?,
-    })
-}
-
-fn mask(names: &[String]) -> Result<u64> {
-    names.iter().try_fold(0, |mask, name| {
-        let n = capability::number(name)
-            .ok_or_else(|| StartFailureError::new(format!("process.capabilities: {name:?} is not a capability")))?;
-        Ok(mask | 1 << n)
-    })
+/// Without `capabilities` there are none. Names that nobody knows are ignored, with a warning, as the
+/// specification demands: a newer configuration must run on an older runtime.
+fn capability_sets(caps: Option<&LinuxCapabilities>, notes: &mut Vec<String>) -> CapabilitySets {
+    let Some(caps) = caps else { return CapabilitySets::default() };
+    let all = [&caps.bounding, &caps.effective, &caps.permitted, &caps.inheritable, &caps.ambient];
+    let unknown: BTreeSet<&str> =
+        all.into_iter().flatten().map(String::as_str).filter(|n| capability::number(n).is_none()).collect();
+    if !unknown.is_empty() {
+        let list = unknown.iter().map(|n| n.escape_debug().to_string()).collect::<Vec<_>>().join(", ");
+        notes.push(format!("process.capabilities: ignoring unknown or unavailable capabilities: [{list}]"));
+    }
+    let mask = |names: &[String]| names.iter().filter_map(|n| capability::number(n)).fold(0, |m, n| m | 1 << n);
+    CapabilitySets {
+        bounding: mask(&caps.bounding),
+        effective: mask(&caps.effective),
+        permitted: mask(&caps.permitted),
+        inheritable: mask(&caps.inheritable),
+        ambient: mask(&caps.ambient),
+    }
 }
 
 fn rlimits(process: &Process) -> Result<Vec<Rlimit>> {
     let mut out: Vec<Rlimit> = Vec::new();
     for limit in &process.rlimits {
         let fail = |why: &str| Err(StartFailureError::new(format!("process.rlimits {}: {why}", limit.typ)));
-        let Some(number) = onggi_sys::rlimit::number(&limit.typ) else { return fail("is not a resource limit") };
+        let Some(number) = onggi_sys::rlimit::number(&limit.typ) else {
+            return fail("invalid rlimit type: is not a resource limit");
+        };
         if limit.soft > limit.hard {
             return fail("the soft limit exceeds the hard one");
         }
         if out.iter().any(|l| l.number == number) {
-            return fail("appears twice");
+            return fail("duplicated rlimit: appears twice");
         }
         out.push(Rlimit { name: limit.typ.clone(), number, soft: limit.soft, hard: limit.hard });
     }

@@ -11,7 +11,8 @@ use std::{
 };
 
 use onggi_cgroup::{CgroupPlan, Prepare};
-use onggi_spec::oci::runtime::{LinuxIdMapping, LinuxNamespaceType as Kind};
+use onggi_spec::oci::runtime::{LinuxIdMapping, LinuxNamespaceType as Kind, Scheduler};
+use onggi_sys::sched::bits;
 
 use super::{
     BindMount, CapabilitySets, DeviceKind, DeviceNode, FsMount, NamespaceSource, ParentOp, ProcessOp, SandboxPlan,
@@ -317,6 +318,21 @@ fn mknod(out: &mut String, node: &DeviceNode) {
 struct Credentials {
     options: String,
     cwd: PathBuf,
+    /// HOME was found in /etc/passwd.
+    home: bool,
+    /// What the program is run through.
+    prefix: &'static str,
+}
+
+/// chrt(1) knows every policy; a nice value is given by renice(1).
+fn scheduler(out: &mut String, s: &Scheduler) -> std::fmt::Result {
+    let policy = s.policy.trim_start_matches("SCHED_").to_ascii_lowercase();
+    let times = match (s.runtime, s.deadline, s.period) {
+        (0, 0, 0) => String::new(),
+        (r, d, p) => format!(" --sched-runtime {r} --sched-deadline {d} --sched-period {p}"),
+    };
+    writeln!(out, "chrt --{policy}{times} -p {} $$", s.priority)?;
+    if s.nice == 0 { Ok(()) } else { writeln!(out, "renice -n {} -p $$ >/dev/null", s.nice) }
 }
 
 fn process_line(out: &mut String, op: &ProcessOp, user: &mut Credentials) {
@@ -330,6 +346,31 @@ fn process_line(out: &mut String, op: &ProcessOp, user: &mut Credentials) {
             let n = |v: u64| if v == u64::MAX { "unlimited".to_owned() } else { v.to_string() };
             writeln!(out, "prlimit --pid $$ --{name}={}:{} || true", n(l.soft), n(l.hard))
         }
+        ProcessOp::Scheduler(s) => scheduler(out, s),
+        ProcessOp::IoPriority(p) => {
+            let class = p.class.trim_start_matches("IOPRIO_CLASS_").to_ascii_lowercase();
+            let class = match class.as_str() {
+                "rt" => "realtime",
+                "be" => "best-effort",
+                _ => "idle",
+            };
+            writeln!(out, "ionice -c {class} -n {} -p $$", p.priority)
+        }
+        ProcessOp::Affinity { cpus } => {
+            let mask = cpus.as_deref().map_or_else(|| "0xffffffffffffffff".into(), bits);
+            writeln!(out, "taskset -p {mask} $$ >/dev/null")
+        }
+        ProcessOp::MemoryPolicy { .. } => writeln!(out, "# (numactl sets this at exec; here it is left out)"),
+        ProcessOp::Personality { persona } => {
+            user.prefix = if *persona == 0 { "" } else { "setarch linux32 " };
+            Ok(())
+        }
+        ProcessOp::Home { uid } => writeln!(
+            out,
+            "HOME=$(sed -n 's/^[^:]*:[^:]*:{uid}:[^:]*:[^:]*:\\([^:]*\\):.*/\\1/p' etc/passwd 2>/dev/null | head -n 1)\n\
+             : \"${{HOME:=/}}\""
+        )
+        .map(|()| user.home = true),
         ProcessOp::Umask { mask } => writeln!(out, "umask {mask:04o}"),
         ProcessOp::EnterDirectory { path: p, .. } => {
             user.cwd.clone_from(p);
@@ -388,7 +429,13 @@ fn exec(out: &mut String, args: &[String], env: &[String], user: &Credentials) {
     }
     let env: Vec<String> = env.iter().map(quote).collect();
     let rest: Vec<String> = rest.iter().map(quote).collect();
-    let capsh = format!("exec env -i {} \"$(command -v capsh)\" --chroot=.{}", env.join(" "), user.options);
+    let home = if user.home { "HOME=\"$HOME\" " } else { "" };
+    let capsh = format!(
+        "exec {}env -i {home}{} \"$(command -v capsh)\" --chroot=.{}",
+        user.prefix,
+        env.join(" "),
+        user.options
+    );
     let _ = match user.cwd == Path::new("/") || user.cwd.as_os_str().is_empty() {
         true => writeln!(out, "{capsh} --shell=\"$CMD\" -- {} 9<&-", rest.join(" ")),
         false => writeln!(

@@ -1,6 +1,6 @@
 //! `linux.sysctl`: only keys that belong to a namespace of the container (I16). proc(5), namespaces(7).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use onggi_spec::oci::runtime::LinuxNamespaceType as Kind;
 
@@ -33,24 +33,38 @@ fn plan_one(cx: &Context<'_>, key: &str, value: &str) -> Result<SetupOp> {
     if value.bytes().any(|b| b == b'\n' || b == 0) {
         return fail("the value contains a newline or NUL".into());
     }
-    let dotted = path.to_string_lossy().replace('/', ".");
-    let Some(kind) = namespace_of(&dotted) else {
-        return fail("is not namespaced: it would change the host".into());
-    };
-    if !cx.namespaces.has(kind) {
-        return fail(format!("the container has no {kind} namespace of its own: it would change the host"));
+    // runc's words, which engines show.
+    let has = |kind| cx.namespaces.has(kind);
+    let dotted = dotted(key);
+    match kind_of(&path) {
+        Some(Kind::Ipc) if has(Kind::Ipc) => {}
+        Some(Kind::Ipc) => return fail("is not allowed in the hosts ipc namespace: it would change the host".into()),
+        Some(Kind::Network) if has(Kind::Network) => {}
+        Some(Kind::Network) => return fail("not allowed in host network namespace: it would change the host".into()),
+        Some(_) if has(Kind::Uts) && dotted == "kernel.hostname" => {
+            return fail("is not allowed as it conflicts with the OCI \"hostname\" field".into());
+        }
+        Some(_) if has(Kind::Uts) => {}
+        _ => return fail("is not in a separate kernel namespace: it would change the host".into()),
     }
     Ok(SetupOp::Sysctl { key: key.to_owned(), path, value: value.to_owned() })
 }
 
-fn namespace_of(key: &str) -> Option<Kind> {
-    if IPC.contains(&key) || key.starts_with("fs.mqueue.") {
+/// The namespace that a path below /proc/sys belongs to.
+fn kind_of(path: &Path) -> Option<Kind> {
+    let text = path.to_str()?;
+    if IPC.iter().any(|key| key.replace('.', "/") == text) || text.starts_with("fs/mqueue/") {
         return Some(Kind::Ipc);
     }
-    if key.starts_with("net.") {
+    if text.starts_with("net/") {
         return Some(Kind::Network);
     }
-    (key == "kernel.domainname" || key == "kernel.hostname").then_some(Kind::Uts)
+    matches!(text, "kernel/domainname" | "kernel/hostname").then_some(Kind::Uts)
+}
+
+/// The usual spelling of a key.
+fn dotted(key: &str) -> String {
+    key.replace('/', ".")
 }
 
 /// `net.ipv4.ip_forward` or `net/ipv4/conf/eth0.1/forwarding` → a path below /proc/sys. The first separator
@@ -103,9 +117,17 @@ mod tests {
 
     #[test]
     fn only_namespaced_keys_have_a_namespace() {
-        assert_eq!(namespace_of("kernel.shmmax"), Some(Kind::Ipc));
-        assert_eq!(namespace_of("net.core.somaxconn"), Some(Kind::Network));
-        assert_eq!(namespace_of("kernel.core_pattern"), None);
-        assert_eq!(namespace_of("vm.swappiness"), None);
+        let of = |key: &str| path_of(key).and_then(|path| kind_of(&path));
+        for key in IPC {
+            assert_eq!(of(key), Some(Kind::Ipc), "{key}");
+        }
+        assert_eq!(of("fs.mqueue.msg_max"), Some(Kind::Ipc));
+        assert_eq!(of("fs/mqueue/msg_max"), Some(Kind::Ipc));
+        assert_eq!(of("net.core.somaxconn"), Some(Kind::Network));
+        assert_eq!(of("net/ipv4/conf/eth0.1/forwarding"), Some(Kind::Network));
+        assert_eq!(of("kernel.domainname"), Some(Kind::Uts));
+        for other in ["kernel.core_pattern", "vm.swappiness", "kernel.shmmax.x", "netx.core", "fs.mqueue"] {
+            assert_eq!(of(other), None, "{other}");
+        }
     }
 }

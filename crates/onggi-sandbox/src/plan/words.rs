@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use onggi_spec::capability;
-use onggi_sys::mount::attr;
+use onggi_sys::{mount::attr, sched};
 
 use super::{
     BindMount, CapabilitySets, DeviceKind, DeviceNode, FsMount, NamespaceSource, ParentOp, ProcessOp, Propagation,
@@ -34,6 +34,7 @@ impl SandboxPlan {
         lines.extend(self.after.iter().map(ParentOp::words));
         lines.extend(self.setup.iter().map(SetupOp::words));
         lines.extend(self.process.iter().map(ProcessOp::words));
+        lines.extend(self.notes.iter().map(|note| format!("note: {note}")));
         lines
     }
 }
@@ -64,6 +65,7 @@ impl ParentOp {
                 if *deny_setgroups { ", deny setgroups" } else { "" }
             ),
             Self::Rlimit(limit) => limit.words(),
+            Self::OomScore { value } => format!("set oom_score_adj to {value}"),
         }
     }
 }
@@ -192,9 +194,7 @@ impl SetupOp {
 
 /// `CAP_CHOWN, CAP_KILL`, or `none`.
 pub(super) fn capability_names(mask: u64) -> String {
-    let known = |n: u32| capability::ALL.iter().find(|name| capability::number(name) == Some(n));
-    let names: Vec<&str> = (0..64).filter(|n| mask >> n & 1 == 1).filter_map(known).copied().collect();
-    if names.is_empty() { "none".into() } else { names.join(", ") }
+    if mask == 0 { "none".into() } else { capability::names(mask) }
 }
 
 impl CapabilitySets {
@@ -211,9 +211,17 @@ impl ProcessOp {
             Self::Rlimit(limit) => limit.words(),
             Self::Scheduler(s) => format!("set scheduler {}", s.policy),
             Self::IoPriority(p) => format!("set I/O priority {} {}", p.class, p.priority),
+            Self::Affinity { cpus: None } => "let it run on every CPU".into(),
+            Self::Affinity { cpus: Some(mask) } => format!("let it run on CPUs {}", sched::bits(mask)),
+            Self::MemoryPolicy { mode, nodes } => {
+                format!("set memory policy {mode:#x} for nodes {}", sched::bits(nodes))
+            }
+            Self::Personality { persona } => format!("set personality {persona:#x}"),
+            Self::Home { uid } => format!("set HOME to that of uid {uid} in /etc/passwd"),
             Self::EnterDirectory { path, again: false } => format!("enter working directory {}", path.display()),
             Self::EnterDirectory { path, .. } => format!("enter working directory {} as the user", path.display()),
             Self::CheckCommand => "look the command up".into(),
+            Self::CheckAccess => "check that the user may execute the command".into(),
             Self::AwaitStart => "wait for start".into(),
             Self::Hooks { hooks } => format!("run {} hooks in the container", hooks.len()),
             Self::OwnStdio { uid } => format!("give the standard streams' pipes to uid {uid}"),

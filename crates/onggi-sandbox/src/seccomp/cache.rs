@@ -17,7 +17,7 @@ use super::{Program, SeccompError};
 const MAGIC: &[u8; 8] = b"onggiBPF";
 
 /// Raised whenever the compiler's output or the system call table changes.
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 
 const HEADER: usize = 8 + 2 + 4 + 1 + 16 + 4;
 const INSTRUCTION: usize = 8;
@@ -34,7 +34,8 @@ pub fn fingerprint(seccomp: &LinuxSeccomp) -> Fingerprint {
     hash.number(seccomp.default_action as u64);
     hash.optional(seccomp.default_errno_ret.map(u64::from));
     hash.list(&seccomp.architectures);
-    hash.list(&seccomp.flags);
+    hash.number(u64::from(seccomp.flags.is_some()));
+    hash.list(seccomp.flags.as_deref().unwrap_or_default());
     hash.number(seccomp.syscalls.len() as u64);
     for rule in &seccomp.syscalls {
         hash.list(&rule.names);

@@ -115,11 +115,13 @@ impl Code<'_> {
     fn first(&mut self, rules: &[usize]) -> Label {
         let mut next = self.asm.ret(self.policy.default);
         for rule in rules.iter().rev().map(|index| &self.policy.rules[*index]) {
-            let mut yes = self.asm.ret(rule.answer);
-            for condition in rule.conditions.iter().rev() {
-                yes = holds(&mut self.asm, condition, yes, next);
+            for conditions in rule.alternatives.iter().rev() {
+                let mut yes = self.asm.ret(rule.answer);
+                for condition in conditions.iter().rev() {
+                    yes = holds(&mut self.asm, condition, yes, next);
+                }
+                next = yes;
             }
-            next = yes;
         }
         next
     }

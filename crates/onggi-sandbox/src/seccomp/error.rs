@@ -4,25 +4,19 @@
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SeccompError {
     /// Not one of libseccomp's names.
-    #[error("linux.seccomp.architectures has {name:?}, which is no architecture")]
+    #[error("architectures has {name:?}, which is no architecture")]
     UnknownArchitecture {
         /// The name, cut.
         name: String,
     },
-    /// None of the architectures runs here.
-    #[error("linux.seccomp.architectures lists only {listed}; this machine is SCMP_ARCH_X86_64")]
-    ForeignArchitecture {
-        /// What is listed.
-        listed: String,
-    },
     /// Not one of the kernel's flags.
-    #[error("linux.seccomp.flags has {name:?}, which is no flag")]
+    #[error("seccomp flag {name:?} is not known: flags has {name:?}, which is no flag")]
     UnknownFlag {
         /// The name, cut.
         name: String,
     },
     /// An errno beside an action that returns none.
-    #[error("linux.seccomp: errnoRet {value} beside {action}, which returns no errno")]
+    #[error("errnoRet {value} beside {action}, which returns no errno")]
     UselessErrno {
         /// The action.
         action: &'static str,
@@ -30,7 +24,7 @@ pub enum SeccompError {
         value: u32,
     },
     /// An errno outside the kernel's range.
-    #[error("linux.seccomp: errnoRet {value} is more than {max}")]
+    #[error("errnoRet {value} is more than {max}")]
     ErrnoRange {
         /// The value.
         value: u32,
@@ -38,7 +32,7 @@ pub enum SeccompError {
         max: u32,
     },
     /// An argument that no system call has.
-    #[error("linux.seccomp: a condition on argument {index} of {syscall:?}; there are 0 to 5")]
+    #[error("a condition on argument {index} of {syscall:?}; there are 0 to 5")]
     ArgumentIndex {
         /// The system call, cut.
         syscall: String,
@@ -46,13 +40,16 @@ pub enum SeccompError {
         index: u32,
     },
     /// The agent would be asked about the very call by which it is told.
-    #[error("linux.seccomp: SCMP_ACT_NOTIFY on {syscall} would block the start for good")]
+    #[error("SCMP_ACT_NOTIFY cannot be used {syscall}: the start would block for good")]
     NotifyDeadlock {
-        /// The system call, or "every system call" for the default action.
+        /// "for the write syscall" or "as default action".
         syscall: &'static str,
     },
+    /// Nobody could be asked.
+    #[error("SCMP_ACT_NOTIFY is used, but listenerPath is not set")]
+    NoListener,
     /// More rules than any real policy has.
-    #[error("linux.seccomp has {found} names and conditions; the limit is {limit}")]
+    #[error("it has {found} names and conditions; the limit is {limit}")]
     TooManyRules {
         /// How many.
         found: usize,
@@ -79,7 +76,6 @@ impl SeccompError {
     /// What the user can do about it, when there is something.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::ForeignArchitecture { .. } => "add SCMP_ARCH_X86_64, or leave the list out".into(),
             Self::UselessErrno { .. } => "leave errnoRet out, or use SCMP_ACT_ERRNO".into(),
             Self::TooLarge { .. } | Self::TooManyRules { .. } => {
                 "use fewer conditions, for example masks or ranges instead of single values".into()

@@ -5,10 +5,10 @@
 //!
 //! 1. a rule with the default action says nothing and is left out (as runc does);
 //! 2. the first rule without conditions decides (as libseccomp does);
-//! 3. else the first rule in the order of the document whose conditions *all* hold; two conditions on one
-//!    argument are ANDed too, where libseccomp-based runtimes turn them into OR;
-//! 4. else the default action. Where that is an errno, numbers above every system call that the policy
-//!    names answer ENOSYS (as runc does), so that programs fall back from calls newer than the policy.
+//! 3. else the first rule in the order of the document whose conditions all hold; when two of its conditions
+//!    are on one argument, one of them is enough (as in runc and crun);
+//! 4. else the default action. Where that forbids, numbers above every system call that the policy names
+//!    answer ENOSYS (as runc does), so that programs fall back from calls newer than the policy.
 //!
 //! A foreign architecture is killed; so is x32 on x86_64 unless the policy lists it. System calls that
 //! exist on no listed architecture are ignored and reported in [`Program::unknown`].
@@ -27,6 +27,7 @@ use onggi_sys::seccomp::SockFilter;
 
 pub use cache::{Fingerprint, decode, encode, fingerprint};
 pub use error::SeccompError;
+pub use policy::{ACTIONS, FLAGS, OPERATORS, architectures};
 
 /// A compiled policy.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -52,8 +52,8 @@ pub(super) struct Policy {
 /// A rule without its names.
 #[derive(Debug)]
 pub(super) struct Rule {
-    /// All must hold.
-    pub(super) conditions: Vec<Condition>,
+    /// One of these must hold, each by all of its conditions; none: the rule always applies.
+    pub(super) alternatives: Vec<Vec<Condition>>,
     pub(super) answer: u32,
 }
 
@@ -107,13 +107,13 @@ impl Policy {
         let x32 = abis.contains(&Abi::X32).then(|| read(Abi::X32));
         let known = |name: &str| number(Abi::X86_64, name).is_some() || abis.iter().any(|a| number(*a, name).is_some());
         let unknown = unknown.into_iter().filter(|name| !known(name)).map(cut).collect();
-        Ok(Self { rules, default, x86_64, i386, x32, flags: flags(&seccomp.flags)?, notify, unknown })
+        Ok(Self { rules, default, x86_64, i386, x32, flags: all_flags(seccomp, notify)?, notify, unknown })
     }
 
     /// The answer for numbers above the last one that the policy names.
     pub(super) fn beyond(&self, answers: &Answers) -> u32 {
-        let errno = self.default & 0xffff_0000 == ret::ERRNO;
-        if errno && answers.last.is_some() { ret::ERRNO | ENOSYS } else { self.default }
+        let permissive = matches!(self.default & 0xffff_0000, ret::ALLOW | ret::LOG | ret::TRACE);
+        if !permissive && answers.last.is_some() { ret::ERRNO | ENOSYS } else { self.default }
     }
 }
 
@@ -149,26 +149,41 @@ fn answers<'s>(
 /// The first unconditional rule decides; conditional ones beside it say nothing.
 fn decision(rules: &[Rule], group: &[(u32, usize)]) -> Decision {
     let indices = || group.iter().map(|(_, index)| *index);
-    match indices().find(|index| rules[*index].conditions.is_empty()) {
+    match indices().find(|index| rules[*index].alternatives.is_empty()) {
         Some(index) => Decision::Always(rules[index].answer),
         None => Decision::First(indices().collect()),
     }
 }
 
 fn rule(syscall: &LinuxSyscall) -> Result<Rule, SeccompError> {
-    Ok(Rule { conditions: conditions(syscall)?, answer: action(syscall.action, syscall.errno_ret)? })
+    Ok(Rule { alternatives: alternatives(conditions(syscall)?), answer: action(syscall.action, syscall.errno_ret)? })
+}
+
+/// Conditions on different arguments must all hold. With two on one argument every condition stands alone:
+/// libseccomp has one comparison per argument, so runc and crun make each a rule of its own then, and policies
+/// that list the values to refuse rely on that.
+fn alternatives(conditions: Vec<Condition>) -> Vec<Vec<Condition>> {
+    let indices: BTreeSet<u8> = conditions.iter().map(|c| c.index).collect();
+    match conditions.len() {
+        0 => Vec::new(),
+        n if n == indices.len() => vec![conditions],
+        _ => conditions.into_iter().map(|c| vec![c]).collect(),
+    }
 }
 
 /// Whether some rule asks an agent; refuses what would ask it for ever.
 fn check_notify(seccomp: &LinuxSeccomp) -> Result<bool, SeccompError> {
     if seccomp.default_action == SeccompAction::Notify {
-        return Err(SeccompError::NotifyDeadlock { syscall: "every system call" });
+        return Err(SeccompError::NotifyDeadlock { syscall: "as default action" });
     }
     let mut asking = seccomp.syscalls.iter().filter(|s| s.action == SeccompAction::Notify).peekable();
     let notify = asking.peek().is_some();
     // The runtime tells of the descriptor by write(2).
     if asking.any(|s| s.names.iter().any(|n| n == "write")) {
-        return Err(SeccompError::NotifyDeadlock { syscall: "write" });
+        return Err(SeccompError::NotifyDeadlock { syscall: "for the write syscall" });
+    }
+    if notify && seccomp.listener_path.as_deref().is_none_or(str::is_empty) {
+        return Err(SeccompError::NoListener);
     }
     Ok(notify)
 }
@@ -227,7 +242,7 @@ fn number(abi: Abi, name: &str) -> Option<u32> {
     }
 }
 
-/// The interfaces of this machine among the listed architectures; the native one when nothing is listed.
+/// The interfaces of this machine among the listed architectures; the native one is always covered.
 fn abis(architectures: &[String]) -> Result<Vec<Abi>, SeccompError> {
     let mut found = Vec::new();
     for name in architectures {
@@ -239,13 +254,18 @@ fn abis(architectures: &[String]) -> Result<Vec<Abi>, SeccompError> {
             other => return Err(SeccompError::UnknownArchitecture { name: cut(other) }),
         }
     }
-    if found.is_empty() && !architectures.is_empty() {
-        return Err(SeccompError::ForeignArchitecture { listed: architectures.join(", ") });
-    }
     Ok(found)
 }
 
-/// Architectures that a policy for several machines may list beside ours.
+/// Names of `architectures`, sorted: this machine's, and those that a policy for several machines may list.
+pub fn architectures() -> Vec<&'static str> {
+    let mut all = FOREIGN.to_vec();
+    all.extend(["SCMP_ARCH_X32", "SCMP_ARCH_X86", "SCMP_ARCH_X86_64"]);
+    all.sort_unstable();
+    all
+}
+
+/// Architectures of other machines.
 #[rustfmt::skip]
 const FOREIGN: [&str; 22] = [
     "SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM", "SCMP_ARCH_LOONGARCH64", "SCMP_ARCH_M68K", "SCMP_ARCH_MIPS",
@@ -255,17 +275,46 @@ const FOREIGN: [&str; 22] = [
     "SCMP_ARCH_SHEB", "SCMP_ARCH_SPARC", "SCMP_ARCH_SPARC64",
 ];
 
-fn flags(names: &[String]) -> Result<u32, SeccompError> {
-    names.iter().try_fold(0, |flags, name| {
-        Ok(flags
-            | match name.as_str() {
-                "SECCOMP_FILTER_FLAG_TSYNC" => flag::TSYNC,
-                "SECCOMP_FILTER_FLAG_LOG" => flag::LOG,
-                "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => flag::SPEC_ALLOW,
-                "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" => flag::WAIT_KILLABLE_RECV,
-                other => return Err(SeccompError::UnknownFlag { name: cut(other) }),
-            })
-    })
+/// Names of actions, sorted.
+pub const ACTIONS: [&str; 9] = [
+    "SCMP_ACT_ALLOW",
+    "SCMP_ACT_ERRNO",
+    "SCMP_ACT_KILL",
+    "SCMP_ACT_KILL_PROCESS",
+    "SCMP_ACT_KILL_THREAD",
+    "SCMP_ACT_LOG",
+    "SCMP_ACT_NOTIFY",
+    "SCMP_ACT_TRACE",
+    "SCMP_ACT_TRAP",
+];
+
+/// Names of comparisons, sorted.
+pub const OPERATORS: [&str; 7] =
+    ["SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE"];
+
+/// Flags by their names. TSYNC is accepted and means nothing: there is one thread.
+pub const FLAGS: [(&str, u32); 4] = [
+    ("SECCOMP_FILTER_FLAG_TSYNC", 0),
+    ("SECCOMP_FILTER_FLAG_LOG", flag::LOG),
+    ("SECCOMP_FILTER_FLAG_SPEC_ALLOW", flag::SPEC_ALLOW),
+    ("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", flag::WAIT_KILLABLE_RECV),
+];
+
+/// A policy without a list gets SPEC_ALLOW, as from runc; an empty list is no flag. The listener is asked for
+/// where an agent is.
+fn all_flags(seccomp: &LinuxSeccomp, notify: bool) -> Result<u32, SeccompError> {
+    let Some(names) = &seccomp.flags else {
+        return Ok(flag::SPEC_ALLOW | if notify { flag::NEW_LISTENER } else { 0 });
+    };
+    let known = names.iter().try_fold(0, |flags, name| match FLAGS.iter().find(|(n, _)| n == name) {
+        Some((_, bit)) => Ok(flags | bit),
+        None => Err(SeccompError::UnknownFlag { name: cut(name) }),
+    })?;
+    if known & flag::WAIT_KILLABLE_RECV != 0 && !notify {
+        // The kernel refuses it without a listener; nothing would ever wait.
+        return Ok(known & !flag::WAIT_KILLABLE_RECV);
+    }
+    Ok(known | if notify { flag::NEW_LISTENER } else { 0 })
 }
 
 fn cut(text: &str) -> String {

@@ -33,7 +33,7 @@ pub fn default_policy(bounding: &[&str]) -> LinuxSeccomp {
         default_action: SeccompAction::Errno,
         default_errno_ret: Some(ENOSYS),
         architectures: vec!["SCMP_ARCH_X86_64".to_owned()],
-        flags: Vec::new(),
+        flags: None,
         listener_path: None,
         listener_metadata: None,
         syscalls: syscalls.into_iter().filter(|s| !s.names.is_empty()).collect(),

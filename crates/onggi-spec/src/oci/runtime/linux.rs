@@ -200,6 +200,7 @@ pub struct LinuxIntelRdt {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct LinuxMemoryPolicy {
     /// `MPOL_BIND` and so on.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub mode: String,
     /// Node list, `0-3,7`.
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]

@@ -18,9 +18,9 @@ pub struct LinuxSeccomp {
     /// `SCMP_ARCH_*`; the native one when empty.
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
     pub architectures: Vec<String>,
-    /// `SECCOMP_FILTER_FLAG_*`.
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
-    pub flags: Vec<String>,
+    /// `SECCOMP_FILTER_FLAG_*`; absent is not the same as empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flags: Option<Vec<String>>,
     /// Unix socket of the agent that receives the notification descriptor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listener_path: Option<String>,
