@@ -8,6 +8,7 @@
 
 pub mod assertions;
 pub mod bundle;
+pub mod cve;
 pub mod fake_registry;
 pub mod image;
 pub mod isolation;

@@ -303,8 +303,8 @@ impl Child {
         }
         cred::set_gid(0).step(step)?;
         cred::set_uid(0).step(step)?;
-        // The uid change cleared it; procfs files of this process must belong to the namespace's root.
-        onggi_sys::process::set_dumpable(true).step(step)
+        // Others may be in a pid namespace that is joined, with the right to trace in the user namespace (I3).
+        onggi_sys::process::set_dumpable(false).step(step)
     }
 }
 

@@ -63,6 +63,9 @@ pub fn exec(options: ExecOptions) -> Result<Executed> {
         console: false,
         uid: options.process.user.uid,
     });
+    // From its birth the child is in the container's pid namespace, where somebody may have the right to trace, and
+    // it still has the host's root: it must not be traceable there (I3, CVE-2016-9962). It inherits this.
+    process::set_dumpable(false).step(|| "keep the container from tracing the new process".into())?;
     join_for_children(&target)?;
     initial_affinity(&options.process)?;
     let (ours, theirs) = Channel::pair()?;

@@ -239,7 +239,7 @@ impl Child {
 
     /// The planner has judged the destination by its spelling; a link in the root filesystem may lead elsewhere.
     /// Asked of the very descriptor that is mounted on (I1, CVE-2019-16884, CVE-2025-52881).
-    fn check_target(&self, target: &OwnedFd, destination: &Path) -> Result<()> {
+    pub(super) fn check_target(&self, target: &OwnedFd, destination: &Path) -> Result<()> {
         let step = || format!("find the mount point {}", destination.display());
         let refuse = |what: &str| {
             let hint = "a symbolic link in the root filesystem leads there: use another destination, or mend the image";

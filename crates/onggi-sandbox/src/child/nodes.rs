@@ -98,6 +98,7 @@ impl Child {
                 .hint("in a user namespace only devices that the host has can be given to a container")
         })?;
         let target = path::ensure(self.root()?, &node.path, Node::File(0o666)).step(step)?;
+        self.check_target(&target, &node.path)?;
         let copy = mount::clone_tree_at(device.as_fd(), Depth::One).step(step)?;
         mount::attach(copy.as_fd(), target.as_fd()).step(step)
     }

@@ -50,7 +50,14 @@ impl Child {
             View::Container => {
                 let pid = rustix::process::getpid().as_raw_nonzero().to_string();
                 let at = Path::new(&pid).join(file);
-                path::open_same_mount(self.procfs()?, &at, OFlags::WRONLY | OFlags::NOFOLLOW).step(step)?
+                let proc = self.procfs()?;
+                // The files of a process that is not dumpable belong to the host's root, who may be nobody here.
+                // By now there is nothing of the host in this process that a tracer could reach.
+                let dumpable = |on| onggi_sys::process::set_dumpable(on).step(step);
+                dumpable(true)?;
+                let opened = path::open_same_mount(proc, &at, OFlags::WRONLY | OFlags::NOFOLLOW).step(step);
+                dumpable(false)?;
+                opened?
             }
         };
         path::write_once(fd.as_fd(), value, file).step(step)

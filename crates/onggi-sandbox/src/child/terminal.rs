@@ -56,18 +56,21 @@ impl Child {
             pty::set_size(slave.as_fd(), clamp(size.width), clamp(size.height)).step(step)?;
         }
         if console {
-            self.bind_console(&slave).step(|| "bind the terminal to /dev/console".into())?;
+            self.bind_console(&slave)?;
         }
         self.channel.send(&Message::Terminal(master))?;
         self.terminal = Some(slave);
         Ok(())
     }
 
-    fn bind_console(&self, slave: &OwnedFd) -> onggi_sys::Result<()> {
+    fn bind_console(&self, slave: &OwnedFd) -> Result<()> {
         let Some(root) = &self.root else { return Ok(()) };
-        let target = path::ensure(root.as_fd(), Path::new("/dev/console"), Node::File(0o600))?;
-        let copy = mount::clone_tree_at(slave.as_fd(), Depth::One)?;
-        mount::attach(copy.as_fd(), target.as_fd())
+        let step = || "bind the terminal to /dev/console".to_string();
+        let at = Path::new("/dev/console");
+        let target = path::ensure(root.as_fd(), at, Node::File(0o600)).step(step)?;
+        self.check_target(&target, at)?;
+        let copy = mount::clone_tree_at(slave.as_fd(), Depth::One).step(step)?;
+        mount::attach(copy.as_fd(), target.as_fd()).step(step)
     }
 
     /// Standard streams and controlling terminal. A session of its own: the caller may be PID 1's child.

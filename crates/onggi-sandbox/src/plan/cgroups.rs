@@ -30,16 +30,37 @@ pub(super) fn plan_cgroup(cx: &Context<'_>) -> Result<Option<CgroupPlan>> {
     Ok((!plan.dirs.is_empty()).then_some(plan))
 }
 
-/// The limits; where there are device rules, those that every container needs come last (as in runc), because
+/// The host's own console; a container's is a terminal of its own.
+const HOST_CONSOLE: (Option<i64>, Option<i64>) = (Some(5), Some(1));
+
+/// The limits. Devices that no rule allows are denied, whether there are rules or not (I15); an ordinary user
+/// cannot make device rules, and needs none. Those that every container needs come last (as in runc), because
 /// the container's own nodes are made under them. Making a node is guarded by CAP_MKNOD, not by these.
 fn resources(cx: &Context<'_>) -> LinuxResources {
     let mut resources = cx.linux.resources.clone().unwrap_or_default();
-    if !resources.devices.is_empty() {
-        let needed = default_device_rules().into_iter().filter(|r| r.allow);
-        let missing: Vec<_> = needed.filter(|r| !resources.devices.contains(r)).collect();
-        resources.devices.extend(missing);
+    if resources.devices.is_empty() && !(cx.facts.privileged && can_deny(&cx.facts.cgroup_layout)) {
+        return resources;
     }
+    let (allowed, mut rules): (Vec<_>, Vec<_>) = default_device_rules().into_iter().partition(|r| r.allow);
+    // The rule that denies everything, unless the configuration begins with its own.
+    rules.retain(|deny| resources.devices.first() != Some(deny));
+    rules.append(&mut resources.devices);
+    let needed = allowed.into_iter().filter(|r| (r.major, r.minor) != HOST_CONSOLE);
+    let missing: Vec<_> = needed.filter(|r| !rules.contains(r)).collect();
+    rules.extend(missing);
+    resources.devices = rules;
     resources
+}
+
+/// There is something that could keep device rules. Rules that the configuration has are an error without it.
+fn can_deny(layout: &CgroupLayout) -> bool {
+    match layout {
+        CgroupLayout::None => false,
+        CgroupLayout::V1 { hierarchies, .. } => {
+            hierarchies.iter().any(|h| h.controllers.iter().any(|c| c == "devices"))
+        }
+        CgroupLayout::V2 { .. } => true,
+    }
 }
 
 /// `type: cgroup`: the container's own groups, as binds of their directories. Each is what a fresh mount
@@ -66,7 +87,9 @@ pub(super) fn plan_mount(cx: &Context<'_>, mount: &Mount, cgroup: Option<&Cgroup
         }
         (CgroupLayout::V1 { .. }, Some(plan)) => v1(plan, &target, options.set, bind),
         (CgroupLayout::V2 { .. }, _) => vec![SetupOp::Mount(fresh_v2(target, set))],
-        _ => Vec::new(),
+        // None can be made for this caller. What a bind of the host's /sys has brought there must not be writable
+        // (I15, CVE-2023-25809).
+        _ => vec![SetupOp::ReadOnly { path: target }],
     }
 }
 

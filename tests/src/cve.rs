@@ -1,0 +1,281 @@
+//! Which test of `tests/tests/security` shows what about which advisory: read by that suite, which checks that it
+//! is complete, and by `cargo xtask test --cve`.
+
+/// One known vulnerability of low-level runtimes, or several of one mechanism.
+#[derive(Debug, Clone, Copy)]
+pub struct Advisory {
+    /// CVE numbers without `CVE-`, or the whole id of another database.
+    pub ids: &'static [&'static str],
+    /// What was vulnerable.
+    pub component: &'static str,
+    /// How.
+    pub mechanism: &'static str,
+    /// The invariant of docs/security.md that excludes it.
+    pub invariants: &'static str,
+    /// Tests that try it: names without their module.
+    pub hostile: &'static [&'static str],
+    /// Tests of what looks alike and must keep working.
+    pub benign: &'static [&'static str],
+}
+
+/// Every advisory whose class this runtime could have.
+pub const ADVISORIES: &[Advisory] = &[
+    Advisory {
+        ids: &["2015-1331", "2015-1334", "2015-1335"],
+        component: "LXC",
+        mechanism: "predictable lock directory; attach trusts the container's /proc; mounts follow symlinks",
+        invariants: "I1 I2 I14",
+        hostile: &[
+            "root_cve_2015_1331_a_planted_state_directory_is_not_used",
+            "root_cve_2025_52881_2015_1334_exec_does_not_trust_the_containers_proc",
+            "root_cve_2015_1335_2021_30465_mounts_on_links_never_touch_the_host",
+        ],
+        benign: &[
+            "root_cve_2015_1331_benign_states_are_private_to_their_owner",
+            "root_cve_2025_52881_2015_1334_benign_values_arrive_at_create_and_exec",
+            "root_cve_2015_1335_2021_30465_benign_links_inside_the_root_are_followed",
+        ],
+    },
+    Advisory {
+        ids: &["2016-3697"],
+        component: "runc",
+        mechanism: "a numeric uid is read as a user name",
+        invariants: "I10",
+        hostile: &["root_cve_2016_3697_a_number_is_never_looked_up_as_a_name"],
+        benign: &["root_cve_2016_3697_benign_root_is_root"],
+    },
+    Advisory {
+        ids: &["2016-9962"],
+        component: "runc",
+        mechanism: "a dumpable init holds a descriptor of the host",
+        invariants: "I3",
+        hostile: &[
+            "root_cve_2016_9962_a_tracer_inside_sees_nothing_of_the_host_while_others_enter",
+            "root_cve_2016_9962_a_tracer_with_rights_in_a_user_namespace_sees_nothing_either",
+        ],
+        benign: &["root_cve_2016_9962_benign_a_container_sees_its_own_processes"],
+    },
+    Advisory {
+        ids: &["2017-5985", "2018-6556", "2022-47952", "2026-39402"],
+        component: "lxc-user-nic",
+        mechanism: "a set-user-ID helper: ownership of network namespaces, path oracle",
+        invariants: "I13",
+        hostile: &[
+            "root_cve_2017_5985_2018_6556_2022_47952_2026_39402_nothing_is_installed_with_rights_of_its_own",
+            "root_cve_2017_5985_2018_6556_2022_47952_2026_39402_a_foreign_network_namespace_is_refused_uniformly",
+        ],
+        benign: &["root_cve_2017_5985_2018_6556_2022_47952_2026_39402_benign_ones_own_network_namespace_is_joined"],
+    },
+    Advisory {
+        ids: &["2019-5736"],
+        component: "runc, LXC",
+        mechanism: "the runtime's executable is overwritten through /proc/self/exe",
+        invariants: "I4",
+        hostile: &[
+            "root_cve_2019_5736_a_thousand_writes_during_exec_change_nothing",
+            "root_cve_2019_5736_a_privileged_container_cannot_write_it_either",
+            "root_cve_2019_5736_an_ordinary_users_runtime_is_safe_too",
+            "root_cve_2019_5736_images_that_execute_the_runtime_cannot_write_it",
+            "root_cve_2019_5736_the_init_that_stays_inside_lies_on_a_read_only_mount",
+            "root_cve_2019_5736_a_container_that_waits_for_start_cannot_be_used_to_write_it",
+        ],
+        benign: &["root_cve_2019_5736_benign_a_container_reads_runs_and_replaces_its_own_programs"],
+    },
+    Advisory {
+        ids: &["2019-16884"],
+        component: "runc",
+        mechanism: "a volume that looks like /proc defeats AppArmor",
+        invariants: "I2",
+        hostile: &["root_cve_2019_16884_volumes_over_proc_are_refused"],
+        benign: &["root_cve_2019_16884_benign_single_files_of_proc_may_be_covered"],
+    },
+    Advisory {
+        ids: &["2019-19921", "2023-27561"],
+        component: "runc",
+        mechanism: "/proc is a symlink, and a volume changes meanwhile",
+        invariants: "I1 I2",
+        hostile: &[
+            "root_cve_2019_19921_2023_27561_a_linked_proc_or_sys_is_refused",
+            "root_cve_2019_19921_2023_27561_race_a_swapped_proc",
+        ],
+        benign: &["root_cve_2019_19921_2023_27561_benign_proc_and_sys_are_made_where_the_image_has_none"],
+    },
+    Advisory {
+        ids: &["2021-30465"],
+        component: "runc",
+        mechanism: "a mount's destination is swapped for a symlink",
+        invariants: "I1",
+        hostile: &[
+            "root_cve_2015_1335_2021_30465_mounts_on_links_never_touch_the_host",
+            "root_cve_2021_30465_race_a_swapped_destination",
+        ],
+        benign: &["root_cve_2015_1335_2021_30465_benign_links_inside_the_root_are_followed"],
+    },
+    Advisory {
+        ids: &["2021-43784"],
+        component: "runc",
+        mechanism: "a netlink length overflows",
+        invariants: "I17",
+        hostile: &[
+            "root_cve_2021_43784_maps_that_are_too_long_are_refused",
+            "root_cve_2021_43784_paths_and_names_that_are_too_long_are_refused",
+        ],
+        benign: &["root_cve_2021_43784_benign_many_mappings_arrive_whole"],
+    },
+    Advisory {
+        ids: &["GHSA-g54h-m393-cpwq"],
+        component: "runc",
+        mechanism: "the list of devices is treated as a list of what is denied",
+        invariants: "I15",
+        hostile: &[
+            "root_cve_ghsa_g54h_m393_cpwq_devices_are_denied_by_default",
+            "root_cve_ghsa_g54h_m393_cpwq_a_list_denies_what_it_does_not_name",
+        ],
+        benign: &["root_cve_ghsa_g54h_m393_cpwq_benign_usual_and_allowed_devices_work"],
+    },
+    Advisory {
+        ids: &["2022-29162", "2022-27650", "2022-24769", "2022-27649", "2022-27651", "2022-27652"],
+        component: "runc, crun, moby, Podman, buildah, CRI-O",
+        mechanism: "inheritable capabilities are not empty",
+        invariants: "I11",
+        hostile: &[
+            "root_cve_2022_29162_2022_24769_nothing_is_inheritable_whatever_the_caller_has",
+            "root_cve_2022_29162_2022_24769_no_capabilities_in_the_configuration_are_none_in_the_container",
+        ],
+        benign: &["root_cve_2022_29162_2022_24769_benign_inheritable_and_ambient_are_given_when_asked_for"],
+    },
+    Advisory {
+        ids: &["2025-27612"],
+        component: "youki",
+        mechanism: "exec raises capabilities",
+        invariants: "I11",
+        hostile: &["root_cve_2025_27612_exec_does_not_raise_capabilities"],
+        benign: &["root_cve_2025_27612_benign_exec_gets_the_capability_that_is_asked_for"],
+    },
+    Advisory {
+        ids: &["2023-25809"],
+        component: "runc",
+        mechanism: "rootless, /sys/fs/cgroup is writable without a cgroup namespace",
+        invariants: "I15",
+        hostile: &["root_cve_2023_25809_a_read_only_cgroupfs_is_read_only_for_an_ordinary_user_too"],
+        benign: &["root_cve_2023_25809_benign_a_writable_cgroupfs_is_the_containers_own"],
+    },
+    Advisory {
+        ids: &["2023-28642"],
+        component: "runc",
+        mechanism: "AppArmor is bypassed by a symlinked /proc",
+        invariants: "I2",
+        hostile: &[
+            "root_cve_2023_28642_a_linked_proc_never_swallows_a_label",
+            "root_cve_2023_28642_a_label_that_does_not_take_is_no_container",
+        ],
+        benign: &["root_cve_2023_28642_benign_an_empty_label_asks_for_nothing"],
+    },
+    Advisory {
+        ids: &["2024-21626"],
+        component: "runc",
+        mechanism: "a leaked descriptor and a working directory in /proc/self/fd",
+        invariants: "I3",
+        hostile: &[
+            "root_cve_2024_21626_a_working_directory_outside_the_root_is_refused",
+            "root_cve_2024_21626_exec_refuses_a_working_directory_outside_the_root",
+            "root_cve_2024_21626_nothing_that_a_caller_leaked_is_inside",
+            "root_cve_2024_21626_race_a_swapped_directory",
+        ],
+        benign: &["root_cve_2024_21626_benign_working_directories_may_be_links_and_lie_in_proc"],
+    },
+    Advisory {
+        ids: &["2024-45310"],
+        component: "runc",
+        mechanism: "making missing parents races with a symlink and makes directories on the host",
+        invariants: "I1",
+        hostile: &[
+            "root_cve_2024_45310_missing_parents_are_never_made_on_the_host",
+            "root_cve_2024_45310_race_swapped_parents",
+        ],
+        benign: &["root_cve_2024_45310_benign_missing_parents_are_made_in_a_volume"],
+    },
+    Advisory {
+        ids: &["2025-31133"],
+        component: "runc",
+        mechanism: "/dev/null is replaced by a symlink while paths are masked",
+        invariants: "I5",
+        hostile: &[
+            "root_cve_2025_31133_a_redirected_dev_null_never_becomes_a_mask",
+            "root_cve_2025_31133_race_a_swapped_dev_null",
+            "root_cve_2025_31133_race_a_swapped_masked_path",
+        ],
+        benign: &["root_cve_2025_31133_benign_a_dev_null_of_the_image_is_fine"],
+    },
+    Advisory {
+        ids: &["2025-52565"],
+        component: "runc",
+        mechanism: "/dev/pts/N is swapped before it is bound to /dev/console",
+        invariants: "I5",
+        hostile: &[
+            "root_cve_2025_52565_a_redirected_terminal_is_refused",
+            "root_cve_2025_52565_race_a_swapped_dev_pts",
+            "root_cve_2025_52565_race_a_swapped_console",
+        ],
+        benign: &["root_cve_2025_52565_benign_a_terminal_is_the_console"],
+    },
+    Advisory {
+        ids: &["2025-52881"],
+        component: "runc, buildah",
+        mechanism: "writes to /proc are redirected, even to another file of procfs",
+        invariants: "I2",
+        hostile: &[
+            "root_cve_2025_52881_mounts_never_lead_writes_to_another_file_of_proc",
+            "root_cve_2025_52881_2015_1334_exec_does_not_trust_the_containers_proc",
+            "root_cve_2025_52881_race_mounts_swapped_into_proc",
+        ],
+        benign: &["root_cve_2025_52881_2015_1334_benign_values_arrive_at_create_and_exec"],
+    },
+    Advisory {
+        ids: &["2025-62161", "2025-62596"],
+        component: "youki",
+        mechanism: "the masks' source and files of /proc redirected",
+        invariants: "I1 I2 I5",
+        hostile: &[
+            "root_cve_2025_62161_2025_62596_links_under_masks_devices_and_proc_are_refused_or_harmless",
+            "root_cve_2025_31133_race_a_swapped_dev_null",
+            "root_cve_2025_52881_race_mounts_swapped_into_proc",
+        ],
+        benign: &["root_cve_2025_62161_2025_62596_benign_masks_hide_what_they_name"],
+    },
+    Advisory {
+        ids: &["2025-24965"],
+        component: "crun (krun)",
+        mechanism: "a configuration file is created outside the root filesystem",
+        invariants: "I1",
+        hostile: &["root_cve_2025_24965_an_injected_file_whose_path_is_a_link_stays_inside"],
+        benign: &["root_cve_2025_24965_benign_an_injected_file_covers_that_of_the_image"],
+    },
+    Advisory {
+        ids: &["2026-30892"],
+        component: "crun",
+        mechanism: "`exec -u 1` runs as uid 0",
+        invariants: "I10",
+        hostile: &["root_cve_2026_30892_two_hundred_strings_that_are_no_user_are_refused"],
+        benign: &["root_cve_2026_30892_benign_numbers_are_taken_as_they_are"],
+    },
+    Advisory {
+        ids: &["2026-41579", "2026-47766"],
+        component: "runc, crun",
+        mechanism: "the image's /dev is a symlink that redirects device set-up",
+        invariants: "I1",
+        hostile: &["root_cve_2026_41579_2026_47766_a_linked_dev_does_not_redirect_devices"],
+        benign: &["root_cve_2026_41579_2026_47766_benign_devices_are_made_in_a_dev_of_the_image"],
+    },
+    Advisory {
+        ids: &["2024-0132", "2025-23266"],
+        component: "vendors' hooks",
+        mechanism: "a hook inherits the image's LD_PRELOAD; check and use differ",
+        invariants: "I1 I6",
+        hostile: &[
+            "root_cve_2025_23266_2024_0132_hooks_inherit_nothing_of_the_image_or_of_the_caller",
+            "root_cve_2024_0132_no_program_of_the_image_runs_with_the_hosts_rights",
+        ],
+        benign: &["root_cve_2025_23266_2024_0132_benign_hooks_get_the_environment_of_the_configuration"],
+    },
+];

@@ -1,0 +1,124 @@
+//! I4: the runtime's program cannot be written from inside, whatever it is doing just then.
+
+use std::fs;
+
+use onggi_tests::isolated;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use crate::jar::{Jar, runtime};
+
+fn hash() -> Vec<u8> {
+    Sha256::digest(fs::read(runtime()).expect("read the runtime")).to_vec()
+}
+
+/// Takes hold of every executable that it sees and tries to write it now and later; counts attempts.
+const WRITER: &str = "echo ready; n=0; while :; do for p in /proc/[0-9]*; do \
+      n=$((n+1)); echo x >> $p/exe; ( exec 9< $p/exe; echo x >> /proc/self/fd/9; cat /proc/self/fd/9 > /dev/null; \
+      echo x >> /proc/self/fd/9 ); done 2>/dev/null; test $n -ge $LIMIT && echo attempts $n && break; done";
+
+fn attack(jar: &mut Jar, flags: &[&str], limit: usize) {
+    let before = hash();
+    let script = WRITER.replace("$LIMIT", &limit.to_string());
+    jar.script(&format!("{script}; sleep 60"));
+    let done = jar.detached(flags);
+    assert_eq!(done.code, 0, "{}", done.err);
+    jar.until("the writer begins", |out| out.contains("ready"));
+    for _ in 0..1_000 {
+        if jar.output().contains("attempts") {
+            break;
+        }
+        let done = jar.exec(&[], &["true"]);
+        assert_eq!(done.code, 0, "{}", done.err);
+    }
+    assert!(jar.output().contains("attempts"), "the writer never came to its {limit} attempts");
+    assert!(before == hash(), "the runtime's program has changed");
+}
+
+#[test]
+fn root_cve_2019_5736_a_thousand_writes_during_exec_change_nothing() {
+    isolated();
+    attack(&mut Jar::new(""), &[], 1_000);
+}
+
+#[test]
+fn root_cve_2019_5736_a_privileged_container_cannot_write_it_either() {
+    isolated();
+    let mut jar = Jar::new("");
+    for cap in ["CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", "CAP_MKNOD"] {
+        jar.add_cap(cap);
+    }
+    attack(&mut jar, &[], 1_000);
+}
+
+#[test]
+fn root_cve_2019_5736_an_ordinary_users_runtime_is_safe_too() {
+    isolated();
+    let mut jar = Jar::small("");
+    jar.by_user(54_321);
+    let copy = jar.path("onggi-oci");
+    let before = fs::read(&copy).expect("read the runtime");
+    attack(&mut jar, &[], 1_000);
+    assert!(before == fs::read(&copy).expect("read the runtime"), "the user's program has changed");
+}
+
+/// The entrypoint, an interpreter and a hook are the runtime itself.
+#[test]
+fn root_cve_2019_5736_images_that_execute_the_runtime_cannot_write_it() {
+    isolated();
+    let before = hash();
+    let mut jar = Jar::new("");
+    jar.args(&["/proc/self/exe", "--version"]);
+    jar.run().inside();
+    let mut jar = Jar::new("");
+    jar.write("rootfs/bin/script", "#!/proc/self/exe\n");
+    fs::set_permissions(jar.root().join("bin/script"), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .expect("make it executable");
+    jar.args(&["/bin/script"]);
+    jar.run().inside();
+    let jar = Jar::new("sleep 60");
+    jar.running();
+    jar.exec(&[], &["/proc/self/exe", "--version"]).inside();
+    let mut jar = Jar::new("for p in 1 self; do echo x >> /proc/$p/exe; done; true");
+    jar.config["hooks"] = json!({ "startContainer": [{ "path": "/bin/sh", "args": [
+        "sh", "-c", "for p in /proc/[0-9]*; do echo x >> $p/exe; done 2>/dev/null; true"] }] });
+    jar.run().inside();
+    assert!(before == hash(), "the runtime's program has changed");
+}
+
+/// The one process of ours that stays inside is the init of `--init`.
+#[test]
+fn root_cve_2019_5736_the_init_that_stays_inside_lies_on_a_read_only_mount() {
+    isolated();
+    let before = hash();
+    let jar = Jar::new("sleep 60");
+    assert_eq!(jar.detached(&["--init"]).code, 0);
+    let script = "for i in 1 2 3 4 5 6 7 8 9; do echo x >> /proc/1/exe; done 2>/dev/null; true";
+    assert_eq!(jar.exec(&[], &["sh", "-c", script]).code, 0);
+    // From the host, with every right: the mount itself refuses.
+    let open = fs::OpenOptions::new().append(true).open(format!("/proc/{}/exe", jar.pid()));
+    assert!(open.is_err(), "the runtime's executable is writable through /proc");
+    assert!(before == hash(), "the runtime's program has changed");
+}
+
+/// A container waits for start as a copy of the runtime.
+#[test]
+fn root_cve_2019_5736_a_container_that_waits_for_start_cannot_be_used_to_write_it() {
+    isolated();
+    let before = hash();
+    let jar = Jar::new("true");
+    assert_eq!(jar.create().code, 0);
+    let open = fs::OpenOptions::new().append(true).open(format!("/proc/{}/exe", jar.pid()));
+    assert!(open.is_err(), "the runtime's executable is writable through /proc");
+    let script = "for p in /proc/[0-9]*; do echo x >> $p/exe; done 2>/dev/null; true";
+    jar.exec(&[], &["sh", "-c", script]).inside();
+    assert!(before == hash(), "the runtime's program has changed");
+}
+
+#[test]
+fn root_cve_2019_5736_benign_a_container_reads_runs_and_replaces_its_own_programs() {
+    isolated();
+    let script = "head -c 4 /proc/self/exe | wc -c && cp /proc/self/exe /tmp/busybox && /tmp/busybox true && \
+                  cp /bin/busybox /bin/new && echo x >> /bin/new && echo replaced";
+    Jar::new(script).run().printed("4\nreplaced\n");
+}

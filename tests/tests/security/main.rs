@@ -1,0 +1,19 @@
+//! Attacks on `onggi-oci` that have worked on other runtimes, each with a benign twin that must keep working.
+//!
+//! `onggi_tests::cve` says which test belongs to which advisory; `cargo xtask test --cve` runs them by it. The
+//! tests need root and the installed programs (`cargo xtask test` builds them).
+
+mod capabilities;
+mod descriptors;
+mod devices;
+mod executable;
+mod helpers;
+mod hooks;
+mod jar;
+mod limits;
+mod mounts;
+mod procfs;
+mod races;
+mod sources;
+mod table;
+mod users;
