@@ -46,6 +46,20 @@ pub fn sh(script: &str) -> String {
     text
 }
 
+/// Shows this machine its control groups of version 1 alone, where it has both: some programs take a hybrid
+/// machine for one of version 2, or its directory for one more controller. A machine of version 2 stays as it is.
+pub fn without_unified_cgroups() {
+    sh("test -d /sys/fs/cgroup/unified || exit 0
+        mkdir /run/cgroup
+        for dir in /sys/fs/cgroup/*/; do
+            name=$(basename $dir)
+            test $name = unified && continue
+            mkdir /run/cgroup/$name
+            mount --bind $dir /run/cgroup/$name
+        done
+        mount --rbind /run/cgroup /sys/fs/cgroup");
+}
+
 /// Another machine on the same wire, which lives until it is dropped.
 pub struct Client {
     holder: std::process::Child,

@@ -153,6 +153,7 @@ pub(crate) fn gather_facts(config: &Spec) -> Result<SandboxFacts> {
     Ok(SandboxFacts {
         cgroup_layout: layout,
         privileged: caps.effective & cred::CAP_SYS_ADMIN != 0 && in_initial_user_namespace(),
+        sets_groups: caps.effective & cred::CAP_SETGID != 0,
         apparmor: wants(process.and_then(|p| p.apparmor_profile.as_ref())) && apparmor_enabled(),
         selinux: wants(process.and_then(|p| p.selinux_label.as_ref())) && Path::new("/sys/fs/selinux/enforce").exists(),
     })

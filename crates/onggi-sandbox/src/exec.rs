@@ -184,6 +184,7 @@ fn plan(options: &ExecOptions, config: &Spec, target: &Target) -> Result<Process
     let facts = SandboxFacts {
         cgroup_layout: onggi_spec::facts::CgroupLayout::None,
         privileged: target.privileged,
+        sets_groups: target.privileged,
         apparmor: std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|s| s.trim() == "Y"),
         selinux: std::path::Path::new("/sys/fs/selinux/enforce").exists(),
     };

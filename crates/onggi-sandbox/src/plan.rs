@@ -42,6 +42,8 @@ pub struct SandboxFacts {
     pub cgroup_layout: CgroupLayout,
     /// The caller has CAP_SYS_ADMIN in the initial user namespace's sense.
     pub privileged: bool,
+    /// The caller has CAP_SETGID, so a user namespace that it makes may keep setgroups(2): user_namespaces(7).
+    pub sets_groups: bool,
     /// AppArmor is enabled.
     pub apparmor: bool,
     /// SELinux is enabled.

@@ -47,7 +47,13 @@ fn layout(controllers: &[&str]) -> CgroupLayout {
 }
 
 fn facts() -> SandboxFacts {
-    SandboxFacts { cgroup_layout: CgroupLayout::None, privileged: true, apparmor: false, selinux: false }
+    SandboxFacts {
+        cgroup_layout: CgroupLayout::None,
+        privileged: true,
+        sets_groups: true,
+        apparmor: false,
+        selinux: false,
+    }
 }
 
 fn make_with(
@@ -224,7 +230,7 @@ fn an_ordinary_user_gets_one_id_and_bound_devices() {
     let map = json!([{ "containerID": 0, "hostID": 1000, "size": 1 }]);
     c["linux"]["uidMappings"] = map.clone();
     c["linux"]["gidMappings"] = map;
-    let facts = SandboxFacts { privileged: false, ..facts() };
+    let facts = SandboxFacts { privileged: false, sets_groups: false, ..facts() };
     let plan = make_with(&c, &RootFs::Path, &facts, |_| {}).unwrap();
     let text = words(&plan);
     assert!(text.contains("map 1 uid and 1 gid ranges into the user namespace, deny setgroups"), "{text}");

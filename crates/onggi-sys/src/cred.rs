@@ -12,6 +12,8 @@ use crate::{Result, SysContext, SysError};
 
 /// Highest capability number that a mask can hold.
 pub const CAP_MAX: u32 = 63;
+/// CAP_SETGID as a bit mask.
+pub const CAP_SETGID: u64 = 1 << 6;
 /// CAP_SYS_ADMIN as a bit mask.
 pub const CAP_SYS_ADMIN: u64 = 1 << 21;
 /// CAP_SYS_RESOURCE as a bit mask.

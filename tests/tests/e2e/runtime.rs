@@ -6,7 +6,11 @@ use std::{
     process::{Command, Stdio},
 };
 
-use onggi_tests::{Onggi, Ran, eventually, isolated, machine::sh, onggi::collect};
+use onggi_tests::{
+    Onggi, Ran, eventually, isolated,
+    machine::{sh, without_unified_cgroups},
+    onggi::collect,
+};
 use serde_json::{Value, json};
 
 struct Runtime {
@@ -151,7 +155,7 @@ fn e2e_podman_runs_exec_and_stops_containers_with_our_runtime() {
         runtime.onggi.runtime().display()
     );
     // Podman, as crun, does not know hybrid control groups.
-    sh("umount /sys/fs/cgroup/unified 2>/dev/null || true");
+    without_unified_cgroups();
     let text = sh(&format!(
         "mkdir -p {0}/p/tmp
          tar -C {1}/rootfs -c . | {podman} import -q - box >/dev/null

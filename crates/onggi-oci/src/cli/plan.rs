@@ -78,6 +78,7 @@ fn make(request: &Request) -> Result<SandboxPlan, CliError> {
     let facts = SandboxFacts {
         cgroup_layout: request.cgroup_layout.clone(),
         privileged: !maps_only_the_caller(&request.config),
+        sets_groups: !maps_only_the_caller(&request.config),
         apparmor: true,
         selinux: true,
     };

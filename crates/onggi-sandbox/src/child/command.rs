@@ -138,7 +138,8 @@ fn refuse(candidate: &CStr, why: &str) -> StartFailureError {
 fn look_at(candidate: &CStr) -> Found {
     match rustix::fs::stat(candidate) {
         Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => Found::Refused(refuse(candidate, "is a directory")),
+            // Engines give 126 for the last words; not all of them know those of EISDIR.
+            FileType::Directory => Found::Refused(refuse(candidate, "is a directory: permission denied")),
             FileType::RegularFile if stat.st_mode & 0o111 == 0 => {
                 Found::Refused(refuse(candidate, "permission denied: it is not executable"))
             }

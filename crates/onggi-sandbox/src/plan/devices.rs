@@ -32,7 +32,8 @@ pub(super) fn plan_devices(cx: &Context<'_>) -> Result<Vec<SetupOp>> {
     if cx.input.config.mounts.iter().any(bound) {
         return Ok(Vec::new());
     }
-    let user = cx.namespaces.has(LinuxNamespaceType::User);
+    // No user namespace but the initial one may make nodes, be it the container's own or its caller's.
+    let user = cx.namespaces.has(LinuxNamespaceType::User) || !cx.facts.privileged;
     let op = |node: DeviceNode| match user && node.kind != DeviceKind::Fifo {
         true => SetupOp::BindNode(node),
         false => SetupOp::Node(node),

@@ -120,13 +120,13 @@ impl Namespaces {
             return Vec::new();
         }
         let op =
-            ParentOp::WriteIdMaps { uid: self.uid.clone(), gid: self.gid.clone(), deny_setgroups: !facts.privileged };
+            ParentOp::WriteIdMaps { uid: self.uid.clone(), gid: self.gid.clone(), deny_setgroups: !facts.sets_groups };
         vec![op]
     }
 
     /// setgroups(2) is possible in the container.
     pub(super) fn setgroups_allowed(&self, facts: &SandboxFacts) -> bool {
-        facts.privileged || !self.makes(Kind::User)
+        facts.sets_groups || !self.makes(Kind::User)
     }
 
     pub(super) fn child_ops(&self, cx: &Context<'_>, cgroup: Option<&CgroupPlan>) -> Vec<SetupOp> {
