@@ -2,6 +2,8 @@
 
 mod harness;
 mod hostile;
+mod notify;
+mod process;
 mod view;
 
 use std::{fs, io::Read};
