@@ -5,13 +5,13 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, chown},
     path::{Path, PathBuf},
 };
 
 use rustix::io::Errno;
 
-use crate::{CgroupError, CgroupPlan, CgroupWrite, Prepare, device_filter};
+use crate::{CgroupError, CgroupPlan, CgroupWrite, Prepare, device_filter, procs};
 
 /// ENOTSUPP: the kernel's own number, which some control files leak to user space.
 const ENOTSUPP: i32 = 524;
@@ -19,38 +19,31 @@ const ENOTSUPP: i32 = 524;
 /// Another container's clean-up may remove a shared parent between our mkdir of it and of its child.
 const PARENT_RETRIES: u32 = 5;
 
-/// An optional write that this kernel did not take.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Skipped {
-    /// What it was for.
-    pub what: String,
-    /// The file.
-    pub path: PathBuf,
-}
-
 /// Makes the directories and writes the limits. On failure everything that was made is removed again.
+/// Returns what was left out, one line each.
 ///
 /// # Errors
 /// The first failure; also [`CgroupError::InUse`] when the container's own directory has processes.
-pub fn apply_create(plan: &CgroupPlan) -> Result<Vec<Skipped>, CgroupError> {
+pub fn apply_create(plan: &CgroupPlan) -> Result<Vec<String>, CgroupError> {
     let mut made = Vec::new();
-    let applied = prepare_all(plan, &mut made).and_then(|()| write_all(&plan.writes)).and_then(|skipped| {
-        attach_devices(plan)?;
-        Ok(skipped)
-    });
-    if applied.is_err() {
-        for dir in made.iter().rev() {
-            // Best effort: the failure that led here is the one to report.
-            let _ = fs::remove_dir(dir);
+    let mut notes = plan.notes.clone();
+    let applied = prepare_all(&plan.prepare, &mut made).and_then(|()| write_all(&plan.writes, &mut notes));
+    match applied.and_then(|()| attach_devices(plan)) {
+        Ok(()) => Ok(notes),
+        Err(e) => {
+            for dir in made.iter().rev() {
+                // Best effort: the failure that led here is the one to report.
+                let _ = fs::remove_dir(dir);
+            }
+            Err(e)
         }
     }
-    applied
 }
 
-fn prepare_all(plan: &CgroupPlan, made: &mut Vec<PathBuf>) -> Result<(), CgroupError> {
+pub(crate) fn prepare_all(steps: &[Prepare], made: &mut Vec<PathBuf>) -> Result<(), CgroupError> {
     let mut tries = 0;
     loop {
-        let prepared = plan.prepare.iter().try_for_each(|step| prepare(step, made));
+        let prepared = steps.iter().try_for_each(|step| prepare(step, made));
         match prepared {
             Err(CgroupError::MakeDir { source, .. })
                 if source.kind() == io::ErrorKind::NotFound && tries < PARENT_RETRIES =>
@@ -67,6 +60,7 @@ fn prepare(step: &Prepare, made: &mut Vec<PathBuf>) -> Result<(), CgroupError> {
         Prepare::MakeDir { path, own } => make_dir(path, *own, made),
         Prepare::Inherit { path, file } => inherit(path, file),
         Prepare::Enable { path, required, wanted } => enable(path, required, wanted),
+        Prepare::Delegate { path, uid } => delegate(path, *uid),
     }
 }
 
@@ -78,12 +72,45 @@ fn make_dir(path: &Path, own: bool, made: &mut Vec<PathBuf>) -> Result<(), Cgrou
         }
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists && !own => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-            let ours = made.iter().any(|m| m == path);
-            let empty = ours || read(&path.join("cgroup.procs"))?.trim().is_empty();
-            if empty { Ok(()) } else { Err(CgroupError::InUse { path: path.to_owned() }) }
+            if made.iter().any(|m| m == path) {
+                Ok(())
+            } else {
+                check_usable(path)
+            }
         }
         Err(source) => Err(CgroupError::MakeDir { path: path.to_owned(), source }),
     }
+}
+
+/// A group that was there already, as engines make them for pods, must be empty and not frozen.
+fn check_usable(path: &Path) -> Result<(), CgroupError> {
+    let count = procs::members(path)?.len();
+    if count != 0 {
+        return Err(CgroupError::InUse { path: path.to_owned(), count });
+    }
+    let says = |file: &str, frozen: &str| fs::read_to_string(path.join(file)).is_ok_and(|s| s.trim() == frozen);
+    if says("cgroup.freeze", "1") || says("freezer.state", "FROZEN") {
+        return Err(CgroupError::Frozen { path: path.to_owned() });
+    }
+    Ok(())
+}
+
+/// Files that cgroups(7) names, for kernels that do not list them (before 4.15).
+const DELEGATED: &str = "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n";
+
+fn delegate(path: &Path, uid: u32) -> Result<(), CgroupError> {
+    let fail = |path: &Path, source| CgroupError::Delegate { path: path.to_owned(), uid, source };
+    chown(path, Some(uid), None).map_err(|e| fail(path, e))?;
+    let list = fs::read_to_string("/sys/kernel/cgroup/delegate").unwrap_or_else(|_| DELEGATED.into());
+    for file in list.lines().filter(|name| !name.is_empty() && !name.contains('/')) {
+        let at = path.join(file);
+        match chown(&at, Some(uid), None) {
+            // Not every controller is there.
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(fail(&at, e)),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn inherit(path: &Path, file: &str) -> Result<(), CgroupError> {
@@ -130,18 +157,36 @@ fn attach_devices(plan: &CgroupPlan) -> Result<(), CgroupError> {
     }
 }
 
-fn write_all(writes: &[CgroupWrite]) -> Result<Vec<Skipped>, CgroupError> {
-    let mut skipped = Vec::new();
+/// Writes the values in order; those that had to wait for others come again at the end.
+pub(crate) fn write_all(writes: &[CgroupWrite], notes: &mut Vec<String>) -> Result<(), CgroupError> {
     let mut last = None;
+    let mut again = Vec::new();
     for w in writes {
-        if let Err(e) = write_one(w, &mut last) {
-            if !(w.optional && is_absent(e.errno())) {
-                return Err(e);
-            }
-            skipped.push(Skipped { what: w.what.clone(), path: w.path.join(&w.file) });
+        match write_one(w, &mut last) {
+            Ok(()) => {}
+            Err(e) if w.again && e.errno() == Errno::INVAL.raw_os_error() => again.push(w),
+            Err(e) if w.optional && is_absent(e.errno()) => notes.extend(left_out(w)),
+            Err(e) => return Err(explain(w, e)),
         }
     }
-    Ok(skipped)
+    again.into_iter().try_for_each(|w| write_one(w, &mut last).map_err(|e| explain(w, e)))
+}
+
+fn left_out(w: &CgroupWrite) -> Option<String> {
+    (!w.quiet).then(|| format!("this kernel has no {}: there is no {}", w.file, w.what))
+}
+
+/// EBUSY of a version 1 memory limit: more is used, and the kernel could not take it back.
+fn explain(w: &CgroupWrite, e: CgroupError) -> CgroupError {
+    if e.errno() != Errno::BUSY.raw_os_error() || w.file != "memory.limit_in_bytes" {
+        return e;
+    }
+    let value = |file: &str| read(&w.path.join(file)).map_or_else(|_| "unknown".into(), |s| s.trim().to_owned());
+    CgroupError::MemoryBusy {
+        limit: w.value.clone(),
+        usage: value("memory.usage_in_bytes"),
+        peak: value("memory.max_usage_in_bytes"),
+    }
 }
 
 /// `last` keeps a file open over neighbours: device rules are many writes to two files.

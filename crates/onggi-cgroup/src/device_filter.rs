@@ -35,7 +35,7 @@ pub struct DeviceRule {
 }
 
 /// Kind of a device node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DeviceKind {
     /// Block device.
@@ -83,6 +83,22 @@ pub(crate) fn attach(dir: &Path, rules: &[DeviceRule]) -> Result<(), CgroupError
     let group = fs::File::open(dir).map_err(|source| CgroupError::Read { path: dir.to_owned(), source })?;
     let program = bpf::load_device_filter(&program(rules)).map_err(fail)?;
     bpf::attach_device_filter(group.as_fd(), program.as_fd()).map_err(fail)
+}
+
+/// Puts the rules' program in the place of the one that is attached: at no moment are both or none in force
+/// where the kernel can swap them (5.6); else the new one is attached before the old ones go.
+pub(crate) fn replace(dir: &Path, rules: &[DeviceRule]) -> Result<(), CgroupError> {
+    let fail = |source: onggi_sys::SysError| CgroupError::DeviceFilter { path: dir.to_owned(), source };
+    let group = fs::File::open(dir).map_err(|source| CgroupError::Read { path: dir.to_owned(), source })?;
+    let old = bpf::attached_device_filters(group.as_fd()).map_err(fail)?;
+    let program = bpf::load_device_filter(&program(rules)).map_err(fail)?;
+    if let [only] = old.as_slice()
+        && bpf::replace_device_filter(group.as_fd(), program.as_fd(), only.as_fd()).is_ok()
+    {
+        return Ok(());
+    }
+    bpf::attach_device_filter(group.as_fd(), program.as_fd()).map_err(fail)?;
+    old.iter().try_for_each(|o| bpf::detach_device_filter(group.as_fd(), o.as_fd())).map_err(fail)
 }
 
 /// Registers: r0 is the answer, r1 the context on entry.

@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use crate::systemd::BusError;
+
 /// A failure to plan, make, read or remove control groups.
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
@@ -14,7 +16,10 @@ pub enum CgroupError {
         what: String,
     },
     /// A limit was asked for by a user who may not write to any cgroup.
-    #[error("the {what} needs a cgroup, and this user may not make one")]
+    #[error(
+        "the {what} needs a cgroup, and this user may not make one: rootless needs no limits + no cgrouppath when \
+         no permission is granted for cgroups"
+    )]
     Rootless {
         /// The limit in words.
         what: String,
@@ -25,13 +30,11 @@ pub enum CgroupError {
         /// The limit in words.
         what: String,
     },
-    /// A member of `linux.resources` that this cgroup version has no file for.
-    #[error("{what} cannot be set with cgroup version {version}")]
-    Unsupported {
-        /// The member in words.
-        what: String,
-        /// 1 or 2.
-        version: u8,
+    /// `linux.resources.unified` names files of version 2.
+    #[error("invalid configuration: cannot use unified on cgroup v1 ({file})")]
+    Unified {
+        /// The first file, cut.
+        file: String,
     },
     /// A value outside its range.
     #[error("{member} is {value}: {reason}")]
@@ -52,10 +55,38 @@ pub enum CgroupError {
         reason: &'static str,
     },
     /// The directory of a new container holds processes already.
-    #[error("the cgroup {path} is in use already")]
+    #[error("container's cgroup is not empty: {count} process(es) found in {path}")]
     InUse {
         /// The directory.
         path: PathBuf,
+        /// How many.
+        count: usize,
+    },
+    /// The directory of a new container is frozen: its first process would never run.
+    #[error("container's cgroup unexpectedly frozen: {path}")]
+    Frozen {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A memory limit below what is used and cannot be taken away.
+    #[error("unable to set memory limit to {limit} (current usage: {usage}, peak usage: {peak})")]
+    MemoryBusy {
+        /// The limit, bytes.
+        limit: String,
+        /// Bytes in use.
+        usage: String,
+        /// Most bytes that were in use.
+        peak: String,
+    },
+    /// `memory.checkBeforeUpdate`: a limit below what is used.
+    #[error("rejecting {what} {limit} <= usage {usage}")]
+    BelowUsage {
+        /// `memory limit`, `memory+swap limit`.
+        what: &'static str,
+        /// Bytes.
+        limit: i64,
+        /// Bytes.
+        usage: u64,
     },
     /// mkdir(2).
     #[error("make the cgroup {path}")]
@@ -108,6 +139,29 @@ pub enum CgroupError {
         #[source]
         source: onggi_sys::SysError,
     },
+    /// A configuration that no systemd unit can be made of.
+    #[error("{0}")]
+    SystemdPlan(String),
+    /// systemd was asked for something.
+    #[error("{what}")]
+    Systemd {
+        /// Who, and what was asked.
+        what: String,
+        /// Why not.
+        #[source]
+        source: BusError,
+    },
+    /// chown(2).
+    #[error("give {path} to user {uid}")]
+    Delegate {
+        /// The directory or file.
+        path: PathBuf,
+        /// The user.
+        uid: u32,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// rmdir(2).
     #[error("remove the cgroup {path}")]
     Remove {
@@ -152,6 +206,7 @@ impl CgroupError {
             Self::Read { .. } => "read",
             Self::Kill { .. } => "kill",
             Self::Remove { .. } => "rmdir",
+            Self::Delegate { .. } => "chown",
             Self::DeviceFilter { .. } => "bpf",
             _ => "",
         }
@@ -164,6 +219,7 @@ impl CgroupError {
             | Self::Write { source, .. }
             | Self::Read { source, .. }
             | Self::Kill { source, .. }
+            | Self::Delegate { source, .. }
             | Self::Remove { source, .. } => source.raw_os_error().unwrap_or(0),
             Self::DeviceFilter { source, .. } => source.raw(),
             _ => 0,
@@ -177,10 +233,17 @@ impl CgroupError {
                 "leave the limit out, or enable the controller (see /proc/cgroups and the boot options \
                  cgroup_enable={controller}, cgroup_no_v1=)"
             ),
-            Self::Rootless { .. } => "leave the limit out, or run as root".into(),
+            Self::Rootless { .. } => "leave the limit out, run as root, or run in a subtree that was delegated to \
+                                      this user (cgroup v2: systemd-run --user --scope -p Delegate=yes, or \
+                                      --systemd-cgroup)"
+                .into(),
             Self::NotMounted { .. } => "mount -t cgroup2 none /sys/fs/cgroup".into(),
-            Self::Unsupported { version: 2, .. } => "leave it out; only cgroup version 1 has it".into(),
-            Self::Unsupported { .. } => "leave it out; only cgroup version 2 has it".into(),
+            Self::Unified { .. } => "leave linux.resources.unified out; only cgroup version 2 has it".into(),
+            Self::Systemd { source: BusError::NoBus { .. }, .. } => {
+                "systemd must run, and for an ordinary user a session of its own (XDG_RUNTIME_DIR, loginctl \
+                 enable-linger); otherwise leave --systemd-cgroup out"
+                    .into()
+            }
             Self::BadPath { .. } => "use a path such as /onggi/ID".into(),
             Self::DeviceFilter { .. } => {
                 "the kernel needs CONFIG_CGROUP_BPF, and this user CAP_BPF and CAP_NET_ADMIN".into()

@@ -7,9 +7,11 @@
 //! A limit that this kernel cannot keep is an error with a hint, never dropped in silence. Nothing
 //! here moves a process: the child of the sandbox joins by itself, as [`Join`] says.
 
+pub mod access;
 mod apply;
 mod controllers;
 mod device_filter;
+mod device_list;
 mod error;
 mod freeze;
 pub mod layout;
@@ -17,17 +19,25 @@ mod plan;
 mod procs;
 mod remove;
 mod stats;
+pub mod systemd;
+mod update;
+pub mod usage;
+mod watch;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-pub use apply::{Skipped, apply_create};
+pub use apply::apply_create;
 pub use device_filter::{DeviceKind, DeviceRule};
 pub use error::CgroupError;
 pub use freeze::{freeze, is_frozen, thaw};
-pub use plan::{Alternative, CgroupDir, CgroupPlan, CgroupWrite, Join, Prepare, plan, possible_paths};
+pub use plan::{
+    Alternative, CgroupDir, CgroupPlan, CgroupRequest, CgroupWrite, Join, Membership, Prepare, plan, possible_paths,
+};
 pub use procs::{kill_all, pids};
 pub use remove::remove;
 pub use stats::{IoStat, Stats, oom_count, stats};
+pub use update::{UpdatePlan, Updated, apply_update, plan_update};
+pub use watch::{Pressure, Seen, Watch};
 
 /// The cgroup directories of one container, by controller; `""` is the version 2 one.
 pub type Paths = BTreeMap<String, PathBuf>;

@@ -1,7 +1,8 @@
 //! The planner: layout, path and resources to directories and writes. Pure.
 //!
-//! A path that begins with `/` starts at the root of each hierarchy, any other at the caller's own
-//! group, as runc has it. On hybrid layouts the container also gets a group of the version 2
+//! A path that begins with `/` starts at the root of each hierarchy. Any other starts, as in runc, at the
+//! caller's own group on version 1 and beside it on version 2, where a group that has processes cannot offer
+//! controllers to children. `..` never leads above the root. On hybrid layouts the container also gets a group of the version 2
 //! hierarchy: it has no controllers there, but `cgroup.kill`, `cgroup.events`, `cgroup.freeze` and
 //! `cpu.stat`, so that version 1 hierarchies in which nothing is limited are left alone.
 
@@ -15,7 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     CgroupError, DeviceRule, Paths,
-    controllers::{self, Setting, Version},
+    controllers::{self, Need, Setting, Version},
+    systemd::UnitPlan,
 };
 
 /// Longest path that is accepted: deeper than any engine writes, below PATH_MAX with every mount point.
@@ -31,6 +33,12 @@ pub struct CgroupPlan {
     pub prepare: Vec<Prepare>,
     /// Limits.
     pub writes: Vec<CgroupWrite>,
+    /// The systemd unit that the directories belong to; it is started before anything else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<UnitPlan>,
+    /// What was asked for and cannot be done here, one line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// Device rules of version 2, in order: an eBPF program that is attached to the container's group.
     /// Version 1 has them among the writes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -75,6 +83,13 @@ pub enum Prepare {
         /// For statistics only: a failure is no error.
         wanted: Vec<String>,
     },
+    /// Give a directory and the files that may be delegated to a user (v2; /sys/kernel/cgroup/delegate).
+    Delegate {
+        /// The directory.
+        path: PathBuf,
+        /// The user, as the host numbers it.
+        uid: u32,
+    },
 }
 
 /// One value written to one control file.
@@ -88,6 +103,12 @@ pub struct CgroupWrite {
     pub value: String,
     /// A kernel without the file, or one that says "not supported", is no error.
     pub optional: bool,
+    /// When it is left out, nobody needs to know.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub quiet: bool,
+    /// A refusal (EINVAL) may come from a value that is written later: it is tried again at the end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub again: bool,
     /// What it is for, in words: "memory limit of 512 MiB".
     pub what: String,
     /// Used instead when the kernel lacks `file`.
@@ -125,33 +146,54 @@ impl CgroupPlan {
     }
 }
 
+/// Which version 1 hierarchies a container enters, and which controllers of version 2 it is offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Membership {
+    /// Those in which something is limited or counted: the fastest start.
+    #[default]
+    Needed,
+    /// All, as other runtimes do it: their callers look for files there.
+    All,
+}
+
+/// What the groups of one container shall be.
+#[derive(Debug, Clone, Copy)]
+pub struct CgroupRequest<'a> {
+    /// `linux.cgroupsPath`, or what stands for it.
+    pub path: &'a str,
+    /// `linux.resources`.
+    pub resources: &'a LinuxResources,
+    /// Which hierarchies.
+    pub membership: Membership,
+    /// The layout is what is left of the machine's for a user without privilege ([`crate::access`]): errors
+    /// say so.
+    pub rootless: bool,
+    /// The group is given to this user (v2), for the container's own cgroup manager.
+    pub owner: Option<u32>,
+}
+
 /// Plans the control groups of one container.
 ///
-/// `rootless` says that the caller may not write to any cgroup: then a limit is an error and no limit
-/// means no cgroup. (Device rules are no limit there: a user namespace cannot make device nodes.)
+/// On a layout without any, a limit is an error and no limit means no cgroup. (Device rules are no limit
+/// there for an ordinary user: a user namespace cannot make device nodes.)
 ///
 /// # Errors
-/// Every limit that cannot be kept is one: see [`CgroupError`].
-pub fn plan(
-    layout: &CgroupLayout,
-    cgroups_path: &str,
-    resources: &LinuxResources,
-    rootless: bool,
-) -> Result<CgroupPlan, CgroupError> {
-    let components = components(cgroups_path)?;
-    let location = Location { absolute: cgroups_path.starts_with('/'), components };
+/// Every limit that cannot be kept is one: see [`CgroupError`]. What the version has no file for is a note.
+pub fn plan(layout: &CgroupLayout, request: &CgroupRequest<'_>) -> Result<CgroupPlan, CgroupError> {
+    let location = Location::parse(request.path)?;
     match layout {
-        _ if rootless => nothing(resources, |what| CgroupError::Rootless { what }),
-        CgroupLayout::None => nothing(resources, |what| CgroupError::NotMounted { what }),
-        CgroupLayout::V1 { hierarchies, unified } => plan_v1(hierarchies, unified.as_deref(), &location, resources),
-        CgroupLayout::V2 { mount, controllers, own } => plan_v2(mount, controllers, own, &location, resources),
+        CgroupLayout::None if request.rootless => nothing(request, |what| CgroupError::Rootless { what }),
+        CgroupLayout::None => nothing(request, |what| CgroupError::NotMounted { what }),
+        CgroupLayout::V1 { hierarchies, unified } => plan_v1(hierarchies, unified.as_deref(), &location, request),
+        CgroupLayout::V2 { mount, controllers, own } => plan_v2((mount, own), controllers, &location, request),
     }
 }
 
 /// Every directory that a plan for this path could have made, whatever its limits: for clean-up after a
 /// crash that came before the plan's own paths were stored.
 pub fn possible_paths(layout: &CgroupLayout, cgroups_path: &str) -> Result<Paths, CgroupError> {
-    let location = Location { absolute: cgroups_path.starts_with('/'), components: components(cgroups_path)? };
+    let location = Location::parse(cgroups_path)?;
     let mut plan = CgroupPlan::default();
     match layout {
         CgroupLayout::None => {}
@@ -160,7 +202,7 @@ pub fn possible_paths(layout: &CgroupLayout, cgroups_path: &str) -> Result<Paths
             unified.iter().for_each(|mount| add_unified(&mut plan, mount, &location));
         }
         CgroupLayout::V2 { mount, own, .. } => {
-            let leaf = location.levels(mount, own).pop();
+            let leaf = location.levels_v2(mount, own).pop();
             plan.dirs.extend(leaf.map(|path| CgroupDir { controller: String::new(), path }));
         }
     }
@@ -168,9 +210,9 @@ pub fn possible_paths(layout: &CgroupLayout, cgroups_path: &str) -> Result<Paths
 }
 
 /// No cgroup at all, which is fine as long as nothing was asked for.
-fn nothing(resources: &LinuxResources, error: impl FnOnce(String) -> CgroupError) -> Result<CgroupPlan, CgroupError> {
-    let asked = controllers::settings(resources, Version::V2)?;
-    match asked.into_iter().find(|s| !s.optional && s.controller != "devices") {
+fn nothing(request: &CgroupRequest<'_>, error: impl FnOnce(String) -> CgroupError) -> Result<CgroupPlan, CgroupError> {
+    let asked = controllers::settings(request.resources, Version::V2)?;
+    match asked.into_iter().find(|s| s.need == Need::Required && s.controller != "devices") {
         Some(setting) => Err(error(setting.what)),
         None => Ok(CgroupPlan::default()),
     }
@@ -180,11 +222,12 @@ fn plan_v1(
     hierarchies: &[V1Hierarchy],
     unified: Option<&str>,
     location: &Location,
-    resources: &LinuxResources,
+    request: &CgroupRequest<'_>,
 ) -> Result<CgroupPlan, CgroupError> {
-    let settings = controllers::settings(resources, Version::V1)?;
+    let settings = controllers::settings(request.resources, Version::V1)?;
     let mut plan = CgroupPlan::default();
-    for hierarchy in hierarchies.iter().filter(|h| is_needed(h, &settings, unified.is_some())) {
+    let all = request.membership == Membership::All;
+    for hierarchy in hierarchies.iter().filter(|h| all || is_needed(h, &settings, unified.is_some())) {
         add_v1(&mut plan, hierarchy, location);
     }
     if let Some(mount) = unified {
@@ -192,7 +235,7 @@ fn plan_v1(
     }
     for setting in settings {
         let dir = plan.dirs.iter().find(|d| d.controller == setting.controller).map(|d| d.path.clone());
-        push(&mut plan.writes, dir, setting)?;
+        push(&mut plan, dir, setting)?;
     }
     Ok(plan)
 }
@@ -237,24 +280,24 @@ fn add_unified(plan: &mut CgroupPlan, mount: &str, location: &Location) {
 }
 
 fn plan_v2(
-    mount: &str,
+    (mount, own): (&str, &str),
     available: &[String],
-    own: &str,
     location: &Location,
-    resources: &LinuxResources,
+    request: &CgroupRequest<'_>,
 ) -> Result<CgroupPlan, CgroupError> {
-    let settings = controllers::settings(resources, Version::V2)?;
+    let settings = controllers::settings(request.resources, Version::V2)?;
     let required: Vec<String> = available
         .iter()
-        .filter(|c| settings.iter().any(|s| !s.optional && s.controller == c.as_str()))
+        .filter(|c| settings.iter().any(|s| s.need == Need::Required && s.controller == c.as_str()))
         .cloned()
         .collect();
+    let all = request.membership == Membership::All;
     let wanted: Vec<String> =
-        available.iter().filter(|c| controllers::KNOWN_V2.contains(&c.as_str())).cloned().collect();
+        available.iter().filter(|c| all || controllers::KNOWN_V2.contains(&c.as_str())).cloned().collect();
 
-    let levels = location.levels(mount, own);
+    let levels = location.levels_v2(mount, own);
     let leaf = levels.last().cloned().unwrap_or_default();
-    let mut plan = CgroupPlan { devices: controllers::devices::rules(resources)?, ..CgroupPlan::default() };
+    let mut plan = CgroupPlan { devices: controllers::devices::rules(request.resources)?, ..CgroupPlan::default() };
     for level in levels {
         if let Some(parent) = level.parent() {
             let (required, wanted) = (required.clone(), wanted.clone());
@@ -262,35 +305,53 @@ fn plan_v2(
         }
         plan.prepare.push(Prepare::MakeDir { own: level == leaf, path: level });
     }
+    plan.prepare.extend(request.owner.map(|uid| Prepare::Delegate { path: leaf.clone(), uid }));
     plan.dirs.push(CgroupDir { controller: String::new(), path: leaf.clone() });
     plan.join.clone_into = Some(leaf.clone());
     for setting in settings {
         let present = setting.controller == "cgroup" || available.contains(&setting.controller);
-        push(&mut plan.writes, present.then(|| leaf.clone()), setting)?;
+        push(&mut plan, present.then(|| leaf.clone()), setting)?;
     }
     Ok(plan)
 }
 
 /// Appends a setting as a write into `dir`; without a directory its controller is missing.
-fn push(writes: &mut Vec<CgroupWrite>, dir: Option<PathBuf>, setting: Setting) -> Result<(), CgroupError> {
-    let Setting { controller, file, value, optional, what, alternative } = setting;
-    match dir {
-        Some(path) => writes.push(CgroupWrite { path, file, value, optional, what, alternative }),
-        None if optional => {}
-        None => return Err(CgroupError::ControllerMissing { controller, what }),
+pub(crate) fn push(plan: &mut CgroupPlan, dir: Option<PathBuf>, setting: Setting) -> Result<(), CgroupError> {
+    let Setting { controller, file, value, need, again, what, alternative } = setting;
+    match (dir, need) {
+        (_, Need::Ignored) => plan.notes.push(what),
+        (Some(path), _) => {
+            let (optional, quiet) = (need != Need::Required, need == Need::Bonus);
+            plan.writes.push(CgroupWrite { path, file, value, optional, quiet, again, what, alternative });
+        }
+        (None, Need::Bonus) => {}
+        (None, Need::Wished) => {
+            plan.notes.push(format!("the {controller} controller is not available: there is no {what}"));
+        }
+        (None, Need::Required) => return Err(CgroupError::ControllerMissing { controller, what }),
     }
     Ok(())
 }
 
 /// Where the container's groups are in every hierarchy.
-struct Location {
+pub(crate) struct Location {
     absolute: bool,
     components: Vec<String>,
 }
 
 impl Location {
+    pub(crate) fn parse(cgroups_path: &str) -> Result<Self, CgroupError> {
+        Ok(Self { absolute: cgroups_path.starts_with('/'), components: components(cgroups_path)? })
+    }
+
+    /// On version 2 a relative path begins beside our own group.
+    pub(crate) fn levels_v2(&self, mount: &str, own: &str) -> Vec<PathBuf> {
+        let beside = Path::new(own).parent().and_then(Path::to_str).unwrap_or("/");
+        self.levels(mount, beside)
+    }
+
     /// The directories from the first below `mount` (or below our own group) down to the container's.
-    fn levels(&self, mount: &str, own: &str) -> Vec<PathBuf> {
+    pub(crate) fn levels(&self, mount: &str, own: &str) -> Vec<PathBuf> {
         let mut at = PathBuf::from(mount);
         if !self.absolute {
             // A group outside the mount's root shows as "/..": then the mount itself is all we have.
@@ -307,7 +368,7 @@ impl Location {
     }
 }
 
-/// The path's names; it must name something below the root and may not climb.
+/// The path's names, as the path reads below a root: `..` takes the last name away, if there is one.
 fn components(path: &str) -> Result<Vec<String>, CgroupError> {
     let bad = |reason| CgroupError::BadPath { path: path.chars().take(128).collect(), reason };
     if path.len() > MAX_PATH {
@@ -316,12 +377,12 @@ fn components(path: &str) -> Result<Vec<String>, CgroupError> {
     if path.bytes().any(|b| b < b' ' || b == 0x7f) {
         return Err(bad("has control characters"));
     }
-    if !path.contains('/') && path.split(':').count() == 3 {
-        return Err(bad("is a systemd unit (slice:prefix:name), which this program does not make"));
-    }
-    let names: Vec<String> = path.split('/').filter(|c| !c.is_empty() && *c != ".").map(str::to_owned).collect();
-    if names.iter().any(|c| c == "..") {
-        return Err(bad("contains \"..\""));
+    let mut names: Vec<String> = Vec::new();
+    for name in path.split('/').filter(|c| !c.is_empty() && *c != ".") {
+        match name {
+            ".." => drop(names.pop()),
+            name => names.push(name.to_owned()),
+        }
     }
     if names.is_empty() {
         return Err(bad("is the root of the hierarchy"));

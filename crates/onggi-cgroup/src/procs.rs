@@ -113,6 +113,13 @@ fn kill(dir: &Path, pid: i32, fd: &OwnedFd) -> Result<(), CgroupError> {
     }
 }
 
+/// The processes of one group and of those below it.
+pub(crate) fn members(dir: &Path) -> Result<BTreeSet<i32>, CgroupError> {
+    let mut found = BTreeSet::new();
+    collect(dir, &mut found)?;
+    Ok(found)
+}
+
 /// Adds the members of `dir` and of every group below it. A group that is gone has none.
 fn collect(dir: &Path, into: &mut BTreeSet<i32>) -> Result<(), CgroupError> {
     let file = dir.join("cgroup.procs");

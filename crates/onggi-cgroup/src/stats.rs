@@ -195,14 +195,14 @@ fn device_number(text: &str) -> Option<(u32, u32)> {
 }
 
 /// A flat-keyed file: `key value` lines.
-struct Fields(String);
+pub(crate) struct Fields(String);
 
 impl Fields {
-    fn read(dir: &Path, file: &str) -> Result<Self, CgroupError> {
+    pub(crate) fn read(dir: &Path, file: &str) -> Result<Self, CgroupError> {
         text(dir, file).map(Self)
     }
 
-    fn get(&self, key: &str) -> u64 {
+    pub(crate) fn get(&self, key: &str) -> u64 {
         let value = self.0.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(' '));
         value.and_then(|v| v.trim().parse().ok()).unwrap_or(0)
     }

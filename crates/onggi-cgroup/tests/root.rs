@@ -9,8 +9,8 @@ use std::{
 };
 
 use onggi_cgroup::{
-    CgroupError, CgroupPlan, Paths, apply_create, freeze, is_frozen, kill_all, layout, oom_count, pids, plan, remove,
-    stats, thaw,
+    CgroupError, CgroupPlan, CgroupRequest, Membership, Paths, apply_create, freeze, is_frozen, kill_all, layout,
+    oom_count, pids, plan, remove, stats, thaw,
 };
 use onggi_spec::{
     facts::CgroupLayout,
@@ -27,7 +27,9 @@ impl Groups {
     fn plan(layout: &CgroupLayout, resources: &LinuxResources) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let path = format!("/onggi-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let plan = plan(layout, &path, resources, false).expect("plan");
+        let request =
+            CgroupRequest { path: &path, resources, membership: Membership::Needed, rootless: false, owner: None };
+        let plan = plan(layout, &request).expect("plan");
         Self { paths: plan.paths(), plan }
     }
 

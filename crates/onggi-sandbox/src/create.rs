@@ -9,9 +9,10 @@ use std::{
     path::Path,
 };
 
-use onggi_cgroup::CgroupPlan;
+use onggi_cgroup::{CgroupPlan, systemd::SystemdFacts};
 use onggi_spec::{
-    monitor::SandboxState,
+    facts::CgroupLayout,
+    monitor::{SandboxState, SystemdUnit},
     oci::runtime::{ContainerState, LinuxNamespaceType, LinuxSeccomp, Spec},
 };
 use onggi_sys::{
@@ -26,10 +27,11 @@ use crate::{
     child::{self, Filter, Prepared},
     error::{Result, StartFailureError, Step},
     hooks, notify,
-    options::{CreateOptions, Created, Stdio},
+    options::{CgroupDriver, CreateOptions, Created, Stdio},
     plan::{self, PlanInput, ProcessOp, Propagation, SandboxFacts, SandboxPlan, SetupOp},
     seccomp, sources, start,
     state::{self, StateDir},
+    unit,
 };
 
 /// Creates a container. The caller has one thread.
@@ -38,7 +40,7 @@ use crate::{
 /// The first step that failed; nothing is left behind then.
 pub fn create(options: CreateOptions) -> Result<Created> {
     let dir = StateDir::create(&options.state_root, &options.id)?;
-    let mut made = Made { dir: &dir, cgroup: None, child: None };
+    let mut made = Made { dir: &dir, cgroup: None, unit: None, child: None };
     let result = create_in(options, &dir, &mut made);
     if result.is_err() {
         made.undo();
@@ -50,6 +52,7 @@ pub fn create(options: CreateOptions) -> Result<Created> {
 struct Made<'a> {
     dir: &'a StateDir,
     cgroup: Option<onggi_cgroup::Paths>,
+    unit: Option<SystemdUnit>,
     child: Option<OwnedFd>,
 }
 
@@ -60,15 +63,13 @@ impl Made<'_> {
             let _ = process::pidfd_kill(pidfd.as_fd(), signal::number::KILL);
             let _ = process::wait_pidfd(pidfd.as_fd());
         }
-        if let Some(paths) = &self.cgroup {
-            let _ = onggi_cgroup::remove(paths);
-        }
+        let nothing = onggi_cgroup::Paths::new();
+        let _ = unit::remove_groups(self.unit.as_ref(), self.cgroup.as_ref().unwrap_or(&nothing));
         let _ = self.dir.remove();
     }
 }
 
 fn create_in(options: CreateOptions, dir: &StateDir, made: &mut Made<'_>) -> Result<Created> {
-    refuse_systemd(&options)?;
     if options.notify {
         dir.make_notify_dir()?;
     }
@@ -78,9 +79,13 @@ fn create_in(options: CreateOptions, dir: &StateDir, made: &mut Made<'_>) -> Res
     // What the caller left open must not reach hooks either (I3).
     process::cloexec_from(options.preserve_fds.saturating_add(3)).step(|| "close the caller's descriptors".into())?;
     let bundle = absolute_bundle(&options.bundle)?;
-    let facts = gather_facts(&options.config)?;
+    let facts = gather_facts(&options)?;
     let plan = plan::plan(&plan_input(&options, &bundle), &facts)?;
-    let state = make_cgroup(&plan, &options, &bundle, made)?;
+    let mut notes = Vec::new();
+    // Until the container's own process is in it, a process of ours keeps a systemd unit alive.
+    let lent = unit::start(plan.cgroup.as_ref().and_then(|c| c.unit.as_ref()))?;
+    made.unit = lent.as_ref().map(|l| l.unit.clone());
+    let state = make_cgroup(&plan, &options, &bundle, made, &mut notes)?;
     let CreateOptions { config, netns, stdio, sibling, pid_file, preserve_fds, pidfd_socket, .. } = options;
     let (mut prepared, console) = prepare(&plan, &config, &facts, dir, stdio, netns)?;
     prepared.preserve_fds = preserve_fds;
@@ -95,12 +100,13 @@ fn create_in(options: CreateOptions, dir: &StateDir, made: &mut Made<'_>) -> Res
         send_pidfd(socket, pidfd)?;
     }
     let seccomp = config.linux.as_ref().and_then(|l| l.seccomp.as_ref());
-    let notes = plan.notes.clone();
+    notes.extend(plan.notes.clone());
     let mut follow = Follow { plan: &plan, dir, state, running, seccomp, console, master: None, notes };
     follow.until_running(pid_file.as_deref())?;
     if !plan.process.contains(&ProcessOp::AwaitStart) {
         follow.notes.extend(crate::start::run_poststart(&follow.state, &plan.poststart)?);
     }
+    drop(lent);
     let pidfd = made.child.take().ok_or_else(|| StartFailureError::new("the child's pidfd is gone"))?;
     Ok(Created {
         pid: follow.state.pid,
@@ -109,14 +115,6 @@ fn create_in(options: CreateOptions, dir: &StateDir, made: &mut Made<'_>) -> Res
         state: follow.state,
         notes: follow.notes,
     })
-}
-
-fn refuse_systemd(options: &CreateOptions) -> Result<()> {
-    if !options.systemd_cgroup {
-        return Ok(());
-    }
-    Err(StartFailureError::new("the systemd cgroup driver is not available in this version")
-        .hint("use the cgroupfs driver (leave --systemd-cgroup out)"))
 }
 
 fn absolute_bundle(bundle: &Path) -> Result<std::path::PathBuf> {
@@ -140,23 +138,41 @@ fn plan_input<'a>(options: &'a CreateOptions, bundle: &'a Path) -> PlanInput<'a>
         preserve_fds: options.preserve_fds,
         no_pivot: options.no_pivot,
         no_new_keyring: options.no_new_keyring,
+        cgroup_driver: options.cgroup_driver,
     }
 }
 
 /// Facts that this configuration needs; LSMs are asked for only when it names one.
-pub(crate) fn gather_facts(config: &Spec) -> Result<SandboxFacts> {
-    let layout = onggi_cgroup::layout::detect()
-        .map_err(|e| StartFailureError::new(format!("look at the host's cgroups: {e}")))?;
+fn gather_facts(options: &CreateOptions) -> Result<SandboxFacts> {
+    let config = &options.config;
     let caps = cred::capabilities().step(|| "read the own capabilities".into())?;
+    let privileged = caps.effective & cred::CAP_SYS_ADMIN != 0 && in_initial_user_namespace();
+    let (cgroup_layout, systemd) = cgroup_facts(options, privileged)?;
     let process = config.process.as_ref();
     let wants = |label: Option<&String>| label.is_some_and(|l| !l.is_empty());
     Ok(SandboxFacts {
-        cgroup_layout: layout,
-        privileged: caps.effective & cred::CAP_SYS_ADMIN != 0 && in_initial_user_namespace(),
+        cgroup_layout,
+        privileged,
         sets_groups: caps.effective & cred::CAP_SETGID != 0,
         apparmor: wants(process.and_then(|p| p.apparmor_profile.as_ref())) && apparmor_enabled(),
         selinux: wants(process.and_then(|p| p.selinux_label.as_ref())) && Path::new("/sys/fs/selinux/enforce").exists(),
+        systemd,
     })
+}
+
+/// The cgroups that may be used; for a user without privilege those that were given away.
+fn cgroup_facts(options: &CreateOptions, privileged: bool) -> Result<(CgroupLayout, Option<SystemdFacts>)> {
+    let fail = |e: onggi_cgroup::CgroupError| cgroup_failure("look at the host's cgroups", &e);
+    let layout = onggi_cgroup::layout::detect().map_err(fail)?;
+    if options.cgroup_driver == CgroupDriver::Systemd {
+        let facts = onggi_cgroup::systemd::facts(privileged).map_err(fail)?;
+        return Ok((layout, Some(facts)));
+    }
+    if privileged {
+        return Ok((layout, None));
+    }
+    let path = plan::cgroups_path(&options.config, &options.id);
+    Ok((onggi_cgroup::access::permitted(layout, &path).map_err(fail)?, None))
 }
 
 fn apparmor_enabled() -> bool {
@@ -178,14 +194,16 @@ fn make_cgroup(
     options: &CreateOptions,
     bundle: &Path,
     made: &mut Made<'_>,
+    notes: &mut Vec<String>,
 ) -> Result<SandboxState> {
     let mut paths = BTreeMap::new();
     if let Some(cgroup) = &plan.cgroup {
-        onggi_cgroup::apply_create(cgroup).map_err(|e| cgroup_failure("make the cgroup", &e))?;
+        *notes = onggi_cgroup::apply_create(cgroup).map_err(|e| cgroup_failure("make the cgroup", &e))?;
         paths = cgroup.paths();
         made.cgroup = Some(paths.clone());
     }
-    Ok(state::new_state(&options.id, bundle, &options.config, paths))
+    let state = state::new_state(&options.id, bundle, &options.config, paths);
+    Ok(SandboxState { systemd_unit: made.unit.clone(), ..state })
 }
 
 pub(crate) fn cgroup_failure(step: &str, e: &onggi_cgroup::CgroupError) -> StartFailureError {

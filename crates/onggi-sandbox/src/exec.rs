@@ -187,6 +187,7 @@ fn plan(options: &ExecOptions, config: &Spec, target: &Target) -> Result<Process
         sets_groups: target.privileged,
         apparmor: std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|s| s.trim() == "Y"),
         selinux: std::path::Path::new("/sys/fs/selinux/enforce").exists(),
+        systemd: None,
     };
     let no_linux = Linux::default();
     plan_exec(&ProcessContext {

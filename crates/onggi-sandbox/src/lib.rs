@@ -21,11 +21,14 @@ pub mod seccomp;
 mod sources;
 mod start;
 mod state;
+mod unit;
+mod update;
 
 pub use create::{create, in_user_namespace};
 pub use error::{EXIT_CANNOT_INVOKE, EXIT_ENGINE, EXIT_NOT_FOUND, Result, StartFailureError};
 pub use exec::exec;
 pub use lifecycle::{Listed, Scope, delete, kill, list, listed, pause, processes, resume, state, stored_config};
-pub use options::{CgroupChoice, CreateOptions, Created, ExecOptions, Executed, Paused, Stdio};
+pub use options::{CgroupChoice, CgroupDriver, CreateOptions, Created, ExecOptions, Executed, Paused, Stdio};
 pub use start::start;
 pub use state::notify_directory;
+pub use update::{resources, update};

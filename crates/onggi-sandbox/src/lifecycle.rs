@@ -14,6 +14,7 @@ use crate::{
     error::{Result, StartFailureError, Step},
     hooks,
     state::{self, StateDir},
+    unit,
 };
 
 /// How long a killed process may take to die before `delete --force` gives up.
@@ -135,7 +136,7 @@ pub fn delete(state_root: &Path, id: &str, force: bool) -> Result<Vec<String>> {
         }
     }
     // This also kills what is left of a container without a pid namespace of its own.
-    onggi_cgroup::remove(&state.cgroup_paths).map_err(|e| cgroup_failure("remove the cgroup", &e))?;
+    unit::remove_groups(state.systemd_unit.as_ref(), &state.cgroup_paths)?;
     let hooks = dir.hooks().poststop;
     dir.remove()?;
     if hooks.is_empty() {

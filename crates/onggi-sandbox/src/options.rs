@@ -6,6 +6,7 @@ use onggi_spec::{
     monitor::{RootFs, SandboxState},
     oci::runtime::{Process, Spec},
 };
+use serde::{Deserialize, Serialize};
 
 /// Where the standard streams of the first process come from.
 #[derive(Debug)]
@@ -61,14 +62,28 @@ pub struct CreateOptions {
     pub no_new_keyring: bool,
     /// Written with the pid once the process exists.
     pub pid_file: Option<PathBuf>,
-    /// `cgroupsPath` has systemd's form.
-    pub systemd_cgroup: bool,
+    /// Who makes the container's cgroups.
+    pub cgroup_driver: CgroupDriver,
     /// The configuration as it was read, kept for `exec`; without it the bundle's is read again then.
     pub config_text: Option<Vec<u8>>,
     /// A connected stream socket that the first process's pidfd is sent to.
     pub pidfd_socket: Option<OwnedFd>,
     /// The state gets a directory for a notify socket; the configuration mounts it.
     pub notify: bool,
+}
+
+/// Who makes a container's cgroups, and which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CgroupDriver {
+    /// The runtime; of version 1 only those in which something is limited or counted. For callers that ask
+    /// the runtime, and do not look into cgroupfs.
+    #[default]
+    Lean,
+    /// The runtime, in every hierarchy, as other runtimes do it.
+    Cgroupfs,
+    /// systemd: `cgroupsPath` is `slice:prefix:name`, and the container a transient unit.
+    Systemd,
 }
 
 /// A container that exists.

@@ -21,7 +21,7 @@ mod words;
 
 use std::path::PathBuf;
 
-use onggi_cgroup::CgroupPlan;
+use onggi_cgroup::{CgroupPlan, systemd::SystemdFacts};
 use onggi_spec::{
     facts::CgroupLayout,
     monitor::{OverlayMount, RootFs},
@@ -30,6 +30,7 @@ use onggi_spec::{
 use serde::{Deserialize, Serialize};
 
 pub use build::plan;
+pub(crate) use cgroups::{cgroups_path, with_device_rules};
 pub(crate) use mounts::may_cover_in_proc;
 pub use options::MountOptions;
 pub(crate) use process::{ProcessContext, ProcessPlan, Purpose, plan_exec};
@@ -48,6 +49,9 @@ pub struct SandboxFacts {
     pub apparmor: bool,
     /// SELinux is enabled.
     pub selinux: bool,
+    /// The systemd that is asked for cgroups, when one is.
+    #[serde(default)]
+    pub systemd: Option<SystemdFacts>,
 }
 
 /// What the planner is given besides the facts.
@@ -75,6 +79,8 @@ pub struct PlanInput<'a> {
     pub no_pivot: bool,
     /// See [`crate::CreateOptions::no_new_keyring`].
     pub no_new_keyring: bool,
+    /// See [`crate::CreateOptions::cgroup_driver`].
+    pub cgroup_driver: crate::CgroupDriver,
 }
 
 /// The whole plan.

@@ -3,6 +3,7 @@
 //! ```text
 //! <state_root>/<id>/            0700, made exclusively: it is the reservation of the id
 //!   state.json                  SandboxState, replaced by rename
+//!   resources.json              linux.resources as `update` left them, only when it has run
 //!   hooks.json                  poststart and poststop hooks, only when there are any
 //!   config.json                 the configuration as `create` read it: later changes of the bundle have no effect
 //!   notify/                     where the container's own notify.sock is, only below a NOTIFY_SOCKET
@@ -21,7 +22,7 @@ use std::{
 
 use onggi_spec::{
     monitor::SandboxState,
-    oci::runtime::{ContainerState, Hooks, LinuxNamespaceType, Spec, State},
+    oci::runtime::{ContainerState, Hooks, LinuxNamespaceType, LinuxResources, Spec, State},
 };
 use onggi_sys::{Errno, SysError, procfs};
 
@@ -124,6 +125,21 @@ impl StateDir {
     /// Where `start` hears what came of it.
     pub(crate) fn answer_fifo(&self) -> PathBuf {
         self.path.join("answer.fifo")
+    }
+
+    fn resources_file(&self) -> PathBuf {
+        self.path.join("resources.json")
+    }
+
+    /// The limits in force, when they are not the configuration's any more.
+    pub(crate) fn resources(&self) -> Option<LinuxResources> {
+        let bytes = fs::read(self.resources_file()).ok()?;
+        serde_json::from_slice(&bytes).ok()
+    }
+
+    /// Keeps the limits that `update` has set.
+    pub(crate) fn save_resources(&self, resources: &LinuxResources) -> Result<()> {
+        self.replace(&self.resources_file(), &to_json(resources)?)
     }
 
     /// Replaces the state.
@@ -270,6 +286,7 @@ pub(crate) fn new_state(
         started: false,
         created_at: i64::try_from(now.as_nanos()).unwrap_or(i64::MAX),
         cgroup_paths,
+        systemd_unit: None,
         owner_uid: rustix::process::getuid().as_raw(),
         annotations: config.annotations.clone(),
         rootfs: config.root.as_ref().map(|r| bundle.join(&r.path)).unwrap_or_default(),

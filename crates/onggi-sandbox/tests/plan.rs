@@ -53,6 +53,7 @@ fn facts() -> SandboxFacts {
         sets_groups: true,
         apparmor: false,
         selinux: false,
+        systemd: None,
     }
 }
 
@@ -75,6 +76,7 @@ fn make_with(
         preserve_fds: 0,
         no_pivot: false,
         no_new_keyring: false,
+        cgroup_driver: onggi_sandbox::CgroupDriver::Lean,
     };
     change(&mut input);
     plan(&input, facts).map_err(|e| e.to_string())

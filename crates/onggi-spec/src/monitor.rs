@@ -117,6 +117,9 @@ pub struct SandboxState {
     pub created_at: i64,
     /// Cgroup directories that belong to the container, by controller (`""` for v2).
     pub cgroup_paths: BTreeMap<String, PathBuf>,
+    /// The systemd unit that the directories belong to, when there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub systemd_unit: Option<SystemdUnit>,
     /// uid that created it.
     pub owner_uid: u32,
     /// Annotations of the bundle.
@@ -128,6 +131,15 @@ pub struct SandboxState {
     /// It has no pid namespace of its own: its processes outlive the first one.
     #[serde(default)]
     pub shares_pids: bool,
+}
+
+/// A transient unit of systemd.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SystemdUnit {
+    /// `onggi-web.scope`.
+    pub name: String,
+    /// It belongs to a user's own systemd.
+    pub user: bool,
 }
 
 /// What the monitor says once on its report descriptor (one JSON line).

@@ -9,7 +9,7 @@ pub(super) fn settings(resources: &LinuxResources, version: Version) -> Settings
     check(io)?;
     match version {
         Version::V1 => Ok(v1(io)),
-        Version::V2 => v2(io),
+        Version::V2 => Ok(v2(io)),
     }
 }
 
@@ -26,22 +26,23 @@ fn v1(io: &LinuxBlockIo) -> Vec<Setting> {
     let set = |file: &str, value: String, what: String| Setting::new("blkio", file, value, what);
     let mut out = Vec::new();
     if let Some(w) = io.weight.filter(|w| *w != 0) {
+        // Which scheduler the disks have decides whether there is such a file: without it runc goes on too.
         let s = set("blkio.bfq.weight", w.to_string(), format!("I/O weight {w}"));
-        out.push(s.or("blkio.weight", w));
+        out.push(s.or("blkio.weight", w).wished());
     }
     if let Some(w) = io.leaf_weight.filter(|w| *w != 0) {
-        out.push(set("blkio.leaf_weight", w.to_string(), format!("I/O leaf weight {w}")));
+        out.push(set("blkio.leaf_weight", w.to_string(), format!("I/O leaf weight {w}")).wished());
     }
     for d in &io.weight_device {
         let device = format!("{}:{}", d.major, d.minor);
         if let Some(w) = d.weight.filter(|w| *w != 0) {
             let value = format!("{device} {w}");
             let s = set("blkio.bfq.weight_device", value.clone(), format!("I/O weight {w} on {device}"));
-            out.push(s.or("blkio.weight_device", value));
+            out.push(s.or("blkio.weight_device", value).wished());
         }
         if let Some(w) = d.leaf_weight.filter(|w| *w != 0) {
             let what = format!("I/O leaf weight {w} on {device}");
-            out.push(set("blkio.leaf_weight_device", format!("{device} {w}"), what));
+            out.push(set("blkio.leaf_weight_device", format!("{device} {w}"), what).wished());
         }
     }
     for (devices, file, _, unit) in throttles(io) {
@@ -54,13 +55,13 @@ fn v1(io: &LinuxBlockIo) -> Vec<Setting> {
     out
 }
 
-fn v2(io: &LinuxBlockIo) -> Settings {
+fn v2(io: &LinuxBlockIo) -> Vec<Setting> {
     let set = |file: &str, value: String, what: String| Setting::new("io", file, value, what);
-    let leaf = io.leaf_weight.is_some() || io.weight_device.iter().any(|d| d.leaf_weight.is_some());
-    if leaf {
-        return Err(Version::V2.unsupported("an I/O leaf weight"));
-    }
     let mut out = Vec::new();
+    let asked = |leaf: Option<u16>| leaf.is_some_and(|w| w != 0);
+    if asked(io.leaf_weight) || io.weight_device.iter().any(|d| asked(d.leaf_weight)) {
+        out.push(Setting::ignored(Version::V2, "an I/O leaf weight"));
+    }
     if let Some(w) = io.weight.filter(|w| *w != 0) {
         let s = set("io.bfq.weight", w.to_string(), format!("I/O weight {w}"));
         out.push(s.or("io.weight", weight(w)));
@@ -78,7 +79,7 @@ fn v2(io: &LinuxBlockIo) -> Settings {
             set("io.max", value, throttle_words(d, unit))
         }));
     }
-    Ok(out)
+    out
 }
 
 /// The four throttles: devices, version 1 file, version 2 key, unit.

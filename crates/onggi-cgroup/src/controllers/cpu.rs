@@ -9,32 +9,45 @@ const DEFAULT_PERIOD: u64 = 100_000;
 
 pub(super) fn settings(resources: &LinuxResources, version: Version) -> Settings {
     let Some(cpu) = &resources.cpu else { return Ok(Vec::new()) };
+    check_shares(cpu.shares)?;
     if cpu.idle.is_some_and(|i| i != 0 && i != 1) {
         return Err(bad("cpu.idle", cpu.idle.unwrap_or_default(), "use 0 or 1"));
     }
     match version {
         Version::V1 => Ok(v1(cpu)),
-        Version::V2 => v2(cpu),
+        Version::V2 => Ok(v2(cpu)),
+    }
+}
+
+/// The kernel would silently take the nearest number (kernel/sched/sched.h, MIN_SHARES and MAX_SHARES).
+fn check_shares(shares: Option<u64>) -> Result<(), crate::CgroupError> {
+    match shares {
+        Some(1) => Err(bad("cpu.shares", 1, "the minimum allowed cpu-shares is 2")),
+        Some(n) if n > 262_144 => Err(bad("cpu.shares", n, "the maximum allowed cpu-shares is 262144")),
+        _ => Ok(()),
     }
 }
 
 fn v1(cpu: &LinuxCpu) -> Vec<Setting> {
     let mut out = Vec::new();
     if let Some(shares) = cpu.shares.filter(|v| *v != 0) {
-        out.push(Setting::new("cpu", "cpu.shares", shares, format!("CPU shares {shares}")));
+        // An idle group takes none until it is not idle any more.
+        out.push(Setting::new("cpu", "cpu.shares", shares, format!("CPU shares {shares}")).again());
     }
-    // The period first: a quota is checked against it. Burst last: it is checked against the quota.
+    // Period, quota and burst are checked against each other and against the parent's, so which order the
+    // kernel takes depends on what was there before.
     if let Some(period) = period(cpu) {
-        out.push(Setting::new("cpu", "cpu.cfs_period_us", period, format!("CPU period of {period} µs")));
+        out.push(Setting::new("cpu", "cpu.cfs_period_us", period, format!("CPU period of {period} µs")).again());
     }
     if let Some(quota) = cpu.quota.filter(|v| *v != 0) {
-        out.push(Setting::new("cpu", "cpu.cfs_quota_us", quota.max(-1), limit_words(cpu)));
+        out.push(Setting::new("cpu", "cpu.cfs_quota_us", quota.max(-1), limit_words(cpu)).again());
     }
     if let Some(burst) = cpu.burst {
-        out.push(Setting::new("cpu", "cpu.cfs_burst_us", burst, format!("CPU burst of {burst} µs")));
+        // Since 5.14; what is left out costs nothing but smoothness.
+        out.push(Setting::new("cpu", "cpu.cfs_burst_us", burst, format!("CPU burst of {burst} µs")).wished());
     }
     if let Some(period) = cpu.realtime_period.filter(|v| *v != 0) {
-        out.push(Setting::new("cpu", "cpu.rt_period_us", period, "real-time period"));
+        out.push(Setting::new("cpu", "cpu.rt_period_us", period, "real-time period").again());
     }
     if let Some(runtime) = cpu.realtime_runtime.filter(|v| *v != 0) {
         out.push(Setting::new("cpu", "cpu.rt_runtime_us", runtime, "real-time share"));
@@ -45,15 +58,14 @@ fn v1(cpu: &LinuxCpu) -> Vec<Setting> {
     out
 }
 
-fn v2(cpu: &LinuxCpu) -> Settings {
-    let realtime = cpu.realtime_period.unwrap_or(0) != 0 || cpu.realtime_runtime.unwrap_or(0) != 0;
-    if realtime {
-        return Err(Version::V2.unsupported("a real-time CPU share"));
-    }
+fn v2(cpu: &LinuxCpu) -> Vec<Setting> {
     let mut out = Vec::new();
+    if cpu.realtime_period.unwrap_or(0) != 0 || cpu.realtime_runtime.unwrap_or(0) != 0 {
+        out.push(Setting::ignored(Version::V2, "a real-time CPU share"));
+    }
     if let Some(shares) = cpu.shares.filter(|v| *v != 0) {
-        let weight = weight(shares);
-        out.push(Setting::new("cpu", "cpu.weight", weight, format!("CPU shares {shares} (weight {weight})")));
+        let weight = shares_to_weight(shares);
+        out.push(Setting::new("cpu", "cpu.weight", weight, format!("CPU shares {shares} (weight {weight})")).again());
     }
     if cpu.quota.is_some_and(|q| q != 0) || period(cpu).is_some() {
         let quota = match cpu.quota {
@@ -61,16 +73,16 @@ fn v2(cpu: &LinuxCpu) -> Settings {
             _ => "max".into(),
         };
         let value = format!("{quota} {}", period(cpu).unwrap_or(DEFAULT_PERIOD));
-        out.push(Setting::new("cpu", "cpu.max", value, limit_words(cpu)));
+        out.push(Setting::new("cpu", "cpu.max", value, limit_words(cpu)).again());
     }
     if let Some(burst) = cpu.burst {
-        out.push(Setting::new("cpu", "cpu.max.burst", burst, format!("CPU burst of {burst} µs")));
+        out.push(Setting::new("cpu", "cpu.max.burst", burst, format!("CPU burst of {burst} µs")).wished());
     }
     // After the weight: an idle group refuses one.
     if let Some(idle) = cpu.idle {
         out.push(Setting::new("cpu", "cpu.idle", idle, "idle scheduling"));
     }
-    Ok(out)
+    out
 }
 
 fn period(cpu: &LinuxCpu) -> Option<u64> {
@@ -89,7 +101,7 @@ fn limit_words(cpu: &LinuxCpu) -> String {
 
 /// cpu.shares (2 … 262144, default 1024) as cpu.weight (1 … 10000, default 100): the curve through
 /// these three points that runc 1.4 and crun 1.23 use; the older straight line made the default 39.
-fn weight(shares: u64) -> u64 {
+pub(crate) fn shares_to_weight(shares: u64) -> u64 {
     match shares {
         0..=2 => 1,
         262_144.. => 10_000,
@@ -104,7 +116,7 @@ fn weight(shares: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::weight;
+    use super::shares_to_weight as weight;
 
     #[test]
     fn the_ends_and_the_default_of_both_scales_meet() {

@@ -19,7 +19,7 @@ pub(super) fn settings(resources: &LinuxResources, version: Version) -> Settings
         }
         let what = format!("limit of {} bytes in {size} pages", h.limit);
         out.push(Setting::new("hugetlb", format!("hugetlb.{size}.{suffix}"), h.limit, what.clone()));
-        out.push(Setting::new("hugetlb", format!("hugetlb.{size}.rsvd.{suffix}"), h.limit, what).optional());
+        out.push(Setting::new("hugetlb", format!("hugetlb.{size}.rsvd.{suffix}"), h.limit, what).bonus());
     }
     Ok(out)
 }

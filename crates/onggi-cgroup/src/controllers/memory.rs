@@ -31,18 +31,19 @@ fn v1(m: &LinuxMemory) -> Settings {
     let set = |file: &str, value: i64, what: String| Setting::new("memory", file, value, what);
     let mut out = Vec::new();
     if let Some(limit) = limit(m) {
-        out.push(set("memory.limit_in_bytes", limit, format!("memory limit of {}", bytes(limit))));
+        // Above the old memory+swap limit it is refused until that one is raised; below it, it has to go first.
+        out.push(set("memory.limit_in_bytes", limit, format!("memory limit of {}", bytes(limit))).again());
     }
     if let Some(swap) = memory_and_swap(m)? {
         let s = set("memory.memsw.limit_in_bytes", swap, format!("memory+swap limit of {}", bytes(swap)));
-        out.push(if swap_is_default(m) { s.optional() } else { s });
+        out.push(if swap_is_default(m) { s.wished() } else { s });
     }
     if let Some(soft) = m.reservation.filter(|v| *v != 0) {
         out.push(set("memory.soft_limit_in_bytes", soft, format!("memory reservation of {}", bytes(soft))));
     }
     if let Some(kernel) = m.kernel.filter(|v| *v != 0) {
         // Withdrawn by the kernel in 5.16; the memory limit counts kernel memory too.
-        out.push(set("memory.kmem.limit_in_bytes", kernel, "kernel memory limit".into()).optional());
+        out.push(set("memory.kmem.limit_in_bytes", kernel, "kernel memory limit".into()).wished());
     }
     if let Some(tcp) = m.kernel_tcp.filter(|v| *v != 0) {
         out.push(set("memory.kmem.tcp.limit_in_bytes", tcp, format!("TCP buffer limit of {}", bytes(tcp))));
@@ -55,7 +56,7 @@ fn v1(m: &LinuxMemory) -> Settings {
     }
     if m.use_hierarchy == Some(true) {
         // Always on since 5.11.
-        out.push(set("memory.use_hierarchy", 1, "hierarchical accounting".into()).optional());
+        out.push(set("memory.use_hierarchy", 1, "hierarchical accounting".into()).bonus());
     }
     if m.disable_oom_killer == Some(true) {
         out.push(set("memory.oom_control", 1, "disabled OOM killer".into()));
@@ -65,29 +66,24 @@ fn v1(m: &LinuxMemory) -> Settings {
 
 fn v2(m: &LinuxMemory) -> Settings {
     let set = |file: &str, value: String, what: String| Setting::new("memory", file, value, what);
-    let unsupported = |what| Err(Version::V2.unsupported(what));
-    if m.disable_oom_killer == Some(true) {
-        return unsupported("a disabled OOM killer");
-    }
-    if m.swappiness.is_some() {
-        return unsupported("swappiness");
-    }
-    if m.kernel_tcp.is_some_and(|v| v > 0) {
-        return unsupported("a limit of TCP buffers");
-    }
-    let mut out = Vec::new();
+    let asked = [
+        (m.disable_oom_killer == Some(true), "a disabled OOM killer"),
+        (m.swappiness.is_some(), "swappiness"),
+        (m.kernel.is_some_and(|v| v > 0), "a limit of kernel memory"),
+        (m.kernel_tcp.is_some_and(|v| v > 0), "a limit of TCP buffers"),
+    ];
+    let ignored = asked.iter().filter(|(asked, _)| *asked).map(|(_, what)| Setting::ignored(Version::V2, what));
+    let mut out: Vec<Setting> = ignored.collect();
     if let Some(limit) = limit(m) {
         out.push(set("memory.max", max_or(limit), format!("memory limit of {}", bytes(limit))));
     }
     if let Some(swap) = swap_only(m)? {
         let s = set("memory.swap.max", max_or(swap), format!("swap limit of {}", bytes(swap)));
-        out.push(if swap_is_default(m) { s.optional() } else { s });
+        out.push(if swap_is_default(m) || swap == 0 { s.wished() } else { s });
     }
     if let Some(low) = m.reservation.filter(|v| *v != 0) {
         out.push(set("memory.low", max_or(low), format!("memory reservation of {}", bytes(low))));
     }
-    // A container that lost one process to the OOM killer is half a container.
-    out.push(set("memory.oom.group", "1".into(), "OOM kill of the whole container".into()).optional());
     Ok(out)
 }
 
@@ -101,17 +97,17 @@ fn memory_and_swap(m: &LinuxMemory) -> Result<Option<i64>, crate::CgroupError> {
     match (limit(m), m.swap.filter(|v| *v != 0)) {
         (Some(-1), None) => Ok(Some(-1)),
         (Some(limit), Some(swap)) if swap > 0 && (limit == -1 || swap < limit) => {
-            Err(bad("memory.swap", swap, "memory+swap cannot be less than memory"))
+            Err(bad("memory.swap", swap, "memory+swap limit should be >= memory limit"))
         }
         (_, swap) => Ok(swap),
     }
 }
 
 /// The same on version 2's scale: swap without the memory.
-fn swap_only(m: &LinuxMemory) -> Result<Option<i64>, crate::CgroupError> {
+pub(crate) fn swap_only(m: &LinuxMemory) -> Result<Option<i64>, crate::CgroupError> {
     match (limit(m), memory_and_swap(m)?) {
         (_, Some(-1)) => Ok(Some(-1)),
-        (None, Some(swap)) => Err(bad("memory.swap", swap, "a swap limit needs a memory limit")),
+        (None, Some(swap)) => Err(bad("memory.swap", swap, "unable to set swap limit without memory limit")),
         (Some(limit), Some(swap)) => Ok(Some(swap - limit)),
         (_, None) => Ok(None),
     }

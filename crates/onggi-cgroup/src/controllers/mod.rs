@@ -4,11 +4,11 @@
 //! version 2 are those that runc and crun make, so that a container gets the same share everywhere.
 
 mod blkio;
-mod cpu;
+pub(crate) mod cpu;
 mod cpuset;
 pub(crate) mod devices;
 mod hugetlb;
-mod memory;
+pub(crate) mod memory;
 mod net;
 mod pids;
 mod rdma;
@@ -26,13 +26,11 @@ pub(crate) enum Version {
 }
 
 impl Version {
-    /// The refusal of what this version has no file for.
-    fn unsupported(self, what: &str) -> CgroupError {
-        let version = match self {
+    fn number(self) -> u8 {
+        match self {
             Self::V1 => 1,
             Self::V2 => 2,
-        };
-        CgroupError::Unsupported { what: what.into(), version }
+        }
     }
 }
 
@@ -42,9 +40,24 @@ pub(crate) struct Setting {
     pub(crate) controller: String,
     pub(crate) file: String,
     pub(crate) value: String,
-    pub(crate) optional: bool,
+    pub(crate) need: Need,
+    /// The kernel may refuse it until a later value is written: then it is tried again after the others.
+    pub(crate) again: bool,
     pub(crate) what: String,
     pub(crate) alternative: Option<Alternative>,
+}
+
+/// How much a setting matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Its failure is an error.
+    Required,
+    /// Left out with a note when the kernel lacks it.
+    Wished,
+    /// Nobody asked for it: left out in silence.
+    Bonus,
+    /// This version has no file for it: a note, nothing is written. Other runtimes ignore it in silence.
+    Ignored,
 }
 
 impl Setting {
@@ -53,15 +66,34 @@ impl Setting {
             controller: controller.into(),
             file: file.into(),
             value: value.to_string(),
-            optional: false,
+            need: Need::Required,
+            again: false,
             what: what.into(),
             alternative: None,
         }
     }
 
-    /// A kernel without it is no error.
-    fn optional(mut self) -> Self {
-        self.optional = true;
+    /// What `version` cannot do: `what` in words.
+    fn ignored(version: Version, what: &str) -> Self {
+        let what = format!("{what} cannot be set with cgroup version {} and is ignored", version.number());
+        Self { need: Need::Ignored, ..Self::new("", "", "", what) }
+    }
+
+    /// A kernel without it is no error but worth a note.
+    fn wished(mut self) -> Self {
+        self.need = Need::Wished;
+        self
+    }
+
+    /// A kernel without it is nobody's concern.
+    fn bonus(mut self) -> Self {
+        self.need = Need::Bonus;
+        self
+    }
+
+    /// It depends on a value that is written later.
+    fn again(mut self) -> Self {
+        self.again = true;
         self
     }
 
@@ -102,7 +134,7 @@ pub(crate) fn settings(resources: &LinuxResources, version: Version) -> Settings
 }
 
 /// A refused value.
-fn bad(member: &str, value: impl ToString, reason: &'static str) -> CgroupError {
+pub(crate) fn bad(member: &str, value: impl ToString, reason: &'static str) -> CgroupError {
     let value = value.to_string().chars().take(128).collect();
     CgroupError::BadValue { member: format!("linux.resources.{member}"), value, reason }
 }

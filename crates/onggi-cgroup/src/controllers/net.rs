@@ -6,12 +6,12 @@ use super::{Setting, Settings, Version, bad};
 
 pub(super) fn settings(resources: &LinuxResources, version: Version) -> Settings {
     let Some(network) = &resources.network else { return Ok(Vec::new()) };
-    let asked = network.class_id.is_some() || !network.priorities.is_empty();
-    if version == Version::V2 && asked {
-        return Err(version.unsupported("a network class or priority"));
+    let class = network.class_id.filter(|class| *class != 0);
+    if version == Version::V2 && (class.is_some() || !network.priorities.is_empty()) {
+        return Ok(vec![Setting::ignored(version, "a network class or priority")]);
     }
     let mut out = Vec::new();
-    if let Some(class) = network.class_id {
+    if let Some(class) = class {
         out.push(Setting::new("net_cls", "net_cls.classid", class, format!("network class {class:#x}")));
     }
     for p in &network.priorities {

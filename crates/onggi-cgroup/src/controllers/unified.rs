@@ -4,15 +4,16 @@
 use onggi_spec::oci::runtime::LinuxResources;
 
 use super::{Setting, Settings, Version, bad};
+use crate::CgroupError;
 
 /// Core files that are limits.
-const CORE_LIMITS: [&str; 2] = ["cgroup.max.descendants", "cgroup.max.depth"];
+const CORE_LIMITS: [&str; 3] = ["cgroup.max.descendants", "cgroup.max.depth", "cgroup.pressure"];
 
 pub(super) fn settings(resources: &LinuxResources, version: Version) -> Settings {
     let mut out = Vec::new();
     for (file, value) in &resources.unified {
         if version == Version::V1 {
-            return Err(version.unsupported("linux.resources.unified"));
+            return Err(CgroupError::Unified { file: file.chars().take(128).collect() });
         }
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
         let controller = match file.split_once('.') {
@@ -25,7 +26,10 @@ pub(super) fn settings(resources: &LinuxResources, version: Version) -> Settings
         if controller == "cgroup" && !CORE_LIMITS.contains(&file.as_str()) {
             return Err(bad("unified", file, "only the limits among the cgroup.* files can be set"));
         }
-        out.push(Setting::new(controller, file.as_str(), value.trim_end(), format!("value of {file}")));
+        // Keyed files (io.max, rdma.max) take one line per write.
+        for line in value.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            out.push(Setting::new(controller, file.as_str(), line, format!("value of {file}")));
+        }
     }
     Ok(out)
 }

@@ -45,6 +45,15 @@ fn limits() -> LinuxResources {
     }
 }
 
+fn make(
+    layout: &CgroupLayout,
+    path: &str,
+    resources: &LinuxResources,
+    rootless: bool,
+) -> Result<CgroupPlan, CgroupError> {
+    plan(layout, &CgroupRequest { path, resources, membership: Membership::Needed, rootless, owner: None })
+}
+
 /// One line per operation, as a person would write it down.
 fn text(plan: &CgroupPlan) -> String {
     let prepare = plan.prepare.iter().map(|step| match step {
@@ -53,6 +62,7 @@ fn text(plan: &CgroupPlan) -> String {
         Prepare::Enable { path, required, wanted } => {
             format!("enable {} {} ({})", path.display(), required.join("+"), wanted.join("+"))
         }
+        Prepare::Delegate { path, uid } => format!("chown {uid} {}", path.display()),
     });
     let writes = plan.writes.iter().map(|w| {
         let mark = if w.optional { "?" } else { "" };
@@ -65,7 +75,7 @@ fn text(plan: &CgroupPlan) -> String {
 
 #[test]
 fn limits_on_a_hybrid_machine() {
-    let plan = plan(&hybrid(), "/onggi/x", &limits(), false).expect("plan");
+    let plan = make(&hybrid(), "/onggi/x", &limits(), false).expect("plan");
     insta::assert_snapshot!(text(&plan), @r"
     mkdir /cg/cpu,cpuacct/onggi
     mkdir /cg/cpu,cpuacct/onggi/x *
@@ -99,7 +109,7 @@ fn limits_on_a_hybrid_machine() {
 #[test]
 fn limits_on_a_v2_machine() {
     let plan =
-        plan(&v2(&["cpuset", "cpu", "io", "memory", "pids", "misc"]), "/onggi/x", &limits(), false).expect("plan");
+        make(&v2(&["cpuset", "cpu", "io", "memory", "pids", "misc"]), "/onggi/x", &limits(), false).expect("plan");
     insta::assert_snapshot!(text(&plan), @r"
     enable /cg cpuset+cpu+memory+pids (cpuset+cpu+io+memory+pids)
     mkdir /cg/onggi
@@ -117,14 +127,16 @@ fn limits_on_a_v2_machine() {
 }
 
 #[test]
-fn a_relative_path_begins_at_our_own_group() {
-    let plan = plan(&v2(&[]), "a", &LinuxResources::default(), false).expect("plan");
-    assert_eq!(plan.paths()[""], PathBuf::from("/cg/me/a"));
+fn a_relative_path_begins_at_our_own_group_or_beside_it_on_version_2() {
+    let plan = make(&hybrid(), "a", &LinuxResources::default(), false).expect("plan");
+    assert_eq!(plan.paths()["memory"], PathBuf::from("/cg/memory/me/a"));
+    let plan = make(&v2(&[]), "a", &LinuxResources::default(), false).expect("plan");
+    assert_eq!(plan.paths()[""], PathBuf::from("/cg/a"));
 }
 
 #[test]
 fn controllers_of_one_hierarchy_share_a_directory_and_are_joined_once() {
-    let plan = plan(&hybrid(), "/x", &limits(), false).expect("plan");
+    let plan = make(&hybrid(), "/x", &limits(), false).expect("plan");
     assert_eq!(plan.paths()["cpu"], plan.paths()["cpuacct"]);
     assert_eq!(plan.join.tasks.len(), 4);
 }
@@ -132,11 +144,11 @@ fn controllers_of_one_hierarchy_share_a_directory_and_are_joined_once() {
 #[test]
 fn only_hierarchies_that_limit_or_count_are_entered() {
     let none = LinuxResources::default();
-    let hybrid_plan = plan(&hybrid(), "/x", &none, false).expect("plan");
+    let hybrid_plan = make(&hybrid(), "/x", &none, false).expect("plan");
     assert_eq!(hybrid_plan.paths().into_keys().collect::<Vec<_>>(), ["", "cpu", "cpuacct", "memory"]);
     // Without the unified hierarchy, freezing, counting and membership need version 1.
     let CgroupLayout::V1 { hierarchies, .. } = hybrid() else { panic!("hybrid is v1") };
-    let v1_plan = plan(&CgroupLayout::V1 { hierarchies, unified: None }, "/x", &none, false).expect("plan");
+    let v1_plan = make(&CgroupLayout::V1 { hierarchies, unified: None }, "/x", &none, false).expect("plan");
     assert_eq!(v1_plan.paths().into_keys().collect::<Vec<_>>(), ["cpu", "cpuacct", "memory", "pids"]);
     assert_eq!(v1_plan.join.clone_into, None);
 }
@@ -147,7 +159,7 @@ fn possible_paths_hold_those_of_every_plan() {
         let possible = possible_paths(&layout, "/x/y").expect("paths");
         for resources in [LinuxResources::default(), limits()] {
             // Without cgroups a limit is refused, so there is no plan to cover.
-            let Ok(plan) = plan(&layout, "/x/y", &resources, false) else { continue };
+            let Ok(plan) = make(&layout, "/x/y", &resources, false) else { continue };
             assert!(plan.paths().iter().all(|(c, p)| possible.get(c) == Some(p)), "{possible:?}");
         }
     }
@@ -155,7 +167,7 @@ fn possible_paths_hold_those_of_every_plan() {
 
 #[test]
 fn a_limit_without_its_controller_is_an_error_that_names_both() {
-    let error = plan(&v2(&["cpuset", "cpu", "pids"]), "/x", &limits(), false).expect_err("no memory controller");
+    let error = make(&v2(&["cpuset", "cpu", "pids"]), "/x", &limits(), false).expect_err("no memory controller");
     assert_eq!(
         error.to_string(),
         "the memory controller is not available, so the memory limit of 512 MiB cannot be kept"
@@ -165,35 +177,37 @@ fn a_limit_without_its_controller_is_an_error_that_names_both() {
 
 #[test]
 fn without_limits_absent_controllers_do_not_matter() {
-    let plan = plan(&v2(&[]), "/x", &LinuxResources::default(), false).expect("plan");
+    let plan = make(&v2(&[]), "/x", &LinuxResources::default(), false).expect("plan");
     assert!(plan.writes.is_empty());
 }
 
 #[test]
 fn a_rootless_limit_is_an_error_and_no_limit_means_no_cgroup() {
-    let error = plan(&hybrid(), "/x", &limits(), true).expect_err("rootless limit");
+    let error = make(&CgroupLayout::None, "/x", &limits(), true).expect_err("rootless limit");
     assert!(matches!(error, CgroupError::Rootless { .. }), "{error}");
-    let none = plan(&hybrid(), "/x", &LinuxResources::default(), true).expect("plan");
+    let none = make(&CgroupLayout::None, "/x", &LinuxResources::default(), true).expect("plan");
     assert_eq!(none, CgroupPlan::default());
 }
 
 #[test]
 fn no_cgroup_filesystem_allows_only_containers_without_limits() {
-    let error = plan(&CgroupLayout::None, "/x", &limits(), false).expect_err("limit without cgroups");
+    let error = make(&CgroupLayout::None, "/x", &limits(), false).expect_err("limit without cgroups");
     assert!(matches!(error, CgroupError::NotMounted { .. }), "{error}");
     assert_eq!(
-        plan(&CgroupLayout::None, "/x", &LinuxResources::default(), false).expect("plan"),
+        make(&CgroupLayout::None, "/x", &LinuxResources::default(), false).expect("plan"),
         CgroupPlan::default()
     );
 }
 
 #[test]
-fn paths_that_leave_or_are_the_root_are_refused() {
-    for path in ["", "/", "//", "/.", "/../x", "/a/../..", "a/..", "/a\nb", "system.slice:onggi:x", "/a\0"] {
-        let refused = plan(&hybrid(), path, &LinuxResources::default(), false);
+fn paths_that_are_the_root_are_refused_and_none_climbs_above_it() {
+    for path in ["", "/", "//", "/.", "/a/../..", "a/..", "..", "/a\nb", "/a\0"] {
+        let refused = make(&hybrid(), path, &LinuxResources::default(), false);
         assert!(matches!(refused, Err(CgroupError::BadPath { .. })), "{path:?}: {refused:?}");
     }
-    assert!(plan(&hybrid(), "/a:b/c:d:e", &LinuxResources::default(), false).is_ok());
+    assert!(make(&hybrid(), "/a:b/c:d:e", &LinuxResources::default(), false).is_ok());
+    let climbing = make(&v2(&[]), "/../../x", &LinuxResources::default(), false).expect("plan");
+    assert_eq!(climbing.paths()[""], Path::new("/cg/x"));
 }
 
 #[test]
@@ -209,19 +223,43 @@ fn values_outside_their_range_are_refused_with_the_member_name() {
         },
     ];
     for resources in refused {
-        let error = plan(&hybrid(), "/x", &resources, false).expect_err("out of range");
+        let error = make(&hybrid(), "/x", &resources, false).expect_err("out of range");
         assert!(error.to_string().starts_with("linux.resources."), "{error}");
     }
 }
 
 #[test]
-fn what_version_2_has_no_file_for_is_an_error() {
+fn what_version_2_has_no_file_for_is_a_note() {
     let resources = LinuxResources {
         memory: Some(LinuxMemory { disable_oom_killer: Some(true), ..LinuxMemory::default() }),
         ..LinuxResources::default()
     };
-    let error = plan(&v2(&["memory"]), "/x", &resources, false).expect_err("no such file");
-    assert_eq!(error.to_string(), "a disabled OOM killer cannot be set with cgroup version 2");
+    let plan = make(&v2(&["memory"]), "/x", &resources, false).expect("plan");
+    assert_eq!(plan.notes, ["a disabled OOM killer cannot be set with cgroup version 2 and is ignored"]);
+    assert!(plan.writes.is_empty());
+}
+
+#[test]
+fn unified_on_version_1_is_an_invalid_configuration() {
+    let resources = LinuxResources { unified: [("memory.min".into(), "1".into())].into(), ..LinuxResources::default() };
+    let error = make(&hybrid(), "/x", &resources, false).expect_err("version 1");
+    assert!(error.to_string().starts_with("invalid configuration: cannot use unified on cgroup v1"), "{error}");
+}
+
+#[test]
+fn other_runtimes_callers_find_a_directory_in_every_hierarchy() {
+    let resources = LinuxResources::default();
+    let request = CgroupRequest {
+        path: "/x",
+        resources: &resources,
+        membership: Membership::All,
+        rootless: false,
+        owner: Some(7),
+    };
+    let plan = super::plan(&hybrid(), &request).expect("plan");
+    assert_eq!(plan.paths().into_keys().collect::<Vec<_>>(), ["", "cpu", "cpuacct", "cpuset", "memory", "pids"]);
+    let plan = super::plan(&v2(&["cpu", "misc"]), &request).expect("plan");
+    insta::assert_snapshot!(text(&plan), @"");
 }
 
 #[test]
@@ -231,7 +269,7 @@ fn unified_sets_limits_but_never_moves_kills_or_freezes() {
         ..LinuxResources::default()
     };
     let layout = v2(&["memory"]);
-    let plan_of = |file: &str| plan(&layout, "/x", &unified(file), false);
+    let plan_of = |file: &str| make(&layout, "/x", &unified(file), false);
     let plan = plan_of("memory.high").expect("plan");
     assert_eq!(plan.writes.last().map(|w| w.file.as_str()), Some("memory.high"));
     assert!(plan_of("cgroup.max.descendants").is_ok());
@@ -243,7 +281,7 @@ fn unified_sets_limits_but_never_moves_kills_or_freezes() {
 
 #[test]
 fn a_plan_survives_json() {
-    let plan = plan(&hybrid(), "/onggi/x", &limits(), false).expect("plan");
+    let plan = make(&hybrid(), "/onggi/x", &limits(), false).expect("plan");
     let json = serde_json::to_string(&plan).expect("encode");
     assert_eq!(serde_json::from_str::<CgroupPlan>(&json).expect("decode"), plan);
 }
@@ -253,7 +291,7 @@ proptest! {
     fn no_path_leads_out_of_the_hierarchy(path in "[a-z./:]{0,24}", rel in any::<bool>()) {
         let path = if rel { path } else { format!("/{path}") };
         for layout in [hybrid(), v2(&["memory"])] {
-            if let Ok(plan) = plan(&layout, &path, &LinuxResources::default(), false) {
+            if let Ok(plan) = make(&layout, &path, &LinuxResources::default(), false) {
                 for dir in &plan.dirs {
                     prop_assert!(dir.path.starts_with("/cg") && dir.path != Path::new("/cg"));
                     prop_assert!(dir.path.components().all(|c| c.as_os_str() != ".."));
@@ -274,7 +312,7 @@ proptest! {
             ..LinuxResources::default()
         };
         for layout in [hybrid(), v2(&["memory", "cpu", "pids"])] {
-            let _ = plan(&layout, "/x", &resources, false);
+            let _ = make(&layout, "/x", &resources, false);
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use onggi_sandbox::{CreateOptions, StartFailureError, Stdio};
+use onggi_sandbox::{CgroupDriver, CreateOptions, StartFailureError, Stdio};
 use onggi_spec::{ParseError, monitor::RootFs, oci::runtime::Spec};
 
 use super::{
@@ -177,7 +177,7 @@ fn options(global: &Global, args: &Args, begin: Begin) -> Result<CreateOptions, 
         no_pivot: args.is("no-pivot"),
         no_new_keyring: args.is("no-new-keyring"),
         pid_file: args.path("pid-file"),
-        systemd_cgroup: global.systemd_cgroup,
+        cgroup_driver: if global.systemd_cgroup { CgroupDriver::Systemd } else { CgroupDriver::Cgroupfs },
         config_text: Some(text),
         pidfd_socket,
         notify,

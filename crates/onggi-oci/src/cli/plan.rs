@@ -5,7 +5,10 @@ use std::{
     path::Path,
 };
 
-use onggi_sandbox::plan::{PlanInput, SandboxFacts, SandboxPlan};
+use onggi_sandbox::{
+    CgroupDriver,
+    plan::{PlanInput, SandboxFacts, SandboxPlan},
+};
 use onggi_spec::{
     ParseError,
     facts::CgroupLayout,
@@ -75,12 +78,14 @@ fn read() -> Result<Request, CliError> {
 }
 
 fn make(request: &Request) -> Result<SandboxPlan, CliError> {
+    let privileged = !maps_only_the_caller(&request.config);
     let facts = SandboxFacts {
-        cgroup_layout: request.cgroup_layout.clone(),
-        privileged: !maps_only_the_caller(&request.config),
-        sets_groups: !maps_only_the_caller(&request.config),
+        cgroup_layout: if privileged { request.cgroup_layout.clone() } else { CgroupLayout::None },
+        privileged,
+        sets_groups: privileged,
         apparmor: true,
         selinux: true,
+        systemd: None,
     };
     let input = PlanInput {
         id: &request.id,
@@ -94,6 +99,7 @@ fn make(request: &Request) -> Result<SandboxPlan, CliError> {
         preserve_fds: 0,
         no_pivot: false,
         no_new_keyring: false,
+        cgroup_driver: CgroupDriver::Lean,
     };
     Ok(onggi_sandbox::plan::plan(&input, &facts)?)
 }

@@ -135,7 +135,7 @@ fn create(
         no_pivot: false,
         no_new_keyring: false,
         pid_file: None,
-        systemd_cgroup: false,
+        cgroup_driver: onggi_sandbox::CgroupDriver::Lean,
         config_text: None,
         pidfd_socket: None,
         notify: false,

@@ -2,32 +2,79 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use onggi_cgroup::CgroupPlan;
+use onggi_cgroup::{
+    CgroupPlan, CgroupRequest, Membership,
+    systemd::{SystemdFacts, UnitRequest},
+};
 use onggi_spec::{
     facts::CgroupLayout,
     oci::{
         build::default_device_rules,
-        runtime::{LinuxNamespaceType, LinuxResources, Mount},
+        runtime::{LinuxNamespaceType, LinuxResources, Mount, Spec},
     },
 };
 use onggi_sys::mount::attr;
 
 use super::{BindMount, FsMount, MountOptions, SetupOp, TargetKind, build::Context};
-use crate::error::{Result, StartFailureError};
+use crate::{
+    CgroupDriver,
+    create::cgroup_failure,
+    error::{Result, StartFailureError},
+};
 
 /// Plans the groups and limits; none when the caller may not write to cgroupfs.
 pub(super) fn plan_cgroup(cx: &Context<'_>) -> Result<Option<CgroupPlan>> {
     let resources = resources(cx);
-    let own = format!("/onggi-{}", cx.input.id);
-    let path = cx.linux.cgroups_path.as_deref().filter(|p| !p.is_empty()).unwrap_or(&own);
-    let plan = onggi_cgroup::plan(&cx.facts.cgroup_layout, path, &resources, !cx.facts.privileged).map_err(|e| {
-        let failure = StartFailureError::new(format!("plan cgroup {path}: {e}"));
-        match e.hint() {
-            Some(hint) => failure.hint(hint),
-            None => failure,
-        }
-    })?;
-    Ok((!plan.dirs.is_empty()).then_some(plan))
+    let path = cgroups_path(cx.input.config, cx.input.id);
+    let request = CgroupRequest {
+        path: &path,
+        resources: &resources,
+        membership: match cx.input.cgroup_driver {
+            CgroupDriver::Lean => Membership::Needed,
+            CgroupDriver::Cgroupfs | CgroupDriver::Systemd => Membership::All,
+        },
+        rootless: !cx.facts.privileged,
+        owner: owner(cx),
+    };
+    let layout = &cx.facts.cgroup_layout;
+    let planned = match &cx.facts.systemd {
+        Some(systemd) => onggi_cgroup::systemd::plan(layout, &request, &unit_request(cx, systemd)),
+        None => onggi_cgroup::plan(layout, &request),
+    };
+    let plan = planned.map_err(|e| cgroup_failure(&format!("plan cgroup {path}"), &e))?;
+    let explicit = cx.linux.cgroups_path.as_deref().is_some_and(|p| !p.is_empty());
+    // The engine names a group whether it can have one or not.
+    if plan.dirs.is_empty() && request.rootless && explicit && cx.input.cgroup_driver != CgroupDriver::Lean {
+        return Err(StartFailureError::new(format!("applying cgroup configuration: mkdir {path}: permission denied"))
+            .hint("leave linux.cgroupsPath out, or name a group below one that was delegated to this user"));
+    }
+    Ok((!plan.dirs.is_empty() || !plan.notes.is_empty()).then_some(plan))
+}
+
+/// `linux.cgroupsPath`; without it a group of the id's name beside or below our own, as runc has it.
+pub(crate) fn cgroups_path(config: &Spec, id: &str) -> String {
+    let given = config.linux.as_ref().and_then(|l| l.cgroups_path.clone()).filter(|p| !p.is_empty());
+    given.unwrap_or_else(|| id.to_owned())
+}
+
+fn unit_request<'a>(cx: &Context<'a>, facts: &'a SystemdFacts) -> UnitRequest<'a> {
+    let cgroups_path = cx.linux.cgroups_path.as_deref();
+    UnitRequest { id: cx.input.id, cgroups_path, facts, annotations: &cx.input.config.annotations }
+}
+
+/// Root of the container's user namespace, when the container is to manage its own subtree: it has a cgroup
+/// namespace and a writable cgroup mount.
+fn owner(cx: &Context<'_>) -> Option<u32> {
+    let own_namespaces =
+        cx.namespaces.makes(LinuxNamespaceType::Cgroup) && cx.namespaces.makes(LinuxNamespaceType::User);
+    let writable = |m: &Mount| {
+        matches!(m.typ.as_deref(), Some("cgroup" | "cgroup2")) && !m.options.iter().any(|o| o == "ro" || o == "rro")
+    };
+    if !own_namespaces || !cx.facts.privileged || !cx.input.config.mounts.iter().any(writable) {
+        return None;
+    }
+    let root = cx.linux.uid_mappings.iter().find(|m| m.container_id == 0 && m.size > 0)?;
+    Some(root.host_id)
 }
 
 /// The host's own console; a container's is a terminal of its own.
@@ -37,10 +84,15 @@ const HOST_CONSOLE: (Option<i64>, Option<i64>) = (Some(5), Some(1));
 /// cannot make device rules, and needs none. Those that every container needs come last (as in runc), because
 /// the container's own nodes are made under them. Making a node is guarded by CAP_MKNOD, not by these.
 fn resources(cx: &Context<'_>) -> LinuxResources {
-    let mut resources = cx.linux.resources.clone().unwrap_or_default();
+    let resources = cx.linux.resources.clone().unwrap_or_default();
     if resources.devices.is_empty() && !(cx.facts.privileged && can_deny(&cx.facts.cgroup_layout)) {
         return resources;
     }
+    with_device_rules(resources)
+}
+
+/// The rules of `resources` between the one that denies everything and those that every container needs.
+pub(crate) fn with_device_rules(mut resources: LinuxResources) -> LinuxResources {
     let (allowed, mut rules): (Vec<_>, Vec<_>) = default_device_rules().into_iter().partition(|r| r.allow);
     // The rule that denies everything, unless the configuration begins with its own.
     rules.retain(|deny| resources.devices.first() != Some(deny));

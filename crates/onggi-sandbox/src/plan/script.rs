@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use onggi_cgroup::{CgroupPlan, Prepare};
+use onggi_cgroup::{CgroupPlan, Prepare, systemd::Manager};
 use onggi_spec::oci::runtime::{LinuxIdMapping, LinuxNamespaceType as Kind, Scheduler};
 use onggi_sys::sched::bits;
 
@@ -152,6 +152,15 @@ fn id_maps(out: &mut String, uid: &[LinuxIdMapping], gid: &[LinuxIdMapping]) {
 
 fn outer_cgroup(out: &mut String, cgroup: &CgroupPlan) {
     out.push_str("\n# control groups and limits\n");
+    if let Some(unit) = &cgroup.unit {
+        let user = if unit.manager == Manager::User { " --user" } else { "" };
+        let _ = writeln!(out, "# a process of its own keeps the unit until the container is in it");
+        let _ = write!(out, "systemd-run{user} --scope --quiet --unit={}", quote(&unit.name));
+        for property in &unit.properties {
+            let _ = write!(out, " -p {}", quote(property.words()));
+        }
+        let _ = writeln!(out, " sleep 10 &\nsleep 1");
+    }
     for step in &cgroup.prepare {
         match step {
             Prepare::MakeDir { path: dir, .. } => drop(writeln!(out, "mkdir -p {}", path(dir))),
@@ -164,6 +173,12 @@ fn outer_cgroup(out: &mut String, cgroup: &CgroupPlan) {
                     let file = path(&dir.join("cgroup.subtree_control"));
                     let _ = writeln!(out, "echo +{controller} > {file} 2>/dev/null || true");
                 }
+            }
+            Prepare::Delegate { path: dir, uid } => {
+                let dir = path(dir);
+                let _ = writeln!(out, "chown {uid} {dir}");
+                let _ =
+                    writeln!(out, "(cd {dir} && chown {uid} $(cat /sys/kernel/cgroup/delegate) 2>/dev/null) || true");
             }
         }
     }

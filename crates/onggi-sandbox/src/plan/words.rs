@@ -2,6 +2,10 @@
 
 use std::path::Path;
 
+use onggi_cgroup::{
+    Prepare,
+    systemd::{Manager, UnitPlan},
+};
 use onggi_spec::capability;
 use onggi_sys::{mount::attr, sched};
 
@@ -10,13 +14,28 @@ use super::{
     Rlimit, SandboxPlan, SetupOp,
 };
 
+fn unit_words(unit: &UnitPlan) -> Vec<String> {
+    let who = match unit.manager {
+        Manager::System => "systemd",
+        Manager::User => "the user's systemd",
+    };
+    let mut lines = vec![format!("have {who} start unit {}", unit.name)];
+    lines.extend(unit.properties.iter().map(|p| format!("  with {}", p.words())));
+    lines
+}
+
 impl SandboxPlan {
     /// One line per operation, in order.
     pub fn words(&self) -> Vec<String> {
         let mut lines = Vec::new();
         if let Some(cgroup) = &self.cgroup {
             let dirs: std::collections::BTreeSet<_> = cgroup.dirs.iter().map(|d| &d.path).collect();
+            lines.extend(cgroup.unit.iter().flat_map(unit_words));
             lines.extend(dirs.iter().map(|dir| format!("make cgroup {}", dir.display())));
+            lines.extend(cgroup.prepare.iter().filter_map(|step| match step {
+                Prepare::Delegate { path, uid } => Some(format!("give cgroup {} to user {uid}", path.display())),
+                _ => None,
+            }));
             lines.extend(
                 cgroup
                     .writes

@@ -1,0 +1,88 @@
+//! The systemd unit of a container, for runtimes that were told to use systemd: started before the container,
+//! stopped before its groups are removed.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use onggi_cgroup::{
+    Paths,
+    systemd::{self, Manager, UnitPlan},
+};
+use onggi_spec::monitor::SystemdUnit;
+use onggi_sys::{
+    process::{self, CloneRequest, Cloned},
+    signal,
+};
+use rustix::event::{PollFd, PollFlags, poll};
+
+use crate::{
+    create::cgroup_failure,
+    error::{Result, Step},
+};
+
+/// A unit that a process of ours keeps alive. Dropping it ends the process, not the unit.
+pub(crate) struct Lent {
+    pub(crate) unit: SystemdUnit,
+    pidfd: OwnedFd,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        // It is our own child and does nothing: there is nothing that could fail, or be done about it.
+        let _ = process::pidfd_kill(self.pidfd.as_fd(), signal::number::KILL);
+        let _ = process::wait_pidfd(self.pidfd.as_fd());
+    }
+}
+
+/// Starts the unit, if there is one. The caller has one thread.
+pub(crate) fn start(unit: Option<&UnitPlan>) -> Result<Option<Lent>> {
+    let Some(unit) = unit else { return Ok(None) };
+    let (pid, pidfd) = lend()?;
+    let lent = Lent { unit: SystemdUnit { name: unit.name.clone(), user: unit.manager == Manager::User }, pidfd };
+    systemd::start(unit, pid).map_err(|e| cgroup_failure("start the container's unit", &e))?;
+    Ok(Some(lent))
+}
+
+/// A child that sleeps until it is killed, at the latest when we die.
+fn lend() -> Result<(i32, OwnedFd)> {
+    let step = || "clone a process to lend to systemd".to_string();
+    let parent = process::pidfd_open(rustix::process::getpid().as_raw_nonzero().get()).step(step)?;
+    match process::clone_process(CloneRequest::default()).step(step)? {
+        Cloned::Parent { pid, pidfd } => Ok((pid, pidfd)),
+        Cloned::Child => {
+            // Readable when the parent has ended.
+            let _ = poll(&mut [PollFd::new(&parent, PollFlags::IN)], None);
+            process::exit_now(0)
+        }
+    }
+}
+
+fn manager(unit: &SystemdUnit) -> Manager {
+    if unit.user { Manager::User } else { Manager::System }
+}
+
+/// Removes a container's groups, and its unit with them.
+pub(crate) fn remove_groups(unit: Option<&SystemdUnit>, paths: &Paths) -> Result<()> {
+    let stopped = match unit {
+        // Frozen processes would hold up the job: systemd ends them with signals.
+        Some(unit) => {
+            let _ = onggi_cgroup::kill_all(paths);
+            systemd::stop(manager(unit), &unit.name)
+        }
+        None => Ok(()),
+    };
+    // Whatever systemd says: some groups are ours alone.
+    let removed = onggi_cgroup::remove(paths);
+    stopped.and(removed).map_err(|e| cgroup_failure("remove the cgroup", &e))
+}
+
+/// Tells systemd about new limits: what it does not know of, it would undo at its next look.
+pub(crate) fn set_limits(
+    unit: &SystemdUnit,
+    version_2: bool,
+    change: &onggi_spec::oci::runtime::LinuxResources,
+) -> Result<()> {
+    let fail = |e: onggi_cgroup::CgroupError| cgroup_failure("update the container's unit", &e);
+    let facts = systemd::facts(!unit.user).map_err(fail)?;
+    let properties = systemd::update_properties(version_2, change, &facts).map_err(fail)?;
+    systemd::set(manager(unit), &unit.name, &properties).map_err(fail)
+}

@@ -1,0 +1,77 @@
+//! `update`: new limits for a container that exists.
+//!
+//! What the limits are is remembered beside the state (`resources.json`): the next update completes its
+//! values from it. The kernel is changed first; when a step fails, the limits before it are in force again.
+
+use std::path::Path;
+
+use onggi_cgroup::Updated;
+use onggi_spec::oci::runtime::{ContainerState, LinuxResources, Spec};
+
+use crate::{
+    create::cgroup_failure,
+    error::{Result, StartFailureError},
+    plan,
+    state::{self, StateDir},
+    unit,
+};
+
+/// The limits that a container has: those of its configuration, or of its last update.
+///
+/// # Errors
+/// Unknown container, unreadable configuration.
+pub fn resources(state_root: &Path, id: &str) -> Result<LinuxResources> {
+    let dir = StateDir::of(state_root, id)?;
+    let state = dir.load()?;
+    Ok(in_force(&dir, &read_config(&state.bundle)?))
+}
+
+fn in_force(dir: &StateDir, config: &Spec) -> LinuxResources {
+    let configured = || config.linux.as_ref().and_then(|l| l.resources.clone()).unwrap_or_default();
+    dir.resources().unwrap_or_else(configured)
+}
+
+fn read_config(bundle: &Path) -> Result<Spec> {
+    let at = bundle.join("config.json");
+    let fail = |e: &dyn std::fmt::Display| StartFailureError::new(format!("read {}: {e}", at.display()));
+    let bytes = std::fs::read(&at).map_err(|e| fail(&e))?;
+    Spec::from_slice(&bytes).map_err(|e| fail(&e))
+}
+
+/// Changes limits; members that are left out stay as they are. Returns what could not be done, one line each.
+///
+/// # Errors
+/// The container does not run, a value that cannot be, a write that the kernel refuses.
+pub fn update(state_root: &Path, id: &str, change: &LinuxResources) -> Result<Vec<String>> {
+    let dir = StateDir::of(state_root, id)?;
+    let mut state = dir.load()?;
+    if state::status(&state) == ContainerState::Stopped {
+        return Err(StartFailureError::new("container not running"));
+    }
+    if state.cgroup_paths.is_empty() {
+        return Err(StartFailureError::new(format!("container {id} has no cgroup of its own"))
+            .hint("a limit needs one: see the rootless cgroups of the documentation"));
+    }
+    let config = read_config(&state.bundle)?;
+    let before = in_force(&dir, &config);
+    let change = match change.devices.is_empty() {
+        true => change.clone(),
+        false => plan::with_device_rules(change.clone()),
+    };
+    let fail = |e: onggi_cgroup::CgroupError| cgroup_failure("update the cgroup", &e);
+    let layout = onggi_cgroup::layout::detect().map_err(fail)?;
+    let path = plan::cgroups_path(&config, id);
+    let planned = onggi_cgroup::plan_update(&layout, &state.cgroup_paths, &path, (&before, &change));
+    let (plan, after) = planned.map_err(fail)?;
+    if let Some(unit) = &state.systemd_unit {
+        plan.check().map_err(fail)?;
+        unit::set_limits(unit, state.cgroup_paths.keys().all(String::is_empty), &plan.completed)?;
+    }
+    let Updated { entered, notes } = onggi_cgroup::apply_update(&plan, &state.cgroup_paths).map_err(fail)?;
+    if !entered.is_empty() {
+        state.cgroup_paths.extend(entered);
+        dir.save(&state)?;
+    }
+    dir.save_resources(&after)?;
+    Ok(notes)
+}
