@@ -5,6 +5,7 @@
 
 mod args;
 mod create;
+mod events;
 mod exec;
 mod features;
 mod foreground;
@@ -18,6 +19,7 @@ mod ps;
 mod readonly;
 mod spec;
 mod terminal;
+mod update;
 mod verbs;
 
 use std::{ffi::OsString, path::PathBuf};

@@ -3,6 +3,8 @@
 //! What the limits are is remembered beside the state (`resources.json`): the next update completes its
 //! values from it. The kernel is changed first; when a step fails, the limits before it are in force again.
 
+mod resctrl;
+
 use std::path::Path;
 
 use onggi_cgroup::Updated;
@@ -23,7 +25,7 @@ use crate::{
 pub fn resources(state_root: &Path, id: &str) -> Result<LinuxResources> {
     let dir = StateDir::of(state_root, id)?;
     let state = dir.load()?;
-    Ok(in_force(&dir, &read_config(&state.bundle)?))
+    Ok(in_force(&dir, &dir.config(&state)?))
 }
 
 fn in_force(dir: &StateDir, config: &Spec) -> LinuxResources {
@@ -31,20 +33,21 @@ fn in_force(dir: &StateDir, config: &Spec) -> LinuxResources {
     dir.resources().unwrap_or_else(configured)
 }
 
-fn read_config(bundle: &Path) -> Result<Spec> {
-    let at = bundle.join("config.json");
-    let fail = |e: &dyn std::fmt::Display| StartFailureError::new(format!("read {}: {e}", at.display()));
-    let bytes = std::fs::read(&at).map_err(|e| fail(&e))?;
-    Spec::from_slice(&bytes).map_err(|e| fail(&e))
-}
-
 /// Changes limits; members that are left out stay as they are. Returns what could not be done, one line each.
 ///
 /// # Errors
 /// The container does not run, a value that cannot be, a write that the kernel refuses.
-pub fn update(state_root: &Path, id: &str, change: &LinuxResources) -> Result<Vec<String>> {
+///
+/// `schemata` are new Intel RDT schemata by kind (`L3`, `MB`), where there are any.
+pub fn update(
+    state_root: &Path,
+    id: &str,
+    change: &LinuxResources,
+    schemata: &[Option<(&str, String)>],
+) -> Result<Vec<String>> {
     let dir = StateDir::of(state_root, id)?;
     let mut state = dir.load()?;
+    let group = resctrl::Group::of(id, schemata)?;
     if state::status(&state) == ContainerState::Stopped {
         return Err(StartFailureError::new("container not running"));
     }
@@ -52,7 +55,7 @@ pub fn update(state_root: &Path, id: &str, change: &LinuxResources) -> Result<Ve
         return Err(StartFailureError::new(format!("container {id} has no cgroup of its own"))
             .hint("a limit needs one: see the rootless cgroups of the documentation"));
     }
-    let config = read_config(&state.bundle)?;
+    let config = dir.config(&state)?;
     let before = in_force(&dir, &config);
     let change = match change.devices.is_empty() {
         true => change.clone(),
@@ -72,6 +75,7 @@ pub fn update(state_root: &Path, id: &str, change: &LinuxResources) -> Result<Ve
         state.cgroup_paths.extend(entered);
         dir.save(&state)?;
     }
+    group.set(schemata)?;
     dir.save_resources(&after)?;
     Ok(notes)
 }

@@ -120,7 +120,6 @@ fn limits_on_a_v2_machine() {
     /cg/onggi/x/cpu.max = 150000 100000
     /cg/onggi/x/memory.max = 536870912
     /cg/onggi/x/memory.swap.max? = 536870912
-    /cg/onggi/x/memory.oom.group? = 1
     /cg/onggi/x/pids.max = 100
     clone into /cg/onggi/x
     ");
@@ -259,7 +258,12 @@ fn other_runtimes_callers_find_a_directory_in_every_hierarchy() {
     let plan = super::plan(&hybrid(), &request).expect("plan");
     assert_eq!(plan.paths().into_keys().collect::<Vec<_>>(), ["", "cpu", "cpuacct", "cpuset", "memory", "pids"]);
     let plan = super::plan(&v2(&["cpu", "misc"]), &request).expect("plan");
-    insta::assert_snapshot!(text(&plan), @"");
+    insta::assert_snapshot!(text(&plan), @r"
+    enable /cg  (cpu+misc)
+    mkdir /cg/x *
+    chown 7 /cg/x
+    clone into /cg/x
+    ");
 }
 
 #[test]

@@ -96,7 +96,28 @@ fn a_unit_of_version_2_has_the_limits_that_systemd_knows() {
         &[],
     )
     .unwrap();
-    insta::assert_snapshot!(words(&plan), @"");
+    insta::assert_snapshot!(words(&plan), @r"
+    docker-1.scope
+    Description=onggi container web
+    Slice=test-a.slice
+    Delegate=yes
+    MemoryAccounting=yes
+    CPUAccounting=yes
+    IOAccounting=yes
+    TasksAccounting=yes
+    DefaultDependencies=no
+    DevicePolicy=strict
+    DeviceAllow=
+    DeviceAllow=char-* m /dev/char/1:3 rw char-pts rwm
+    MemoryMax=1048576
+    MemoryLow=4096
+    MemorySwapMax=2097152
+    CPUWeight=100
+    CPUQuotaPeriodUSec=100000
+    CPUQuotaPerSecUSec=1510000
+    AllowedCPUs=0x03 0x02
+    TasksMax=infinity
+    ");
     assert_eq!(plan.paths()[""], std::path::Path::new("/cg/test.slice/test-a.slice/docker-1.scope"));
 }
 
@@ -200,7 +221,14 @@ fn unified_limits_reach_systemd_under_its_names() {
         ..LinuxResources::default()
     };
     let properties = update_properties(true, &resources, &facts(Manager::System, 252)).unwrap();
-    insta::assert_snapshot!(properties.iter().map(Property::words).collect::<Vec<_>>().join("\n"), @"");
+    insta::assert_snapshot!(properties.iter().map(Property::words).collect::<Vec<_>>().join("\n"), @r"
+    CPUQuotaPeriodUSec=50000
+    CPUQuotaPerSecUSec=100000
+    CPUWeight=42
+    AllowedCPUs=0x01
+    MemoryHigh=infinity
+    TasksMax=99
+    ");
     let wrong =
         LinuxResources { unified: [("pids.max".to_owned(), "many".to_owned())].into(), ..LinuxResources::default() };
     assert!(update_properties(true, &wrong, &facts(Manager::System, 252)).is_err());

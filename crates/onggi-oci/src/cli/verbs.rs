@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use super::{
     CliError, Global, Outcome,
     args::{Args, Flag, Order},
-    create, exec, features, help, inspect, list, plan, ps, spec,
+    create, events, exec, features, help, inspect, list, plan, ps, spec, update,
 };
 
 /// One verb.
@@ -52,6 +52,14 @@ pub(super) const VERBS: &[Verb] = &[
         )
     },
     Verb {
+        flags: events::FLAGS,
+        ..on_container(
+            "events",
+            "display container events such as OOM notifications, cpu, memory, and IO usage statistics",
+            events::events,
+        )
+    },
+    Verb {
         arguments: "<container-id> <command> [command options]  || -p process.json <container-id>",
         most: usize::MAX,
         order: Order::First,
@@ -87,6 +95,7 @@ pub(super) const VERBS: &[Verb] = &[
     Verb { flags: spec::FLAGS, ..plain("spec", "create a new specification file", spec::spec) },
     on_container("start", "executes the user defined process in a created container", create::start),
     on_container("state", "output the state of a container", inspect::state),
+    Verb { flags: update::FLAGS, ..on_container("update", "update container resource constraints", update::update) },
 ];
 
 impl Verb {
