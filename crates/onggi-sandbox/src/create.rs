@@ -207,8 +207,13 @@ fn make_cgroup(
 }
 
 pub(crate) fn cgroup_failure(step: &str, e: &onggi_cgroup::CgroupError) -> StartFailureError {
-    let mut failure = StartFailureError::new(format!("{step}: {e}"));
-    failure.0.errno = 0;
+    // Several errors at once bring their causes with them; others have a cause that is a number or a sentence.
+    let cause = match (e.errno(), std::error::Error::source(e)) {
+        (0, Some(source)) => format!(": {source}"),
+        (0, None) => String::new(),
+        (errno, _) => format!(": {}", onggi_sys::error::text(errno)),
+    };
+    let failure = StartFailureError::new(format!("{step}: {e}{cause}"));
     match e.hint() {
         Some(hint) => failure.hint(hint),
         None => failure,
