@@ -233,7 +233,7 @@ fn plan_v1(
     if let Some(mount) = unified {
         add_unified(&mut plan, mount, location);
     }
-    for setting in settings {
+    for setting in settings.into_iter().filter(|s| !(request.rootless && s.controller == "devices")) {
         let dir = plan.dirs.iter().find(|d| d.controller == setting.controller).map(|d| d.path.clone());
         push(&mut plan, dir, setting)?;
     }
@@ -297,7 +297,12 @@ fn plan_v2(
 
     let levels = location.levels_v2(mount, own);
     let leaf = levels.last().cloned().unwrap_or_default();
-    let mut plan = CgroupPlan { devices: controllers::devices::rules(request.resources)?, ..CgroupPlan::default() };
+    let mut devices = controllers::devices::rules(request.resources)?;
+    if request.rootless {
+        // A user may neither attach programs nor make device nodes: there is nothing to guard.
+        devices.clear();
+    }
+    let mut plan = CgroupPlan { devices, ..CgroupPlan::default() };
     for level in levels {
         if let Some(parent) = level.parent() {
             let (required, wanted) = (required.clone(), wanted.clone());

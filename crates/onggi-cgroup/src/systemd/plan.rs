@@ -64,7 +64,7 @@ pub fn plan(
     properties.extend(annotated(unit.annotations)?);
     properties.extend(oom_policy(groups));
     let rules = controllers::devices::rules(groups.resources)?;
-    if !rules.is_empty() {
+    if !rules.is_empty() && !groups.rootless {
         properties.extend(limits::devices(&rules, &unit.facts.devices));
     }
     properties.extend(limits::limits(version, groups.resources, unit.facts)?);
