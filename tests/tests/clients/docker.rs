@@ -20,7 +20,18 @@ impl Docker {
 
     /// A daemon with more options.
     pub(crate) fn with(options: &[&str]) -> Docker {
+        Self::begin("{}", || (), &[&add_runtimes()[..], options].concat())
+    }
+
+    /// A daemon that knows what its configuration file says, after `prepare`.
+    pub(crate) fn configured(file: &str, prepare: impl FnOnce()) -> Docker {
+        Self::begin(file, prepare, &["--bridge=none"])
+    }
+
+    fn begin(file: &str, prepare: impl FnOnce(), options: &[&str]) -> Docker {
         let stage = Stage::new();
+        prepare();
+        fs::write(stage.dir().join("daemon.json"), file).expect("write the daemon's configuration");
         let daemon = start(&stage, options);
         let docker = Docker { daemon, stage };
         let image = docker.stage.image_tar();
@@ -32,7 +43,7 @@ impl Docker {
     /// Ends the daemon and starts another on the same directories.
     pub(crate) fn restart(&mut self, options: &[&str]) {
         self.daemon.stop();
-        self.daemon = start(&self.stage, options);
+        self.daemon = start(&self.stage, &[&add_runtimes()[..], options].concat());
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -69,8 +80,7 @@ impl Docker {
 
     /// Runs the client on a terminal of its own.
     pub(crate) fn typed(&self, args: &str, input: &str) -> Ran {
-        let line = format!("{} -H unix://{}/d.sock {args}", docker_program(), self.stage.dir().display());
-        on_terminal(&line, input)
+        on_terminal(&format!("{} {args}", command_line(&self.stage)), input)
     }
 
     /// Asserts that containers have left nothing, after the daemon is gone.
@@ -87,6 +97,17 @@ fn docker_program() -> String {
     program("docker", "docker.io").display().to_string()
 }
 
+/// The client with its socket.
+pub(crate) fn command_line(stage: &Stage) -> String {
+    format!("{} -H unix://{}/d.sock", docker_program(), stage.dir().display())
+}
+
+/// `--add-runtime` for all but runc, which the daemon knows.
+fn add_runtimes() -> Vec<&'static str> {
+    let [_, ours] = runtimes();
+    vec![Box::leak(format!("--add-runtime={}={}", ours.name, ours.path.display()).into_boxed_str())]
+}
+
 fn client(stage: &Stage) -> Command {
     let mut command = Command::new(docker_program());
     command.arg("-H").arg(format!("unix://{}/d.sock", stage.dir().display()));
@@ -96,17 +117,12 @@ fn client(stage: &Stage) -> Command {
 
 fn start(stage: &Stage, options: &[&str]) -> Daemon {
     let dir = stage.dir();
-    let config = dir.join("daemon.json");
-    fs::write(&config, "{}").expect("write the daemon's configuration");
     let mut command = Command::new(program("dockerd", "docker.io"));
-    command.arg("--config-file").arg(config).arg("--data-root").arg(dir.join("data"));
+    command.arg("--config-file").arg(dir.join("daemon.json")).arg("--data-root").arg(dir.join("data"));
     command.arg("--exec-root").arg(dir.join("exec")).arg("--pidfile").arg(dir.join("d.pid"));
     command.arg("-H").arg(format!("unix://{}/d.sock", dir.display()));
     command.args(["--iptables=false", "--ip-masq=false", "--shutdown-timeout=1", "--cgroup-parent"]);
     command.arg(stage.cgroup_parent()).arg("--init-path").arg(program("tini-static", "tini"));
-    for runtime in runtimes().iter().filter(|runtime| runtime.name != "runc") {
-        command.arg(format!("--add-runtime={}={}", runtime.name, runtime.path.display()));
-    }
     command.args(options).env("HOME", dir);
     let ready = || client(stage).arg("version").output().is_ok_and(|output| output.status.success());
     Daemon::start(&mut command, &dir.join("dockerd.log"), ready)

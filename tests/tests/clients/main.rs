@@ -10,6 +10,8 @@ mod docker;
 mod docker_build;
 mod docker_run;
 mod docker_verbs;
+mod docs;
 mod podman;
 mod rootless;
+mod stress;
 mod support;
