@@ -35,6 +35,12 @@ pub(crate) enum Message {
     Listener(OwnedFd),
     /// The same by its number in the child, for pidfd_getfd(2): write(2) has to be allowed, not sendmsg(2).
     ListenerNumber(RawFd),
+    /// From the child: make the mount of this operation of the plan.
+    MountWanted(usize),
+    /// To the child: the mount.
+    Mount(OwnedFd),
+    /// From a process in between: the child's pid and pidfd.
+    Cloned(i32, OwnedFd),
     /// From the child: something was kept as it was.
     Note(String),
     /// From the child: everything is made, it now waits for `start`.
@@ -71,6 +77,11 @@ impl Channel {
         Self { fd, framed: true }
     }
 
+    /// The socket.
+    pub(crate) fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+
     /// Its descriptor's number.
     pub(crate) fn as_raw_fd(&self) -> RawFd {
         self.fd.as_raw_fd()
@@ -81,7 +92,9 @@ impl Channel {
     pub(crate) fn send(&self, message: &Message) -> Result<()> {
         let mut packet = encode(message);
         let fd = match message {
-            Message::Terminal(fd) | Message::Listener(fd) => Some(fd.as_fd()),
+            Message::Terminal(fd) | Message::Listener(fd) | Message::Mount(fd) | Message::Cloned(_, fd) => {
+                Some(fd.as_fd())
+            }
             _ => None,
         };
         let step = || "report to the runtime".to_string();
@@ -213,6 +226,9 @@ fn encode(message: &Message) -> Vec<u8> {
         Message::Terminal(_) => b"t".to_vec(),
         Message::Listener(_) => b"l".to_vec(),
         Message::ListenerNumber(n) => format!("m{n}").into_bytes(),
+        Message::MountWanted(index) => format!("w{index}").into_bytes(),
+        Message::Mount(_) => b"b".to_vec(),
+        Message::Cloned(pid, _) => format!("p{pid}").into_bytes(),
         Message::Created => b"c".to_vec(),
         Message::Executing => b"x".to_vec(),
         Message::Note(text) => [b"n", clip(text)].concat(),
@@ -239,6 +255,9 @@ fn decode(packet: &[u8], fd: Option<OwnedFd>) -> Option<Message> {
         b't' => Message::Terminal(fd?),
         b'l' => Message::Listener(fd?),
         b'm' => Message::ListenerNumber(text(rest).parse().ok()?),
+        b'w' => Message::MountWanted(text(rest).parse().ok()?),
+        b'b' => Message::Mount(fd?),
+        b'p' => Message::Cloned(text(rest).parse().ok()?, fd?),
         b'c' => Message::Created,
         b'x' => Message::Executing,
         b'n' => Message::Note(text(rest)),

@@ -3,11 +3,14 @@
 //! It is born in the new namespaces with a copy of the runtime's memory and descriptors; everything it
 //! needs was prepared before. A failure crosses the channel with step, call and errno, then the child ends.
 
+mod bind;
 mod command;
 mod copy_up;
 mod credentials;
+mod filesystem;
 mod home;
 mod init;
+mod masks;
 mod mounts;
 mod nodes;
 mod process;
@@ -15,15 +18,15 @@ mod procfs;
 mod terminal;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     path::PathBuf,
     rc::Rc,
 };
 
-use onggi_spec::oci::runtime::{Hook, State};
+use onggi_spec::oci::runtime::{ContainerState, Hook, State};
 use onggi_sys::{
-    SysContext, cred, ns,
+    SysContext, ns,
     process::{CStrings, exit_now},
     seccomp::SockFilter,
 };
@@ -38,7 +41,9 @@ use crate::{
     sources,
 };
 
-pub(crate) use mounts::{bind_root, prepare_bind};
+pub(crate) use bind::{BindContext, prepare_bind};
+pub(crate) use credentials::become_root;
+pub(crate) use mounts::bind_root;
 pub(crate) use process::own_root;
 
 /// umask(2) of hooks, and of a program that asks for none (runc's).
@@ -72,6 +77,10 @@ pub(crate) struct Prepared {
     pub(crate) netns: Option<OwnedFd>,
     /// Detached mounts by index into `plan.setup`, where the child lacks the privilege or the view.
     pub(crate) mounts: BTreeMap<usize, OwnedFd>,
+    /// Binds by index that the runtime makes when their turn has come.
+    pub(crate) asked_for: BTreeSet<usize>,
+    /// User namespaces of idmapped mounts by index.
+    pub(crate) user_namespaces: BTreeMap<usize, Rc<OwnedFd>>,
     /// stdin, stdout, stderr when they are not inherited.
     pub(crate) stdio: Option<[OwnedFd; 3]>,
     /// How `start` is waited for.
@@ -88,7 +97,7 @@ pub(crate) struct Prepared {
     pub(crate) parent: Option<OwnedFd>,
     /// Descriptors 3 to 2+n belong to the program.
     pub(crate) preserve_fds: u32,
-    /// The state as hooks receive it, when there are any; the child adds its pid.
+    /// The state as hooks receive it, when there are any; the child adds status and pid.
     pub(crate) hook_state: Option<State>,
 }
 
@@ -112,6 +121,8 @@ pub(crate) struct Child {
     root_attached: bool,
     /// Slot: a procfs of the container's pid namespace that nothing covers.
     proc: Option<OwnedFd>,
+    /// Slot: filesystems that were mounted, by target.
+    mounted: filesystem::Mounted,
     /// Slot: an attached empty read-only directory.
     empty: Option<OwnedFd>,
     /// Slot: the host's verified /dev/null.
@@ -133,7 +144,6 @@ pub(crate) fn run(channel: Channel, prepared: Prepared, setup: &[SetupOp], proce
     let mut child = Child::new(channel, prepared, View::Host);
     // Modes are given in full; hooks and the program get a umask of their own.
     rustix::process::umask(Mode::empty());
-    child.learn_pid();
     let result = child.close_others(&[]).and_then(|()| child.setup(setup)).and_then(|()| child.process(process));
     child.end(result)
 }
@@ -144,7 +154,8 @@ impl Prepared {
         let stdio = self.stdio.iter().flatten();
         let start = self.start.iter().flat_map(|s| [&s.go, &s.answer]);
         let single = self.netns.iter().chain(&self.parent).chain(start);
-        let all = self.cgroup_tasks.iter().chain(self.mounts.values()).chain(stdio).chain(single);
+        let namespaces = self.user_namespaces.values().map(AsRef::as_ref);
+        let all = self.cgroup_tasks.iter().chain(self.mounts.values()).chain(namespaces).chain(stdio).chain(single);
         all.map(AsRawFd::as_raw_fd)
     }
 }
@@ -166,6 +177,7 @@ impl Child {
             root: None,
             root_attached: false,
             proc: None,
+            mounted: Vec::new(),
             empty: None,
             null: None,
             terminal: None,
@@ -212,7 +224,13 @@ impl Child {
         }
         match op {
             SetupOp::EnterCgroups => self.enter_cgroups(),
-            SetupOp::BecomeRoot { clear_groups } => self.become_root(*clear_groups),
+            SetupOp::BecomeRoot { clear_groups, ids } => {
+                self.channel.await_go()?;
+                credentials::become_root(*clear_groups, *ids)?;
+                // Others may be in a pid namespace that is joined, with the right to trace in the user namespace (I3).
+                onggi_sys::process::set_dumpable(false).step(step)
+            }
+            SetupOp::TimeOffsets { offsets } => sources::own_time_offsets(offsets).step(step),
             SetupOp::Join { kind, source } => match (source, &self.prepared.netns) {
                 (NamespaceSource::Given, Some(fd)) => ns::join(fd.as_fd(), sources::flag(*kind)).step(step),
                 _ => sources::join(*kind, source),
@@ -248,29 +266,30 @@ impl Child {
                 self.channel.send(&Message::RuntimeHooks)?;
                 self.channel.await_go()
             }
-            SetupOp::ContainerHooks { hooks } => self.hooks("createContainer", hooks),
-            SetupOp::Mask { path } => self.mask(path).step(step),
+            SetupOp::ContainerHooks { hooks } => self.hooks(ContainerState::Creating, hooks),
+            SetupOp::Mask { path, label } => self.mask(path, label.as_deref()).step(step),
             SetupOp::ReadOnly { path } => self.read_only(path).step(step),
             SetupOp::ReadOnlyRoot => self.read_only_root().step(step),
             SetupOp::PivotRoot { by_move } => self.pivot(*by_move).step(step),
-            SetupOp::RootPropagation { propagation } => self.root_propagation(*propagation).step(step),
+            SetupOp::RootPropagation { propagation, recursive } => {
+                self.root_propagation(*propagation, *recursive).step(step)
+            }
         }
     }
 
-    /// The pid as the runtime sees it: the host's procfs tells it, this process itself cannot know.
-    fn learn_pid(&mut self) {
-        if let Some(state) = &mut self.prepared.hook_state {
-            let link = rustix::fs::readlink(c"/proc/self", Vec::new()).ok();
-            state.pid = link.and_then(|l| l.to_str().ok()?.parse().ok());
-        }
-    }
-
-    fn hooks(&self, kind: &str, list: &[Hook]) -> Result<()> {
+    /// createContainer (status creating, in the root that is about to be entered) or startContainer (status
+    /// created, where the program will be). The pid is the one that the container sees (runtime.md, "State").
+    fn hooks(&self, status: ContainerState, list: &[Hook]) -> Result<()> {
+        let pid = Some(rustix::process::getpid().as_raw_nonzero().get());
+        let state = self.prepared.hook_state.clone().map(|state| State { status, pid, ..state });
+        let state = serde_json::to_vec(&state)
+            .map_err(|e| StartFailureError::new(format!("encode the state for hooks: {e}")))?;
+        let (kind, directory) = match status {
+            ContainerState::Creating => ("createContainer", Some(self.root()?)),
+            _ => ("startContainer", None),
+        };
         let old = rustix::process::umask(Mode::from_raw_mode(DEFAULT_UMASK));
-        let state = self.prepared.hook_state.as_ref().map(serde_json::to_vec).transpose();
-        let result = state
-            .map_err(|e| StartFailureError::new(format!("encode the state for hooks: {e}")))
-            .and_then(|state| hooks::run_all(kind, list, &state.unwrap_or_default()));
+        let result = hooks::run_all(hooks::Stage { kind, state: &state, directory }, list);
         rustix::process::umask(old);
         result
     }
@@ -293,18 +312,6 @@ impl Child {
             }
             r => r.step(|| "join a new session keyring".into()),
         }
-    }
-
-    fn become_root(&self, clear_groups: bool) -> Result<()> {
-        self.channel.await_go()?;
-        let step = || "become root of the user namespace".to_string();
-        if clear_groups {
-            cred::set_groups(&[]).step(step)?;
-        }
-        cred::set_gid(0).step(step)?;
-        cred::set_uid(0).step(step)?;
-        // Others may be in a pid namespace that is joined, with the right to trace in the user namespace (I3).
-        onggi_sys::process::set_dumpable(false).step(step)
     }
 }
 

@@ -7,28 +7,31 @@ use std::{
     fs,
     os::fd::{AsFd, OwnedFd},
     path::Path,
+    rc::Rc,
 };
 
 use onggi_cgroup::{CgroupPlan, systemd::SystemdFacts};
 use onggi_spec::{
     facts::CgroupLayout,
     monitor::{SandboxState, SystemdUnit},
-    oci::runtime::{ContainerState, LinuxNamespaceType, LinuxSeccomp, Spec},
+    oci::runtime::{ContainerState, Hook, LinuxSeccomp, Spec},
 };
 use onggi_sys::{
     SysContext, cred,
-    process::{self, CStrings, CloneRequest, Cloned},
+    process::{self, CStrings},
     procfs, signal,
 };
 use rustix::fs::{Mode, OFlags};
 
 use crate::{
-    channel::{self, Channel, Message},
-    child::{self, Filter, Prepared},
+    channel::{self, Message},
+    child::{Filter, Prepared},
     error::{Result, StartFailureError, Step},
-    hooks, notify,
+    hooks::{self, Stage},
+    launch::{self, Running},
+    mount_sources, notify,
     options::{CgroupDriver, CreateOptions, Created, Stdio},
-    plan::{self, PlanInput, ProcessOp, Propagation, SandboxFacts, SandboxPlan, SetupOp},
+    plan::{self, PlanInput, ProcessOp, SandboxFacts, SandboxPlan, SetupOp},
     seccomp, sources, start,
     state::{self, StateDir},
     unit,
@@ -40,7 +43,7 @@ use crate::{
 /// The first step that failed; nothing is left behind then.
 pub fn create(options: CreateOptions) -> Result<Created> {
     let dir = StateDir::create(&options.state_root, &options.id)?;
-    let mut made = Made { dir: &dir, cgroup: None, unit: None, child: None };
+    let mut made = Made { dir: &dir, cgroup: None, unit: None, child: None, poststop: None };
     let result = create_in(options, &dir, &mut made);
     if result.is_err() {
         made.undo();
@@ -54,6 +57,8 @@ struct Made<'a> {
     cgroup: Option<onggi_cgroup::Paths>,
     unit: Option<SystemdUnit>,
     child: Option<OwnedFd>,
+    /// Hooks that undo what earlier hooks did, once any may have run (runtime.md, "Lifecycle", 12 and 13).
+    poststop: Option<(SandboxState, Vec<Hook>)>,
 }
 
 impl Made<'_> {
@@ -66,6 +71,9 @@ impl Made<'_> {
         let nothing = onggi_cgroup::Paths::new();
         let _ = unit::remove_groups(self.unit.as_ref(), self.cgroup.as_ref().unwrap_or(&nothing));
         let _ = self.dir.remove();
+        if let Some((state, hooks)) = self.poststop {
+            let _ = crate::lifecycle::run_poststop(&state, &hooks);
+        }
     }
 }
 
@@ -92,19 +100,21 @@ fn create_in(options: CreateOptions, dir: &StateDir, made: &mut Made<'_>) -> Res
     prepared.hook_state = config.hooks.as_ref().map(|_| state::oci_state(&state, ContainerState::Creating));
     dir.save_hooks(&config.hooks.clone().unwrap_or_default())?;
     prepared.parent = parent_to_die_with(&plan.process, sibling)?;
-    for op in &plan.before {
-        sources::before_clone(op, prepared.netns.as_ref())?;
-    }
-    let running = clone_child(&plan, prepared, sibling, made)?;
-    if let (Some(socket), Some(pidfd)) = (&pidfd_socket, &made.child) {
+    made.poststop = config.hooks.as_ref().map(|hooks| (state.clone(), hooks.poststop.clone()));
+    let user_namespaces = prepared.user_namespaces.clone();
+    let (running, pidfd) = launch::clone_child(&plan, prepared, sibling)?;
+    let pidfd = made.child.insert(pidfd);
+    if let Some(socket) = &pidfd_socket {
         send_pidfd(socket, pidfd)?;
     }
     let seccomp = config.linux.as_ref().and_then(|l| l.seccomp.as_ref());
     notes.extend(plan.notes.clone());
-    let mut follow = Follow { plan: &plan, dir, state, running, seccomp, console, master: None, notes };
+    notes.extend(relative_destinations(&config));
+    let mut follow =
+        Follow { plan: &plan, dir, state, running, seccomp, console, master: None, notes, user_namespaces };
     follow.until_running(pid_file.as_deref())?;
     if !plan.process.contains(&ProcessOp::AwaitStart) {
-        follow.notes.extend(crate::start::run_poststart(&follow.state, &plan.poststart)?);
+        crate::start::run_poststart(&follow.state, &plan.poststart)?;
     }
     drop(lent);
     let pidfd = made.child.take().ok_or_else(|| StartFailureError::new("the child's pidfd is gone"))?;
@@ -115,6 +125,14 @@ fn create_in(options: CreateOptions, dir: &StateDir, made: &mut Made<'_>) -> Res
         state: follow.state,
         notes: follow.notes,
     })
+}
+
+/// Accepted for old bundles; runc warns of them too.
+fn relative_destinations(config: &Spec) -> Vec<String> {
+    let relative = config.mounts.iter().filter(|m| !m.destination.starts_with('/'));
+    relative
+        .map(|m| format!("mount destination {} is not absolute: it is taken from the root", m.destination))
+        .collect()
 }
 
 fn absolute_bundle(bundle: &Path) -> Result<std::path::PathBuf> {
@@ -269,10 +287,13 @@ fn prepare(
     let waits = plan.process.contains(&ProcessOp::AwaitStart);
     // The program of an init's child is not the process behind our pidfd.
     let by_number = facts.privileged && !plan.process.contains(&ProcessOp::ForkInit);
+    let mounts = mount_sources::prepare(plan, facts)?;
     let prepared = Prepared {
         cgroup_tasks: open_tasks(plan.cgroup.as_ref())?,
         netns,
-        mounts: prepare_mounts(plan, facts)?,
+        mounts: mounts.ready,
+        asked_for: mounts.asked_for,
+        user_namespaces: mounts.user_namespaces,
         stdio,
         start: if waits { Some(start::make_ends(dir)?) } else { None },
         filter: compile_filter(config.linux.as_ref().and_then(|l| l.seccomp.as_ref()), by_number)?,
@@ -311,73 +332,6 @@ fn open_tasks(cgroup: Option<&CgroupPlan>) -> Result<Vec<OwnedFd>> {
     files.iter().map(open).collect()
 }
 
-/// Mounts that the child could not make: in a user namespace it may not traverse the caller's directories;
-/// and a shared bind has to be cloned before the child's tree becomes a slave.
-fn prepare_mounts(plan: &SandboxPlan, facts: &SandboxFacts) -> Result<BTreeMap<usize, OwnedFd>> {
-    let user = facts.privileged && plan.clone.contains(&LinuxNamespaceType::User);
-    let mut mounts = BTreeMap::new();
-    for (index, op) in plan.setup.iter().enumerate() {
-        match op {
-            SetupOp::BindRoot { source } if user => {
-                mounts.insert(index, child::bind_root(source)?);
-            }
-            SetupOp::Bind(bind) => {
-                let shared = facts.privileged && bind.propagation.is_some_and(|(p, _)| p == Propagation::Shared);
-                if user || shared || bind.id_map.is_some() {
-                    mounts.insert(index, child::prepare_bind(bind)?);
-                }
-            }
-            _ => {}
-        }
-    }
-    Ok(mounts)
-}
-
-/// The child as its creator sees it.
-struct Running {
-    pid: i32,
-    pidfd: OwnedFd,
-    channel: Channel,
-}
-
-fn clone_child(plan: &SandboxPlan, prepared: Prepared, sibling: bool, made: &mut Made<'_>) -> Result<Running> {
-    let step = || "clone the container's first process".to_string();
-    let (ours, theirs) = Channel::pair()?;
-    let cgroup = match plan.cgroup.as_ref().and_then(|c| c.join.clone_into.as_ref()) {
-        Some(at) => Some(
-            rustix::fs::open(at, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-                .sys("open", || format!("{at:?}"))
-                .step(step)?,
-        ),
-        None => None,
-    };
-    let namespaces = plan.clone.iter().fold(0, |bits, kind| bits | sources::flag(*kind));
-    let request = CloneRequest { namespaces, cgroup: cgroup.as_ref().map(AsFd::as_fd), sibling };
-    match process::clone_process(request).map_err(|e| clone_failure(step(), &e))? {
-        Cloned::Child => {
-            drop(ours);
-            signal::reset_all();
-            child::run(theirs, prepared, &plan.setup, &plan.process)
-        }
-        Cloned::Parent { pid, pidfd } => {
-            let copy = pidfd.try_clone().sys("dup", || "pidfd").step(step);
-            made.child = Some(pidfd);
-            Ok(Running { pid, pidfd: copy?, channel: ours })
-        }
-    }
-}
-
-fn clone_failure(step: String, e: &onggi_sys::SysError) -> StartFailureError {
-    use onggi_sys::Errno;
-    let failure = StartFailureError::from_sys(step, e);
-    match e.errno {
-        Errno::PERM => failure.hint("new namespaces need root, or a user namespace that this kernel allows"),
-        Errno::NOSPC => failure.hint("a limit of /proc/sys/user/max_*_namespaces is reached"),
-        Errno::AGAIN => failure.hint("a limit of processes is reached"),
-        _ => failure,
-    }
-}
-
 /// Accompanies the child from the clone to exec, or to the wait for `start`.
 struct Follow<'a> {
     plan: &'a SandboxPlan,
@@ -388,6 +342,8 @@ struct Follow<'a> {
     console: Option<OwnedFd>,
     master: Option<OwnedFd>,
     notes: Vec<String>,
+    /// Of idmapped mounts that the child asks for.
+    user_namespaces: BTreeMap<usize, Rc<OwnedFd>>,
 }
 
 impl Follow<'_> {
@@ -423,7 +379,12 @@ impl Follow<'_> {
                 Some(Message::Executing) => executing = true,
                 Some(Message::Created) => return Ok(()),
                 Some(Message::Failed(failure)) => return Err(StartFailureError(failure)),
-                Some(Message::Go) => {}
+                Some(Message::MountWanted(index)) => {
+                    let ids = self.user_namespaces.get(&index).map(|fd| fd.as_fd());
+                    let mount = mount_sources::make_in(self.running.pid, self.plan, index, ids)?;
+                    self.running.channel.send(&Message::Mount(mount))?;
+                }
+                Some(Message::Go | Message::Mount(_) | Message::Cloned(..)) => {}
                 None if executing => break,
                 None => {
                     return Err(StartFailureError::new("the container's first process died while it was being made")
@@ -453,12 +414,13 @@ impl Follow<'_> {
     }
 
     fn runtime_hooks(&mut self) -> Result<()> {
-        let shown = state::oci_state(&self.state, ContainerState::Creating);
-        let bytes = serde_json::to_vec(&shown)
-            .map_err(|e| StartFailureError::new(format!("encode the state for hooks: {e}")))?;
+        let state = state::for_hooks(&self.state, ContainerState::Creating)?;
+        let bundle = hooks::bundle_directory(&self.state.bundle);
+        let directory = bundle.as_ref().map(AsFd::as_fd);
         for op in &self.plan.setup {
-            if let SetupOp::RuntimeHooks { hooks } = op {
-                hooks::run_all("createRuntime", hooks, &bytes)?;
+            if let SetupOp::RuntimeHooks { prestart, create_runtime } = op {
+                hooks::run_all(Stage { kind: "prestart", state: &state, directory }, prestart)?;
+                hooks::run_all(Stage { kind: "createRuntime", state: &state, directory }, create_runtime)?;
             }
         }
         self.running.channel.send(&Message::Go)

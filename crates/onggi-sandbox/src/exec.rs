@@ -25,6 +25,7 @@ use crate::{
     notify,
     options::{ExecOptions, Executed, Paused},
     plan::{ProcessContext, ProcessOp, ProcessPlan, Purpose, SandboxFacts, SetupOp, attributes, plan_exec},
+    sources,
     state::{self, StateDir},
 };
 
@@ -126,6 +127,8 @@ struct Target {
     pidfd: OwnedFd,
     differing: u64,
     privileged: bool,
+    /// What its user namespace gives its root.
+    ids: (u32, u32),
 }
 
 fn open_target(state: &SandboxState, paused: Paused) -> Result<Target> {
@@ -148,7 +151,11 @@ fn open_target(state: &SandboxState, paused: Paused) -> Result<Target> {
     }
     let caps = onggi_sys::cred::capabilities().step(step)?;
     let differing = differing_namespaces(state.pid).step(step)?;
-    Ok(Target { pidfd, differing, privileged: caps.effective & onggi_sys::cred::CAP_SYS_ADMIN != 0 })
+    let ids = match differing & ns::flag::USER {
+        0 => (0, 0),
+        _ => sources::first_ids(&state.pid.to_string()).step(step)?,
+    };
+    Ok(Target { pidfd, differing, ids, privileged: caps.effective & onggi_sys::cred::CAP_SYS_ADMIN != 0 })
 }
 
 /// setns(2) refuses to join the own user namespace, and needs no permission for what is the same.
@@ -234,9 +241,7 @@ impl Child {
             ns::join(pidfd, kinds).step(|| "join the container's namespaces".into())?;
         }
         if target.differing & ns::flag::USER != 0 {
-            let step = || "become root of the container's user namespace".to_string();
-            onggi_sys::cred::set_gid(0).step(step)?;
-            onggi_sys::cred::set_uid(0).step(step)?;
+            child::become_root(false, Some(target.ids))?;
         }
         self.set_root(child::own_root()?);
         Ok(())

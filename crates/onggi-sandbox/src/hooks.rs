@@ -1,76 +1,175 @@
-//! Hooks: programs that the configuration names, with exactly its environment and the state on stdin.
-//! config.md "POSIX-platform Hooks".
+//! Hooks: programs that the configuration names, with exactly its arguments and environment and the state on
+//! stdin. config.md "POSIX-platform Hooks".
+//!
+//! A hook inherits nothing but its namespaces, credentials and limits: its output goes to memory and becomes
+//! part of the error when it fails. Needs a single-threaded caller, like every clone of this crate.
 
 use std::{
-    io::Write,
-    os::fd::AsFd,
-    process::{Child, Command, Stdio},
+    fs::File,
+    io::{Read, Seek, Write},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
     time::{Duration, Instant},
 };
 
 use onggi_spec::oci::runtime::Hook;
-use onggi_sys::{Errno, process};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use onggi_sys::{
+    Errno, SysContext, SysError,
+    process::{self, CStrings, CloneRequest, Cloned, Exit},
+    signal, spawn,
+};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::{MemfdFlags, Mode, OFlags},
+};
 
-use crate::error::{Result, StartFailureError};
+use crate::{
+    channel::{Channel, Message},
+    error::{Result, StartFailureError, Step},
+};
+
+/// What an error quotes of a hook's output.
+const MAX_QUOTED: u64 = 1024;
+
+/// What all hooks of one kind have in common.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stage<'a> {
+    /// `createRuntime` and so on.
+    pub(crate) kind: &'static str,
+    /// The state as JSON.
+    pub(crate) state: &'a [u8],
+    /// Working directory; the caller's own when absent.
+    pub(crate) directory: Option<BorrowedFd<'a>>,
+}
 
 /// Runs `hooks` in order; the first failure ends it.
-pub(crate) fn run_all(kind: &str, hooks: &[Hook], state: &[u8]) -> Result<()> {
-    hooks.iter().try_for_each(|hook| run(kind, hook, state))
+pub(crate) fn run_all(stage: Stage<'_>, hooks: &[Hook]) -> Result<()> {
+    hooks.iter().enumerate().try_for_each(|(index, hook)| numbered(stage, index, hook))
 }
 
-/// Runs all of them; failures are returned as texts, as poststart and poststop demand.
-pub(crate) fn run_all_lenient(kind: &str, hooks: &[Hook], state: &[u8]) -> Vec<String> {
-    hooks.iter().filter_map(|hook| run(kind, hook, state).err()).map(|e| e.to_string()).collect()
+/// Runs all of them; failures are returned as texts, as poststop demands.
+pub(crate) fn run_all_lenient(stage: Stage<'_>, hooks: &[Hook]) -> Vec<String> {
+    let each = hooks.iter().enumerate();
+    each.filter_map(|(index, hook)| numbered(stage, index, hook).err()).map(|e| e.to_string()).collect()
 }
 
-fn run(kind: &str, hook: &Hook, state: &[u8]) -> Result<()> {
-    let fail = |why: String| StartFailureError::new(format!("{kind} hook {}: {why}", hook.path));
+/// The working directory of hooks on the host; one that is gone is nobody's failure.
+pub(crate) fn bundle_directory(bundle: &Path) -> Option<OwnedFd> {
+    rustix::fs::open(bundle, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()
+}
+
+fn numbered(stage: Stage<'_>, index: usize, hook: &Hook) -> Result<()> {
+    run(stage, hook).map_err(|e| {
+        let mut e = e;
+        e.0.step = format!("error running {} hook #{index}: {}: {}", stage.kind, hook.path, e.0.step);
+        e
+    })
+}
+
+fn run(stage: Stage<'_>, hook: &Hook) -> Result<()> {
+    check(hook)?;
+    let step = || "prepare it".to_string();
+    let program = CStrings::new([hook.path.as_bytes()]).step(step)?;
+    let arguments = if hook.args.is_empty() { std::slice::from_ref(&hook.path) } else { &hook.args };
+    let argv = CStrings::new(arguments.iter().map(String::as_bytes)).step(step)?;
+    let envp = CStrings::new(hook.env.iter().map(String::as_bytes)).step(step)?;
+    let stdin = memory(stage.state).step(step)?;
+    let (stdout, stderr) = (memory(b"").step(step)?, memory(b"").step(step)?);
+    let (ours, theirs) = Channel::pair()?;
+    match process::clone_process(CloneRequest::default()).step(step)? {
+        Cloned::Child => {
+            signal::reset_all();
+            let streams = [&stdin, &stdout, &stderr].map(AsFd::as_fd);
+            let failure = match become_hook(stage, streams) {
+                Ok(()) => program.strings().first().map_or_else(
+                    || SysError::new("execve", "no program", Errno::NOENT),
+                    |path| process::exec(path, &argv, &envp),
+                ),
+                Err(e) => e,
+            };
+            let _ = theirs.send(&Message::Failed(StartFailureError::from_sys("execute it", &failure).0));
+            process::exit_now(127)
+        }
+        Cloned::Parent { pidfd, .. } => {
+            drop(theirs);
+            let ended = wait(pidfd.as_fd(), hook.timeout);
+            if let Ok(Some(Message::Failed(failure))) = ours.receive() {
+                return Err(StartFailureError(failure));
+            }
+            ended.map_err(|why| StartFailureError::new(why + &quote(stdout, stderr)))
+        }
+    }
+}
+
+/// What the planner refuses too; hooks that were stored come from elsewhere.
+pub(crate) fn check(hook: &Hook) -> Result<()> {
     if !hook.path.starts_with('/') {
-        return Err(fail("the path is not absolute".into()));
+        return Err(StartFailureError::new("the path is not absolute"));
     }
     if hook.timeout.is_some_and(|t| t <= 0) {
-        return Err(fail("the timeout is not above 0".into()));
+        return Err(StartFailureError::new("the timeout is not above 0"));
     }
-    let mut command = Command::new(&hook.path);
-    if let Some((zero, args)) = hook.args.split_first() {
-        std::os::unix::process::CommandExt::arg0(&mut command, zero);
-        command.args(args);
-    }
-    // Nothing of ours and nothing of an image's environment (CVE-2025-23266).
-    command.env_clear().envs(hook.env.iter().filter_map(|e| e.split_once('=')));
-    command.stdin(Stdio::piped()).stdout(Stdio::null());
-    let mut child = command.spawn().map_err(|e| fail(e.to_string()))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A hook that does not read its stdin closes it: no failure.
-        let _ = stdin.write_all(state);
-    }
-    wait(&mut child, hook.timeout).map_err(fail)
+    Ok(())
 }
 
-fn wait(child: &mut Child, timeout: Option<i64>) -> std::result::Result<(), String> {
+/// A file in memory: neither side ever waits for the other as with a pipe.
+fn memory(content: &[u8]) -> onggi_sys::Result<File> {
+    let make = |flags| rustix::fs::memfd_create(c"hook", MemfdFlags::CLOEXEC | flags);
+    // Linux 6.3 knows the flag, and may be told (vm.memfd_noexec) to insist on it.
+    let fd = match make(MemfdFlags::NOEXEC_SEAL) {
+        Err(Errno::INVAL) => make(MemfdFlags::empty()),
+        r => r,
+    };
+    let mut file = File::from(fd.sys("memfd_create", || "\"hook\"")?);
+    file.write_all(content).and_then(|()| file.rewind()).sys("write", || "the state")?;
+    Ok(file)
+}
+
+fn become_hook(stage: Stage<'_>, streams: [BorrowedFd<'_>; 3]) -> onggi_sys::Result<()> {
+    if let Some(directory) = stage.directory {
+        rustix::process::fchdir(directory).sys("fchdir", || "working directory")?;
+    }
+    for (number, stream) in (0..).zip(streams) {
+        spawn::install_stdio(stream, number)?;
+    }
+    process::cloexec_from(3)
+}
+
+fn wait(pidfd: BorrowedFd<'_>, timeout: Option<i64>) -> std::result::Result<(), String> {
     if let Some(seconds) = timeout {
-        let pid = i32::try_from(child.id()).map_err(|e| e.to_string())?;
-        let pidfd = process::pidfd_open(pid).map_err(|e| e.to_string())?;
         let deadline = Instant::now() + Duration::from_secs(seconds.unsigned_abs());
-        if !exits_before(&pidfd, deadline) {
-            let _ = child.kill();
-            let _ = child.wait();
+        if !exits_before(pidfd, deadline) {
+            let _ = process::pidfd_kill(pidfd, signal::number::KILL);
+            let _ = process::wait_pidfd(pidfd);
             return Err(format!("still running after {seconds} s, killed"));
         }
     }
-    let status = child.wait().map_err(|e| e.to_string())?;
-    if status.success() { Ok(()) } else { Err(status.to_string()) }
+    match process::wait_pidfd(pidfd).map_err(|e| e.to_string())? {
+        Exit::Code(0) => Ok(()),
+        Exit::Code(code) => Err(format!("exit status {code}")),
+        Exit::Signal(number) => Err(format!("killed by signal {number}")),
+    }
 }
 
-fn exits_before(pidfd: &std::os::fd::OwnedFd, deadline: Instant) -> bool {
+fn exits_before(pidfd: BorrowedFd<'_>, deadline: Instant) -> bool {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
-        let mut fds = [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)];
-        match poll(&mut fds, Some(&timeout)) {
+        let timeout = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: i64::from(left.subsec_nanos()) };
+        match poll(&mut [PollFd::from_borrowed_fd(pidfd, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) => return false,
             Err(Errno::INTR) => {}
-            r => return r.is_ok_and(|n| n > 0),
+            _ => return true,
         }
     }
+}
+
+/// `, stdout: …, stderr: …` of a failed hook.
+fn quote(stdout: File, stderr: File) -> String {
+    let read = |mut file: File| {
+        let mut text = Vec::new();
+        // Best effort: it only illustrates the failure.
+        let _ = file.rewind().and_then(|()| file.take(MAX_QUOTED).read_to_end(&mut text));
+        String::from_utf8_lossy(&text).trim().to_owned()
+    };
+    format!(", stdout: {}, stderr: {}", read(stdout), read(stderr))
 }

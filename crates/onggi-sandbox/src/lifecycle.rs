@@ -4,7 +4,7 @@ use std::{os::fd::AsFd, path::Path};
 
 use onggi_spec::{
     monitor::SandboxState,
-    oci::runtime::{ContainerState, Spec, State},
+    oci::runtime::{ContainerState, Hook, Spec, State},
 };
 use onggi_sys::{Errno, process, signal::number};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -139,13 +139,18 @@ pub fn delete(state_root: &Path, id: &str, force: bool) -> Result<Vec<String>> {
     unit::remove_groups(state.systemd_unit.as_ref(), &state.cgroup_paths)?;
     let hooks = dir.hooks().poststop;
     dir.remove()?;
-    if hooks.is_empty() {
+    run_poststop(&state, &hooks)
+}
+
+/// Runs the poststop hooks of a container that is gone; returns their complaints, which change nothing.
+pub(crate) fn run_poststop(state: &SandboxState, list: &[Hook]) -> Result<Vec<String>> {
+    if list.is_empty() {
         return Ok(Vec::new());
     }
-    let shown = state::oci_state(&state, ContainerState::Stopped);
-    let bytes =
-        serde_json::to_vec(&shown).map_err(|e| StartFailureError::new(format!("encode the state for hooks: {e}")))?;
-    Ok(hooks::run_all_lenient("poststop", &hooks, &bytes))
+    let bytes = state::for_hooks(state, ContainerState::Stopped)?;
+    let bundle = hooks::bundle_directory(&state.bundle);
+    let directory = bundle.as_ref().map(AsFd::as_fd);
+    Ok(hooks::run_all_lenient(hooks::Stage { kind: "poststop", state: &bytes, directory }, list))
 }
 
 fn kill_and_wait(state: &SandboxState) -> Result<()> {

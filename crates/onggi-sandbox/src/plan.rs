@@ -32,7 +32,8 @@ use serde::{Deserialize, Serialize};
 pub use build::plan;
 pub(crate) use cgroups::{cgroups_path, with_device_rules};
 pub(crate) use mounts::may_cover_in_proc;
-pub use options::MountOptions;
+pub(crate) use options::atime;
+pub use options::{IdMapDepth, MountOptions};
 pub(crate) use process::{ProcessContext, ProcessPlan, Purpose, plan_exec};
 pub use process_op::{CapabilitySets, ProcessOp};
 
@@ -130,6 +131,13 @@ pub enum ParentOp {
         /// An ordinary user may only write a gid_map after denying setgroups(2).
         deny_setgroups: bool,
     },
+    /// The user namespace that was joined has exactly these maps.
+    CheckIdMaps {
+        /// uid_map.
+        uid: Vec<LinuxIdMapping>,
+        /// gid_map.
+        gid: Vec<LinuxIdMapping>,
+    },
     /// prlimit(2) on the child: inside a user namespace it could not raise its own limits.
     Rlimit(Rlimit),
     /// /proc/PID/oom_score_adj of the child: inside a user namespace it could not lower its own.
@@ -182,6 +190,13 @@ pub enum SetupOp {
     BecomeRoot {
         /// setgroups(2) is allowed there.
         clear_groups: bool,
+        /// uid and gid there: 0, or the first that is mapped. Absent when only the namespace itself knows.
+        ids: Option<(u32, u32)>,
+    },
+    /// unshare(CLONE_NEWTIME) and /proc/self/timens_offsets, in a user namespace of the container's own.
+    TimeOffsets {
+        /// By clock.
+        offsets: Vec<(String, LinuxTimeOffset)>,
     },
     /// Write `0` to the `tasks` file of every v1 hierarchy (descriptors opened by the runtime).
     EnterCgroups,
@@ -203,7 +218,7 @@ pub enum SetupOp {
     },
     /// Propagation of the whole copied mount tree.
     HostPropagation {
-        /// `slave`, `private`, …
+        /// `slave` or `private`.
         propagation: Propagation,
     },
     /// The root is a copy of the mount tree at a host path.
@@ -295,8 +310,10 @@ pub enum SetupOp {
     LoopbackUp,
     /// The runtime runs these in its own namespaces; the child waits.
     RuntimeHooks {
-        /// prestart, then createRuntime.
-        hooks: Vec<Hook>,
+        /// First these.
+        prestart: Vec<Hook>,
+        /// Then these.
+        create_runtime: Vec<Hook>,
     },
     /// The child runs these, before the root changes.
     ContainerHooks {
@@ -307,6 +324,8 @@ pub enum SetupOp {
     Mask {
         /// Path.
         path: PathBuf,
+        /// SELinux context of the directory.
+        label: Option<String>,
     },
     /// Read-only with everything below; nothing happens when it does not exist.
     ReadOnly {
@@ -324,6 +343,8 @@ pub enum SetupOp {
     RootPropagation {
         /// Which.
         propagation: Propagation,
+        /// The mounts below too.
+        recursive: bool,
     },
 }
 
@@ -362,6 +383,36 @@ pub struct FsMount {
     pub propagation: Option<(Propagation, bool)>,
 }
 
+/// Where the ids of an idmapped mount come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IdMapSource {
+    /// uid and gid mappings.
+    Maps(Vec<LinuxIdMapping>, Vec<LinuxIdMapping>),
+    /// Those of a user namespace that exists.
+    Namespace(PathBuf),
+}
+
+/// Ids of a bind are mapped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdMap {
+    /// Which ids.
+    pub source: IdMapSource,
+    /// The mounts below too.
+    pub recursive: bool,
+}
+
+/// How links at the two ends of a bind are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct BindLinks {
+    /// A source that is a link is copied.
+    pub copy: bool,
+    /// A source that is a link is mounted itself.
+    pub keep_source: bool,
+    /// A target that is a link is covered itself.
+    pub keep_target: bool,
+}
+
 /// A bind mount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BindMount {
@@ -373,14 +424,25 @@ pub struct BindMount {
     pub recursive: bool,
     /// Attributes of the top mount: set, clear.
     pub attributes: (u64, u64),
+    /// What was refused by name: attribute bits, access-time words. Where the kernel has locked the source's
+    /// attributes these are errors, while the others are kept as they are.
+    pub refused: (u64, u8),
+    /// Access-time words that were asked for.
+    pub atime: u8,
     /// Attributes of all its mounts: set, clear.
     pub recursive_attributes: (u64, u64),
     /// Propagation (recursive or not); private when not asked for.
     pub propagation: Option<(Propagation, bool)>,
     /// The source must be a procfs: the target is /proc itself.
     pub must_be_proc: bool,
-    /// Ids are mapped: uid and gid mappings.
-    pub id_map: Option<(Vec<LinuxIdMapping>, Vec<LinuxIdMapping>)>,
+    /// Ids are mapped.
+    pub id_map: Option<IdMap>,
+    /// The source lies in the root filesystem: it is what earlier mounts made of it.
+    pub in_root: Option<PathBuf>,
+    /// Symbolic links.
+    pub links: BindLinks,
+    /// The container is in another user namespace, so the attributes of the source are locked.
+    pub locked: bool,
 }
 
 /// A device node.

@@ -1,19 +1,23 @@
 //! Namespaces as the runtime handles them: joined by path, made with offsets or id maps.
 
+mod id_maps;
+
 use std::{
     fmt::Write,
     os::fd::{AsFd, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
-use onggi_spec::oci::runtime::{LinuxIdMapping, LinuxNamespaceType as Kind};
+use onggi_spec::oci::runtime::{LinuxIdMapping, LinuxNamespaceType as Kind, LinuxTimeOffset};
 use onggi_sys::{
-    Errno, SysContext, SysError, ns, path,
+    Errno, SysContext, ns, path,
     process::{self, CloneRequest, Cloned},
     rlimit::Limit,
     signal,
 };
 use rustix::fs::{Mode, OFlags};
+
+pub(crate) use id_maps::first_ids;
 
 use crate::{
     error::{Result, StartFailureError, Step},
@@ -47,45 +51,49 @@ pub(crate) fn join(kind: Kind, source: &NamespaceSource) -> Result<()> {
     ns::join(fd.as_fd(), flag(kind)).step(step)
 }
 
-fn open(at: &Path) -> onggi_sys::Result<OwnedFd> {
+pub(crate) fn open(at: &Path) -> onggi_sys::Result<OwnedFd> {
     rustix::fs::open(at, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).sys("open", || format!("{at:?}"))
 }
 
-/// Executes an operation of the runtime before the clone.
+/// Executes an operation before the clone, on the calling process.
 pub(crate) fn before_clone(op: &ParentOp, netns: Option<&OwnedFd>) -> Result<()> {
     match (op, netns) {
         (ParentOp::Join { kind: Kind::Network, source: NamespaceSource::Given }, Some(fd)) => {
             ns::join(fd.as_fd(), ns::flag::NETWORK).step(|| op.words())
         }
         (ParentOp::Join { kind, source }, _) => join(*kind, source),
-        (ParentOp::TimeOffsets { offsets }, _) => {
-            ns::unshare(ns::flag::TIME).step(|| op.words())?;
-            let mut text = String::new();
-            for (clock, offset) in offsets {
-                let _ = writeln!(text, "{clock} {} {}", offset.secs, offset.nanosecs);
-            }
-            write(Path::new("/proc/self/timens_offsets"), &text).step(|| op.words())
-        }
+        (ParentOp::TimeOffsets { offsets }, _) => set_time_offsets(offsets).step(|| op.words()),
         _ => Ok(()),
     }
+}
+
+/// A new time namespace for the children of this process.
+fn set_time_offsets(offsets: &[(String, LinuxTimeOffset)]) -> onggi_sys::Result<()> {
+    ns::unshare(ns::flag::TIME)?;
+    let mut text = String::new();
+    for (clock, offset) in offsets {
+        let _ = writeln!(text, "{clock} {} {}", offset.secs, offset.nanosecs);
+    }
+    write(Path::new("/proc/self/timens_offsets"), &text)
+}
+
+/// The same, entered by this process itself.
+pub(crate) fn own_time_offsets(offsets: &[(String, LinuxTimeOffset)]) -> onggi_sys::Result<()> {
+    // The file belongs to root unless this process may be traced.
+    process::set_dumpable(true)?;
+    let done = set_time_offsets(offsets);
+    process::set_dumpable(false)?;
+    done?;
+    let fd = open(Path::new("/proc/self/ns/time_for_children"))?;
+    ns::join(fd.as_fd(), ns::flag::TIME)
 }
 
 /// Executes an operation of the runtime on its child `pid`; says what was kept as it was.
 pub(crate) fn after_clone(op: &ParentOp, pid: i32) -> Result<Option<String>> {
     let step = || op.words();
-    let file = |name: &str| Path::new("/proc").join(pid.to_string()).join(name);
     match op {
-        ParentOp::WriteIdMaps { uid, gid, deny_setgroups } => {
-            if *deny_setgroups {
-                write(&file("setgroups"), "deny").step(step)?;
-            }
-            let hint = |e: SysError| {
-                StartFailureError::from_sys(step(), &e)
-                    .hint("without root only one's own uid and gid can be mapped, one id each")
-            };
-            write(&file("uid_map"), &map_text(uid)).map_err(hint)?;
-            write(&file("gid_map"), &map_text(gid)).map_err(hint)?;
-        }
+        ParentOp::WriteIdMaps { uid, gid, deny_setgroups } => id_maps::write_maps(pid, uid, gid, *deny_setgroups)?,
+        ParentOp::CheckIdMaps { uid, gid } => id_maps::check(pid, uid, gid)?,
         ParentOp::Rlimit(l) => {
             let wanted = Limit { soft: l.soft, hard: l.hard };
             match onggi_sys::rlimit::set_of(pid, l.number, wanted) {
@@ -98,13 +106,17 @@ pub(crate) fn after_clone(op: &ParentOp, pid: i32) -> Result<Option<String>> {
                 r => r.step(step)?,
             }
         }
-        ParentOp::OomScore { value } => match write(&file("oom_score_adj"), &value.to_string()) {
+        ParentOp::OomScore { value } => match write(&proc_file(pid, "oom_score_adj"), &value.to_string()) {
             Err(e) if e.errno == Errno::ACCESS => return Ok(Some(score_kept(*value))),
             r => r.step(step)?,
         },
         _ => {}
     }
     Ok(None)
+}
+
+fn proc_file(pid: i32, name: &str) -> PathBuf {
+    Path::new("/proc").join(pid.to_string()).join(name)
 }
 
 /// The note on a hard limit that could not be raised.
@@ -117,15 +129,7 @@ pub(crate) fn score_kept(wanted: i32) -> String {
     format!("oom_score_adj stays: lowering it to {wanted} needs CAP_SYS_RESOURCE")
 }
 
-fn map_text(map: &[LinuxIdMapping]) -> String {
-    let mut text = String::new();
-    for m in map {
-        let _ = writeln!(text, "{} {} {}", m.container_id, m.host_id, m.size);
-    }
-    text
-}
-
-fn write(at: &Path, text: &str) -> onggi_sys::Result<()> {
+pub(super) fn write(at: &Path, text: &str) -> onggi_sys::Result<()> {
     let fd = rustix::fs::open(at, OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
         .sys("open", || format!("{at:?}"))?;
     path::write_once(fd.as_fd(), text.as_bytes(), &at.to_string_lossy())

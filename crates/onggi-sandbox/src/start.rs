@@ -3,13 +3,13 @@
 //! The two meet in FIFOs and not in a socket: the waiting process is under its seccomp filter already and must
 //! not need more than read(2) and write(2). fifo(7).
 
-use std::path::Path;
+use std::{os::fd::AsFd, path::Path};
 
 use onggi_spec::{
     monitor::SandboxState,
     oci::runtime::{ContainerState, Hook},
 };
-use onggi_sys::{Errno, SysContext};
+use onggi_sys::{Errno, SysContext, process, signal::number};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 
 use crate::{
@@ -35,7 +35,7 @@ fn open(at: &Path, flags: OFlags) -> onggi_sys::Result<std::os::fd::OwnedFd> {
     rustix::fs::open(at, flags | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty()).sys("open", || format!("{at:?}"))
 }
 
-/// Starts the program of a created container; returns what poststart hooks had to complain about.
+/// Starts the program of a created container; returns what was kept as it was.
 ///
 /// # Errors
 /// The container is not in the created state, or its program could not be executed.
@@ -54,23 +54,33 @@ pub fn start(state_root: &Path, id: &str) -> Result<Vec<String>> {
         }
     }
     let answer = release(&dir)?;
-    let mut notes = follow(&answer)?;
+    let notes = follow(&answer)?;
     let _ = std::fs::remove_file(dir.answer_fifo());
     state.started = true;
     dir.save(&state)?;
-    notes.extend(run_poststart(&state, &dir.hooks().poststart)?);
+    run_poststart(&state, &dir.hooks().poststart).inspect_err(|_| stop(&state))?;
     Ok(notes)
 }
 
-/// Runs the poststart hooks once the program has begun; returns their complaints.
-pub(crate) fn run_poststart(state: &SandboxState, hooks: &[Hook]) -> Result<Vec<String>> {
-    if hooks.is_empty() {
-        return Ok(Vec::new());
+/// Runs the poststart hooks once the program has begun. A failure ends the container (runtime.md, "Lifecycle",
+/// step 9, and runc).
+pub(crate) fn run_poststart(state: &SandboxState, list: &[Hook]) -> Result<()> {
+    if list.is_empty() {
+        return Ok(());
     }
-    let shown = state::oci_state(state, ContainerState::Running);
-    let bytes =
-        serde_json::to_vec(&shown).map_err(|e| StartFailureError::new(format!("encode the state for hooks: {e}")))?;
-    Ok(hooks::run_all_lenient("poststart", hooks, &bytes))
+    let bytes = state::for_hooks(state, ContainerState::Running)?;
+    let bundle = hooks::bundle_directory(&state.bundle);
+    let directory = bundle.as_ref().map(AsFd::as_fd);
+    hooks::run_all(hooks::Stage { kind: "poststart", state: &bytes, directory }, list)
+}
+
+/// The hook's failure is what is reported; a program that has ended already is stopped too.
+fn stop(state: &SandboxState) {
+    if let Ok(pidfd) = process::pidfd_open(state.pid)
+        && state::alive(state)
+    {
+        let _ = process::pidfd_kill(pidfd.as_fd(), number::KILL);
+    }
 }
 
 /// Says go; returns where the answer comes. Of several starts at once the one that removes the name wins.

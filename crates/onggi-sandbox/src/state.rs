@@ -268,6 +268,11 @@ pub(crate) fn oci_state(state: &SandboxState, status: ContainerState) -> State {
     }
 }
 
+/// The same as the bytes that hooks read.
+pub(crate) fn for_hooks(state: &SandboxState, status: ContainerState) -> Result<Vec<u8>> {
+    to_json(&oci_state(state, status))
+}
+
 /// A state for a container that is about to be made.
 pub(crate) fn new_state(
     id: &str,

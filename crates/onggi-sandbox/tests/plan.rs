@@ -154,8 +154,8 @@ fn an_overlay_with_a_given_network_and_an_init() {
     })
     .unwrap();
     insta::assert_snapshot!(words(&plan), @r#"
-    join network namespace the one that was prepared
     clone3 a child into new namespaces: pid, mount, uts, ipc
+    join network namespace the one that was prepared
     new cgroup namespace
     start a new session
     join a new session keyring
@@ -285,7 +285,7 @@ fn contradictions_are_refused_by_name() {
         ("/process/apparmorProfile", json!("x"), "AppArmor"),
         ("/process/selinuxLabel", json!("x"), "SELinux"),
         ("/linux/sysctl", json!({ "vm.swappiness": "1" }), "would change the host"),
-        ("/linux/uidMappings", json!([{ "containerID": 0, "hostID": 0, "size": 1 }]), "without a new user namespace"),
+        ("/linux/uidMappings", json!([{ "containerID": 0, "hostID": 0, "size": 1 }]), "user namespace isn't enabled"),
     ];
     for (pointer, value, text) in cases {
         let mut c = config();
@@ -353,7 +353,7 @@ fn what_init_must_not_lose_is_set_by_its_creator_in_a_user_namespace() {
 
 #[test]
 fn hostile_destinations_are_refused() {
-    for at in ["/", "/..", "/a/../../b", "/proc", "/proc/self", "/proc/sys/kernel"] {
+    for at in ["/..", "/a/../../b", "/proc", "/proc/self", "/proc/sys/kernel"] {
         let mut c = config();
         c["mounts"] = json!([{ "destination": at, "type": "tmpfs", "source": "tmpfs" }]);
         assert!(make(&c).is_err(), "{at}");

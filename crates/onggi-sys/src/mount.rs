@@ -177,6 +177,15 @@ pub fn clone_tree(path: &Path, depth: Depth) -> Result<OwnedFd> {
     rustix::mount::open_tree(CWD, path, clone_flags(depth)).sys("open_tree", || format!("{path:?}"))
 }
 
+/// As [`clone_tree`], of the symbolic link itself when `path` is one.
+///
+/// # Errors
+/// As [`clone_tree`].
+pub fn clone_tree_no_follow(path: &Path, depth: Depth) -> Result<OwnedFd> {
+    let flags = clone_flags(depth) | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    rustix::mount::open_tree(CWD, path, flags).sys("open_tree", || format!("{path:?}, AT_SYMLINK_NOFOLLOW"))
+}
+
 /// As [`clone_tree`], of what `fd` refers to (an O_PATH descriptor will do).
 ///
 /// # Errors

@@ -89,6 +89,17 @@ pub fn ensure(root: BorrowedFd<'_>, path: &Path, node: Node) -> Result<OwnedFd> 
     }
 }
 
+/// As [`ensure`], but a symbolic link in the last component is taken as what is there.
+///
+/// # Errors
+/// As [`ensure`].
+pub fn ensure_no_follow(root: BorrowedFd<'_>, path: &Path, node: Node) -> Result<OwnedFd> {
+    match open_in_root(root, path, OFlags::PATH | OFlags::NOFOLLOW) {
+        Err(e) if e.errno == Errno::NOENT => ensure(root, path, node),
+        r => r,
+    }
+}
+
 /// The usual case, in few calls: everything but the last component exists. `None` when it is another case.
 fn create_last(root: BorrowedFd<'_>, path: &Path, node: Node) -> Result<Option<OwnedFd>> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };

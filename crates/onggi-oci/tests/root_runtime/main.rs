@@ -243,7 +243,9 @@ fn root_hooks_run_in_order_with_the_state_on_stdin_and_only_their_environment() 
 
 #[test]
 fn root_a_failing_or_hanging_hook_ends_the_create() {
-    for (script, timeout, text) in [("exit 3", 5, "exit status: 3"), ("sleep 30", 1, "still running after 1 s")] {
+    for (script, timeout, text) in
+        [("exit 3", 5, "hook #0: /bin/sh: exit status 3"), ("sleep 30", 1, "still running after 1 s")]
+    {
         let mut b = Bundle::new("true");
         let args = json!(["sh", "-c", script]);
         b.config["hooks"] = json!({ "createRuntime": [{ "path": "/bin/sh", "args": args, "timeout": timeout }] });

@@ -22,6 +22,32 @@ use crate::{
     sources,
 };
 
+/// Takes the ids that the user namespace gives its root (uid and gid; where 0 is not mapped, the first that
+/// are); absent ones are read from this process's own maps, so /proc must be the host's then.
+pub(crate) fn become_root(clear_groups: bool, ids: Option<(u32, u32)>) -> Result<()> {
+    let step = || "become root of the user namespace".to_string();
+    let (uid, gid) = match ids {
+        Some(ids) => ids,
+        None => sources::first_ids("self").step(step)?,
+    };
+    if clear_groups {
+        match cred::set_groups(&[]) {
+            // A user namespace that was joined may have been made without that right.
+            Err(e) if e.errno == Errno::PERM && ids.is_none() => {}
+            r => r.step(step)?,
+        }
+    }
+    cred::keep_capabilities(true).step(step)?;
+    cred::set_gid(gid).step(step)?;
+    cred::set_uid(uid).step(step)?;
+    cred::keep_capabilities(false).step(step)?;
+    if uid != 0 {
+        let all = cred::capabilities().step(step)?;
+        cred::set_capabilities(Capabilities { effective: all.permitted, ..all }).step(step)?;
+    }
+    Ok(())
+}
+
 impl Child {
     /// A hard limit that may not be raised stays, with a note.
     pub(super) fn rlimit(&self, limit: &Rlimit) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::{os::fd::AsFd, path::Path};
 
-use onggi_spec::oci::runtime::{ContainerState, Hook};
+use onggi_spec::oci::runtime::ContainerState;
 use onggi_sys::{
     Errno, SysContext, SysError, cred,
     path::{self, OFlags},
@@ -49,7 +49,7 @@ impl Child {
             ProcessOp::CheckCommand => self.check_command(),
             ProcessOp::CheckAccess => self.check_access(),
             ProcessOp::AwaitStart => self.await_start(),
-            ProcessOp::Hooks { hooks } => self.start_hooks(hooks),
+            ProcessOp::Hooks { hooks } => self.hooks(ContainerState::Created, hooks),
             ProcessOp::OwnStdio { uid } => {
                 self.own_stdio(*uid);
                 Ok(())
@@ -119,14 +119,6 @@ impl Child {
         self.channel = Channel::from_fifo(start.answer);
         channel::await_go(start.go.as_fd()).step(|| "wait for start".into())?;
         self.channel.send(&Message::Executing)
-    }
-
-    /// The container counts as created until they have run.
-    fn start_hooks(&mut self, hooks: &[Hook]) -> Result<()> {
-        if let Some(state) = &mut self.prepared.hook_state {
-            state.status = ContainerState::Created;
-        }
-        self.hooks("startContainer", hooks)
     }
 
     /// Streams in place, everything else gone at exec (I3); then says that exec is next, because a filter may

@@ -20,6 +20,19 @@ pub(super) struct Context<'a> {
     pub(super) linux: &'a Linux,
     pub(super) process: &'a Process,
     pub(super) namespaces: Namespaces,
+    /// The root as a path of the host, where it is one.
+    root: Option<PathBuf>,
+}
+
+impl Context<'_> {
+    pub(super) fn root_path(&self) -> Option<&Path> {
+        self.root.as_deref()
+    }
+
+    /// linux.mountLabel, when there is one.
+    pub(super) fn mount_label(&self) -> Option<String> {
+        self.linux.mount_label.clone().filter(|label| !label.is_empty())
+    }
 }
 
 /// Plans a container.
@@ -35,7 +48,9 @@ pub fn plan(input: &PlanInput<'_>, facts: &SandboxFacts) -> Result<SandboxPlan> 
     let linux = config.linux.as_ref().unwrap_or(&no_linux);
     let namespaces = Namespaces::plan(input, linux)?;
     refuse_unsupported(linux)?;
-    let cx = Context { input, facts, linux, process, namespaces };
+    let root = root_path(input)?;
+    let cx = Context { input, facts, linux, process, namespaces, root };
+    refuse_label(&cx)?;
     let cgroup = cgroups::plan_cgroup(&cx)?;
     let process = process::plan_process(&cx)?;
     let mut after = cx.namespaces.id_map_ops(facts);
@@ -43,7 +58,7 @@ pub fn plan(input: &PlanInput<'_>, facts: &SandboxFacts) -> Result<SandboxPlan> 
     Ok(SandboxPlan {
         setup: setup(&cx, cgroup.as_ref())?,
         cgroup,
-        before: cx.namespaces.parent_ops(linux),
+        before: cx.namespaces.parent_ops(linux, facts),
         clone: cx.namespaces.cloned(),
         after,
         process: process.child,
@@ -61,15 +76,21 @@ fn check_version(config: &Spec) -> Result<()> {
 
 /// Settings that would be silently weaker than asked are refused.
 fn refuse_unsupported(linux: &Linux) -> Result<()> {
-    let asked = [
-        (!linux.net_devices.is_empty(), "linux.netDevices"),
-        (linux.intel_rdt.is_some(), "linux.intelRdt"),
-        (linux.mount_label.as_deref().is_some_and(|l| !l.is_empty()), "linux.mountLabel"),
-    ];
+    let asked = [(!linux.net_devices.is_empty(), "linux.netDevices"), (linux.intel_rdt.is_some(), "linux.intelRdt")];
     match asked.iter().find(|(is, _)| *is) {
         Some((_, name)) => Err(StartFailureError::new(format!("{name} is not supported by this runtime"))
             .hint("remove it from config.json")),
         None => Ok(()),
+    }
+}
+
+fn refuse_label(cx: &Context<'_>) -> Result<()> {
+    match cx.mount_label() {
+        Some(label) if !cx.facts.selinux => Err(StartFailureError::new(format!(
+            "linux.mountLabel {label:?} is set, but this kernel runs without SELinux"
+        ))
+        .hint("remove it from config.json")),
+        _ => Ok(()),
     }
 }
 
@@ -84,7 +105,8 @@ fn setup(cx: &Context<'_>, cgroup: Option<&onggi_cgroup::CgroupPlan>) -> Result<
     let (host, root) = propagation(cx.linux)?;
     ops.push(SetupOp::HostPropagation { propagation: host });
     ops.extend(rootfs(cx)?);
-    ops.extend(mounts::plan_mounts(cx, cgroup)?);
+    let mounts = mounts::plan_mounts(cx, cgroup)?;
+    ops.extend(mounts.now);
     ops.extend(devices::plan_devices(cx)?);
     ops.push(SetupOp::MakeDir { path: process::working_directory(cx.process)?, mode: 0o755 });
     ops.extend(terminal(cx));
@@ -93,47 +115,41 @@ fn setup(cx: &Context<'_>, cgroup: Option<&onggi_cgroup::CgroupPlan>) -> Result<
     if cx.namespaces.makes(LinuxNamespaceType::Network) {
         ops.push(SetupOp::LoopbackUp);
     }
-    ops.extend(hook_ops(&hooks));
+    ops.extend(hook_ops(&hooks)?);
+    ops.extend(mounts.late);
     let linux = cx.linux;
     ops.extend(linux.readonly_paths.iter().map(|p| SetupOp::ReadOnly { path: PathBuf::from(p) }));
-    ops.extend(linux.masked_paths.iter().map(|p| SetupOp::Mask { path: PathBuf::from(p) }));
+    let mask = |p: &String| SetupOp::Mask { path: PathBuf::from(p), label: cx.mount_label() };
+    ops.extend(linux.masked_paths.iter().map(mask));
     if cx.input.config.root.as_ref().is_some_and(|r| r.readonly) {
         ops.push(SetupOp::ReadOnlyRoot);
     }
     ops.push(SetupOp::PivotRoot { by_move: cx.input.no_pivot });
     if let Some(propagation) = root {
-        ops.push(SetupOp::RootPropagation { propagation });
+        ops.push(SetupOp::RootPropagation { propagation: propagation.0, recursive: propagation.1 });
     }
     Ok(ops)
 }
 
 /// Propagation of the copied tree, then that of the new root. The copy is a slave at most: nothing that is
 /// mounted in it may appear on the host; binds that shall are cloned before (`Propagation::Shared`).
-fn propagation(linux: &Linux) -> Result<(Propagation, Option<Propagation>)> {
+fn propagation(linux: &Linux) -> Result<(Propagation, Option<(Propagation, bool)>)> {
     let Some(text) = linux.rootfs_propagation.as_deref().filter(|t| !t.is_empty()) else {
         return Ok((Propagation::Slave, None));
     };
-    let (p, _) = parse_propagation(text)
-        .ok_or_else(|| StartFailureError::new(format!("linux.rootfsPropagation {text:?} is not a propagation")))?;
-    Ok(match p {
+    let asked = parse_propagation(text)
+        .ok_or_else(|| StartFailureError::new(format!("rootfsPropagation={text} is not supported")))?;
+    Ok(match asked.0 {
         Propagation::Private => (Propagation::Private, None),
         Propagation::Slave => (Propagation::Slave, None),
-        Propagation::Shared | Propagation::Unbindable => (Propagation::Slave, Some(p)),
+        Propagation::Shared | Propagation::Unbindable => (Propagation::Slave, Some(asked)),
     })
 }
 
 fn rootfs(cx: &Context<'_>) -> Result<Vec<SetupOp>> {
     match cx.input.rootfs {
         RootFs::Path => {
-            let root =
-                cx.input.config.root.as_ref().ok_or_else(|| StartFailureError::new("config.json has no root"))?;
-            if root.path.is_empty() {
-                return Err(StartFailureError::new("root.path is empty"));
-            }
-            let source = absolute(cx.input.bundle, &root.path);
-            if source == Path::new("/") {
-                return Err(StartFailureError::new("root.path is the host's own root"));
-            }
+            let source = cx.root.clone().ok_or_else(|| StartFailureError::new("config.json has no root"))?;
             Ok(vec![SetupOp::BindRoot { source: source.clone() }, SetupOp::AttachRoot { at: source }])
         }
         RootFs::Overlay(overlay) => {
@@ -146,15 +162,32 @@ fn rootfs(cx: &Context<'_>) -> Result<Vec<SetupOp>> {
                 work: s.work.clone(),
                 userxattr: overlay.userxattr,
             }));
-            ops.extend(overlay.hidden.iter().map(|p| SetupOp::Mask { path: p.clone() }));
+            ops.extend(overlay.hidden.iter().map(|p| SetupOp::Mask { path: p.clone(), label: None }));
             Ok(ops)
         }
     }
 }
 
-/// `path` of the bundle as an absolute host path.
+/// root.path as an absolute path of the host; none where the root is assembled from layers.
+fn root_path(input: &PlanInput<'_>) -> Result<Option<PathBuf>> {
+    if *input.rootfs != RootFs::Path {
+        return Ok(None);
+    }
+    let root = input.config.root.as_ref().ok_or_else(|| StartFailureError::new("root must be specified"))?;
+    if root.path.is_empty() {
+        return Err(StartFailureError::new("root.path is empty"));
+    }
+    let source = absolute(input.bundle, &root.path);
+    if source == Path::new("/") {
+        return Err(StartFailureError::new("root.path is the host's own root"));
+    }
+    Ok(Some(source))
+}
+
+/// `path` of the bundle as an absolute host path, without `.`; `..` stays, because links decide what it means.
 pub(super) fn absolute(bundle: &Path, path: &str) -> PathBuf {
-    if path.starts_with('/') { PathBuf::from(path) } else { bundle.join(path) }
+    let joined = bundle.join(path);
+    joined.components().collect()
 }
 
 fn terminal(cx: &Context<'_>) -> Option<SetupOp> {
@@ -183,16 +216,20 @@ fn names(cx: &Context<'_>) -> Result<Vec<SetupOp>> {
     Ok(ops)
 }
 
-fn hook_ops(hooks: &Hooks) -> Vec<SetupOp> {
+fn hook_ops(hooks: &Hooks) -> Result<Vec<SetupOp>> {
+    let early = hooks.prestart.iter().chain(&hooks.create_runtime).chain(&hooks.create_container);
+    for hook in early.chain(&hooks.start_container).chain(&hooks.poststart).chain(&hooks.poststop) {
+        crate::hooks::check(hook).map_err(|e| StartFailureError::new(format!("hook {:?}: {e}", hook.path)))?;
+    }
     let mut ops = Vec::new();
-    let runtime: Vec<_> = hooks.prestart.iter().chain(&hooks.create_runtime).cloned().collect();
-    if !runtime.is_empty() {
-        ops.push(SetupOp::RuntimeHooks { hooks: runtime });
+    let (prestart, create_runtime) = (hooks.prestart.clone(), hooks.create_runtime.clone());
+    if !prestart.is_empty() || !create_runtime.is_empty() {
+        ops.push(SetupOp::RuntimeHooks { prestart, create_runtime });
     }
     if !hooks.create_container.is_empty() {
         ops.push(SetupOp::ContainerHooks { hooks: hooks.create_container.clone() });
     }
-    ops
+    Ok(ops)
 }
 
 /// The hooks of a container, or none.

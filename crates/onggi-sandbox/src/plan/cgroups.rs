@@ -1,13 +1,13 @@
 //! The container's cgroup, and how cgroupfs appears inside it.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::path::{Path, PathBuf};
 
 use onggi_cgroup::{
     CgroupPlan, CgroupRequest, Membership,
     systemd::{SystemdFacts, UnitRequest},
 };
 use onggi_spec::{
-    facts::CgroupLayout,
+    facts::{CgroupLayout, V1Hierarchy},
     oci::{
         build::default_device_rules,
         runtime::{LinuxNamespaceType, LinuxResources, Mount, Spec},
@@ -15,7 +15,7 @@ use onggi_spec::{
 };
 use onggi_sys::mount::attr;
 
-use super::{BindMount, FsMount, MountOptions, SetupOp, TargetKind, build::Context};
+use super::{BindLinks, BindMount, FsMount, MountOptions, SetupOp, TargetKind, build::Context};
 use crate::{
     CgroupDriver,
     create::cgroup_failure,
@@ -115,33 +115,58 @@ fn can_deny(layout: &CgroupLayout) -> bool {
     }
 }
 
+/// A type that is mounted as any other filesystem: version 2 where the host's groups are of version 1.
+pub(super) fn is_plain(cx: &Context<'_>, typ: &str) -> bool {
+    typ == "cgroup2" && !matches!(cx.facts.cgroup_layout, CgroupLayout::V2 { .. })
+}
+
 /// `type: cgroup`: the container's own groups, as binds of their directories. Each is what a fresh mount
 /// inside the cgroup namespace would show, in half the system calls.
-pub(super) fn plan_mount(cx: &Context<'_>, mount: &Mount, cgroup: Option<&CgroupPlan>) -> Vec<SetupOp> {
-    let options = MountOptions::parse(&mount.options);
-    let target = PathBuf::from(&mount.destination);
-    let set = options.set | options.recursive_set | attr::NOSUID | attr::NODEV | attr::NOEXEC;
+pub(super) fn plan_mount(
+    cx: &Context<'_>,
+    options: &MountOptions,
+    target: PathBuf,
+    cgroup: Option<&CgroupPlan>,
+) -> Vec<SetupOp> {
+    // Groups that are not the container's own are for reading (I15, CVE-2023-25809).
+    let foreign = if cgroup.is_none() { attr::RDONLY } else { 0 };
+    let set = options.of_filesystem() | attr::NOSUID | attr::NODEV | attr::NOEXEC | foreign;
     let bind = |source: PathBuf, target: PathBuf| {
         SetupOp::Bind(BindMount {
             source,
             target,
             recursive: false,
             attributes: (set, 0),
+            refused: (0, 0),
+            atime: 0,
             recursive_attributes: (0, 0),
-            propagation: None,
+            propagation: options.propagation,
             must_be_proc: false,
             id_map: None,
+            in_root: None,
+            links: BindLinks::default(),
+            locked: false,
         })
     };
+    let (own, user) = (cx.namespaces.has(LinuxNamespaceType::Cgroup), cx.namespaces.has(LinuxNamespaceType::User));
     match (&cx.facts.cgroup_layout, cgroup) {
-        (CgroupLayout::V2 { .. }, Some(plan)) if cx.namespaces.has(LinuxNamespaceType::Cgroup) => {
+        (CgroupLayout::V2 { .. }, Some(plan)) if own => {
             plan.dirs.iter().take(1).map(|d| bind(d.path.clone(), target.clone())).collect()
         }
-        (CgroupLayout::V1 { .. }, Some(plan)) => v1(plan, &target, options.set, bind),
+        // A user namespace may only mount the hierarchy that its own cgroup namespace shows.
+        (CgroupLayout::V2 { mount, .. }, _) if user && !own => vec![bind(mount.into(), target)],
         (CgroupLayout::V2 { .. }, _) => vec![SetupOp::Mount(fresh_v2(target, set))],
-        // None can be made for this caller. What a bind of the host's /sys has brought there must not be writable
-        // (I15, CVE-2023-25809).
-        _ => vec![SetupOp::ReadOnly { path: target }],
+        (CgroupLayout::V1 { hierarchies, .. }, plan) => {
+            let tmpfs = v1_tmpfs(cx, target.clone());
+            let mut ops = vec![SetupOp::Mount(tmpfs)];
+            ops.extend(v1(hierarchies, plan, &target, bind));
+            if set & attr::RDONLY != 0 {
+                ops.push(SetupOp::Attributes { target, set: attr::RDONLY });
+            }
+            ops
+        }
+        // What a bind of the host's /sys has brought there must not be writable (I15, CVE-2023-25809).
+        (CgroupLayout::None, _) => vec![SetupOp::ReadOnly { path: target }],
     }
 }
 
@@ -158,40 +183,47 @@ fn fresh_v2(target: PathBuf, attributes: u64) -> FsMount {
     }
 }
 
-/// A tmpfs with one directory per hierarchy and a link per further controller of a shared one.
-fn v1(
-    plan: &CgroupPlan,
-    target: &std::path::Path,
-    asked: u64,
-    bind: impl Fn(PathBuf, PathBuf) -> SetupOp,
-) -> Vec<SetupOp> {
-    let mut ops = vec![SetupOp::Mount(FsMount {
+fn v1_tmpfs(cx: &Context<'_>, target: PathBuf) -> FsMount {
+    let mut data = vec![("mode".into(), Some("755".into())), ("size".into(), Some("64k".into()))];
+    data.extend(cx.mount_label().map(|label| ("context".to_owned(), Some(label))));
+    FsMount {
         fstype: "tmpfs".into(),
         source: "cgroup".into(),
-        target: target.to_path_buf(),
+        target,
         target_kind: TargetKind::Directory,
-        data: vec![("mode".into(), Some("755".into())), ("size".into(), Some("64k".into()))],
+        data,
         attributes: attr::NOSUID | attr::NODEV | attr::NOEXEC,
         propagation: None,
         copy_up: false,
-    })];
-    let mut by_dir: BTreeMap<&PathBuf, Vec<&str>> = BTreeMap::new();
-    for dir in &plan.dirs {
-        let name = dir.controller.strip_prefix("name=").unwrap_or(&dir.controller);
-        by_dir.entry(&dir.path).or_default().push(if name.is_empty() { "unified" } else { name });
     }
-    for (dir, names) in by_dir {
-        let joined = names.join(",");
-        ops.push(bind(dir.clone(), target.join(&joined)));
-        let links = names.iter().filter(|_| names.len() > 1);
-        ops.extend(links.map(|n| SetupOp::Symlink {
-            path: target.join(n),
-            target: PathBuf::from(&joined),
+}
+
+/// One directory per hierarchy, named as the host names it, and a link per controller of a shared one. Without
+/// groups of its own the container shows those of the caller.
+fn v1(
+    hierarchies: &[V1Hierarchy],
+    plan: Option<&CgroupPlan>,
+    target: &Path,
+    bind: impl Fn(PathBuf, PathBuf) -> SetupOp,
+) -> Vec<SetupOp> {
+    let mut ops = Vec::new();
+    for hierarchy in hierarchies {
+        let mount = Path::new(&hierarchy.mount);
+        let Some(name) = mount.file_name().and_then(|n| n.to_str()) else { continue };
+        let made = |plan: &CgroupPlan| plan.dirs.iter().find(|d| d.path.starts_with(mount)).map(|d| d.path.clone());
+        let source = match plan {
+            Some(plan) => made(plan),
+            None => Some(mount.join(hierarchy.own.trim_start_matches('/'))),
+        };
+        // The caller's own group would show what other containers have.
+        let Some(source) = source else { continue };
+        ops.push(bind(source, target.join(name)));
+        let links = name.split(',').filter(|link| *link != name);
+        ops.extend(links.map(|link| SetupOp::Symlink {
+            path: target.join(link),
+            target: PathBuf::from(name),
             only_if: None,
         }));
-    }
-    if asked & attr::RDONLY != 0 {
-        ops.push(SetupOp::Attributes { target: target.to_path_buf(), set: attr::RDONLY });
     }
     ops
 }

@@ -1,15 +1,16 @@
 //! Which namespaces are new, which are joined, by whom and when. namespaces(7).
 //!
 //! New ones come with the one clone3, except the cgroup namespace (its root is the cgroup at that moment, so
-//! the child enters its cgroup first) and a time namespace with offsets. Existing ones are joined by the
-//! runtime before the clone, while it has its privileges; the mount and user namespaces by the child.
+//! the child enters its cgroup first) and a time namespace with offsets. Existing ones are joined by the child
+//! itself, or where it would lack the right to, before the clone. The runtime stays where it is: hooks run in
+//! its namespaces, so what has to be joined before is joined by a process between it and the child.
 
 use std::path::PathBuf;
 
 use onggi_cgroup::CgroupPlan;
-use onggi_spec::oci::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType as Kind};
+use onggi_spec::oci::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType as Kind, LinuxTimeOffset};
 
-use super::{NamespaceSource, ParentOp, PlanInput, SandboxFacts, SetupOp, build::Context};
+use super::{IdMapSource, NamespaceSource, ParentOp, PlanInput, SandboxFacts, SetupOp, build::Context};
 use crate::error::{Result, StartFailureError};
 
 /// Mappings that are accepted; the kernel's own limit is 340 lines.
@@ -52,8 +53,10 @@ impl Namespaces {
         if self.makes(Kind::User) && (self.uid.is_empty() || self.gid.is_empty()) {
             return Err(StartFailureError::new("a new user namespace needs linux.uidMappings and linux.gidMappings"));
         }
-        if mapped && !self.makes(Kind::User) {
-            return Err(StartFailureError::new("id mappings without a new user namespace"));
+        if mapped && !self.has(Kind::User) {
+            return Err(StartFailureError::new(
+                "user namespace mappings specified, but user namespace isn't enabled in the config",
+            ));
         }
         if self.uid.len().max(self.gid.len()) > MAX_ID_MAPPINGS {
             return Err(StartFailureError::new(format!("more than {MAX_ID_MAPPINGS} id mappings")));
@@ -82,6 +85,15 @@ impl Namespaces {
         self.has(Kind::Mount)
     }
 
+    /// The ids of the container, for mounts that are to have the same.
+    pub(super) fn id_map_source(&self) -> Option<IdMapSource> {
+        let user = self.list.iter().find(|(k, _)| *k == Kind::User)?;
+        match &user.1 {
+            Some(NamespaceSource::Path(at)) => Some(IdMapSource::Namespace(at.clone())),
+            _ => Some(IdMapSource::Maps(self.uid.clone(), self.gid.clone())),
+        }
+    }
+
     /// It is a new one.
     pub(super) fn makes(&self, kind: Kind) -> bool {
         self.list.iter().any(|(k, source)| *k == kind && source.is_none())
@@ -91,23 +103,35 @@ impl Namespaces {
         self.list.iter().filter_map(|(k, s)| s.as_ref().map(|s| (*k, s)))
     }
 
-    /// Only the child can join these: the runtime needs its own, or needs the user namespace first.
-    fn by_child(&self, kind: Kind) -> bool {
-        let user_joined = self.joined().any(|(k, _)| k == Kind::User);
-        matches!(kind, Kind::Mount | Kind::User) || (user_joined && kind != Kind::Pid)
+    fn joins_user(&self) -> bool {
+        self.has(Kind::User) && !self.makes(Kind::User)
     }
 
-    pub(super) fn parent_ops(&self, linux: &Linux) -> Vec<ParentOp> {
-        let mut ops: Vec<ParentOp> = self
-            .joined()
-            .filter(|(k, _)| !self.by_child(*k))
-            .map(|(kind, source)| ParentOp::Join { kind, source: source.clone() })
-            .collect();
-        if self.offsets {
-            let offsets = linux.time_offsets.iter().map(|(k, v)| (k.clone(), *v)).collect();
-            ops.push(ParentOp::TimeOffsets { offsets });
+    /// Who joins: the child itself where it keeps the privileges for it. A pid namespace is for children only; the
+    /// user namespace must be there before others are made in it; and before it is, the others are joined, which
+    /// may belong to its parent. Without privilege it is what gives the right to them.
+    fn by_child(&self, kind: Kind, facts: &SandboxFacts) -> bool {
+        match kind {
+            Kind::Mount => true,
+            Kind::User | Kind::Pid => false,
+            _ if self.joins_user() => !facts.privileged,
+            _ => !self.has(Kind::User),
         }
+    }
+
+    pub(super) fn parent_ops(&self, linux: &Linux, facts: &SandboxFacts) -> Vec<ParentOp> {
+        let mut joins: Vec<_> = self.joined().filter(|(k, _)| !self.by_child(*k, facts)).collect();
+        joins.sort_by_key(|(k, _)| *k == Kind::User);
+        let mut ops: Vec<ParentOp> = Vec::new();
+        if self.offsets && !self.offsets_by_child(facts) {
+            ops.push(ParentOp::TimeOffsets { offsets: offsets(linux) });
+        }
+        ops.extend(joins.into_iter().map(|(kind, source)| ParentOp::Join { kind, source: source.clone() }));
         ops
+    }
+
+    fn offsets_by_child(&self, facts: &SandboxFacts) -> bool {
+        !facts.privileged && self.has(Kind::User)
     }
 
     pub(super) fn cloned(&self) -> Vec<Kind> {
@@ -116,17 +140,26 @@ impl Namespaces {
     }
 
     pub(super) fn id_map_ops(&self, facts: &SandboxFacts) -> Vec<ParentOp> {
-        if !self.makes(Kind::User) {
-            return Vec::new();
+        let (uid, gid) = (self.uid.clone(), self.gid.clone());
+        if self.makes(Kind::User) {
+            return vec![ParentOp::WriteIdMaps { uid, gid, deny_setgroups: !self.setgroups_allowed(facts) }];
         }
-        let op =
-            ParentOp::WriteIdMaps { uid: self.uid.clone(), gid: self.gid.clone(), deny_setgroups: !facts.sets_groups };
-        vec![op]
+        if uid.is_empty() && gid.is_empty() { Vec::new() } else { vec![ParentOp::CheckIdMaps { uid, gid }] }
     }
 
-    /// setgroups(2) is possible in the container.
+    /// setgroups(2) is possible in the container: not where an ordinary user has mapped nothing but one group.
     pub(super) fn setgroups_allowed(&self, facts: &SandboxFacts) -> bool {
-        facts.sets_groups || !self.makes(Kind::User)
+        let one_group = matches!(self.gid.as_slice(), [m] if m.size == 1);
+        facts.sets_groups || !(self.makes(Kind::User) && one_group)
+    }
+
+    /// Root, or the first id that the container has.
+    fn first_ids(&self) -> Option<(u32, u32)> {
+        let first = |map: &[LinuxIdMapping]| match map.iter().any(|m| m.container_id == 0) {
+            true => Some(0),
+            false => map.first().map(|m| m.container_id),
+        };
+        Some((first(&self.uid)?, first(&self.gid)?))
     }
 
     pub(super) fn child_ops(&self, cx: &Context<'_>, cgroup: Option<&CgroupPlan>) -> Vec<SetupOp> {
@@ -134,13 +167,14 @@ impl Namespaces {
         if cgroup.is_some_and(|c| !c.join.tasks.is_empty()) {
             ops.push(SetupOp::EnterCgroups);
         }
-        // The user namespace first: the others may belong to it.
-        let mut joins: Vec<_> = self.joined().filter(|(k, _)| self.by_child(*k)).collect();
-        joins.sort_by_key(|(k, _)| *k != Kind::User);
-        ops.extend(joins.into_iter().map(|(kind, source)| SetupOp::Join { kind, source: source.clone() }));
+        let joins = self.joined().filter(|(k, _)| self.by_child(*k, cx.facts));
+        ops.extend(joins.map(|(kind, source)| SetupOp::Join { kind, source: source.clone() }));
         if self.has(Kind::User) {
             let clear_groups = self.setgroups_allowed(cx.facts);
-            ops.push(SetupOp::BecomeRoot { clear_groups });
+            ops.push(SetupOp::BecomeRoot { clear_groups, ids: self.first_ids() });
+        }
+        if self.offsets && self.offsets_by_child(cx.facts) {
+            ops.push(SetupOp::TimeOffsets { offsets: offsets(cx.linux) });
         }
         if self.makes(Kind::Cgroup) {
             ops.push(SetupOp::NewCgroupNamespace);
@@ -151,4 +185,8 @@ impl Namespaces {
         }
         ops
     }
+}
+
+fn offsets(linux: &Linux) -> Vec<(String, LinuxTimeOffset)> {
+    linux.time_offsets.iter().map(|(clock, offset)| (clock.clone(), *offset)).collect()
 }

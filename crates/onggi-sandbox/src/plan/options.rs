@@ -1,8 +1,36 @@
 //! fstab-like mount options → attribute bits, superblock flags, propagation, data. mount(8), config.md "mounts".
+//!
+//! What the words mean for a bind is what runc makes of them: without any, the mount is as its source is; with
+//! any, the attributes that were not asked for are cleared, except the access-time mode, which stays unless
+//! another one is asked for.
 
 use onggi_sys::mount::attr;
 
 use super::Propagation;
+
+/// Attributes that a bind clears when it was not asked for them.
+const PLAIN: u64 = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC | attr::NOSYMFOLLOW;
+
+/// Access-time words, kept apart from the kernel's bits: those have none for relatime.
+pub(crate) mod atime {
+    /// `noatime`.
+    pub(crate) const NO: u8 = 1;
+    /// `relatime`.
+    pub(crate) const RELATIVE: u8 = 2;
+    /// `strictatime`.
+    pub(crate) const STRICT: u8 = 4;
+    /// `nodiratime`.
+    pub(crate) const NO_DIRECTORIES: u8 = 8;
+}
+
+/// Ids of a bind are mapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdMapDepth {
+    /// `idmap`: the top mount.
+    Top,
+    /// `ridmap`: all its mounts.
+    All,
+}
 
 /// The options of one mount, sorted by where they take effect.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -13,20 +41,28 @@ pub struct MountOptions {
     pub set: u64,
     /// Attribute bits to clear.
     pub clear: u64,
+    /// Access-time words: asked for, refused.
+    pub atime: (u8, u8),
+    /// Any word that is about flags at all.
+    pub any: bool,
     /// Attribute bits of the mount and everything below it.
     pub recursive_set: u64,
     /// The same, to clear.
     pub recursive_clear: u64,
     /// Propagation; recursive.
     pub propagation: Option<(Propagation, bool)>,
-    /// What goes to the filesystem: `key` or `key=value`, in order.
+    /// Flags of the filesystem (`sync`), then what only it understands: `key` or `key=value`, in order.
     pub data: Vec<(String, Option<String>)>,
     /// `idmap` or `ridmap`.
-    pub id_map: bool,
+    pub id_map: Option<IdMapDepth>,
     /// `tmpcopyup`: a tmpfs starts with what its mount point holds.
     pub copy_up: bool,
-    /// An option of this runtime's specification that it does not implement.
-    pub unsupported: Option<String>,
+    /// `copy-symlink`: a source that is a link is copied, not mounted (crun).
+    pub copy_symlink: bool,
+    /// `src-nofollow`: a source that is a link is mounted itself (crun).
+    pub source_no_follow: bool,
+    /// `dest-nofollow`: a destination that is a link is covered itself (crun).
+    pub target_no_follow: bool,
 }
 
 impl MountOptions {
@@ -39,12 +75,35 @@ impl MountOptions {
         out
     }
 
+    /// Attribute bits of a new filesystem's mount.
+    pub fn of_filesystem(&self) -> u64 {
+        let recursive_atime = self.recursive_set & attr::ATIME;
+        let mode = if recursive_atime == 0 { atime_bits(self.atime.0) } else { recursive_atime };
+        self.set | (self.recursive_set & !attr::ATIME) | mode
+    }
+
+    /// Attribute bits that a bind sets and clears on its top mount.
+    pub fn of_bind(&self) -> (u64, u64) {
+        if !self.any {
+            return (0, 0);
+        }
+        let (mut set, mut clear) = (self.set, PLAIN & !self.set);
+        if self.atime.0 != 0 {
+            set |= atime_bits(self.atime.0);
+            clear |= attr::ATIME | attr::NODIRATIME;
+        }
+        (set, clear)
+    }
+
     fn add(&mut self, option: &str) {
         if let Some((set, clear)) = attribute(option) {
             (self.set, self.clear) = merge((self.set, self.clear), (set, clear));
-        } else if let Some((set, clear)) = option.strip_prefix('r').and_then(attribute) {
-            (self.recursive_set, self.recursive_clear) =
-                merge((self.recursive_set, self.recursive_clear), (set, clear));
+            self.any = true;
+        } else if let Some((set, clear)) = atime_words(option) {
+            self.atime = ((self.atime.0 & !clear) | set, (self.atime.1 & !set) | clear);
+            self.any = true;
+        } else if let Some(change) = option.strip_prefix('r').and_then(recursive) {
+            (self.recursive_set, self.recursive_clear) = merge((self.recursive_set, self.recursive_clear), change);
         } else if let Some(p) = propagation(option) {
             self.propagation = Some(p);
         } else {
@@ -56,14 +115,25 @@ impl MountOptions {
         match option {
             "bind" => self.bind = Some(false),
             "rbind" => self.bind = Some(true),
-            "idmap" | "ridmap" => self.id_map = true,
+            "idmap" => self.id_map = Some(IdMapDepth::Top),
+            "ridmap" => self.id_map = Some(IdMapDepth::All),
             "tmpcopyup" => self.copy_up = true,
-            "copy-symlink" | "src-nofollow" | "dest-nofollow" => {
-                self.unsupported = Some(option.to_owned());
+            "copy-symlink" => self.copy_symlink = true,
+            "src-nofollow" => self.source_no_follow = true,
+            "dest-nofollow" => self.target_no_follow = true,
+            "sync" | "dirsync" | "lazytime" | "mand" => {
+                self.any = true;
+                self.data.push((option.to_owned(), None));
             }
+            "async" | "nolazytime" | "nomand" => {
+                self.any = true;
+                let contrary = if option == "async" { "sync" } else { &option[2..] };
+                self.data.retain(|(key, value)| key != contrary || value.is_some());
+            }
+            // No filesystem takes these words any more; they still count as flags.
+            "iversion" | "noiversion" | "silent" | "loud" => self.any = true,
             // The kernel's defaults, and words that only mount(8) understands.
-            "defaults" | "async" | "loud" | "nomand" | "noiversion" | "nolazytime" | "auto" | "noauto" | "nofail"
-            | "_netdev" | "remount" => {}
+            "" | "defaults" | "remount" | "auto" | "noauto" | "nofail" | "_netdev" => {}
             _ => self.data.push(match option.split_once('=') {
                 Some((k, v)) => (k.to_owned(), Some(v.to_owned())),
                 None => (option.to_owned(), None),
@@ -88,15 +158,51 @@ fn attribute(option: &str) -> Option<(u64, u64)> {
         "dev" => (0, attr::NODEV),
         "noexec" => (attr::NOEXEC, 0),
         "exec" => (0, attr::NOEXEC),
-        "nodiratime" => (attr::NODIRATIME, 0),
-        "diratime" => (0, attr::NODIRATIME),
         "nosymfollow" => (attr::NOSYMFOLLOW, 0),
         "symfollow" => (0, attr::NOSYMFOLLOW),
-        // Access-time modes exclude each other; the mask is cleared whenever one is set.
-        "noatime" => (attr::NOATIME, attr::ATIME & !attr::NOATIME),
-        "strictatime" => (attr::STRICTATIME, attr::ATIME & !attr::STRICTATIME),
-        "relatime" | "atime" | "norelatime" | "nostrictatime" => (0, attr::ATIME),
         _ => return None,
+    })
+}
+
+/// `noatime` → (asked for, refused).
+fn atime_words(option: &str) -> Option<(u8, u8)> {
+    Some(match option {
+        "noatime" => (atime::NO, 0),
+        "atime" => (0, atime::NO),
+        "relatime" => (atime::RELATIVE, 0),
+        "norelatime" => (0, atime::RELATIVE),
+        "strictatime" => (atime::STRICT, 0),
+        "nostrictatime" => (0, atime::STRICT),
+        "nodiratime" => (atime::NO_DIRECTORIES, 0),
+        "diratime" => (0, atime::NO_DIRECTORIES),
+        _ => return None,
+    })
+}
+
+/// mount(2): strictatime beats noatime beats relatime, which is the default.
+fn atime_bits(words: u8) -> u64 {
+    let mode = match words {
+        w if w & atime::STRICT != 0 => attr::STRICTATIME,
+        w if w & atime::NO != 0 => attr::NOATIME,
+        _ => 0,
+    };
+    mode | if words & atime::NO_DIRECTORIES != 0 { attr::NODIRATIME } else { 0 }
+}
+
+/// The word after `r`: an attribute of all mounts of a tree. Access-time modes exclude each other: the kernel
+/// wants the whole mask cleared with any of them (mount_setattr(2)).
+fn recursive(option: &str) -> Option<(u64, u64)> {
+    let plain = attribute(option);
+    plain.or_else(|| {
+        Some(match option {
+            "noatime" => (attr::NOATIME, attr::ATIME & !attr::NOATIME),
+            "strictatime" => (attr::STRICTATIME, attr::ATIME & !attr::STRICTATIME),
+            "relatime" | "atime" | "nostrictatime" => (0, attr::ATIME),
+            "norelatime" => (0, 0),
+            "nodiratime" => (attr::NODIRATIME, 0),
+            "diratime" => (0, attr::NODIRATIME),
+            _ => return None,
+        })
     })
 }
 
@@ -131,6 +237,8 @@ mod tests {
     fn a_later_option_overrides_an_earlier_one() {
         let o = parse(&["ro", "nosuid", "rw"]);
         assert_eq!((o.set, o.clear), (attr::NOSUID, attr::RDONLY));
+        assert_eq!(parse(&["sync", "async"]).data, []);
+        assert_eq!(parse(&["noatime", "atime"]).atime, (0, atime::NO));
     }
 
     #[test]
@@ -142,8 +250,45 @@ mod tests {
 
     #[test]
     fn what_is_left_goes_to_the_filesystem() {
-        let o = parse(&["mode=755", "size=64k", "relatime", "newinstance"]);
+        let o = parse(&["mode=755", "size=64k", "relatime", "newinstance", "silent", "iversion"]);
         assert_eq!(o.data.len(), 3);
-        assert_eq!(o.clear, attr::ATIME);
+        assert_eq!(o.atime.0, atime::RELATIVE);
+    }
+
+    #[test]
+    fn a_bind_without_flags_is_as_its_source() {
+        assert_eq!(parse(&["rbind", "rprivate"]).of_bind(), (0, 0));
+        assert_eq!(parse(&["rbind", "rro"]).of_bind(), (0, 0));
+    }
+
+    #[test]
+    fn a_bind_with_any_flag_clears_the_others_and_keeps_the_access_time_mode() {
+        assert_eq!(parse(&["bind", "dev"]).of_bind(), (0, PLAIN));
+        assert_eq!(parse(&["bind", "ro"]).of_bind(), (attr::RDONLY, PLAIN & !attr::RDONLY));
+        assert_eq!(parse(&["bind", "atime"]).of_bind(), (0, PLAIN));
+    }
+
+    #[test]
+    fn an_access_time_word_of_a_bind_replaces_them_all() {
+        let all = PLAIN | attr::ATIME | attr::NODIRATIME;
+        assert_eq!(parse(&["bind", "relatime"]).of_bind(), (0, all));
+        assert_eq!(parse(&["bind", "nodiratime", "norelatime"]).of_bind(), (attr::NODIRATIME, all));
+        let both = attr::NODIRATIME | attr::STRICTATIME;
+        assert_eq!(parse(&["bind", "nodiratime", "strictatime"]).of_bind(), (both, all));
+    }
+
+    #[test]
+    fn a_filesystem_gets_one_access_time_mode() {
+        assert_eq!(parse(&["noatime", "strictatime", "ro"]).of_filesystem(), attr::RDONLY | attr::STRICTATIME);
+        assert_eq!(parse(&["rnoatime", "rro"]).of_filesystem(), attr::RDONLY | attr::NOATIME);
+    }
+
+    #[test]
+    fn every_recursive_word_has_an_effect_of_its_own_kind() {
+        for word in ["ro", "rw", "nosuid", "suid", "nodev", "dev", "noexec", "exec", "nosymfollow", "symfollow"] {
+            let o = parse(&[&format!("r{word}")]);
+            assert_eq!((o.recursive_set, o.recursive_clear), attribute(word).unwrap(), "{word}");
+            assert!(!o.any && o.data.is_empty(), "{word}");
+        }
     }
 }

@@ -101,14 +101,22 @@ impl SandboxPlan {
         for kind in self.clone.iter().copied().chain(cgroup) {
             let _ = write!(out, " --{}", option(kind));
         }
-        for op in self.before.iter().chain(&self.after) {
+        let by_child = self.setup.iter().filter_map(|op| match op {
+            SetupOp::TimeOffsets { offsets } => Some(offsets),
+            _ => None,
+        });
+        let by_parent = self.before.iter().filter_map(|op| match op {
+            ParentOp::TimeOffsets { offsets } => Some(offsets),
+            _ => None,
+        });
+        for offsets in by_parent.chain(by_child) {
+            out.push_str(" --time");
+            for (clock, offset) in offsets {
+                let _ = write!(out, " --{clock} {}", offset.secs);
+            }
+        }
+        for op in &self.after {
             match op {
-                ParentOp::TimeOffsets { offsets } => {
-                    out.push_str(" --time");
-                    for (clock, offset) in offsets {
-                        let _ = write!(out, " --{clock} {}", offset.secs);
-                    }
-                }
                 ParentOp::WriteIdMaps { uid, gid, .. } => id_maps(&mut out, uid, gid),
                 _ => {}
             }
@@ -203,6 +211,7 @@ fn setup_line(out: &mut String, op: &SetupOp) {
         | SetupOp::Join { .. }
         | SetupOp::NewCgroupNamespace
         | SetupOp::NewSession
+        | SetupOp::TimeOffsets { .. }
         | SetupOp::NewKeyring { .. }
         | SetupOp::HostPropagation { .. }
         | SetupOp::BindRoot { .. }
@@ -245,10 +254,11 @@ fn setup_line(out: &mut String, op: &SetupOp) {
         SetupOp::Hostname { name } => writeln!(out, "echo {} > /proc/sys/kernel/hostname", quote(name)),
         SetupOp::Domainname { name } => writeln!(out, "echo {} > /proc/sys/kernel/domainname", quote(name)),
         SetupOp::LoopbackUp => writeln!(out, "ip link set lo up"),
-        SetupOp::RuntimeHooks { hooks } | SetupOp::ContainerHooks { hooks } => {
-            hooks.iter().try_for_each(|h| writeln!(out, "# hook: {}", quote(&h.path)))
+        SetupOp::RuntimeHooks { prestart, create_runtime } => {
+            prestart.iter().chain(create_runtime).try_for_each(|h| writeln!(out, "# hook: {}", quote(&h.path)))
         }
-        SetupOp::Mask { path: p } => writeln!(out, "hide {}", path(p)),
+        SetupOp::ContainerHooks { hooks } => hooks.iter().try_for_each(|h| writeln!(out, "# hook: {}", quote(&h.path))),
+        SetupOp::Mask { path: p, .. } => writeln!(out, "hide {}", path(p)),
         SetupOp::ReadOnly { path: p } => writeln!(out, "readonly_path {}", path(p)),
         SetupOp::ReadOnlyRoot => writeln!(out, "mount -o remount,bind,ro \"$R\""),
         SetupOp::PivotRoot { .. } => writeln!(
@@ -256,7 +266,9 @@ fn setup_line(out: &mut String, op: &SetupOp) {
             "# (moved over / and entered by chroot: after pivot_root no program of the host could finish the work)\n\
              cd \"$R\"\nmount --move . /"
         ),
-        SetupOp::RootPropagation { propagation } => writeln!(out, "mount --make-{} .", propagation.words()),
+        SetupOp::RootPropagation { propagation, recursive } => {
+            writeln!(out, "mount --make-{}{} .", if *recursive { "r" } else { "" }, propagation.words())
+        }
     };
 }
 

@@ -6,7 +6,7 @@ use onggi_cgroup::{
     Prepare,
     systemd::{Manager, UnitPlan},
 };
-use onggi_spec::capability;
+use onggi_spec::{capability, oci::runtime::LinuxTimeOffset};
 use onggi_sys::{mount::attr, sched};
 
 use super::{
@@ -72,10 +72,13 @@ impl ParentOp {
     pub fn words(&self) -> String {
         match self {
             Self::Join { kind, source } => format!("join {kind} namespace {}", source.words()),
-            Self::TimeOffsets { offsets } => {
-                let all: Vec<String> =
-                    offsets.iter().map(|(c, o)| format!("{c} {}s {}ns", o.secs, o.nanosecs)).collect();
-                format!("new time namespace with offsets {}", all.join(", "))
+            Self::TimeOffsets { offsets } => time_offsets(offsets),
+            Self::CheckIdMaps { uid, gid } => {
+                format!(
+                    "make sure that the user namespace maps {} uid and {} gid ranges as asked",
+                    uid.len(),
+                    gid.len()
+                )
             }
             Self::WriteIdMaps { uid, gid, deny_setgroups } => format!(
                 "map {} uid and {} gid ranges into the user namespace{}",
@@ -93,6 +96,11 @@ impl Rlimit {
     fn words(&self) -> String {
         format!("limit {} to {}:{}", self.name, bound(self.soft), bound(self.hard))
     }
+}
+
+fn time_offsets(offsets: &[(String, LinuxTimeOffset)]) -> String {
+    let all: Vec<String> = offsets.iter().map(|(c, o)| format!("{c} {}s {}ns", o.secs, o.nanosecs)).collect();
+    format!("new time namespace with offsets {}", all.join(", "))
 }
 
 fn bound(n: u64) -> String {
@@ -199,14 +207,22 @@ impl SetupOp {
             Self::Hostname { name } => format!("set host name {name}"),
             Self::Domainname { name } => format!("set domain name {name}"),
             Self::LoopbackUp => "bring the loopback interface up".into(),
-            Self::RuntimeHooks { hooks } => format!("run {} hooks on the host", hooks.len()),
+            Self::RuntimeHooks { prestart, create_runtime } => {
+                format!("run {} hooks on the host", prestart.len() + create_runtime.len())
+            }
             Self::ContainerHooks { hooks } => format!("run {} hooks in the container's namespaces", hooks.len()),
-            Self::Mask { path } => format!("hide {}", show(path)),
+            Self::Mask { path, .. } => format!("hide {}", show(path)),
             Self::ReadOnly { path } => format!("make {} read-only", show(path)),
             Self::ReadOnlyRoot => "make the root filesystem read-only".into(),
             Self::PivotRoot { by_move: false } => "pivot into the root filesystem, detach the old root".into(),
             Self::PivotRoot { by_move: true } => "move the root filesystem over / and chroot".into(),
-            Self::RootPropagation { propagation } => format!("make the root mount {}", propagation.words()),
+            Self::RootPropagation { propagation, recursive: false } => {
+                format!("make the root mount {}", propagation.words())
+            }
+            Self::RootPropagation { propagation, .. } => {
+                format!("make the root mount and those below {}", propagation.words())
+            }
+            Self::TimeOffsets { offsets } => time_offsets(offsets),
         }
     }
 }
