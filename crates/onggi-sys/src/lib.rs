@@ -11,6 +11,7 @@ pub mod event;
 pub mod fs;
 pub mod keyring;
 pub mod landlock;
+pub mod link;
 pub mod loopback;
 pub mod mount;
 pub mod netlink;
