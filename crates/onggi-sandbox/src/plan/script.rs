@@ -116,9 +116,8 @@ impl SandboxPlan {
             }
         }
         for op in &self.after {
-            match op {
-                ParentOp::WriteIdMaps { uid, gid, .. } => id_maps(&mut out, uid, gid),
-                _ => {}
+            if let ParentOp::WriteIdMaps { uid, gid, .. } = op {
+                id_maps(&mut out, uid, gid);
             }
         }
         out + " --propagation slave --fork --kill-child"
