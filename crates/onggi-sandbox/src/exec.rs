@@ -133,8 +133,6 @@ struct Target {
 
 fn open_target(state: &SandboxState, paused: Paused) -> Result<Target> {
     let step = || format!("open the first process of container {}", state.id);
-    // Engines look for runc's words.
-    let stopped = || StartFailureError::new("cannot exec in a stopped container");
     match state::status(state) {
         ContainerState::Running | ContainerState::Created => {}
         ContainerState::Paused if paused == Paused::Enter => {}
@@ -156,6 +154,11 @@ fn open_target(state: &SandboxState, paused: Paused) -> Result<Target> {
         _ => sources::first_ids(&state.pid.to_string()).step(step)?,
     };
     Ok(Target { pidfd, differing, ids, privileged: caps.effective & onggi_sys::cred::CAP_SYS_ADMIN != 0 })
+}
+
+/// Engines look for runc's words.
+fn stopped() -> StartFailureError {
+    StartFailureError::new("cannot exec in a stopped container")
 }
 
 /// setns(2) refuses to join the own user namespace, and needs no permission for what is the same.
@@ -218,7 +221,11 @@ fn join_for_children(target: &Target) -> Result<()> {
     if kinds == 0 {
         return Ok(());
     }
-    ns::join(target.pidfd.as_fd(), kinds).step(|| "join the container's pid namespace".into())
+    ns::join(target.pidfd.as_fd(), kinds).map_err(|e| match e.errno {
+        // Its first process is dying.
+        Errno::SRCH => stopped(),
+        _ => StartFailureError::from_sys("join the container's pid namespace", &e),
+    })
 }
 
 fn run_child(mut child: Child, target: &Target, setup: &[SetupOp], ops: &[ProcessOp]) -> ! {

@@ -32,5 +32,5 @@ pub use exec::exec;
 pub use lifecycle::{Listed, Scope, delete, kill, list, listed, pause, processes, resume, state, stored_config};
 pub use options::{CgroupChoice, CgroupDriver, CreateOptions, Created, ExecOptions, Executed, Paused, Stdio};
 pub use start::start;
-pub use state::notify_directory;
+pub use state::{check_id, notify_directory};
 pub use update::{resources, update};

@@ -37,7 +37,7 @@ const MAX_ID: usize = 255;
 ///
 /// # Errors
 /// Names the id.
-pub(crate) fn check_id(id: &str) -> Result<()> {
+pub fn check_id(id: &str) -> Result<()> {
     let right = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'+' | b'-' | b'.');
     if id.is_empty() {
         return Err(StartFailureError::new("container id cannot be empty"));

@@ -51,6 +51,20 @@ pub fn reset_all() {
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const empty, old) };
 }
 
+/// SIGHUP, SIGINT, SIGQUIT and SIGTERM end this process with exit code 128 + number, also where it is the first
+/// of a pid namespace, which the kernel spares their default action. Until the next exec.
+pub fn end_by_them() {
+    extern "C" fn end(signal: libc::c_int) {
+        // SAFETY: _exit is async-signal-safe and takes an integer.
+        unsafe { libc::_exit(128 + signal) }
+    }
+    for n in [number::HUP, number::INT, number::QUIT, number::TERM] {
+        let handler: extern "C" fn(libc::c_int) = end;
+        // SAFETY: the handler has the type that signal(2) wants and only calls an async-signal-safe function.
+        unsafe { libc::signal(n, handler as libc::sighandler_t) };
+    }
+}
+
 /// Blocks every signal of the calling thread, so that [`wait_any`] receives them.
 ///
 /// # Errors

@@ -151,6 +151,7 @@ pub(super) fn start(global: &Global, args: &Args) -> Outcome {
 
 fn options(global: &Global, args: &Args, begin: Begin) -> Result<CreateOptions, CliError> {
     let id = args.id()?;
+    onggi_sandbox::check_id(&id)?;
     let bundle = bundle(args)?;
     let (mut config, text) = read_config(&bundle, args.path("config").as_deref())?;
     let terminal = config.process.as_ref().is_some_and(|p| p.terminal);

@@ -24,6 +24,11 @@ impl Child {
     /// Executes the operations; returns only with a failure, or `Ok` when the plan has no exec.
     pub(crate) fn process(&mut self, ops: &[ProcessOp]) -> Result<()> {
         self.keep_capabilities = ops.iter().any(|op| matches!(op, ProcessOp::Capabilities(_)));
+        if ops.contains(&ProcessOp::AwaitStart) {
+            // Who kills a created container expects that it ends (and has it from runc). Now, because a filter may
+            // forbid it later.
+            onggi_sys::signal::end_by_them();
+        }
         for (index, op) in ops.iter().enumerate() {
             if *op == ProcessOp::ForkInit {
                 self.fork_init(&ops[index + 1..])?;
