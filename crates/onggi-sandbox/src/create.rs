@@ -42,7 +42,8 @@ use crate::{
 /// # Errors
 /// The first step that failed; nothing is left behind then.
 pub fn create(options: CreateOptions) -> Result<Created> {
-    let dir = StateDir::create(&options.state_root, &options.id)?;
+    // Held until the container is there, or is not: who finds it free has found the rest of a crash.
+    let (dir, _lock) = StateDir::create(&options.state_root, &options.id)?;
     let mut made = Made { dir: &dir, cgroup: None, unit: None, child: None, poststop: None };
     let result = create_in(options, &dir, &mut made);
     if result.is_err() {
@@ -214,14 +215,16 @@ fn make_cgroup(
     made: &mut Made<'_>,
     notes: &mut Vec<String>,
 ) -> Result<SandboxState> {
-    let mut paths = BTreeMap::new();
+    let paths = plan.cgroup.as_ref().map(CgroupPlan::paths).unwrap_or_default();
+    let state = state::new_state(&options.id, bundle, &options.config, paths.clone());
+    let state = SandboxState { systemd_unit: made.unit.clone(), ..state };
+    // Before there is anything to clean up: `delete` finds it here after a crash.
+    made.dir.save(&state)?;
     if let Some(cgroup) = &plan.cgroup {
         *notes = onggi_cgroup::apply_create(cgroup).map_err(|e| cgroup_failure("make the cgroup", &e))?;
-        paths = cgroup.paths();
-        made.cgroup = Some(paths.clone());
+        made.cgroup = Some(paths);
     }
-    let state = state::new_state(&options.id, bundle, &options.config, paths);
-    Ok(SandboxState { systemd_unit: made.unit.clone(), ..state })
+    Ok(state)
 }
 
 pub(crate) fn cgroup_failure(step: &str, e: &onggi_cgroup::CgroupError) -> StartFailureError {

@@ -13,6 +13,7 @@ use crate::{
     create::cgroup_failure,
     error::{Result, StartFailureError, Step},
     hooks,
+    plan::cgroups_path,
     state::{self, StateDir},
     unit,
 };
@@ -112,10 +113,7 @@ pub fn delete(state_root: &Path, id: &str, force: bool) -> Result<Vec<String>> {
     let dir = StateDir::of(state_root, id)?;
     let state = match dir.load() {
         Ok(state) => state,
-        Err(_) if force => {
-            dir.remove()?;
-            return Ok(Vec::new());
-        }
+        Err(_) if force => return salvage(&dir, id).map(|()| Vec::new()),
         // A directory without a state is a create that was killed early: there is nothing but the directory.
         Err(_) if dir.exists() && !dir.path.join("state.json").exists() => {
             dir.remove()?;
@@ -123,9 +121,9 @@ pub fn delete(state_root: &Path, id: &str, force: bool) -> Result<Vec<String>> {
         }
         Err(e) => return Err(e),
     };
-    let status = state::status(&state);
+    let status = dir.status(&state);
     match status {
-        ContainerState::Stopped | ContainerState::Creating => {}
+        ContainerState::Stopped => {}
         // runc deletes created containers too: nothing of the user's has run in them.
         ContainerState::Created => kill_and_wait(&state)?,
         _ if force => kill_and_wait(&state)?,
@@ -153,7 +151,22 @@ pub(crate) fn run_poststop(state: &SandboxState, list: &[Hook]) -> Result<Vec<St
     Ok(hooks::run_all_lenient(hooks::Stage { kind: "poststop", state: &bytes, directory }, list))
 }
 
+/// Removes a container whose state cannot be read: its cgroups are those of the configuration that was kept.
+fn salvage(dir: &StateDir, id: &str) -> Result<()> {
+    if let Some(paths) = dir.kept_config().and_then(|config| possible_cgroups(&config, id)) {
+        onggi_cgroup::remove(&paths).map_err(|e| cgroup_failure("remove the cgroup", &e))?;
+    }
+    dir.remove()
+}
+
+fn possible_cgroups(config: &Spec, id: &str) -> Option<onggi_cgroup::Paths> {
+    onggi_cgroup::possible_paths(&onggi_cgroup::layout::detect().ok()?, &cgroups_path(config, id)).ok()
+}
+
 fn kill_and_wait(state: &SandboxState) -> Result<()> {
+    if state.pid == 0 {
+        return Ok(());
+    }
     let step = || format!("kill container {}", state.id);
     let pidfd = match process::pidfd_open(state.pid) {
         Err(e) if e.errno == Errno::SRCH => return Ok(()),
@@ -178,8 +191,8 @@ fn kill_and_wait(state: &SandboxState) -> Result<()> {
 /// # Errors
 /// Unknown container.
 pub fn state(state_root: &Path, id: &str) -> Result<State> {
-    let state = StateDir::of(state_root, id)?.load()?;
-    Ok(state::oci_state(&state, state::status(&state)))
+    let found = listed(state_root, id)?;
+    Ok(state::oci_state(&found.state, found.status))
 }
 
 /// The stored state of a container and what the kernel says of it.
@@ -187,8 +200,9 @@ pub fn state(state_root: &Path, id: &str) -> Result<State> {
 /// # Errors
 /// Unknown container.
 pub fn listed(state_root: &Path, id: &str) -> Result<Listed> {
-    let state = StateDir::of(state_root, id)?.load()?;
-    Ok(Listed { status: state::status(&state), state })
+    let dir = StateDir::of(state_root, id)?;
+    let state = dir.load()?;
+    Ok(Listed { status: dir.status(&state), state })
 }
 
 /// The configuration that a container was made from.

@@ -11,12 +11,16 @@
 //! ```
 //!
 //! Whether the container runs is asked of the kernel: pid, start time and boot id together name a process.
-//! A crash leaves at most a directory whose process is dead; `delete` removes it.
+//! A crash leaves at most a directory that nobody holds a lock of, and the cgroups that its state names;
+//! `delete` removes them.
 
 use std::{
     collections::BTreeMap,
     fs, io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -25,6 +29,7 @@ use onggi_spec::{
     oci::runtime::{ContainerState, Hooks, LinuxNamespaceType, LinuxResources, Spec, State},
 };
 use onggi_sys::{Errno, SysError, procfs};
+use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use crate::error::{Result, StartFailureError, Step};
 
@@ -68,8 +73,8 @@ impl StateDir {
         Ok(Self { path: root.join(id), id: id.to_owned() })
     }
 
-    /// Reserves the id.
-    pub(crate) fn create(root: &Path, id: &str) -> Result<Self> {
+    /// Reserves the id. The directory is locked for as long as the second value lives.
+    pub(crate) fn create(root: &Path, id: &str) -> Result<(Self, Option<OwnedFd>)> {
         let this = Self::of(root, id)?;
         let make = |at: &Path, recursive| fs::DirBuilder::new().mode(0o700).recursive(recursive).create(at);
         let mut made = make(&this.path, false);
@@ -78,13 +83,38 @@ impl StateDir {
             made = make(&this.path, false);
         }
         match made {
-            Ok(()) => Ok(this),
+            Ok(()) => {
+                let lock = this.open().and_then(|fd| {
+                    rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive)?;
+                    Ok(fd)
+                });
+                Ok((this, lock.ok()))
+            }
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
                 // Engines look for runc's words.
                 Err(StartFailureError::new(format!("container with given ID already exists: {id}"))
                     .hint("delete it first, or choose another id"))
             }
             Err(e) => Err(sys("mkdir", &this.path, &e)).step(|| format!("reserve container id {id}")),
+        }
+    }
+
+    fn open(&self) -> rustix::io::Result<OwnedFd> {
+        rustix::fs::open(&self.path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+    }
+
+    /// A living `create` has it; one that was killed has lost it.
+    fn is_being_made(&self) -> bool {
+        let locked = |fd: OwnedFd| rustix::fs::flock(&fd, FlockOperation::NonBlockingLockShared).is_err();
+        self.open().is_ok_and(locked)
+    }
+
+    /// The status as the specification has it.
+    pub(crate) fn status(&self, state: &SandboxState) -> ContainerState {
+        match state.pid {
+            0 if self.is_being_made() => ContainerState::Creating,
+            0 => ContainerState::Stopped,
+            _ => status(state),
         }
     }
 
@@ -106,6 +136,11 @@ impl StateDir {
     /// Keeps the configuration as it was read.
     pub(crate) fn save_config(&self, bytes: &[u8]) -> Result<()> {
         self.replace(&self.path.join("config.json"), bytes)
+    }
+
+    /// The configuration that was kept, if it was and is one.
+    pub(crate) fn kept_config(&self) -> Option<Spec> {
+        Spec::from_slice(&fs::read(self.path.join("config.json")).ok()?).ok()
     }
 
     /// The configuration that the container was made from; the bundle's where none was kept.

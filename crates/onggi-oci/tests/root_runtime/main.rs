@@ -1,7 +1,9 @@
 //! The runtime's verbs with real containers. All need root on this machine's kernel, hence their names.
 
+mod commands;
 mod harness;
 mod hostile;
+mod life;
 mod notify;
 mod process;
 mod view;
