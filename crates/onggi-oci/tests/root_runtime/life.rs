@@ -23,6 +23,13 @@ fn silent(command: &mut Command) -> &mut Command {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null())
 }
 
+/// In a group of its own at the top of every hierarchy, where the tests look.
+fn in_top_group(script: &str) -> Bundle {
+    let mut b = Bundle::new(script);
+    b.config["linux"]["cgroupsPath"] = json!(format!("/onggi-test-{}", b.id));
+    b
+}
+
 fn received(listener: &UnixListener) -> (Vec<u8>, OwnedFd) {
     let (stream, _) = listener.accept().unwrap();
     let (mut name, mut fds) = ([0u8; 64], Vec::new());
@@ -92,7 +99,7 @@ fn root_exec_into_a_paused_container_waits_for_resume_when_told_to() {
 #[test]
 fn root_processes_that_share_the_hosts_pids_are_killed_and_deleted_with_the_container() {
     for how in ["kill", "delete"] {
-        let mut b = Bundle::new("sleep 61 & sleep 61");
+        let mut b = in_top_group("sleep 61 & sleep 61");
         b.remove_namespace("pid");
         assert_eq!(b.run_detached(&[]).code, 0);
         assert!(silent(&mut b.oci(&["exec", "-d", &b.id, "sleep", "61"])).status().unwrap().success());
@@ -125,7 +132,7 @@ fn root_one_of_many_creates_of_one_id_wins() {
 
 #[test]
 fn root_a_runtime_killed_while_it_creates_leaves_what_delete_force_removes() {
-    let b = Bundle::new("sleep 60");
+    let b = in_top_group("sleep 60");
     b.write_config();
     for step in 0..24 {
         let verb: &[&str] = if step % 2 == 0 { &["create"] } else { &["run", "-d"] };
@@ -142,7 +149,7 @@ fn root_a_runtime_killed_while_it_creates_leaves_what_delete_force_removes() {
 
 #[test]
 fn root_a_damaged_state_hides_no_other_container_and_is_deleted_by_force_with_its_processes() {
-    let b = Bundle::new("sleep 60");
+    let b = in_top_group("sleep 60");
     assert_eq!(b.run_detached(&[]).code, 0);
     let pid = b.pid();
     let roots = b.dir.join("state");
@@ -178,7 +185,7 @@ fn root_a_bundle_changed_or_gone_after_create_changes_nothing() {
 
 #[test]
 fn root_keep_leaves_a_stopped_container_with_its_cgroup() {
-    let b = Bundle::new("exit 3");
+    let b = in_top_group("exit 3");
     assert_eq!(b.run_with(&["--keep", "--pid-file", b.dir.join("pid").to_str().unwrap()]).code, 3);
     assert!(fs::read_to_string(b.dir.join("pid")).unwrap().parse::<i32>().is_ok());
     assert_eq!(b.status(), "stopped");
@@ -283,7 +290,7 @@ fn root_an_exec_whose_pid_file_cannot_be_written_leaves_no_process() {
 
 #[test]
 fn root_exec_enters_the_sub_cgroup_that_it_is_told() {
-    let b = Bundle::new("sleep 60");
+    let b = in_top_group("sleep 60");
     assert_eq!(b.run_detached(&[]).code, 0);
     let own = cgroups_of(&b.id).into_iter().find(|p| p.starts_with("/sys/fs/cgroup/memory")).expect("a memory group");
     fs::create_dir(own.join("sub")).unwrap();
