@@ -10,6 +10,7 @@ mod build;
 mod cgroups;
 mod devices;
 mod environment;
+mod input;
 mod mounts;
 mod namespaces;
 mod options;

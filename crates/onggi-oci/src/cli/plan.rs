@@ -108,5 +108,5 @@ fn make(request: &Request) -> Result<SandboxPlan, CliError> {
 fn maps_only_the_caller(config: &Spec) -> bool {
     let Some(linux) = &config.linux else { return false };
     let user = linux.namespaces.iter().any(|n| n.typ == LinuxNamespaceType::User && n.path.is_none());
-    user && linux.uid_mappings.iter().map(|m| m.size).sum::<u32>() == 1
+    user && linux.uid_mappings.iter().map(|m| u64::from(m.size)).sum::<u64>() == 1
 }

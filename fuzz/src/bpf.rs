@@ -1,0 +1,209 @@
+//! The seccomp compiler against an interpreter of classic BPF and a direct reading of the policy.
+//!
+//! The policy is read off the input byte by byte, from eight system calls and all operators; the same bytes give
+//! the calls to ask about. The reading knows 64-bit x86 only: on other interfaces the filter must just answer.
+
+use onggi_sandbox::seccomp::compile;
+use onggi_spec::oci::runtime::{LinuxSeccomp, LinuxSeccompArg, LinuxSyscall, SeccompAction, SeccompOp};
+
+const X86_64: u32 = 0xc000_003e;
+/// asm/unistd_64.h.
+const CALLS: [(&str, u32); 8] = [
+    ("read", 0),
+    ("ioctl", 16),
+    ("socket", 41),
+    ("clone", 56),
+    ("personality", 135),
+    ("keyctl", 250),
+    ("openat", 257),
+    ("clone3", 435),
+];
+const ACTIONS: [SeccompAction; 7] = [
+    SeccompAction::Allow,
+    SeccompAction::Errno,
+    SeccompAction::KillProcess,
+    SeccompAction::KillThread,
+    SeccompAction::Trap,
+    SeccompAction::Trace,
+    SeccompAction::Log,
+];
+const OPERATORS: [SeccompOp; 7] = [
+    SeccompOp::NotEqual,
+    SeccompOp::LessThan,
+    SeccompOp::LessOrEqual,
+    SeccompOp::Equal,
+    SeccompOp::GreaterOrEqual,
+    SeccompOp::GreaterThan,
+    SeccompOp::MaskedEqual,
+];
+
+struct Bytes<'a>(&'a [u8]);
+
+impl Bytes<'_> {
+    fn byte(&mut self) -> u8 {
+        let Some((first, rest)) = self.0.split_first() else { return 0 };
+        self.0 = rest;
+        *first
+    }
+
+    fn of<T: Copy>(&mut self, list: &[T]) -> T {
+        list[usize::from(self.byte()) % list.len()]
+    }
+
+    /// Numbers near the borders that comparisons of two halves have.
+    fn number(&mut self) -> u64 {
+        let small = u64::from(self.byte());
+        match self.byte() % 6 {
+            0 => small,
+            1 => small << 32,
+            2 => (1 << 32) - 1 + small,
+            3 => u64::MAX - small,
+            4 => small << 56 | small,
+            _ => 1 << (small % 64),
+        }
+    }
+}
+
+fn policy(bytes: &mut Bytes<'_>) -> LinuxSeccomp {
+    let errno = |bytes: &mut Bytes<'_>| match bytes.byte() {
+        0..128 => None,
+        n => Some(u32::from(n)),
+    };
+    let rules = (0..bytes.byte() % 12).map(|_| LinuxSyscall {
+        names: (0..=bytes.byte() % 3).map(|_| bytes.of(&CALLS).0.to_owned()).collect(),
+        action: bytes.of(&ACTIONS),
+        errno_ret: errno(bytes),
+        args: (0..bytes.byte() % 4)
+            .map(|_| LinuxSeccompArg {
+                index: u32::from(bytes.byte() % 6),
+                value: bytes.number(),
+                value_two: Some(bytes.number()),
+                op: bytes.of(&OPERATORS),
+            })
+            .collect(),
+    });
+    let syscalls = rules.collect();
+    LinuxSeccomp {
+        default_action: bytes.of(&ACTIONS),
+        default_errno_ret: errno(bytes),
+        architectures: Vec::new(),
+        flags: Vec::new(),
+        listener_path: None,
+        listener_metadata: None,
+        syscalls,
+    }
+}
+
+/// What the kernel gets as `struct seccomp_data`.
+struct Call {
+    arch: u32,
+    nr: u32,
+    args: [u64; 6],
+}
+
+impl Call {
+    fn word(&self, offset: u32) -> u32 {
+        match offset {
+            0 => self.nr,
+            4 => self.arch,
+            16..64 if offset.is_multiple_of(4) => {
+                let arg = self.args[(offset as usize - 16) / 8];
+                if offset.is_multiple_of(8) { arg as u32 } else { (arg >> 32) as u32 }
+            }
+            _ => panic!("load at {offset}"),
+        }
+    }
+}
+
+/// (opcode, jump when true, jump when false, operand)
+type Instruction = (u16, u8, u8, u32);
+
+fn run(program: &[Instruction], call: &Call) -> u32 {
+    let (mut at, mut a) = (0, 0);
+    loop {
+        let (code, jt, jf, k) = program[at];
+        let jump = |taken: bool| at + 1 + usize::from(if taken { jt } else { jf });
+        at = match code {
+            0x06 => return k,
+            0x20 => {
+                a = call.word(k);
+                at + 1
+            }
+            0x54 => {
+                a &= k;
+                at + 1
+            }
+            0x05 => at + 1 + k as usize,
+            0x15 => jump(a == k),
+            0x25 => jump(a > k),
+            0x35 => jump(a >= k),
+            code => panic!("opcode {code:#x}"),
+        };
+    }
+}
+
+fn value(action: SeccompAction, errno: Option<u32>) -> u32 {
+    match action {
+        SeccompAction::Kill | SeccompAction::KillThread => 0,
+        SeccompAction::KillProcess => 0x8000_0000,
+        SeccompAction::Trap => 0x0003_0000,
+        SeccompAction::Errno => 0x0005_0000 | errno.unwrap_or(1),
+        SeccompAction::Trace => 0x7ff0_0000 | errno.unwrap_or(1),
+        SeccompAction::Log => 0x7ffc_0000,
+        SeccompAction::Allow => 0x7fff_0000,
+        SeccompAction::Notify => 0x7fc0_0000,
+    }
+}
+
+fn holds(a: &LinuxSeccompArg, args: &[u64; 6]) -> bool {
+    let arg = args[a.index as usize];
+    match a.op {
+        SeccompOp::NotEqual => arg != a.value,
+        SeccompOp::LessThan => arg < a.value,
+        SeccompOp::LessOrEqual => arg <= a.value,
+        SeccompOp::Equal => arg == a.value,
+        SeccompOp::GreaterOrEqual => arg >= a.value,
+        SeccompOp::GreaterThan => arg > a.value,
+        SeccompOp::MaskedEqual => Some(arg & a.value) == a.value_two,
+    }
+}
+
+/// By the rules in the documentation of `onggi_sandbox::seccomp`.
+fn direct(policy: &LinuxSeccomp, name: &str, nr: u32, args: &[u64; 6]) -> u32 {
+    let default = value(policy.default_action, policy.default_errno_ret);
+    let number = |n: &String| CALLS.iter().find(|(known, _)| known == n).map(|(_, nr)| *nr);
+    let newest = policy.syscalls.iter().flat_map(|r| r.names.iter().filter_map(number)).max();
+    let of_call = || {
+        let speaks = |r: &&LinuxSyscall| value(r.action, r.errno_ret) != default;
+        policy.syscalls.iter().filter(speaks).filter(|r| r.names.iter().any(|n| n == name))
+    };
+    let all = |r: &&LinuxSyscall| r.args.iter().all(|a| holds(a, args));
+    match of_call().find(|r| r.args.is_empty()).or_else(|| of_call().find(all)) {
+        Some(rule) => value(rule.action, rule.errno_ret),
+        None if policy.default_action == SeccompAction::Errno && newest.is_some_and(|n| nr > n) => 0x0005_0000 | 38,
+        None => default,
+    }
+}
+
+/// A policy: compiled, checked as the kernel does, and run beside a direct reading of its rules.
+///
+/// # Panics
+/// When they disagree.
+pub fn seccomp(data: &[u8]) {
+    let mut bytes = Bytes(data);
+    let policy = policy(&mut bytes);
+    let Ok(program) = compile(&policy) else { return };
+    let code: Vec<Instruction> = program.instructions.iter().map(|i| (i.code, i.jt, i.jf, i.k)).collect();
+    assert!(code.len() <= 4096);
+    assert!(matches!(code.last(), Some((0x06, ..))), "a filter ends with an answer");
+    for _ in 0..8 {
+        let (name, nr) = bytes.of(&CALLS);
+        let args = std::array::from_fn(|_| bytes.number());
+        let got = run(&code, &Call { arch: X86_64, nr, args });
+        assert_eq!(got, direct(&policy, name, nr, &args), "{name}{args:x?} by {policy:?}");
+        for arch in [0x4000_0003, 0, u32::MAX] {
+            let got = run(&code, &Call { arch, nr, args });
+            assert_eq!(got, 0x8000_0000, "a foreign architecture is killed");
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! What each fuzz target does with its input: hand it to a parser or planner and check what must hold of every
+//! answer. A panic is a finding; so is memory or time without bound, which libFuzzer watches.
+//!
+//! Inputs that once failed stay in `corpus/TARGET/` and are run first by every later run.
+
+mod bpf;
+mod plans;
+mod texts;
+
+pub use bpf::seccomp;
+pub use plans::{config, mappings, mount_options, process};
+pub use texts::{cgroup_files, mountinfo, state, users};
