@@ -6,7 +6,9 @@
 mod bench;
 mod build;
 mod check;
+mod cve;
 mod demo;
+mod fuzz;
 mod install;
 mod leaks;
 mod process;
@@ -27,6 +29,9 @@ usage: cargo xtask VERB
   check                 formatting, lints, dependency policy, tidy, tests that need no root
   test [--long] [--no-setup] [--no-vm] [FILTER]
                         check, then every tier of tests that this machine can run, then a leak check
+  test --cve            the attacks of known advisories: which are covered, and by what
+  fuzz [TARGET] [--seconds N]
+                        fuzz targets of fuzz/, all or one
   vm [--debug] [-p CRATE] [FILTER] | vm run -- COMMAND | vm shell
                         tests, a command or a shell in a virtual machine with systemd, cgroup v2 and AppArmor
   tidy                  the rules of ARCHITECTURE.md that a compiler does not check
@@ -50,6 +55,7 @@ fn main() -> ExitCode {
         "demo" => demo::main(rest),
         "install" => install::main(rest),
         "bench" => bench::main(rest),
+        "fuzz" => fuzz::main(rest),
         "vm" => vm::main(rest),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");

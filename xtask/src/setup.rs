@@ -23,6 +23,7 @@ const fn package(name: &'static str, why: &'static str) -> Package {
 /// A table; the order is the order in which they are printed.
 const PACKAGES: &[Package] = &[
     package("gcc", "build: SQLite and zstd are compiled from C"),
+    package("g++", "build: libFuzzer of the fuzz targets is compiled from C++"),
     package("libc6-dev", "build: headers, and the static C library of onggi-oci"),
     package("git", "tidy: the list of tracked files"),
     package("busybox-static", "tests: the smallest image that does something"),

@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    Outcome, build, check, leaks,
+    Outcome, build, check, cve, fuzz, leaks,
     process::{cargo, command, is_root, line},
     setup, vm,
 };
@@ -74,11 +74,16 @@ impl fmt::Display for Counts {
 /// Runs everything.
 pub(crate) fn main(args: &[String]) -> Outcome {
     let (flags, filter): (Vec<&String>, Vec<&String>) = args.iter().partition(|arg| arg.starts_with("--"));
-    if let Some(unknown) = flags.iter().find(|flag| !["--long", "--no-setup", "--no-vm"].contains(&flag.as_str())) {
-        let usage = "usage: cargo xtask test [--long] [--no-setup] [--no-vm] [FILTER]";
+    if let Some(unknown) =
+        flags.iter().find(|flag| !["--long", "--no-setup", "--no-vm", "--cve"].contains(&flag.as_str()))
+    {
+        let usage = "usage: cargo xtask test [--long] [--no-setup] [--no-vm] [FILTER] | test --cve";
         return Err(format!("unknown option {unknown}; {usage}"));
     }
     let has = |flag: &str| flags.iter().any(|given| *given == flag);
+    if has("--cve") {
+        return cve::main();
+    }
     let mut steps = Vec::new();
     if !has("--no-setup") {
         steps.push(check::step("setup", setup::packages));
@@ -102,6 +107,9 @@ pub(crate) fn main(args: &[String]) -> Outcome {
         counts = run_tests(tier, &extra)?;
         counts.outcome()
     }));
+    if filter.is_empty() {
+        steps.push(check::step("fuzz", fuzz::smoke));
+    }
     if !has("--no-vm") {
         steps.push(check::step("vm", || {
             let in_vm = in_vm(&filter)?;

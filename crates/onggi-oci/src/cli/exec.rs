@@ -121,7 +121,8 @@ fn process(global: &Global, args: &Args, id: &str) -> Result<Process, CliError> 
 }
 
 fn change_credentials(process: &mut Process, args: &Args) -> Result<(), CliError> {
-    if let Some(user) = args.text("user").filter(|u| !u.is_empty()) {
+    // An empty one is refused, not ignored: whoever computed it meant somebody (CVE-2026-30892).
+    if let Some(user) = args.text("user") {
         let (uid, gid) = parse_user(user)?;
         process.user.uid = uid;
         process.user.gid = gid.unwrap_or(process.user.gid);

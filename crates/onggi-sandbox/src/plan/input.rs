@@ -9,7 +9,7 @@ use super::{PlanInput, SandboxFacts};
 impl SandboxFacts {
     /// A machine with these cgroups and without security modules.
     pub fn new(cgroup_layout: CgroupLayout, privileged: bool) -> Self {
-        Self { cgroup_layout, privileged, apparmor: false, selinux: false }
+        Self { cgroup_layout, privileged, sets_groups: privileged, apparmor: false, selinux: false }
     }
 }
 
