@@ -5,11 +5,12 @@ use std::path::Path;
 use onggi_spec::{facts::CgroupLayout, monitor::RootFs, oci::runtime::Spec};
 
 use super::{PlanInput, SandboxFacts};
+use crate::CgroupDriver;
 
 impl SandboxFacts {
     /// A machine with these cgroups and without security modules.
     pub fn new(cgroup_layout: CgroupLayout, privileged: bool) -> Self {
-        Self { cgroup_layout, privileged, sets_groups: privileged, apparmor: false, selinux: false }
+        Self { cgroup_layout, privileged, sets_groups: privileged, apparmor: false, selinux: false, systemd: None }
     }
 }
 
@@ -28,6 +29,7 @@ impl<'a> PlanInput<'a> {
             preserve_fds: 0,
             no_pivot: false,
             no_new_keyring: false,
+            cgroup_driver: CgroupDriver::Cgroupfs,
         }
     }
 }
