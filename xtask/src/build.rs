@@ -45,9 +45,16 @@ pub(crate) fn static_runtime() -> Outcome<PathBuf> {
     let dir = target_dir().join("oci");
     let mut build = cargo();
     build.args(["build", "--locked", "--profile", "oci", "--target", TARGET, "-p", "onggi-oci", "--target-dir"]);
-    build.arg(&dir).env("RUSTFLAGS", "-C target-feature=+crt-static");
+    build.arg(&dir).env("RUSTFLAGS", "-C target-feature=+crt-static").env("ONGGI_COMMIT", commit());
     run(&mut build)?;
     Ok(dir.join(TARGET).join("oci/onggi-oci"))
+}
+
+/// What `onggi-oci --version` shows; a source tree without git has none.
+fn commit() -> String {
+    let shown = std::process::Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output();
+    let text = shown.ok().filter(|o| o.status.success()).map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned());
+    text.filter(|t| !t.is_empty()).unwrap_or_else(|| "unknown".to_owned())
 }
 
 /// Builds `onggi` with its failpoints, unoptimised: it shares the dependencies of the test build.

@@ -51,7 +51,12 @@ pub fn kill(state_root: &Path, id: &str, signal: i32, scope: Scope) -> Result<()
     let all = scope == Scope::All || (signal == number::KILL && state.shares_pids && !state.cgroup_paths.is_empty());
     if all {
         let any = state::alive(&state) || processes_of(&state).is_ok_and(|pids| !pids.is_empty());
-        return if any { kill_all(&state, signal) } else { Err(gone()) };
+        return match (any, scope) {
+            (true, _) => kill_all(&state, signal),
+            // runc's `--all` on a container without processes is no error.
+            (false, Scope::All) => Ok(()),
+            (false, Scope::First) => Err(gone()),
+        };
     }
     if !state::alive(&state) {
         return Err(gone());

@@ -82,6 +82,7 @@ pub(super) fn create(global: &Global, args: &Args) -> Outcome {
         global.log.debug("nsexec container setup: cloning the first process into its namespaces");
         let created = onggi_sandbox::create(options)?;
         global.log.debug(&format!("child process in init() is {} and waits for start", created.pid));
+        global.log.debug("init: closing the pipe to signal completion");
         global.log.notes(&created.notes);
         Ok(0)
     };
@@ -107,6 +108,7 @@ fn run_to_the_end(global: &Global, args: &Args) -> Outcome {
     global.log.debug("nsexec container setup: cloning the first process into its namespaces");
     let created = onggi_sandbox::create(options)?;
     global.log.debug(&format!("child process in init() is {}", created.pid));
+    global.log.debug("init: closing the pipe to signal completion");
     global.log.notes(&created.notes);
     let notify = if notify { Some(start_notified(global, &id, created.pid)?) } else { None };
     let Some(signals) = signals else {
