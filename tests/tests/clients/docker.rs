@@ -23,6 +23,11 @@ impl Docker {
         Self::begin("{}", || (), &[&add_runtimes()[..], options].concat())
     }
 
+    /// A daemon with more options, after `prepare` on the private machine.
+    pub(crate) fn prepared(prepare: impl FnOnce(), options: &[&str]) -> Docker {
+        Self::begin("{}", prepare, &[&add_runtimes()[..], options].concat())
+    }
+
     /// A daemon that knows what its configuration file says, after `prepare`.
     pub(crate) fn configured(file: &str, prepare: impl FnOnce()) -> Docker {
         Self::begin(file, prepare, &["--bridge=none"])

@@ -15,13 +15,13 @@ use crate::support::{
 };
 
 /// Podman on a store of its own with one runtime.
-struct Podman<'a> {
-    stage: &'a Stage,
-    runtime: Runtime,
+pub(crate) struct Podman<'a> {
+    pub(crate) stage: &'a Stage,
+    pub(crate) runtime: Runtime,
 }
 
 /// Runs a script under each runtime in turn, with an empty store each time.
-fn with_each(script: impl Fn(&Podman<'_>)) {
+pub(crate) fn with_each(script: impl Fn(&Podman<'_>)) {
     let stage = Stage::new();
     // Podman does not know hybrid control groups: it takes every directory there for a controller of version 1.
     machine::without_unified_cgroups();
@@ -47,11 +47,11 @@ fn lend_identities(stage: &Stage) {
 }
 
 impl Podman<'_> {
-    fn dir(&self) -> String {
+    pub(crate) fn dir(&self) -> String {
         format!("{}/{}", self.stage.dir().display(), self.runtime.name)
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let dir = self.dir();
         fs::create_dir_all(format!("{dir}/tmp")).expect("make podman's directories");
         let mut command = Command::new(program("podman", "podman"));
@@ -62,12 +62,12 @@ impl Podman<'_> {
         command
     }
 
-    fn run(&self, args: &[&str]) -> Ran {
+    pub(crate) fn run(&self, args: &[&str]) -> Ran {
         run(&mut self.command(args))
     }
 
     #[track_caller]
-    fn ok(&self, args: &[&str]) -> String {
+    pub(crate) fn ok(&self, args: &[&str]) -> String {
         let ran = self.run(args);
         assert_eq!(ran.code, Some(0), "{ran}");
         ran.stdout.trim_end().to_owned()
@@ -82,7 +82,7 @@ impl Podman<'_> {
 
     /// The output of `podman run --rm OPTIONS box sh -c SCRIPT`.
     #[track_caller]
-    fn script(&self, options: &[&str], script: &str) -> String {
+    pub(crate) fn script(&self, options: &[&str], script: &str) -> String {
         let ran = self.start(&[&["--rm"], options].concat(), &["sh", "-c", script]);
         assert_eq!(ran.code, Some(0), "{ran}");
         ran.stdout.trim_end().to_owned()
