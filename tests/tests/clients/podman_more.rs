@@ -106,8 +106,11 @@ fn podman_masks_joins_by_path_and_runs_root_directories() {
             "{name}"
         );
         assert_eq!(
-            podman.script(&["--mount", "type=tmpfs,destination=/t,tmpfs-size=1048576"], "stat -f -c %b /t"),
-            "256",
+            podman.script(
+                &["--mount", "type=tmpfs,destination=/t,tmpfs-size=1048576,tmpfs-mode=0700"],
+                "stat -c %a /t; stat -f -c %b /t"
+            ),
+            "700\n256",
             "{name}"
         );
         assert_eq!(podman.script(&["--oom-score-adj", "321"], "cat /proc/self/oom_score_adj"), "321", "{name}");

@@ -16,16 +16,22 @@ const MAX_ENTRIES: usize = 100_000;
 /// Directories below each other.
 const MAX_DEPTH: usize = 64;
 
-/// Copies what is in `from` (O_PATH will do) into the directory `to`, which gets its mode and owner.
-pub(super) fn tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
+/// Copies what is in `from` (O_PATH will do) into the directory `to`, which gets its mode and owner unless the
+/// mount's own options (`mode`, `uid`, `gid`) say what they are.
+pub(super) fn tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>, options: &[(String, Option<String>)]) -> Result<()> {
     let stat = rustix::fs::fstat(from).sys("fstat", || "mount point")?;
     let mut left = MAX_ENTRIES;
     directory(from, to, MAX_DEPTH, &mut left)?;
     // `to` may be an O_PATH descriptor of a detached mount: opened again through itself.
     let this = open(to, c".", OFlags::RDONLY | OFlags::DIRECTORY)?;
     let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
-    rustix::fs::fchown(&this, Some(uid), Some(gid)).sys("fchown", || "tmpfs")?;
-    rustix::fs::fchmod(&this, Mode::from_raw_mode(stat.st_mode & 0o7777)).sys("fchmod", || "tmpfs")
+    let free = |key: &str| !options.iter().any(|(given, _)| given == key);
+    rustix::fs::fchown(&this, Some(uid).filter(|_| free("uid")), Some(gid).filter(|_| free("gid")))
+        .sys("fchown", || "tmpfs")?;
+    if free("mode") {
+        rustix::fs::fchmod(&this, Mode::from_raw_mode(stat.st_mode & 0o7777)).sys("fchmod", || "tmpfs")?;
+    }
+    Ok(())
 }
 
 fn open(dir: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> Result<OwnedFd> {

@@ -41,7 +41,7 @@ impl Child {
         }
         .map_err(|e| failure(step(), m, &e))?;
         if m.copy_up {
-            copy_up::tree(target.fd.as_fd(), fd.as_fd()).step(step)?;
+            copy_up::tree(target.fd.as_fd(), fd.as_fd(), &m.data).step(step)?;
         }
         mount::attach(fd.as_fd(), target.fd.as_fd()).step(step)?;
         if let Some((p, recursive)) = m.propagation {

@@ -310,6 +310,9 @@ fn mount(out: &mut String, m: &FsMount) {
     let _ = writeln!(out, "mount -t {} {options}{} {at}", quote(&m.fstype), quote(source));
     if m.copy_up {
         let _ = writeln!(out, "cp -a /proc/self/fd/8/. {at}; exec 8<&-");
+        if let Some((_, Some(mode))) = m.data.iter().find(|(key, _)| key == "mode") {
+            let _ = writeln!(out, "chmod {} {at}", quote(mode));
+        }
     }
 }
 
