@@ -196,7 +196,7 @@ fn root_keep_leaves_a_stopped_container_with_its_cgroup() {
 
 #[test]
 fn root_descriptors_of_socket_activation_and_of_the_caller_arrive_in_order() {
-    let mut b = Bundle::new("echo $LISTEN_FDS $LISTEN_PID; cat /proc/self/fd/3 /proc/self/fd/4; ls /proc/1/fd");
+    let mut b = Bundle::new("echo $LISTEN_FDS $LISTEN_PID; cat /proc/self/fd/3 /proc/self/fd/4; ls /proc/1/fd; true");
     b.write_config();
     fs::write(b.dir.join("three"), "three\n").unwrap();
     fs::write(b.dir.join("four"), "four\n").unwrap();
