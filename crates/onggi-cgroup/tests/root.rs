@@ -174,7 +174,10 @@ fn root_groups_that_the_container_made_are_removed_too() {
             fs::create_dir_all(dir.join("a/b")).expect("mkdir");
             fs::create_dir_all(dir.join("c")).expect("mkdir");
         }
-        let nested = groups.paths["memory"].join("a/b/tasks");
+        let nested = match groups.paths.get("memory") {
+            Some(v1) => v1.join("a/b/tasks"),
+            None => groups.paths[""].join("a/b/cgroup.procs"),
+        };
         let mut child = groups.spawn(&format!("echo 0 > {} && exec sleep 1000", nested.display()));
         groups.wait_for(1);
         kill_all(&groups.paths).expect("kill");

@@ -16,11 +16,13 @@ use onggi_spec::{
     port::{PortMapping, parse_publish},
     quantity::{parse_cpus, parse_memory, parse_pids},
     request::Resources,
+    seccomp_profile::SeccompProfile,
+    security::{SeccompChoice, SecurityOpt, SecurityOptions, parse_security_opt},
 };
 
 use crate::error::CliError;
 
-/// Longest environment file that is read: larger than any environment the kernel accepts (I12).
+/// Longest environment file or profile that is read: larger than any environment the kernel accepts (I12).
 const MAX_ENV_FILE: u64 = 16 << 20;
 
 /// What `run` and `create` have in common.
@@ -83,6 +85,9 @@ pub(crate) struct ContainerArgs {
     /// Drop a capability
     #[arg(long, value_name = "CAP", allow_hyphen_values = true)]
     cap_drop: Vec<String>,
+    /// Change the confinement: apparmor=PROFILE|unconfined, seccomp=FILE|unconfined, no-new-privileges[=BOOL]
+    #[arg(long, value_name = "KEY[=VALUE]", allow_hyphen_values = true)]
+    security_opt: Vec<String>,
     /// Run an init as PID 1 that forwards signals and reaps processes
     #[arg(long)]
     init: bool,
@@ -159,6 +164,7 @@ impl ContainerArgs {
             read_only,
             cap_add,
             cap_drop,
+            security_opt,
             init,
             label,
             pull: _,
@@ -192,6 +198,7 @@ impl ContainerArgs {
                 memory: memory.map(|m| parse_memory(&m)).transpose()?.flatten(),
                 pids: pids_limit.map(|p| parse_pids(&p)).transpose()?,
             },
+            security: security(&security_opt, caller)?,
         })
     }
 }
@@ -291,6 +298,24 @@ fn capabilities(list: Vec<String>) -> Result<Vec<String>, ParseError> {
     Ok(words)
 }
 
+/// A later option replaces an earlier one on the same subject.
+fn security(list: &[String], caller: &Caller<'_>) -> Result<SecurityOptions, CliError> {
+    let mut options = SecurityOptions::default();
+    for text in list {
+        match parse_security_opt(text)? {
+            SecurityOpt::AppArmor(choice) => options.apparmor = choice,
+            SecurityOpt::NoNewPrivileges(on) => options.no_new_privileges = Some(on),
+            SecurityOpt::SeccompUnconfined => options.seccomp = SeccompChoice::Unconfined,
+            SecurityOpt::SeccompDefault => options.seccomp = SeccompChoice::Default,
+            SecurityOpt::SeccompFile(file) => {
+                let profile = SeccompProfile::parse(&file, &read_bounded(&caller.directory.join(&file))?)?;
+                options.seccomp = SeccompChoice::Profile(Box::new(profile));
+            }
+        }
+    }
+    Ok(options)
+}
+
 fn ports(list: &[String]) -> Result<Vec<PortMapping>, ParseError> {
     let nested = list.iter().map(|p| parse_publish(p)).collect::<Result<Vec<_>, _>>()?;
     let mut all: Vec<PortMapping> = nested.into_iter().flatten().collect();
@@ -385,6 +410,10 @@ mod tests {
             "net_admin,SYS_TIME",
             "--cap-drop",
             "ALL",
+            "--security-opt",
+            "apparmor=unconfined",
+            "--security-opt",
+            "no-new-privileges",
             "--init",
             "-l",
             "k=v",
@@ -398,6 +427,7 @@ mod tests {
         assert_eq!(r.command, ["sh", "-c", "x"]);
         assert_eq!(r.env, ["A=1", "HAVE=it"]);
         assert_eq!(r.ports.len(), 3);
+        assert_eq!(r.security.words(), ["apparmor=unconfined", "no-new-privileges=true"]);
         assert_eq!(r.mounts[1].source, "/cwd/x");
         assert!(r.mounts[0].read_only && r.tty && r.interactive && r.remove && r.read_only && r.init);
         assert_eq!(r.cap_add, ["net_admin", "SYS_TIME"]);

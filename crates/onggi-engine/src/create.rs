@@ -9,7 +9,7 @@ use std::{
 use onggi_spec::{ContainerRequest, ImageSource, NetworkMode, image::ImageConfig, oci::build, progress::Progress};
 use onggi_state::{ContainerRecord, ImageRecord, StateError, files::Intent};
 
-use crate::{Engine, EngineError, PullOptions, failpoint, json, names};
+use crate::{Engine, EngineError, PullOptions, apparmor, failpoint, json, names};
 
 /// What a container is made from.
 #[derive(Debug)]
@@ -86,7 +86,7 @@ impl Engine {
         if !self.rootful() && request.network == NetworkMode::Bridge && !request.ports.is_empty() {
             return unsupported("-p without root", "a bridge needs root", "run as root, or use --network host");
         }
-        Ok(())
+        apparmor::plan(request, facts).map(drop)
     }
 
     /// Reserves id and name and lays out the disk. The intent is held until the caller completes it.
@@ -189,6 +189,7 @@ impl Engine {
         }
         if self.first_since_boot() {
             notes.extend(build::notes(self.facts()));
+            notes.extend(apparmor::prepare(request, self.facts()).ok().and_then(|confinement| confinement.note));
         }
         notes
     }

@@ -184,10 +184,10 @@ impl Engine {
         let rootfs: RootFs = json::read(&self.paths.bundle(&record.id).join("rootfs.json"))?;
         let resolved = self.resolve_user(&rootfs, Some(user))?;
         if self.rootful() {
-            build::apply_user(process, &resolved);
+            build::apply_user(process, &resolved, &record.request.security);
             return Ok(());
         }
-        build::apply_rootless_user(process, &resolved).map_err(EngineError::Build)
+        build::apply_rootless_user(process, &resolved, &record.request.security).map_err(EngineError::Build)
     }
 
     /// HOME comes from somebody's `-e` or the image; otherwise it is the home directory of whoever runs.

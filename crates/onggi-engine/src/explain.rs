@@ -19,7 +19,7 @@ use onggi_sys::process::wait_pidfd;
 use serde_json::{Value, json};
 
 use crate::{
-    Engine, EngineError, create,
+    Engine, EngineError, apparmor, create,
     launch::read_bounded_to,
     names,
     process::{self, Session},
@@ -189,6 +189,7 @@ impl Engine {
     ) -> Result<SandboxTexts, EngineError> {
         let bundle = self.paths.bundle(&record.id);
         let netns = format!("/run/netns/{}", netns_name(record));
+        let confinement = apparmor::plan(&record.request, facts)?;
         let input = SpecInput {
             request: &record.request,
             image,
@@ -197,6 +198,7 @@ impl Engine {
             id: &record.id,
             netns_path: (record.request.network == NetworkMode::Bridge).then_some(netns.as_str()),
             cgroups_path: rootfs::cgroups_path(&record.id),
+            apparmor_profile: confinement.profile.as_deref(),
             files: GeneratedFiles {
                 hosts: bundle.join("hosts"),
                 hostname: bundle.join("hostname"),

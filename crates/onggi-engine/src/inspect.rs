@@ -4,6 +4,7 @@ use onggi_spec::{
     monitor::ExitRecord,
     oci::{build::DEFAULT_PIDS, runtime::Spec},
     port::PortMapping,
+    security::AppArmorChoice,
 };
 use onggi_state::{ContainerRecord, ImageRecord};
 use serde_json::{Map, Value, json};
@@ -66,6 +67,7 @@ impl Engine {
             "RestartCount": 0,
             "Driver": "overlay",
             "Platform": "linux",
+            "AppArmorProfile": apparmor_profile(r, spec.as_ref()),
             "HostConfig": host_config(r),
             "GraphDriver": self.graph_driver(r)?,
             "Mounts": mounts(r),
@@ -159,6 +161,7 @@ fn host_config(r: &ContainerRecord) -> Value {
         "AutoRemove": q.remove,
         "CapAdd": q.cap_add,
         "CapDrop": q.cap_drop,
+        "SecurityOpt": q.security.words(),
         "ReadonlyRootfs": q.read_only,
         "Memory": q.resources.memory.unwrap_or(0),
         "NanoCpus": q.resources.nano_cpus.unwrap_or(0),
@@ -167,6 +170,17 @@ fn host_config(r: &ContainerRecord) -> Value {
         "LogConfig": { "Type": "json-file", "Config": {} },
         "RestartPolicy": { "Name": "no", "MaximumRetryCount": 0 },
     })
+}
+
+/// The profile of the last start; before the first one, what was asked for.
+fn apparmor_profile(r: &ContainerRecord, spec: Option<&Spec>) -> String {
+    let started = spec.and_then(|s| s.process.as_ref()).map(|p| p.apparmor_profile.clone().unwrap_or_default());
+    match (&r.request.security.apparmor, started) {
+        (AppArmorChoice::Unconfined, _) => "unconfined".to_owned(),
+        (_, Some(profile)) => profile,
+        (AppArmorChoice::Profile(name), None) => name.clone(),
+        (AppArmorChoice::Default, None) => String::new(),
+    }
 }
 
 fn mounts(r: &ContainerRecord) -> Vec<Value> {

@@ -4,6 +4,7 @@
 //! person wrote. What is on disk and in the kernel is the truth: any number of processes may hold an
 //! [`Engine`] on the same directories.
 
+mod apparmor;
 mod attach;
 mod cleanup;
 mod create;

@@ -21,7 +21,7 @@ use onggi_spec::{
 use onggi_state::ContainerRecord;
 use onggi_storage::HostMounts;
 
-use crate::{Engine, EngineError, json};
+use crate::{Engine, EngineError, apparmor, json};
 
 /// A json-file log is rotated at this size …
 const LOG_MAX_SIZE: u64 = 16 * 1024 * 1024;
@@ -85,6 +85,7 @@ impl Engine {
             hostname: bundle.join("hostname"),
             resolv_conf: bundle.join("resolv.conf"),
         };
+        let confinement = apparmor::prepare(&record.request, self.facts())?;
         let input = SpecInput {
             request: &record.request,
             image: config.as_ref(),
@@ -93,6 +94,7 @@ impl Engine {
             id: &record.id,
             netns_path,
             cgroups_path: cgroups_path(&record.id),
+            apparmor_profile: confinement.profile.as_deref(),
             files,
         };
         build_oci_spec(&input).map_err(EngineError::Build)

@@ -19,6 +19,8 @@ pub mod port;
 pub mod quantity;
 pub mod reference;
 pub mod request;
+pub mod seccomp_profile;
+pub mod security;
 pub mod signal;
 pub mod user;
 

@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ContainerName, ImageReference, mount::MountSpec, port::PortMapping, user::UserSpec};
+use crate::{
+    ContainerName, ImageReference, mount::MountSpec, port::PortMapping, security::SecurityOptions, user::UserSpec,
+};
 
 /// What a container is asked to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +52,9 @@ pub struct ContainerRequest {
     pub mounts: Vec<MountSpec>,
     /// Limits.
     pub resources: Resources,
+    /// Changes to the default confinement.
+    #[serde(default)]
+    pub security: SecurityOptions,
 }
 
 /// Where a root filesystem comes from.

@@ -27,6 +27,9 @@ const SILENCE: Duration = Duration::from_secs(300);
 /// A kernel with working hardware support is up in a second.
 const PROBE: Duration = Duration::from_secs(10);
 
+/// How many of the slowest tests are named.
+const SLOWEST: usize = 5;
+
 /// What the guest may use.
 const MEMORY: &str = "2048";
 const CPUS: &str = "2";
@@ -39,6 +42,9 @@ pub(super) fn run_tests(image: &Image, payload: &Payload) -> Outcome<Counts> {
     let seen = tally.passed + tally.failed;
     if seen as usize != payload.tests {
         return Err(format!("only {seen} of {} tests were reported", payload.tests));
+    }
+    for (millis, name) in &tally.slowest {
+        println!("{:>7.1} s {name}", Duration::from_millis(*millis).as_secs_f64());
     }
     for name in &tally.failures {
         println!("FAILED in the VM: {name}");
@@ -73,10 +79,16 @@ struct Tally {
     passed: u32,
     failed: u32,
     failures: Vec<String>,
+    slowest: Vec<(u64, String)>,
 }
 
 impl Tally {
     fn take(&mut self, event: Event) {
+        if let Event::Ended { test, millis, .. } = &event {
+            self.slowest.push((*millis, test.clone()));
+            self.slowest.sort_by(|one, other| other.cmp(one));
+            self.slowest.truncate(SLOWEST);
+        }
         match event {
             Event::Ready { uptime } => println!("the guest is up after {uptime} s of its own time"),
             Event::Ended { passed: true, .. } => self.passed += 1,

@@ -182,7 +182,7 @@ fn config(id: &str, ask: &Ask) -> Value {
         .collect();
     let mut resources = json!({});
     if let Some(bytes) = ask.memory {
-        resources["memory"] = json!({ "limit": bytes });
+        resources["memory"] = json!({ "limit": bytes, "swap": bytes });
     }
     json!({
         "ociVersion": "1.2.0",
@@ -274,8 +274,10 @@ impl Monitor {
 
     /// Cgroup directories of this container that still exist.
     pub(crate) fn cgroups(&self) -> Vec<PathBuf> {
-        let roots = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|e| e.path());
-        roots.map(|r| r.join(cgroup_name(&self.id))).filter(|p| p.exists()).collect()
+        let top = PathBuf::from("/sys/fs/cgroup");
+        // Version 2 has its groups in the top directory, version 1 below one directory for each controller.
+        let v1 = fs::read_dir(&top).into_iter().flatten().flatten().map(|e| e.path());
+        v1.chain([top]).map(|r| r.join(cgroup_name(&self.id))).filter(|p| p.exists()).collect()
     }
 
     /// Whether the monitor's lock is free (or was never made).

@@ -173,13 +173,14 @@ impl Bundle {
 
     /// Waits until `done` or fails the test.
     pub(crate) fn until(&self, what: &str, mut done: impl FnMut(&Self) -> bool) {
-        for _ in 0..1000 {
+        // Long enough for an emulated processor that others keep busy.
+        for _ in 0..6000 {
             if done(self) {
                 return;
             }
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
-        panic!("not within 10 s: {what}");
+        panic!("not within a minute: {what}");
     }
 }
 
@@ -197,9 +198,12 @@ impl Drop for Bundle {
 /// Cgroup directories that carry the id.
 pub(crate) fn cgroups_of(id: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
-        let names = fs::read_dir(hierarchy.path()).into_iter().flatten().flatten();
-        found.extend(names.map(|e| e.path()).filter(|p| p.to_string_lossy().contains(id)));
+    let top = PathBuf::from("/sys/fs/cgroup");
+    // Version 2 has its groups in the top directory, version 1 below one directory for each controller.
+    let v1 = fs::read_dir(&top).unwrap().flatten().map(|e| e.path());
+    for hierarchy in v1.chain([top.clone()]) {
+        let names = fs::read_dir(hierarchy).into_iter().flatten().flatten();
+        found.extend(names.map(|e| e.path()).filter(|p| p.is_dir() && p.to_string_lossy().contains(id)));
     }
     found
 }

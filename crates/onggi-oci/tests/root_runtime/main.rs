@@ -7,6 +7,7 @@ mod life;
 mod notify;
 mod process;
 mod view;
+mod vm_cgroup;
 
 use std::{fs, io::Read};
 

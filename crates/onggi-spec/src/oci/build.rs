@@ -14,12 +14,12 @@ mod tests;
 use std::{collections::BTreeMap, path::PathBuf};
 
 use super::{
-    runtime::{Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType, OCI_VERSION, Root, Spec},
+    runtime::{Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType, LinuxSeccomp, OCI_VERSION, Root, Spec},
     seccomp_default::default_policy,
 };
 use crate::{
     ContainerId, ContainerRequest, HostFacts, NetworkMode, capability, facts::CgroupLayout, image::ImageConfig,
-    user::ResolvedUser,
+    security::SeccompChoice, user::ResolvedUser,
 };
 
 pub use error::BuildError;
@@ -44,6 +44,8 @@ pub struct SpecInput<'a> {
     pub netns_path: Option<&'a str>,
     /// `linux.cgroupsPath`.
     pub cgroups_path: String,
+    /// The AppArmor profile, which the kernel has.
+    pub apparmor_profile: Option<&'a str>,
     /// Files that the engine wrote for this container.
     pub files: GeneratedFiles,
 }
@@ -87,7 +89,7 @@ pub fn build_oci_spec(input: &SpecInput<'_>) -> Result<Spec, BuildError> {
         resources,
         cgroups_path: Some(input.cgroups_path.clone()),
         namespaces: namespaces(input),
-        seccomp: input.facts.seccomp.then(|| default_policy(&caps)),
+        seccomp: seccomp(input, &caps)?,
         rootfs_propagation: mounts::rootfs_propagation(input.request),
         masked_paths: mounts::masked_paths(input.facts.cpus),
         readonly_paths: mounts::READONLY_PATHS.map(str::to_owned).to_vec(),
@@ -102,6 +104,16 @@ pub fn build_oci_spec(input: &SpecInput<'_>) -> Result<Spec, BuildError> {
         linux: Some(linux),
         ..Spec::default()
     })
+}
+
+/// The built-in policy where the kernel can have one, or what was asked for.
+fn seccomp(input: &SpecInput<'_>, caps: &[&str]) -> Result<Option<LinuxSeccomp>, BuildError> {
+    match &input.request.security.seccomp {
+        SeccompChoice::Unconfined => Ok(None),
+        SeccompChoice::Default => Ok(input.facts.seccomp.then(|| default_policy(caps))),
+        SeccompChoice::Profile(_) if !input.facts.seccomp => Err(BuildError::NoSeccomp),
+        SeccompChoice::Profile(profile) => Ok(Some(profile.resolve(caps, &input.facts.kernel))),
+    }
 }
 
 /// The host name: as asked, the host's own where its network is shared, or the short id.

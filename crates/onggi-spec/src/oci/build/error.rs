@@ -47,6 +47,9 @@ pub enum BuildError {
         /// The command line's option.
         option: &'static str,
     },
+    /// A seccomp profile on a kernel without filters.
+    #[error("a seccomp profile was asked for, but this kernel has no seccomp filters")]
+    NoSeccomp,
     /// A user that does not exist in the single-id user namespace.
     #[error("user {uid}:{gid} does not exist in a container that runs without root")]
     RootlessUser {
@@ -85,6 +88,7 @@ impl BuildError {
             Self::Text { .. } | Self::TooManyCpus { .. } => String::new(),
             Self::RootlessLimit { option } => format!("leave {option} out, or run as root"),
             Self::NoCgroup { option } => format!("leave {option} out, or mount cgroup2 on /sys/fs/cgroup"),
+            Self::NoSeccomp => "leave --security-opt seccomp out, or boot a kernel with CONFIG_SECCOMP_FILTER".into(),
             Self::RootlessUser { .. } => "leave -u out (root in the container is you), or run as root".into(),
             Self::DuplicateTarget { .. } => "give each volume its own target".into(),
             Self::ForbiddenTarget { .. } => "choose another path; /proc and /dev itself are the runtime's own".into(),

@@ -6,6 +6,7 @@ use crate::{
     image::ImageConfig,
     oci::runtime::{LinuxCapabilities, Process, User},
     path,
+    security::SecurityOptions,
     user::ResolvedUser,
 };
 
@@ -27,12 +28,14 @@ pub(super) fn process(input: &SpecInput<'_>, caps: &[&str]) -> Result<Process, B
             ..LinuxCapabilities::default()
         }),
         rlimits: limits::rlimits(input.facts),
+        apparmor_profile: input.apparmor_profile.map(str::to_owned),
         ..Process::default()
     };
+    let security = &input.request.security;
     if input.rootless() {
-        apply_rootless_user(&mut process, &input.user)?;
+        apply_rootless_user(&mut process, &input.user, security)?;
     } else {
-        apply_user(&mut process, &input.user);
+        apply_user(&mut process, &input.user, security);
     }
     Ok(process)
 }
@@ -40,33 +43,38 @@ pub(super) fn process(input: &SpecInput<'_>, caps: &[&str]) -> Result<Process, B
 /// Makes `user` the user of a process: credentials, capability sets, no_new_privs. HOME is set only where the
 /// environment has none. Shared by `run` and `exec` (I11).
 ///
-/// Root gets its bounding set; others get no capability, and cannot gain any by executing a program.
+/// Root gets its bounding set; others get no capability, and cannot gain any by executing a program unless
+/// `security` says so.
 /// The primary group is listed among the supplementary ones too, so that dropping it with setgid cannot
 /// escape a file mode that excludes it (CVE-2022-2990, CVE-2022-36109).
-pub fn apply_user(process: &mut Process, user: &ResolvedUser) {
+pub fn apply_user(process: &mut Process, user: &ResolvedUser, security: &SecurityOptions) {
     let mut groups = user.additional_gids.clone();
     groups.push(user.gid);
     groups.sort_unstable();
     groups.dedup();
     process.user = User { uid: user.uid, gid: user.gid, umask: process.user.umask, additional_gids: groups };
-    set_credentials(process, user);
+    set_credentials(process, user, security);
 }
 
 /// [`apply_user`] in a user namespace of one id: only 0 is mapped, and setgroups(2) is denied.
 ///
 /// # Errors
 /// For any user but root.
-pub fn apply_rootless_user(process: &mut Process, user: &ResolvedUser) -> Result<(), BuildError> {
+pub fn apply_rootless_user(
+    process: &mut Process,
+    user: &ResolvedUser,
+    security: &SecurityOptions,
+) -> Result<(), BuildError> {
     if (user.uid, user.gid) != (0, 0) {
         return Err(BuildError::RootlessUser { uid: user.uid, gid: user.gid });
     }
     process.user = User::default();
-    set_credentials(process, user);
+    set_credentials(process, user, security);
     Ok(())
 }
 
-fn set_credentials(process: &mut Process, user: &ResolvedUser) {
-    process.no_new_privileges = user.uid != 0;
+fn set_credentials(process: &mut Process, user: &ResolvedUser, security: &SecurityOptions) {
+    process.no_new_privileges = security.no_new_privileges.unwrap_or(user.uid != 0);
     let caps = process.capabilities.get_or_insert_default();
     let held = if user.uid == 0 { caps.bounding.clone() } else { Vec::new() };
     caps.effective.clone_from(&held);

@@ -2,8 +2,13 @@
 
 use super::*;
 use crate::{
-    ImageSource, facts::V1Hierarchy, image::ContainerConfig, mount::parse_volume, oci::runtime::Mount,
+    ImageSource,
+    facts::V1Hierarchy,
+    image::ContainerConfig,
+    mount::parse_volume,
+    oci::runtime::Mount,
     request::Resources,
+    security::{AppArmorChoice, SecurityOptions},
 };
 
 const ALL_CAPS: u64 = (1 << 41) - 1;
@@ -58,6 +63,7 @@ fn request() -> ContainerRequest {
         ports: vec![],
         mounts: vec![],
         resources: Resources::default(),
+        security: SecurityOptions::default(),
     }
 }
 
@@ -90,6 +96,7 @@ fn build(
         id: &id,
         netns_path: None,
         cgroups_path: "/onggi-x".into(),
+        apparmor_profile: facts.apparmor.then_some("onggi-default"),
         files,
     })
 }
@@ -357,4 +364,43 @@ fn no_label_of_an_image_changes_the_configuration_cve_2026_53488() {
     }
     let spec = |img| build(&request(), Some(img), root(), &facts());
     assert_eq!(spec(&plain), spec(&labelled));
+}
+
+#[test]
+fn the_profile_of_apparmor_is_the_processs_label() {
+    let with = HostFacts { apparmor: true, ..facts() };
+    let spec = build(&request(), None, root(), &with).expect("builds");
+    assert_eq!(spec.process.expect("has a process").apparmor_profile.as_deref(), Some("onggi-default"));
+    assert_eq!(built(&request()).process.expect("has a process").apparmor_profile, None);
+}
+
+#[test]
+fn security_options_replace_the_defaults_one_by_one() {
+    let mut asked = request();
+    asked.security = SecurityOptions { no_new_privileges: Some(true), ..SecurityOptions::default() };
+    let spec = built(&asked);
+    assert!(spec.process.expect("has a process").no_new_privileges);
+    assert!(spec.linux.expect("is for Linux").seccomp.is_some());
+
+    let user = ResolvedUser { uid: 7, ..root() };
+    asked.security.no_new_privileges = Some(false);
+    asked.security.seccomp = SeccompChoice::Unconfined;
+    asked.security.apparmor = AppArmorChoice::Unconfined;
+    let spec = build(&asked, None, user, &facts()).expect("builds");
+    assert!(!spec.process.expect("has a process").no_new_privileges);
+    assert!(spec.linux.expect("is for Linux").seccomp.is_none());
+}
+
+#[test]
+fn a_seccomp_profile_is_resolved_for_the_container_or_refused() {
+    let text = r#"{ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+        { "names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "excludes": { "caps": ["CAP_CHOWN"] } },
+        { "names": ["rmdir"], "action": "SCMP_ACT_ERRNO", "includes": { "caps": ["CAP_CHOWN"] } } ] }"#;
+    let profile = crate::seccomp_profile::SeccompProfile::parse("p", text).expect("parses");
+    let mut asked = request();
+    asked.security.seccomp = SeccompChoice::Profile(Box::new(profile));
+    let policy = built(&asked).linux.expect("is for Linux").seccomp.expect("is confined");
+    assert_eq!(policy.syscalls.iter().flat_map(|s| &s.names).collect::<Vec<_>>(), ["rmdir"]);
+    let without = HostFacts { seccomp: false, ..facts() };
+    assert_eq!(build(&asked, None, root(), &without), Err(BuildError::NoSeccomp));
 }
