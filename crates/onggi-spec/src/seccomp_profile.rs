@@ -101,7 +101,7 @@ impl SeccompProfile {
             default_action: self.default_action,
             default_errno_ret: self.default_errno_ret,
             architectures: self.architectures(),
-            flags: self.flags.clone().unwrap_or_default(),
+            flags: self.flags.clone(),
             listener_path: self.listener_path.clone(),
             listener_metadata: self.listener_metadata.clone(),
             syscalls: rules.map(Rule::to_oci).collect(),

@@ -21,8 +21,9 @@ use std::{
 use super::{payload::Payload, protocol::Event, rootfs::Image};
 use crate::{Outcome, build, process::line, test::Counts};
 
-/// The guest says something at each test's start and end, and a test is ended after [`super::guest::PATIENCE`].
-const SILENCE: Duration = Duration::from_secs(300);
+/// The guest says something at each test's start and end, and a test is ended after [`super::guest::PATIENCE`]. Booting
+/// takes half a minute of two processors, and as many times longer as others want them.
+const SILENCE: Duration = Duration::from_secs(600);
 
 /// A kernel with working hardware support is up in a second.
 const PROBE: Duration = Duration::from_secs(10);
