@@ -26,7 +26,7 @@ const SWAP: &str = "/dev/vdc";
 const LINE: &str = "/dev/ttyS1";
 
 /// A test may take this long; everything is some twenty times slower here.
-pub(super) const PATIENCE: Duration = Duration::from_secs(120);
+pub(super) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// As many tests at a time as there are processors.
 const JOBS: usize = 2;
