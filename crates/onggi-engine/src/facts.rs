@@ -35,7 +35,9 @@ pub fn gather(paths: &Paths) -> HostFacts {
         kernel: uname.release().to_string_lossy().into_owned(),
         architecture: oci_architecture(&uname.machine().to_string_lossy()).to_owned(),
         cgroup: cgroup_layout(&mounts, &read("/proc/self/cgroup", MAX_PROC_TEXT), |p| read(p, MAX_PROC_TEXT)),
-        overlay: read("/proc/filesystems", MAX_PROC_TEXT).lines().any(|l| l.trim() == "nodev\toverlay"),
+        overlay: has_overlay(&read("/proc/filesystems", MAX_PROC_TEXT), || {
+            Path::new("/lib/modules").join(&*uname.release().to_string_lossy()).join("kernel/fs/overlayfs").is_dir()
+        }),
         user_namespaces: user_namespaces_allowed(),
         nofile_hard: rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(u64::MAX),
         submounts: real_submounts(&mounts, &[&paths.root, &paths.runroot]),
@@ -45,6 +47,12 @@ pub fn gather(paths: &Paths) -> HostFacts {
         apparmor: read("/sys/module/apparmor/parameters/enabled", 16).starts_with('Y'),
         seccomp: Path::new("/proc/sys/kernel/seccomp").exists(),
     }
+}
+
+/// Overlay is there, or is a module, which the kernel loads by itself at the first mount (request_module in
+/// get_fs_type): on a freshly booted distribution nobody has used it yet.
+fn has_overlay(filesystems: &str, is_module: impl Fn() -> bool) -> bool {
+    filesystems.lines().any(|line| line.trim() == "nodev\toverlay") || is_module()
 }
 
 /// Sandboxed kernels and distributions have two switches for this (user_namespaces(7), Debian's patch).
@@ -238,6 +246,13 @@ mod tests {
         let found = real_submounts(&parse_mountinfo(text), &[&own]);
         let paths: Vec<_> = found.iter().map(|s| (s.path.as_str(), s.read_only)).collect();
         assert_eq!(paths, [("/home", false), ("/mnt/a b", true), ("/home/x/y", false)]);
+    }
+
+    #[test]
+    fn overlay_may_be_a_module_that_is_not_loaded_yet() {
+        assert!(has_overlay("nodev\tsysfs\nnodev\toverlay\n", || false));
+        assert!(!has_overlay("nodev\tsysfs\n\text4\n", || false));
+        assert!(has_overlay("", || true));
     }
 
     #[test]
