@@ -26,7 +26,7 @@ use std::{
 
 use onggi_spec::oci::runtime::{ContainerState, Hook, State};
 use onggi_sys::{
-    SysContext, ns,
+    Errno, SysContext, ns,
     process::{CStrings, exit_now},
     seccomp::SockFilter,
 };
@@ -44,6 +44,7 @@ use crate::{
 pub(crate) use bind::{BindContext, prepare_bind};
 pub(crate) use credentials::become_root;
 pub(crate) use mounts::bind_root;
+pub(crate) use nodes::host_device;
 pub(crate) use process::own_root;
 
 /// umask(2) of hooks, and of a program that asks for none (runc's).
@@ -251,8 +252,12 @@ impl Child {
             SetupOp::Attributes { target, set } => self.attributes(target, *set).step(step),
             SetupOp::MakeDir { path, mode } => self.make_dir(path, *mode).step(step),
             SetupOp::Symlink { path, target, only_if } => self.symlink(path, target, only_if.as_deref()).step(step),
-            SetupOp::Node(node) => self.node(node).step(step),
-            SetupOp::BindNode(node) => self.bind_node(node),
+            SetupOp::Node(node) => match self.node(node) {
+                // The runtime itself is in a user namespace (runc does the same).
+                Err(e) if e.errno == Errno::PERM => self.bind_node(index, node),
+                r => r.step(step),
+            },
+            SetupOp::BindNode(node) => self.bind_node(index, node),
             SetupOp::Terminal { size, console, uid } => self.open_terminal(*size, *console, *uid),
             SetupOp::Sysctl { path, value, .. } => self.sysctl(path, value).map_err(|e| named(e, op)),
             SetupOp::Hostname { name } => {
@@ -262,6 +267,10 @@ impl Child {
                 rustix::system::setdomainname(name.as_bytes()).sys("setdomainname", || format!("{name:?}")).step(step)
             }
             SetupOp::LoopbackUp => onggi_sys::loopback::up().step(step),
+            SetupOp::NetDevices { .. } => {
+                self.channel.send(&Message::NetDevices)?;
+                self.channel.await_go()
+            }
             SetupOp::RuntimeHooks { .. } => {
                 self.channel.send(&Message::RuntimeHooks)?;
                 self.channel.await_go()

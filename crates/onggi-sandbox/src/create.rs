@@ -29,7 +29,9 @@ use crate::{
     error::{Result, StartFailureError, Step},
     hooks::{self, Stage},
     launch::{self, Running},
-    mount_sources, notify,
+    mount_sources,
+    net_devices::{self, Moved},
+    notify,
     options::{CgroupDriver, CreateOptions, Created, Stdio},
     plan::{self, PlanInput, ProcessOp, SandboxFacts, SandboxPlan, SetupOp},
     seccomp, sources, start,
@@ -111,12 +113,10 @@ fn create_in(options: CreateOptions, dir: &StateDir, made: &mut Made<'_>) -> Res
     let seccomp = config.linux.as_ref().and_then(|l| l.seccomp.as_ref());
     notes.extend(plan.notes.clone());
     notes.extend(relative_destinations(&config));
+    let (master, moved) = (None, None);
     let mut follow =
-        Follow { plan: &plan, dir, state, running, seccomp, console, master: None, notes, user_namespaces };
-    follow.until_running(pid_file.as_deref())?;
-    if !plan.process.contains(&ProcessOp::AwaitStart) {
-        crate::start::run_poststart(&follow.state, &plan.poststart)?;
-    }
+        Follow { plan: &plan, dir, state, running, seccomp, console, master, notes, moved, user_namespaces };
+    follow.to_the_end(pid_file.as_deref())?;
     drop(lent);
     let pidfd = made.child.take().ok_or_else(|| StartFailureError::new("the child's pidfd is gone"))?;
     Ok(Created {
@@ -169,12 +169,14 @@ fn gather_facts(options: &CreateOptions) -> Result<SandboxFacts> {
     let (cgroup_layout, systemd) = cgroup_facts(options, privileged)?;
     let process = config.process.as_ref();
     let wants = |label: Option<&String>| label.is_some_and(|l| !l.is_empty());
+    let labelled = wants(process.and_then(|p| p.selinux_label.as_ref()))
+        || wants(options.config.linux.as_ref().and_then(|l| l.mount_label.as_ref()));
     Ok(SandboxFacts {
         cgroup_layout,
         privileged,
         sets_groups: caps.effective & cred::CAP_SETGID != 0,
         apparmor: wants(process.and_then(|p| p.apparmor_profile.as_ref())) && apparmor_enabled(),
-        selinux: wants(process.and_then(|p| p.selinux_label.as_ref())) && Path::new("/sys/fs/selinux/enforce").exists(),
+        selinux: labelled && Path::new("/sys/fs/selinux/enforce").exists(),
         systemd,
     })
 }
@@ -290,7 +292,7 @@ fn prepare(
     let waits = plan.process.contains(&ProcessOp::AwaitStart);
     // The program of an init's child is not the process behind our pidfd.
     let by_number = facts.privileged && !plan.process.contains(&ProcessOp::ForkInit);
-    let mounts = mount_sources::prepare(plan, facts)?;
+    let mounts = mount_sources::prepare(plan, facts, &dir.path)?;
     let prepared = Prepared {
         cgroup_tasks: open_tasks(plan.cgroup.as_ref())?,
         netns,
@@ -345,11 +347,24 @@ struct Follow<'a> {
     console: Option<OwnedFd>,
     master: Option<OwnedFd>,
     notes: Vec<String>,
+    /// Network devices that go back when something fails.
+    moved: Option<Moved>,
     /// Of idmapped mounts that the child asks for.
     user_namespaces: BTreeMap<usize, Rc<OwnedFd>>,
 }
 
 impl Follow<'_> {
+    fn to_the_end(&mut self, pid_file: Option<&Path>) -> Result<()> {
+        let mut done = self.until_running(pid_file);
+        if done.is_ok() && !self.plan.process.contains(&ProcessOp::AwaitStart) {
+            done = start::run_poststart(&self.state, &self.plan.poststart);
+        }
+        if let (Err(_), Some(moved)) = (&done, &mut self.moved) {
+            moved.give_back();
+        }
+        done
+    }
+
     fn until_running(&mut self, pid_file: Option<&Path>) -> Result<()> {
         for op in &self.plan.after {
             self.notes.extend(sources::after_clone(op, self.running.pid)?);
@@ -376,6 +391,7 @@ impl Follow<'_> {
             match self.running.channel.receive()? {
                 Some(Message::Note(text)) => self.notes.push(text),
                 Some(Message::Terminal(fd)) => self.hand_over(fd)?,
+                Some(Message::NetDevices) => self.net_devices()?,
                 Some(Message::RuntimeHooks) => self.runtime_hooks()?,
                 Some(Message::Listener(fd)) => self.listener(&fd)?,
                 Some(Message::ListenerNumber(n)) => self.listener(&notify::fetch(self.running.pidfd.as_fd(), n)?)?,
@@ -413,6 +429,15 @@ impl Follow<'_> {
     fn listener(&self, listener: &OwnedFd) -> Result<()> {
         let shown = state::oci_state(&self.state, ContainerState::Creating);
         notify::hand_over(self.seccomp, self.running.pid, shown, listener)?;
+        self.running.channel.send(&Message::Go)
+    }
+
+    fn net_devices(&mut self) -> Result<()> {
+        for op in &self.plan.setup {
+            if let SetupOp::NetDevices { devices } = op {
+                self.moved = Some(net_devices::move_all(self.running.pid, devices)?);
+            }
+        }
         self.running.channel.send(&Message::Go)
     }
 

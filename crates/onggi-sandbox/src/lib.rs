@@ -16,6 +16,7 @@ mod hooks;
 mod launch;
 mod lifecycle;
 mod mount_sources;
+mod net_devices;
 mod notify;
 mod options;
 pub mod plan;

@@ -11,18 +11,23 @@ use std::{
     rc::Rc,
 };
 
-use onggi_spec::oci::runtime::LinuxNamespaceType;
+use onggi_spec::oci::runtime::{LinuxIdMapping, LinuxNamespaceType};
 use onggi_sys::{
-    SysContext, ns,
+    SysContext,
+    mount::{self, AttributeChange, Depth, attr},
+    ns,
     process::{self, CloneRequest, Cloned},
 };
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid};
 
 use crate::{
     channel::{Channel, Message},
     child::{self, BindContext},
     error::{Result, StartFailureError, Step},
-    plan::{BindMount, IdMap, IdMapSource, ParentOp, Propagation, SandboxFacts, SandboxPlan, SetupOp},
+    plan::{
+        BindMount, DeviceKind, DeviceNode, IdMap, IdMapSource, ParentOp, Propagation, SandboxFacts, SandboxPlan,
+        SetupOp,
+    },
     sources,
 };
 
@@ -38,13 +43,19 @@ pub(crate) struct MountSources {
 }
 
 /// Makes what can be made before the clone.
-pub(crate) fn prepare(plan: &SandboxPlan, facts: &SandboxFacts) -> Result<MountSources> {
+///
+/// `scratch` is a directory that only the runtime can enter.
+pub(crate) fn prepare(plan: &SandboxPlan, facts: &SandboxFacts, scratch: &Path) -> Result<MountSources> {
     let user = facts.privileged && has_user_namespace(plan);
     let mut out = MountSources::default();
     for (index, op) in plan.setup.iter().enumerate() {
         match op {
             SetupOp::BindRoot { source } if user => {
                 out.ready.insert(index, child::bind_root(source)?);
+            }
+            SetupOp::BindNode(node) if user && child::host_device(&node.path, node.major, node.minor).is_err() => {
+                let made = make_device(&scratch.join(format!("device-{index}")), node, plan).step(|| op.words())?;
+                out.ready.insert(index, made);
             }
             SetupOp::Bind(bind) => prepare_bind(&mut out, index, bind, user, facts)?,
             _ => {}
@@ -78,6 +89,38 @@ fn prepare_bind(
         out.ready.insert(index, mount);
     }
     Ok(())
+}
+
+/// A device that the host does not have under that path: mknod(2) is not for user namespaces, a bind is. The node
+/// stays beside the state, because what is unlinked cannot be attached; it goes with the state.
+fn make_device(at: &Path, node: &DeviceNode, plan: &SandboxPlan) -> onggi_sys::Result<OwnedFd> {
+    let what = || format!("{at:?}");
+    let kind = match node.kind {
+        DeviceKind::Block => FileType::BlockDevice,
+        _ => FileType::CharacterDevice,
+    };
+    let number = rustix::fs::makedev(node.major, node.minor);
+    rustix::fs::mknodat(CWD, at, kind, Mode::empty(), number).sys("mknod", what)?;
+    let (uid, gid) = host_ids(plan, node.uid, node.gid);
+    rustix::fs::chown(at, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).sys("chown", what)?;
+    rustix::fs::chmod(at, Mode::from_raw_mode(node.mode)).sys("chmod", what)?;
+    let mount = mount::clone_tree(at, Depth::One)?;
+    let change = AttributeChange { clear: attr::NODEV, ..AttributeChange::default() };
+    mount::set_attributes(mount.as_fd(), Depth::One, change)?;
+    Ok(mount)
+}
+
+/// Ids of the container as the host has them; unmapped ones stay with root.
+fn host_ids(plan: &SandboxPlan, uid: u32, gid: u32) -> (u32, u32) {
+    let map = |map: &[LinuxIdMapping], id: u32| {
+        let line = map.iter().find(|m| id >= m.container_id && id - m.container_id < m.size);
+        line.map_or(0, |m| m.host_id + (id - m.container_id))
+    };
+    let maps = plan.after.iter().find_map(|op| match op {
+        ParentOp::WriteIdMaps { uid, gid, .. } | ParentOp::CheckIdMaps { uid, gid } => Some((uid, gid)),
+        _ => None,
+    });
+    maps.map_or((0, 0), |(u, g)| (map(u, uid), map(g, gid)))
 }
 
 fn user_namespace(map: &IdMap) -> Result<OwnedFd> {

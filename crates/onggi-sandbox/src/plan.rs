@@ -13,6 +13,7 @@ mod environment;
 mod input;
 mod mounts;
 mod namespaces;
+mod net_devices;
 mod options;
 mod process;
 mod process_op;
@@ -309,6 +310,11 @@ pub enum SetupOp {
     },
     /// Loopback up, by one ioctl.
     LoopbackUp,
+    /// The runtime moves interfaces of its own network namespace to the container's; the child waits.
+    NetDevices {
+        /// Which.
+        devices: Vec<NetDevice>,
+    },
     /// The runtime runs these in its own namespaces; the child waits.
     RuntimeHooks {
         /// First these.
@@ -444,6 +450,15 @@ pub struct BindMount {
     pub links: BindLinks,
     /// The container is in another user namespace, so the attributes of the source are locked.
     pub locked: bool,
+}
+
+/// A network device that changes its namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetDevice {
+    /// On the host.
+    pub name: String,
+    /// In the container.
+    pub new_name: String,
 }
 
 /// A device node.

@@ -7,6 +7,7 @@
 //!   hooks.json                  poststart and poststop hooks, only when there are any
 //!   config.json                 the configuration as `create` read it: later changes of the bundle have no effect
 //!   notify/                     where the container's own notify.sock is, only below a NOTIFY_SOCKET
+//!   device-N                    device nodes that a container in a user namespace has as binds
 //!   start.fifo, answer.fifo     `start` writes into one and reads the other, until the program runs
 //! ```
 //!

@@ -88,7 +88,7 @@ pub(super) fn features() -> Outcome {
             "selinux": { "enabled": true },
             "intelRdt": { "enabled": false },
             "mountExtensions": { "idmap": { "enabled": true } },
-            "netDevices": { "enabled": false },
+            "netDevices": { "enabled": true },
             "memoryPolicy": {}
         },
         "potentiallyUnsafeConfigAnnotations": []

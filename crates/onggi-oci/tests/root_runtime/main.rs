@@ -2,8 +2,11 @@
 
 mod commands;
 mod harness;
+mod hooks;
 mod hostile;
 mod life;
+mod mounts;
+mod namespaces;
 mod notify;
 mod process;
 mod view;

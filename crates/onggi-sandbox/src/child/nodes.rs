@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Opens a device of the host and checks on the same descriptor that it is the one that is meant (I5).
-pub(super) fn host_device(at: &Path, major: u32, minor: u32) -> onggi_sys::Result<OwnedFd> {
+pub(crate) fn host_device(at: &Path, major: u32, minor: u32) -> onggi_sys::Result<OwnedFd> {
     let fd = rustix::fs::open(at, OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
         .sys("open", || format!("{at:?}"))?;
     let stat = rustix::fs::fstat(&fd).sys("fstat", || format!("{at:?}"))?;
@@ -91,15 +91,20 @@ impl Child {
         if same { Ok(()) } else { Err(SysError::new("mknodat", format!("{name:?}"), Errno::EXIST)) }
     }
 
-    pub(super) fn bind_node(&self, node: &DeviceNode) -> Result<()> {
+    pub(super) fn bind_node(&mut self, index: usize, node: &DeviceNode) -> Result<()> {
         let step = || SetupOp::BindNode(node.clone()).words();
-        let device = host_device(&node.path, node.major, node.minor).map_err(|e| {
-            StartFailureError::from_sys(step(), &e)
-                .hint("in a user namespace only devices that the host has can be given to a container")
-        })?;
+        let copy = match self.prepared.mounts.remove(&index) {
+            Some(made) => made,
+            None => {
+                let device = host_device(&node.path, node.major, node.minor).map_err(|e| {
+                    StartFailureError::from_sys(step(), &e)
+                        .hint("in a user namespace only devices that the host has can be given to a container")
+                })?;
+                mount::clone_tree_at(device.as_fd(), Depth::One).step(step)?
+            }
+        };
         let target = path::ensure(self.root()?, &node.path, Node::File(0o666)).step(step)?;
         self.check_target(&target, &node.path)?;
-        let copy = mount::clone_tree_at(device.as_fd(), Depth::One).step(step)?;
         mount::attach(copy.as_fd(), target.as_fd()).step(step)
     }
 }

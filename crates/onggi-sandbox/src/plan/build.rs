@@ -9,7 +9,7 @@ use onggi_spec::{
 
 use super::{
     PlanInput, ProcessOp, Propagation, SandboxFacts, SandboxPlan, SetupOp, cgroups, devices, mounts,
-    namespaces::Namespaces, options::parse_propagation, process, sysctl,
+    namespaces::Namespaces, net_devices, options::parse_propagation, process, sysctl,
 };
 use crate::error::{Result, StartFailureError};
 
@@ -76,7 +76,7 @@ fn check_version(config: &Spec) -> Result<()> {
 
 /// Settings that would be silently weaker than asked are refused.
 fn refuse_unsupported(linux: &Linux) -> Result<()> {
-    let asked = [(!linux.net_devices.is_empty(), "linux.netDevices"), (linux.intel_rdt.is_some(), "linux.intelRdt")];
+    let asked = [(linux.intel_rdt.is_some(), "linux.intelRdt")];
     match asked.iter().find(|(is, _)| *is) {
         Some((_, name)) => Err(StartFailureError::new(format!("{name} is not supported by this runtime"))
             .hint("remove it from config.json")),
@@ -115,6 +115,7 @@ fn setup(cx: &Context<'_>, cgroup: Option<&onggi_cgroup::CgroupPlan>) -> Result<
     if cx.namespaces.makes(LinuxNamespaceType::Network) {
         ops.push(SetupOp::LoopbackUp);
     }
+    ops.extend(net_devices::plan_net_devices(cx)?);
     ops.extend(hook_ops(&hooks)?);
     ops.extend(mounts.late);
     let linux = cx.linux;

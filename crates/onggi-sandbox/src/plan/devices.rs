@@ -38,7 +38,9 @@ pub(super) fn plan_devices(cx: &Context<'_>) -> Result<Vec<SetupOp>> {
         true => SetupOp::BindNode(node),
         false => SetupOp::Node(node),
     };
-    let asked = cx.linux.devices.iter().map(node).collect::<Result<Vec<_>>>()?;
+    let mut asked = cx.linux.devices.iter().map(node).collect::<Result<Vec<_>>>()?;
+    // The link to the container's own devpts takes its place.
+    asked.retain(|device| device.path != Path::new("/dev/ptmx"));
     let defaults = DEFAULTS.iter().map(|(path, major, minor)| DeviceNode {
         path: PathBuf::from(path),
         kind: DeviceKind::Char,
@@ -64,9 +66,9 @@ pub(super) fn plan_devices(cx: &Context<'_>) -> Result<Vec<SetupOp>> {
 fn node(device: &LinuxDevice) -> Result<DeviceNode> {
     let fail = |why: &str| StartFailureError::new(format!("linux.devices {:?}: {why}", device.path));
     let path = PathBuf::from(&device.path);
-    let inside_dev = path.starts_with("/dev") && !path.components().any(|c| c == Component::ParentDir);
-    if !inside_dev {
-        return Err(fail("the path is not below /dev"));
+    let plain = path.is_absolute() && !path.components().any(|c| c == Component::ParentDir);
+    if !plain || path.file_name().is_none() {
+        return Err(fail("the path is not absolute, or contains .."));
     }
     let number = |n: i64| u32::try_from(n).map_err(|_| fail("major or minor is out of range"));
     let kind = match device.typ.as_str() {

@@ -253,6 +253,12 @@ fn setup_line(out: &mut String, op: &SetupOp) {
         SetupOp::Hostname { name } => writeln!(out, "echo {} > /proc/sys/kernel/hostname", quote(name)),
         SetupOp::Domainname { name } => writeln!(out, "echo {} > /proc/sys/kernel/domainname", quote(name)),
         SetupOp::LoopbackUp => writeln!(out, "ip link set lo up"),
+        SetupOp::NetDevices { devices } => devices.iter().try_for_each(|d| {
+            // The host's network namespace is that of the script's parent.
+            let (name, new) = (quote(&d.name), quote(&d.new_name));
+            writeln!(out, "nsenter --net=/proc/$PPID/ns/net ip link set {name} netns $$ name {new}")?;
+            writeln!(out, "ip link set {new} up")
+        }),
         SetupOp::RuntimeHooks { prestart, create_runtime } => {
             prestart.iter().chain(create_runtime).try_for_each(|h| writeln!(out, "# hook: {}", quote(&h.path)))
         }

@@ -10,8 +10,8 @@ use onggi_spec::{capability, oci::runtime::LinuxTimeOffset};
 use onggi_sys::{mount::attr, sched};
 
 use super::{
-    BindMount, CapabilitySets, DeviceKind, DeviceNode, FsMount, NamespaceSource, ParentOp, ProcessOp, Propagation,
-    Rlimit, SandboxPlan, SetupOp,
+    BindMount, CapabilitySets, DeviceKind, DeviceNode, FsMount, NamespaceSource, NetDevice, ParentOp, ProcessOp,
+    Propagation, Rlimit, SandboxPlan, SetupOp,
 };
 
 fn unit_words(unit: &UnitPlan) -> Vec<String> {
@@ -164,6 +164,16 @@ impl BindMount {
     }
 }
 
+impl NetDevice {
+    /// The operation in words.
+    pub fn words(&self) -> String {
+        match self.name == self.new_name {
+            true => format!("move network device {} into the container", self.name),
+            false => format!("move network device {} into the container as {}", self.name, self.new_name),
+        }
+    }
+}
+
 impl DeviceNode {
     fn words(&self) -> String {
         let kind = match self.kind {
@@ -207,6 +217,7 @@ impl SetupOp {
             Self::Hostname { name } => format!("set host name {name}"),
             Self::Domainname { name } => format!("set domain name {name}"),
             Self::LoopbackUp => "bring the loopback interface up".into(),
+            Self::NetDevices { devices } => devices.iter().map(NetDevice::words).collect::<Vec<_>>().join(", "),
             Self::RuntimeHooks { prestart, create_runtime } => {
                 format!("run {} hooks on the host", prestart.len() + create_runtime.len())
             }

@@ -1,0 +1,96 @@
+//! Hooks: where they run, what they are told, what their failure means (config.md, runtime.md "Lifecycle").
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::harness::Bundle;
+
+fn shell(script: &str) -> Value {
+    json!({ "path": "/bin/sh", "args": ["sh", "-c", script] })
+}
+
+#[test]
+fn root_a_failing_hook_is_named_ends_the_container_and_poststop_hooks_run() {
+    for kind in ["prestart", "createRuntime", "createContainer", "startContainer", "poststart"] {
+        let mut b = Bundle::new("sleep 60");
+        let log = b.dir.join("stopped");
+        // In the container /bin/false is busybox's.
+        b.config["hooks"] = json!({
+            kind: [{ "path": "/bin/true" }, { "path": "/bin/sh", "args": ["sh", "-c", "echo why >&2; exit 7"] }],
+            "poststop": [shell(&format!("cat > {}", log.display()))]
+        });
+        let done = b.run();
+        assert_ne!(done.code, 0, "{kind}");
+        let text = format!("error running {kind} hook #1:");
+        assert!(done.err.contains(&text) && done.err.contains("exit status 7"), "{}", done.err);
+        assert!(done.err.contains("stderr: why"), "{}", done.err);
+        assert_eq!(b.status(), "absent");
+        let state: Value = serde_json::from_str(&fs::read_to_string(&log).unwrap()).unwrap();
+        assert_eq!((state["status"].as_str(), state["id"].as_str()), (Some("stopped"), Some(b.id.as_str())), "{kind}");
+    }
+}
+
+#[test]
+fn root_a_failing_poststart_hook_stops_a_container_that_start_started() {
+    let mut b = Bundle::new("sleep 60");
+    b.config["hooks"] = json!({ "poststart": [{ "path": "/bin/false" }] });
+    assert_eq!(b.create().code, 0);
+    let done = b.verb("start", &[]);
+    assert!(done.code != 0 && done.err.contains("error running poststart hook #0:"), "{}", done.err);
+    b.until("stopped", |b| b.status() == "stopped");
+}
+
+#[test]
+fn root_failing_poststop_hooks_are_warnings_and_the_others_run() {
+    let mut b = Bundle::new("true");
+    let log = b.dir.join("second");
+    b.config["hooks"] =
+        json!({ "poststop": [{ "path": "/bin/false" }, shell(&format!("echo ran > {}", log.display()))] });
+    let done = b.run();
+    assert_eq!(done.code, 0, "{}", done.err);
+    assert_eq!(fs::read_to_string(log).unwrap(), "ran\n");
+}
+
+/// Pid, status, directory and namespaces differ by where a hook runs; the environment is the hook's own.
+#[test]
+fn root_hooks_see_the_state_from_where_they_run() {
+    let mut b = Bundle::new("cat /cc /sc");
+    let host = b.dir.join("host");
+    let script = format!("{{ pwd; readlink /proc/self/ns/mnt; env; cat; }} > {}", host.display());
+    b.config["hooks"] = json!({
+        "createRuntime": [{ "path": "/bin/sh", "args": ["other-name", "-c", script], "env": ["A=1"] }],
+        "createContainer": [shell("cat > ./cc; readlink /proc/self/ns/mnt >> ./cc")],
+        "startContainer": [shell("cat > /sc")]
+    });
+    b.config["annotations"] = json!({ "note": "x" });
+    let done = b.run();
+    let host = fs::read_to_string(host).unwrap();
+    let lines: Vec<&str> = host.lines().collect();
+    assert_eq!(lines[0], fs::canonicalize(&b.dir).unwrap().to_str().unwrap());
+    assert_eq!(lines[1], fs::read_link("/proc/self/ns/mnt").unwrap().to_str().unwrap());
+    let state: Value = serde_json::from_str(lines.last().unwrap()).unwrap();
+    assert!(state["pid"].as_i64().unwrap() > 1 && state["status"] == "creating", "{state}");
+    assert_eq!(state["annotations"]["note"], "x");
+    assert!(host.contains("\nA=1\n") && !host.contains("HOME="), "{host}");
+    let (creating, created) = done.out.rsplit_once('\n').unwrap_or_else(|| panic!("{} {}", done.out, done.err));
+    for (text, status) in [(creating, "creating"), (created, "created")] {
+        let state: Value = serde_json::Deserializer::from_str(text).into_iter().next().unwrap().unwrap();
+        assert_eq!((state["pid"].as_i64(), state["status"].as_str()), (Some(1), Some(status)), "{text}");
+    }
+    assert!(creating.contains("mnt:[") && !creating.contains(lines[1]), "{creating}");
+}
+
+#[test]
+fn root_hooks_that_cannot_be_run_are_refused_before_anything_happens() {
+    for (hook, text) in [
+        (json!({ "path": "bin/true" }), "not absolute"),
+        (json!({ "path": "/bin/true", "timeout": 0 }), "not above 0"),
+        (json!({ "path": "/not/there" }), "o such file"),
+    ] {
+        let mut b = Bundle::new("true");
+        b.config["hooks"] = json!({ "createRuntime": [hook] });
+        let done = b.run();
+        assert!(done.code != 0 && done.err.contains(text), "{text}: {}", done.err);
+    }
+}
