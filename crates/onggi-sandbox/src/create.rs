@@ -116,7 +116,7 @@ fn create_in(options: CreateOptions, dir: &StateDir, made: &mut Made<'_>) -> Res
     let (master, moved) = (None, None);
     let mut follow =
         Follow { plan: &plan, dir, state, running, seccomp, console, master, notes, moved, user_namespaces };
-    follow.to_the_end(pid_file.as_deref())?;
+    follow.accompany(pid_file.as_deref())?;
     drop(lent);
     let pidfd = made.child.take().ok_or_else(|| StartFailureError::new("the child's pidfd is gone"))?;
     Ok(Created {
@@ -354,7 +354,7 @@ struct Follow<'a> {
 }
 
 impl Follow<'_> {
-    fn to_the_end(&mut self, pid_file: Option<&Path>) -> Result<()> {
+    fn accompany(&mut self, pid_file: Option<&Path>) -> Result<()> {
         let mut done = self.until_running(pid_file);
         if done.is_ok() && !self.plan.process.contains(&ProcessOp::AwaitStart) {
             done = start::run_poststart(&self.state, &self.plan.poststart);
