@@ -5,6 +5,7 @@
 
 use onggi_sandbox::seccomp::compile;
 use onggi_spec::oci::runtime::{LinuxSeccomp, LinuxSeccompArg, LinuxSyscall, SeccompAction, SeccompOp};
+use serde_json::json;
 
 const X86_64: u32 = 0xc000_003e;
 /// asm/unistd_64.h.
@@ -82,16 +83,10 @@ fn policy(bytes: &mut Bytes<'_>) -> LinuxSeccomp {
             })
             .collect(),
     });
-    let syscalls = rules.collect();
-    LinuxSeccomp {
-        default_action: bytes.of(&ACTIONS),
-        default_errno_ret: errno(bytes),
-        architectures: Vec::new(),
-        flags: Vec::new(),
-        listener_path: None,
-        listener_metadata: None,
-        syscalls,
-    }
+    let syscalls: Vec<LinuxSyscall> = rules.collect();
+    let (action, errno) = (bytes.of(&ACTIONS), errno(bytes));
+    let document = json!({ "defaultAction": action, "defaultErrnoRet": errno, "syscalls": syscalls });
+    serde_json::from_value(document).expect("what is written can be read")
 }
 
 /// What the kernel gets as `struct seccomp_data`.
@@ -177,10 +172,16 @@ fn direct(policy: &LinuxSeccomp, name: &str, nr: u32, args: &[u64; 6]) -> u32 {
         let speaks = |r: &&LinuxSyscall| value(r.action, r.errno_ret) != default;
         policy.syscalls.iter().filter(speaks).filter(|r| r.names.iter().any(|n| n == name))
     };
-    let all = |r: &&LinuxSyscall| r.args.iter().all(|a| holds(a, args));
-    match of_call().find(|r| r.args.is_empty()).or_else(|| of_call().find(all)) {
+    // Two conditions on one argument: one of them is enough.
+    let shared = |r: &LinuxSyscall| (0..6).any(|i| r.args.iter().filter(|a| a.index == i).count() > 1);
+    let matches = |r: &&LinuxSyscall| match shared(r) {
+        true => r.args.iter().any(|a| holds(a, args)),
+        false => r.args.iter().all(|a| holds(a, args)),
+    };
+    let forbids = !matches!(policy.default_action, SeccompAction::Allow | SeccompAction::Trace | SeccompAction::Log);
+    match of_call().find(|r| r.args.is_empty()).or_else(|| of_call().find(matches)) {
         Some(rule) => value(rule.action, rule.errno_ret),
-        None if policy.default_action == SeccompAction::Errno && newest.is_some_and(|n| nr > n) => 0x0005_0000 | 38,
+        None if forbids && newest.is_some_and(|n| nr > n) => 0x0005_0000 | 38,
         None => default,
     }
 }

@@ -74,7 +74,7 @@ pub fn parse(mountinfo: &str, own: &str) -> CgroupLayout {
 }
 
 fn v2(mount: String, own: &str) -> CgroupLayout {
-    let own = own.lines().find_map(|l| l.strip_prefix("0::")).unwrap_or("/");
+    let own = own.lines().find_map(|l| l.strip_prefix("0::")).filter(|own| !own.is_empty()).unwrap_or("/");
     CgroupLayout::V2 { mount, controllers: Vec::new(), own: own.to_owned() }
 }
 
