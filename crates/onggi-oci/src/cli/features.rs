@@ -68,9 +68,9 @@ pub(super) fn features() -> Outcome {
             "cgroup": {
                 "v1": true,
                 "v2": true,
-                "systemd": false,
-                "systemdUser": false,
-                "rdma": false
+                "systemd": true,
+                "systemdUser": true,
+                "rdma": true
             },
             "seccomp": {
                 "enabled": true,
@@ -91,7 +91,7 @@ pub(super) fn features() -> Outcome {
             "netDevices": { "enabled": true },
             "memoryPolicy": {}
         },
-        "potentiallyUnsafeConfigAnnotations": []
+        "potentiallyUnsafeConfigAnnotations": ["org.systemd.property."]
     });
     print(&format!("{document:#}\n"));
     Ok(0)

@@ -1,5 +1,6 @@
 //! The runtime's verbs with real containers. All need root on this machine's kernel, hence their names.
 
+mod cgroups;
 mod commands;
 mod harness;
 mod hooks;
@@ -10,7 +11,11 @@ mod namespaces;
 mod notify;
 mod process;
 mod view;
+<<<<<<< HEAD
 mod vm_cgroup;
+=======
+mod vm_systemd;
+>>>>>>> f919061 (Tests of cgroups on every version and of the systemd driver in the VM; why there is no D-Bus library)
 
 use std::{fs, io::Read};
 
