@@ -49,7 +49,9 @@ fn may_make(mount: &Path, levels: &[PathBuf]) -> bool {
     match existing.checked_sub(1) {
         Some(last) if existing == levels.len() => writable(&levels[last].join("cgroup.procs")),
         Some(last) => writable(&levels[last]),
-        None => writable(mount),
+        None => {
+            levels.first().and_then(|first| first.parent()).is_some_and(|dir| dir.starts_with(mount) && writable(dir))
+        }
     }
 }
 

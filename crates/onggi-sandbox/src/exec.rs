@@ -8,7 +8,7 @@ mod cgroups;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use onggi_spec::{
-    monitor::SandboxState,
+    monitor::{SandboxState, SystemdUnit},
     oci::runtime::{ContainerState, Linux, LinuxSeccomp, Process, Spec},
 };
 use onggi_sys::{
@@ -27,6 +27,7 @@ use crate::{
     plan::{ProcessContext, ProcessOp, ProcessPlan, Purpose, SandboxFacts, SetupOp, attributes, plan_exec},
     sources,
     state::{self, StateDir},
+    unit,
 };
 
 /// Runs a process in a container. The caller has one thread and is changed by it (it joins the container's
@@ -70,7 +71,7 @@ pub fn exec(options: ExecOptions) -> Result<Executed> {
     join_for_children(&target)?;
     initial_affinity(&options.process)?;
     let (ours, theirs) = Channel::pair()?;
-    match clone_into(&entry)? {
+    match clone_into(&entry, state.systemd_unit.as_ref())? {
         Cloned::Child => {
             drop(ours);
             signal::reset_all();
@@ -105,17 +106,24 @@ pub fn exec(options: ExecOptions) -> Result<Executed> {
 }
 
 /// Clones into the first version 2 group that takes a process.
-fn clone_into(entry: &cgroups::Entry) -> Result<Cloned> {
+fn clone_into(entry: &cgroups::Entry, unit: Option<&SystemdUnit>) -> Result<Cloned> {
     let mut groups = entry.unified.iter().peekable();
     if groups.peek().is_none() {
         return process::clone_process(CloneRequest::default()).step(|| "clone the new process".into());
     }
+    let user = unit.filter(|u| u.user);
     let mut last = None;
     for group in groups {
         let request = CloneRequest { cgroup: Some(group.as_fd()), ..CloneRequest::default() };
-        match process::clone_process(request) {
-            Err(e) if matches!(e.errno, Errno::BUSY | Errno::OPNOTSUPP | Errno::NOENT | Errno::NODEV) => last = Some(e),
-            r => return r.step(|| "clone the new process".into()),
+        let failed = match process::clone_process(request) {
+            Ok(cloned) => return Ok(cloned),
+            Err(e) => e,
+        };
+        match (failed.errno, user) {
+            // A user's own systemd may do what the user may not.
+            (Errno::ACCESS, Some(unit)) => return unit::clone_inside(unit, CloneRequest::default()),
+            (Errno::BUSY | Errno::OPNOTSUPP | Errno::NOENT | Errno::NODEV, _) => last = Some(failed),
+            _ => return Err(StartFailureError::from_sys("clone the new process", &failed)),
         }
     }
     let failed = last.ok_or_else(|| StartFailureError::new("clone the new process"))?;

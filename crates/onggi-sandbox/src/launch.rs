@@ -6,6 +6,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use onggi_spec::monitor::SystemdUnit;
 use onggi_sys::{
     SysContext, SysError,
     process::{self, CloneRequest, Cloned},
@@ -18,7 +19,7 @@ use crate::{
     child::{self, Prepared},
     error::{Result, StartFailureError, Step},
     plan::SandboxPlan,
-    sources,
+    sources, unit,
 };
 
 /// The child as its creator sees it.
@@ -32,7 +33,10 @@ const STEP: &str = "clone the container's first process";
 
 /// Clones the child, which runs the plan; returns with it and its pidfd.
 pub(crate) fn clone_child(plan: &SandboxPlan, prepared: Prepared, sibling: bool) -> Result<(Running, OwnedFd)> {
+    let unit = unit::of_user(plan.cgroup.as_ref().and_then(|c| c.unit.as_ref()));
     let cgroup = match plan.cgroup.as_ref().and_then(|c| c.join.clone_into.as_ref()) {
+        // systemd moves it.
+        _ if unit.is_some() => None,
         Some(at) => Some(
             rustix::fs::open(at, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
                 .sys("open", || format!("{at:?}"))
@@ -44,10 +48,10 @@ pub(crate) fn clone_child(plan: &SandboxPlan, prepared: Prepared, sibling: bool)
     // A sibling's caller is short-lived: it may join by itself.
     if sibling || plan.before.is_empty() {
         join(plan, &prepared)?;
-        return clone_now(plan, prepared, request);
+        return clone_now(plan, prepared, request, unit.as_ref());
     }
     let (ours, theirs) = Channel::pair()?;
-    match process::clone_process(request).map_err(|e| clone_failure(&e))? {
+    match clone(request, unit.as_ref())? {
         Cloned::Child => {
             drop(ours);
             between(plan, prepared, &theirs)
@@ -65,10 +69,22 @@ fn join(plan: &SandboxPlan, prepared: &Prepared) -> Result<()> {
     plan.before.iter().try_for_each(|op| sources::before_clone(op, prepared.netns.as_ref()))
 }
 
-fn clone_now(plan: &SandboxPlan, prepared: Prepared, request: CloneRequest<'_>) -> Result<(Running, OwnedFd)> {
+fn clone(request: CloneRequest<'_>, unit: Option<&SystemdUnit>) -> Result<Cloned> {
+    match unit {
+        Some(unit) => unit::clone_inside(unit, request),
+        None => process::clone_process(request).map_err(|e| clone_failure(&e)),
+    }
+}
+
+fn clone_now(
+    plan: &SandboxPlan,
+    prepared: Prepared,
+    request: CloneRequest<'_>,
+    unit: Option<&SystemdUnit>,
+) -> Result<(Running, OwnedFd)> {
     let (ours, theirs) = Channel::pair()?;
     let namespaces = plan.clone.iter().fold(0, |bits, kind| bits | sources::flag(*kind));
-    match process::clone_process(CloneRequest { namespaces, ..request }).map_err(|e| clone_failure(&e))? {
+    match clone(CloneRequest { namespaces, ..request }, unit)? {
         Cloned::Child => {
             drop(ours);
             signal::reset_all();
@@ -83,7 +99,7 @@ fn clone_now(plan: &SandboxPlan, prepared: Prepared, request: CloneRequest<'_>) 
 fn between(plan: &SandboxPlan, prepared: Prepared, report: &Channel) -> ! {
     let request = CloneRequest { sibling: true, ..CloneRequest::default() };
     let result =
-        join(plan, &prepared).and_then(|()| clone_now(plan, prepared, request)).and_then(|(running, pidfd)| {
+        join(plan, &prepared).and_then(|()| clone_now(plan, prepared, request, None)).and_then(|(running, pidfd)| {
             report.send(&Message::Cloned(running.pid, pidfd))?;
             report.send(&Message::Mount(running.channel.into_fd()))
         });

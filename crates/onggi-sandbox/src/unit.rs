@@ -15,8 +15,9 @@ use onggi_sys::{
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::{
+    channel::{Channel, Message},
     create::cgroup_failure,
-    error::{Result, Step},
+    error::{Result, StartFailureError, Step},
 };
 
 /// A unit that a process of ours keeps alive. Dropping it ends the process, not the unit.
@@ -54,6 +55,49 @@ fn lend() -> Result<(i32, OwnedFd)> {
             process::exit_now(0)
         }
     }
+}
+
+/// Clones as `request` says, into a unit that the caller may not enter by himself: systemd moves a process in
+/// between, which clones and ends. Returns twice like clone3: in the new process too, which is our child.
+pub(crate) fn clone_inside(unit: &SystemdUnit, request: CloneRequest<'_>) -> Result<Cloned> {
+    let step = || format!("clone a process into unit {}", unit.name);
+    let (ours, theirs) = Channel::pair()?;
+    match process::clone_process(CloneRequest::default()).step(step)? {
+        Cloned::Child => {
+            drop(ours);
+            match theirs.receive() {
+                Ok(Some(Message::Go)) => {}
+                _ => process::exit_now(1),
+            }
+            let said = match process::clone_process(CloneRequest { sibling: true, cgroup: None, ..request }) {
+                Ok(Cloned::Child) => return Ok(Cloned::Child),
+                Ok(Cloned::Parent { pid, pidfd }) => Message::Cloned(pid, pidfd),
+                Err(e) => Message::Failed(StartFailureError::from_sys(step(), &e).0),
+            };
+            let _ = theirs.send(&said);
+            process::exit_now(0)
+        }
+        Cloned::Parent { pid, pidfd: between } => {
+            drop(theirs);
+            let moved = systemd::attach(manager(unit), &unit.name, pid)
+                .map_err(|e| cgroup_failure("enter the container's unit", &e))
+                .and_then(|()| ours.send(&Message::Go));
+            let heard = moved.and_then(|()| ours.receive());
+            drop(ours);
+            let _ = process::wait_pidfd(between.as_fd());
+            match heard? {
+                Some(Message::Cloned(pid, pidfd)) => Ok(Cloned::Parent { pid, pidfd }),
+                Some(Message::Failed(failure)) => Err(StartFailureError(failure)),
+                _ => Err(StartFailureError::new(format!("{}: the process in between died", step()))),
+            }
+        }
+    }
+}
+
+/// The unit of a plan or state, when only systemd can move processes into it.
+pub(crate) fn of_user(unit: Option<&UnitPlan>) -> Option<SystemdUnit> {
+    let unit = unit.filter(|u| u.manager == Manager::User)?;
+    Some(SystemdUnit { name: unit.name.clone(), user: true })
 }
 
 fn manager(unit: &SystemdUnit) -> Manager {

@@ -250,6 +250,12 @@ impl Bus {
         self.job(&answer)
     }
 
+    /// Has systemd move a process into the unit's group: for callers who may not do it themselves.
+    pub(super) fn attach_process(&mut self, unit: &str, pid: u32) -> Result<()> {
+        let pids = Value::Array("u".into(), vec![Value::U32(pid)]);
+        self.manager_call("AttachProcessesToUnit", vec![Value::str(unit), Value::str(""), pids]).map(drop)
+    }
+
     pub(super) fn stop_unit(&mut self, unit: &str) -> Result<String> {
         let answer = self.manager_call("StopUnit", vec![Value::str(unit), Value::str("replace")])?;
         self.job(&answer)

@@ -132,6 +132,16 @@ pub fn start(unit: &UnitPlan, pid: i32) -> Result<(), CgroupError> {
     Err(fail(BusError::Job(result)))
 }
 
+/// Moves a process of the caller's into the unit. A user may not take a process from his session to a unit of
+/// his systemd; that one has it done by PID 1.
+///
+/// # Errors
+/// systemd refuses.
+pub fn attach(manager: Manager, unit: &str, pid: i32) -> Result<(), CgroupError> {
+    let fail = |e| failure(manager, &format!("move process {pid} into unit {unit}"), e);
+    connect(manager)?.attach_process(unit, pid.unsigned_abs()).map_err(fail)
+}
+
 /// Changes the limits of a running unit.
 ///
 /// # Errors

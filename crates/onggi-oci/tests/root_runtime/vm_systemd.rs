@@ -262,6 +262,7 @@ fn vm_a_users_container_has_limits_through_his_own_systemd() {
         + "$O --systemd-cgroup run -d -b $B $ID </dev/null >$B/out 2>&1 || { cat $B/out; exit 1; }
            group; cat $(group)/memory.max $(group)/pids.max
            systemctl --user show --value -p MemoryMax onggi-$ID.scope
+           $O exec $ID true; $O pause $ID; $O resume $ID
            $O update --memory 100M $ID
            cat $(group)/memory.max; systemctl --user show --value -p MemoryMax onggi-$ID.scope
            $O delete --force $ID; systemctl --user show --value -p LoadState onggi-$ID.scope";
