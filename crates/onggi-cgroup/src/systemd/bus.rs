@@ -349,7 +349,108 @@ fn unescape(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
+
+    /// A peer that lets the client in and then answers each call as `answer` says: with messages to send.
+    fn peer(
+        daemon: bool,
+        answer: impl Fn(&Message) -> Vec<Message> + Send + 'static,
+    ) -> (Result<Bus>, thread::JoinHandle<()>) {
+        let (ours, mut theirs) = UnixStream::pair().expect("socketpair");
+        let server = thread::spawn(move || {
+            let mut expect = |text: &[u8], reply: &[u8]| {
+                let mut got = vec![0; text.len()];
+                theirs.read_exact(&mut got).expect("authentication");
+                assert_eq!(got, text);
+                theirs.write_all(reply).expect("authentication");
+            };
+            expect(b"\0AUTH EXTERNAL\r\n", b"DATA\r\n");
+            expect(b"DATA\r\n", b"OK 0123\r\n");
+            expect(b"BEGIN\r\n", b"");
+            let mut head = [0; FIXED];
+            while theirs.read_exact(&mut head).is_ok() {
+                let mut bytes = vec![0; Message::length(&head).expect("length")];
+                bytes[..FIXED].copy_from_slice(&head);
+                theirs.read_exact(&mut bytes[FIXED..]).expect("body");
+                for message in answer(&Message::decode(&bytes).expect("call")) {
+                    theirs.write_all(&message.encode().expect("encode")).expect("send");
+                }
+            }
+        });
+        (Bus::enter(ours, daemon), server)
+    }
+
+    fn reply(call: &Message, body: Vec<Value>) -> Message {
+        let message = Message::call(9, "", "/x", "x.y", "Z");
+        Message {
+            kind: Kind::Return,
+            reply_to: Some(call.serial),
+            path: None,
+            interface: None,
+            member: None,
+            body,
+            ..message
+        }
+    }
+
+    fn removed(job: &str, result: &str, sender: Option<&str>) -> Message {
+        let message = Message::call(8, "", SYSTEMD_PATH, MANAGER, "JobRemoved");
+        let body = vec![Value::U32(1), Value::ObjectPath(job.into()), Value::str("u.scope"), Value::str(result)];
+        Message { kind: Kind::Signal, sender: sender.map(str::to_owned), body, ..message }
+    }
+
+    fn job(call: &Message) -> Message {
+        reply(call, vec![Value::ObjectPath("/job/1".into())])
+    }
+
+    #[test]
+    fn a_job_is_waited_for_whether_its_end_comes_before_or_after_the_answer() {
+        for early in [true, false] {
+            let (bus, server) = peer(false, move |call| {
+                let (end, other) = (removed("/job/1", "done", None), removed("/job/2", "failed", None));
+                if early { vec![other, end, job(call)] } else { vec![job(call), other, end] }
+            });
+            let mut bus = bus.expect("enter");
+            assert_eq!(bus.start_transient_unit("u.scope", &[]).expect("start"), "done");
+            drop(bus);
+            server.join().expect("server");
+        }
+    }
+
+    #[test]
+    fn only_the_owner_of_systemds_name_ends_a_job() {
+        let (bus, server) = peer(true, |call| match call.member.as_deref() {
+            Some("GetNameOwner") => vec![reply(call, vec![Value::str(":1.1")])],
+            Some("StopUnit") => {
+                vec![removed("/job/1", "done", Some(":1.66")), job(call), removed("/job/1", "timeout", Some(":1.1"))]
+            }
+            _ => vec![reply(call, Vec::new())],
+        });
+        let mut bus = bus.expect("enter");
+        assert_eq!(bus.stop_unit("u.scope").expect("stop"), "timeout");
+        drop(bus);
+        server.join().expect("server");
+    }
+
+    #[test]
+    fn errors_carry_systemds_name_and_words_and_answers_their_type() {
+        let (bus, server) = peer(false, |call| match call.member.as_deref() {
+            Some("Get") => vec![reply(call, vec![Value::U32(7)])],
+            _ => {
+                let error = Some("org.freedesktop.systemd1.NoSuchUnit".to_owned());
+                vec![Message { kind: Kind::Error, error, ..reply(call, vec![Value::str("Unit x not loaded.")]) }]
+            }
+        });
+        let mut bus = bus.expect("enter");
+        let error = bus.stop_unit("x").expect_err("no such unit");
+        assert!(error.is_named("org.freedesktop.systemd1.NoSuchUnit"));
+        assert!(error.to_string().contains("Unit x not loaded."), "{error}");
+        assert!(matches!(bus.manager_property("Version"), Err(BusError::Unexpected("Get"))));
+        drop(bus);
+        server.join().expect("server");
+    }
 
     #[test]
     fn addresses_name_a_socket_by_its_path() {
