@@ -1,7 +1,7 @@
 //! The systemd unit of a container, for runtimes that were told to use systemd: started before the container,
 //! stopped before its groups are removed.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use onggi_cgroup::{
     Paths,
@@ -86,12 +86,24 @@ pub(crate) fn clone_inside(unit: &SystemdUnit, request: CloneRequest<'_>) -> Res
             drop(ours);
             let _ = process::wait_pidfd(between.as_fd());
             match heard? {
-                Some(Message::Cloned(pid, pidfd)) => Ok(Cloned::Parent { pid, pidfd }),
+                // The process in between may be in the container's pid namespace: its number is not ours.
+                Some(Message::Cloned(_, pidfd)) => {
+                    let pid =
+                        pid_of(&pidfd).ok_or_else(|| StartFailureError::new(format!("{}: it is gone", step())))?;
+                    Ok(Cloned::Parent { pid, pidfd })
+                }
                 Some(Message::Failed(failure)) => Err(StartFailureError(failure)),
                 _ => Err(StartFailureError::new(format!("{}: the process in between died", step()))),
             }
         }
     }
+}
+
+/// The pid behind a pidfd, in our own pid namespace (proc_pid_fdinfo(5)).
+fn pid_of(pidfd: &OwnedFd) -> Option<i32> {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
+    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()?;
+    (pid > 0).then_some(pid)
 }
 
 /// The unit of a plan or state, when only systemd can move processes into it.
