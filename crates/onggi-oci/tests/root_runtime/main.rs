@@ -11,11 +11,8 @@ mod namespaces;
 mod notify;
 mod process;
 mod view;
-<<<<<<< HEAD
 mod vm_cgroup;
-=======
 mod vm_systemd;
->>>>>>> f919061 (Tests of cgroups on every version and of the systemd driver in the VM; why there is no D-Bus library)
 
 use std::{fs, io::Read};
 
