@@ -4,6 +4,7 @@
 //! ```text
 //! /tmp/onggi-runtime-XXXXXX/state      --root
 //! /tmp/onggi-runtime-XXXXXX/log        --log, truncated before each command
+//! /tmp/onggi-runtime-XXXXXX/no-input   stdin: an empty file
 //! /tmp/onggi-runtime-XXXXXX/N.out,err  the streams of the Nth command, and of the container that it made
 //! ```
 //! Streams are files, not pipes: what a container that lives on prints later arrives in them as well.
@@ -167,8 +168,16 @@ impl Instance {
             Command::new(&self.program)
         };
         command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-        command.stdin(Stdio::null());
+        command.stdin(self.no_input());
         command
+    }
+
+    /// An empty file, not /dev/null: runc and crun give their process's user what is at its stdin, and in a
+    /// user namespace they would change the owner of the host's /dev/null.
+    fn no_input(&self) -> Stdio {
+        let path = self.dir.path().join("no-input");
+        fs::write(&path, "").expect("write an empty file");
+        fs::File::open(path).expect("open an empty file").into()
     }
 
     /// Runs a command to its end.

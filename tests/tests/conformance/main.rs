@@ -5,7 +5,14 @@
 //!
 //! They need root, and Debian's runc, crun and busybox-static. Run them with `cargo xtask test`.
 
+mod commands;
 mod compare;
 mod config;
+mod hooks;
+mod lifecycle;
+mod linux;
+mod mounts;
 mod probe;
+mod process;
+mod resources;
 mod tools;

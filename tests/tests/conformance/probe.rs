@@ -13,14 +13,14 @@ pub(crate) type View = BTreeMap<String, String>;
 pub(crate) const SCRIPT: &str = r#"
 p=/proc/$$
 s() { echo "== $1"; }
-s process.args; tr '\0' '\n' < $p/cmdline | tail -n +4
+s process.args; for a in "$0" "$@"; do echo "[$a]"; done
 s process.env; tr '\0' '\n' < $p/environ
 s process.cwd; readlink $p/cwd
 s status; cat $p/status
 s limits; cat $p/limits
 s process.oomScoreAdj; cat $p/oom_score_adj
 s linux.personality; cat $p/personality
-s stat; sed 's/.*) //' $p/stat
+s stat; echo $$ $(sed 's/.*) //' $p/stat)
 s process.ioPriority; ionice -p $$
 s linux.timeOffsets; cat $p/timens_offsets
 s hostname; cat /proc/sys/kernel/hostname
@@ -36,7 +36,6 @@ s dev; stat -c '%n|%F|%a|%u:%g|%t:%T' /dev /dev/* /dev/pts/*
 s links; for l in /dev/*; do [ ! -L $l ] || echo "$l -> $(readlink $l)"; done
 s root; stat -c '%a %u:%g' / /proc /sys /tmp
 s interfaces; ls /sys/class/net /proc/sys/net/ipv4/conf; cat /sys/class/net/lo/flags
-s pids; echo $$ $PPID; ls /proc | grep -c '^[0-9]'
 s keyring; cat /proc/sys/kernel/keys/maxkeys >/dev/null && echo readable
 s end
 "#;
@@ -52,8 +51,8 @@ pub(crate) fn look(instance: &Instance, bundle: &Bundle) -> View {
     let ran = instance.run_bundle(bundle, &id);
     let mut view = parse(&ran.stdout, bundle, &id);
     view.insert("exit".to_owned(), format!("{:?}", ran.code));
-    if ran.code != Some(0) {
-        view.insert("why".to_owned(), instance.explain(&ran));
+    if ran.code != Some(0) || !ran.stderr.is_empty() {
+        view.insert("~why".to_owned(), instance.explain(&ran));
     }
     view
 }
@@ -62,6 +61,10 @@ pub(crate) fn look(instance: &Instance, bundle: &Bundle) -> View {
 pub(crate) fn parse(text: &str, bundle: &Bundle, id: &str) -> View {
     let text = normalise(text, bundle, id);
     let mut view = View::new();
+    let before = text.split("== ").next().unwrap_or_default().trim_end();
+    if !before.is_empty() {
+        view.insert("output".to_owned(), before.to_owned());
+    }
     for section in text.split("== ").skip(1) {
         let (name, body) = section.split_once('\n').unwrap_or((section, ""));
         add(&mut view, name, body.trim_end());
@@ -85,6 +88,12 @@ fn add(view: &mut View, name: &str, body: &str) {
             }
         }
         "stat" => stat(view, body),
+        // The order of different variables means nothing.
+        "process.env" => {
+            let mut lines: Vec<_> = body.lines().collect();
+            lines.sort_unstable();
+            view.insert(name.to_owned(), lines.join("\n"));
+        }
         "mountinfo" => mountinfo(view, body),
         "ns" => namespaces(view, body),
         "fds" => {
@@ -154,10 +163,13 @@ fn status(view: &mut View, body: &str) {
 /// proc_pid_stat(5) after the closing bracket of the name: state is field 3.
 fn stat(view: &mut View, body: &str) {
     let fields: Vec<_> = body.split_whitespace().collect();
-    let field = |number: usize| fields.get(number - 3).copied().unwrap_or("?").to_owned();
-    for (name, number) in [("ppid", 4), ("pgrp", 5), ("session", 6), ("tty_nr", 7)] {
-        view.insert(format!("stat {name}"), field(number));
+    // The pid itself comes before the state.
+    let field = |number: usize| fields.get(number - 2).copied().unwrap_or("?").to_owned();
+    let pid = field(2);
+    for (name, number) in [("group leader", 5), ("session leader", 6)] {
+        view.insert(format!("stat {name}"), (field(number) == pid).to_string());
     }
+    view.insert("stat tty_nr".to_owned(), field(7));
     let scheduler = format!("nice {} rt_priority {} policy {}", field(19), field(40), field(41));
     view.insert("process.scheduler".to_owned(), scheduler);
 }
@@ -174,7 +186,9 @@ fn mountinfo(view: &mut View, body: &str) {
         let [_, _, _, root, point, options, optional @ ..] = left.as_slice() else { continue };
         let peers: Vec<_> = optional.iter().map(|field| field.split(':').next().unwrap_or_default()).collect();
         let text = match MASKED.contains(point) {
-            true => format!("masked {}", options.split(',').next().unwrap_or_default()),
+            true => "masked".to_owned(),
+            // Of the first mount of this sysfs on the machine, whoever made it.
+            false if right.starts_with("sysfs") => format!("root={root} {options} [{}] sysfs", peers.join(",")),
             false => format!("root={root} {options} [{}] {right}", peers.join(",")),
         };
         mounts.entry((*point).to_owned()).or_default().push(text);

@@ -29,7 +29,8 @@ fn conformance_tools_drive_every_runtime_through_a_life_and_clean_up() {
         assert_eq!(instance.status(&id), None, "{runtime}");
 
         let forgotten = instance.id("forgotten");
-        instance.start(&Bundle::new(&["sleep", "1000"]), &forgotten);
+        let bundle = Bundle::new(&["sleep", "1000"]);
+        instance.start(&bundle, &forgotten);
         let pid = instance.pid(&forgotten);
         drop(instance);
         assert!(!std::path::Path::new(&format!("/proc/{pid}/root/bin")).exists(), "{runtime} left its container");

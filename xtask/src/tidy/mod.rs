@@ -2,6 +2,7 @@
 //!
 //! Each rule is a pure function from text to complaints; this file reads the tracked files and prints.
 
+mod conformance;
 mod docs;
 mod layers;
 mod lexer;
@@ -46,6 +47,7 @@ pub(crate) fn main(_args: &[String]) -> Outcome {
     complaints.extend(docs::module_docs(&sources));
     complaints.extend(docs::cited_paths(&sources, |path| workspace().join(path).exists()));
     complaints.extend(words::check(&sources));
+    complaints.extend(conformance::check(&sources));
     for complaint in &complaints {
         println!("{complaint}");
     }

@@ -68,7 +68,8 @@ pub fn plan(input: &PlanInput<'_>, facts: &SandboxFacts) -> Result<SandboxPlan> 
 }
 
 fn check_version(config: &Spec) -> Result<()> {
-    if config.oci_version.starts_with("1.") {
+    // As in runc and crun, drafts before 1.0 count: their fields have kept their meaning or are unknown here.
+    if config.oci_version.starts_with("1.") || config.oci_version.starts_with("0.") {
         return Ok(());
     }
     Err(StartFailureError::new(format!("ociVersion {:?} is not 1.x", config.oci_version)))

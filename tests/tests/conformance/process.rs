@@ -1,0 +1,228 @@
+//! config.md, `process` and the fields beside it: each is set and read back by the process itself.
+
+use serde_json::json;
+
+use crate::compare::{same_output, same_view};
+
+#[test]
+fn conformance_process_args_and_env_arrive_as_given() {
+    same_view(|bundle| {
+        bundle.config["process"]["env"] =
+            json!(["PATH=/bin", "HOME=/elsewhere", "EMPTY=", "WITH=a=b c", "TWICE=1", "TWICE=2", "NEWLINE=a\nb"]);
+        let args = bundle.config["process"]["args"].as_array_mut().unwrap();
+        args.extend([json!(""), json!("three four"), json!("-x"), json!("ä")]);
+    });
+}
+
+#[test]
+fn conformance_process_env_without_home_gets_one() {
+    for uid in [0, 1000, 4242] {
+        same_output("env | sort", |bundle| {
+            bundle.config["process"]["env"] = json!(["PATH=/bin"]);
+            bundle.config["process"]["user"] = json!({ "uid": uid, "gid": 0 });
+        });
+    }
+}
+
+#[test]
+fn conformance_process_env_absent_or_strange() {
+    same_output("/bin/env | sort", |bundle| {
+        bundle.config["process"]["env"] = json!(["NOEQUALS", "PATH=/bin", "A=1"]);
+    });
+    same_output("/bin/env | sort", |bundle| {
+        bundle.config["process"].as_object_mut().unwrap().remove("env");
+        bundle.args(&["/bin/sh", "-c", "/bin/env | /bin/sort"]);
+    });
+}
+
+#[test]
+fn conformance_process_args_are_found_in_the_containers_path() {
+    same_output("true", |bundle| {
+        bundle.file("rootfs/opt/tool", 0o755, "#!/bin/sh\necho tool $0\n");
+        bundle.config["process"]["env"] = json!(["PATH=/nowhere:/opt:/bin"]);
+        bundle.args(&["tool"]);
+    });
+    same_output("true", |bundle| {
+        bundle.file("rootfs/opt/here/tool", 0o755, "#!/bin/sh\necho relative $0\n");
+        bundle.config["process"]["cwd"] = json!("/opt/here");
+        bundle.args(&["./tool"]);
+    });
+}
+
+#[test]
+fn conformance_process_args_that_cannot_be_executed_fail_alike() {
+    for args in [&["/not/there"][..], &["not-there"], &["/etc/passwd"], &["/bin"], &[""], &["/bin/bad"]] {
+        same_output("true", |bundle| {
+            bundle.file("rootfs/bin/bad", 0o755, "#!/no/interpreter\n");
+            bundle.args(args);
+        });
+    }
+}
+
+#[test]
+fn conformance_process_cwd_is_entered_and_made() {
+    same_view(|bundle| bundle.config["process"]["cwd"] = json!("/tmp"));
+    same_output("pwd; stat -c '%a %u:%g' . ..", |bundle| bundle.config["process"]["cwd"] = json!("/new/dir"));
+    same_output("pwd", |bundle| bundle.config["process"]["cwd"] = json!("relative"));
+    same_output("pwd", |bundle| bundle.config["process"]["cwd"] = json!(""));
+    same_output("pwd -P", |bundle| {
+        std::os::unix::fs::symlink("/tmp", bundle.rootfs().join("link")).unwrap();
+        bundle.config["process"]["cwd"] = json!("/link");
+    });
+    same_output("pwd", |bundle| bundle.config["process"]["cwd"] = json!("/etc/passwd"));
+}
+
+#[test]
+fn conformance_process_cwd_that_only_the_user_may_enter() {
+    same_output("id -u; /bin/pwd", |bundle| {
+        std::fs::create_dir_all(bundle.rootfs().join("home/user")).unwrap();
+        std::os::unix::fs::chown(bundle.rootfs().join("home/user"), Some(1000), Some(1000)).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        std::fs::set_permissions(bundle.rootfs().join("home/user"), mode).unwrap();
+        bundle.config["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
+        bundle.config["process"]["cwd"] = json!("/home/user");
+        bundle.config["process"]["capabilities"] = json!({});
+    });
+}
+
+#[test]
+fn conformance_process_user_ids_groups_and_umask() {
+    same_view(|bundle| {
+        bundle.config["process"]["user"] =
+            json!({ "uid": 1000, "gid": 1001, "additionalGids": [5, 2000, 1001], "umask": 0o27 });
+    });
+    same_view(|bundle| bundle.config["process"]["user"] = json!({ "uid": 12345, "gid": 54321 }));
+}
+
+#[test]
+fn conformance_process_capability_sets() {
+    let all = [
+        json!({}),
+        json!({ "bounding": ["CAP_CHOWN", "CAP_KILL"] }),
+        json!({ "bounding": ["CAP_CHOWN"], "effective": ["CAP_CHOWN"], "permitted": ["CAP_CHOWN"] }),
+        json!({ "bounding": ["CAP_CHOWN"], "effective": [], "permitted": ["CAP_CHOWN"] }),
+        json!({
+            "bounding": ["CAP_NET_RAW"], "effective": ["CAP_NET_RAW"], "permitted": ["CAP_NET_RAW"],
+            "inheritable": ["CAP_NET_RAW"], "ambient": ["CAP_NET_RAW"]
+        }),
+    ];
+    for uid in [0, 1000] {
+        for capabilities in &all {
+            same_output("grep ^Cap /proc/self/status", |bundle| {
+                bundle.config["process"]["capabilities"] = capabilities.clone();
+                bundle.config["process"]["user"] = json!({ "uid": uid, "gid": 0 });
+                // The process itself, without a shell's exec in between.
+                bundle.args(&["grep", "^Cap", "/proc/self/status"]);
+            });
+        }
+    }
+}
+
+#[test]
+fn conformance_process_capabilities_absent_or_unknown() {
+    same_output("grep ^Cap /proc/self/status", |bundle| {
+        bundle.config["process"].as_object_mut().unwrap().remove("capabilities");
+    });
+    same_output("grep ^Cap /proc/self/status", |bundle| {
+        let set = json!(["CAP_CHOWN", "CAP_NO_SUCH_THING"]);
+        bundle.config["process"]["capabilities"] = json!({ "bounding": set, "effective": set, "permitted": set });
+    });
+    same_output("grep ^Cap /proc/self/status", |bundle| {
+        let set = json!(["cap_chown", "CHOWN"]);
+        bundle.config["process"]["capabilities"] = json!({ "bounding": set, "effective": set, "permitted": set });
+    });
+}
+
+#[test]
+fn conformance_process_no_new_privileges_on_and_off() {
+    for flag in [true, false] {
+        same_view(|bundle| bundle.config["process"]["noNewPrivileges"] = json!(flag));
+    }
+}
+
+#[test]
+fn conformance_process_rlimits_are_set() {
+    same_view(|bundle| {
+        let limit = |kind: &str, soft: u64, hard: u64| json!({ "type": kind, "soft": soft, "hard": hard });
+        bundle.config["process"]["rlimits"] = json!([
+            limit("RLIMIT_NOFILE", 512, 1024),
+            limit("RLIMIT_CORE", 0, 0),
+            limit("RLIMIT_CPU", 100, 200),
+            limit("RLIMIT_FSIZE", 1 << 30, 1 << 31),
+            limit("RLIMIT_STACK", 4 << 20, 8 << 20),
+            limit("RLIMIT_AS", 1 << 33, 1 << 34),
+            limit("RLIMIT_NPROC", 500, 600),
+        ]);
+    });
+}
+
+#[test]
+fn conformance_process_rlimits_that_are_wrong_are_refused() {
+    let limit = |kind: &str, soft: u64, hard: u64| json!({ "type": kind, "soft": soft, "hard": hard });
+    for limits in [
+        json!([limit("RLIMIT_NO_SUCH", 1, 1)]),
+        json!([limit("RLIMIT_NOFILE", 2048, 1024)]),
+        json!([limit("RLIMIT_NOFILE", 10, 20), limit("RLIMIT_NOFILE", 30, 40)]),
+    ] {
+        same_output("ulimit -n; ulimit -Hn", |bundle| bundle.config["process"]["rlimits"] = limits.clone());
+    }
+}
+
+#[test]
+fn conformance_process_oom_score_adj() {
+    for adj in [0, 500, 1000] {
+        same_view(|bundle| bundle.config["process"]["oomScoreAdj"] = json!(adj));
+    }
+    same_output("cat /proc/self/oom_score_adj", |bundle| bundle.config["process"]["oomScoreAdj"] = json!(2000));
+}
+
+#[test]
+fn conformance_process_security_labels_without_a_module() {
+    same_output("cat /proc/self/attr/current", |bundle| {
+        bundle.config["process"]["apparmorProfile"] = json!("no-such-profile");
+    });
+    same_output("echo in", |bundle| {
+        bundle.config["process"]["selinuxLabel"] = json!("system_u:system_r:container_t:s0:c1,c2");
+    });
+    same_output("echo in", |bundle| bundle.config["process"]["apparmorProfile"] = json!(""));
+}
+
+#[test]
+fn conformance_process_fields_that_are_missing() {
+    for field in ["args", "cwd", "user"] {
+        same_output("id; pwd", |bundle| {
+            bundle.config["process"].as_object_mut().unwrap().remove(field);
+        });
+    }
+    same_output("true", |bundle| {
+        bundle.args(&[]);
+    });
+    same_output("true", |bundle| {
+        bundle.config.as_object_mut().unwrap().remove("process");
+    });
+}
+
+#[test]
+fn conformance_process_personality() {
+    same_view(|bundle| bundle.config["linux"]["personality"] = json!({ "domain": "LINUX32" }));
+    same_output("cat /proc/self/personality; uname -m", |bundle| {
+        bundle.config["linux"]["personality"] = json!({ "domain": "LINUX" });
+    });
+}
+
+#[test]
+fn conformance_hostname_is_set_or_left() {
+    same_view(|bundle| bundle.config["hostname"] = json!("another-name.example"));
+    same_output("cat /proc/sys/kernel/hostname", |bundle| {
+        bundle.config.as_object_mut().unwrap().remove("hostname");
+        bundle.without_namespace("uts");
+    });
+    same_output("cat /proc/sys/kernel/hostname", |bundle| {
+        bundle.without_namespace("uts");
+    });
+}
+
+#[test]
+fn conformance_terminal_false_gives_the_callers_streams() {
+    same_view(|bundle| bundle.config["process"]["terminal"] = json!(false));
+}
