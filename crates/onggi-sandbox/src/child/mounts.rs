@@ -50,10 +50,37 @@ pub(super) fn set_propagation(mount: &OwnedFd, p: Propagation, recursive: bool) 
 /// A detached overlay. Layers are given one by one where the kernel can (6.5); the older single option is
 /// limited to 255 bytes in this interface.
 fn overlay(lower: &[&Path], upper: &Path, work: &Path, userxattr: bool) -> onggi_sys::Result<OwnedFd> {
+    match overlay_of(Lower::OneByOne, lower, upper, work, userxattr) {
+        // Before Linux 6.6 the option is unknown, which overlayfs says only when the file system is made.
+        Err(e) if e.errno == Errno::INVAL => overlay_of(Lower::Joined, lower, upper, work, userxattr),
+        made => made,
+    }
+}
+
+/// How overlayfs is told its lower directories.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lower {
+    /// `lowerdir+`, any number of any paths; Linux 6.6.
+    OneByOne,
+    /// `lowerdir=a:b`, as long as one string of fsconfig(2) may be.
+    Joined,
+}
+
+fn overlay_of(how: Lower, lower: &[&Path], upper: &Path, work: &Path, userxattr: bool) -> onggi_sys::Result<OwnedFd> {
     let fs = FsContext::open("overlay")?;
     fs.set("source", b"overlay")?;
-    for layer in lower {
-        fs.set("lowerdir+", path::bytes(layer))?;
+    match how {
+        Lower::OneByOne => lower.iter().try_for_each(|layer| fs.set("lowerdir+", path::bytes(layer)))?,
+        Lower::Joined => {
+            let mut joined = Vec::new();
+            for (i, layer) in lower.iter().enumerate() {
+                if i > 0 {
+                    joined.push(b':');
+                }
+                escape(&mut joined, path::bytes(layer));
+            }
+            fs.set("lowerdir", &joined)?;
+        }
     }
     fs.set("upperdir", path::bytes(upper))?;
     fs.set("workdir", path::bytes(work))?;
