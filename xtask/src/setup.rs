@@ -52,6 +52,7 @@ const PACKAGES: &[Package] = &[
     package("catatonit", "tests: the first process of Podman's pods"),
     package("containernetworking-plugins", "tests: Podman's bridge"),
     package("bsdutils", "tests: script, which gives engines a terminal"),
+    package("time", "bench: peak memory"),
     package("hyperfine", "bench: measurements by hand"),
 ];
 

@@ -1,7 +1,7 @@
 //! Interleaved measurements: every contender runs once per round, so that a slow minute of the machine
 //! slows all of them. Only ratios of medians of one run mean anything.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::Outcome;
 
@@ -9,14 +9,27 @@ use crate::Outcome;
 pub(crate) struct Contender<'a> {
     /// As shown in the table.
     pub(crate) name: String,
-    /// Does the thing once.
-    pub(crate) act: Box<dyn FnMut() -> Outcome + 'a>,
+    /// Does the thing once; what it took, in the row's unit.
+    sample: Box<dyn FnMut() -> Outcome<f64> + 'a>,
 }
 
 impl<'a> Contender<'a> {
-    pub(crate) fn new(name: &str, act: impl FnMut() -> Outcome + 'a) -> Contender<'a> {
-        Contender { name: name.to_owned(), act: Box::new(act) }
+    /// One whose every run is timed from beginning to end, in milliseconds.
+    pub(crate) fn new(name: &str, mut act: impl FnMut() -> Outcome + 'a) -> Contender<'a> {
+        Contender::sampling(name, move || milliseconds(&mut act))
     }
+
+    /// One that measures itself: what comes before and after is not counted.
+    pub(crate) fn sampling(name: &str, sample: impl FnMut() -> Outcome<f64> + 'a) -> Contender<'a> {
+        Contender { name: name.to_owned(), sample: Box::new(sample) }
+    }
+}
+
+/// How long `act` takes.
+pub(crate) fn milliseconds(mut act: impl FnMut() -> Outcome) -> Outcome<f64> {
+    let start = Instant::now();
+    act()?;
+    Ok(start.elapsed().as_secs_f64() * 1e3)
 }
 
 /// What one contender needed.
@@ -47,7 +60,7 @@ impl Series {
     }
 }
 
-/// Runs all contenders `samples` times in turn, in milliseconds. The first two rounds only warm caches up.
+/// Runs all contenders `samples` times in turn. The first two rounds only warm caches up.
 pub(crate) fn interleaved(contenders: &mut [Contender<'_>], samples: usize) -> Outcome<Vec<Series>> {
     const WARM_UP: usize = 2;
     let mut taken: Vec<Vec<f64>> = vec![Vec::new(); contenders.len()];
@@ -55,19 +68,14 @@ pub(crate) fn interleaved(contenders: &mut [Contender<'_>], samples: usize) -> O
         for turn in 0..contenders.len() {
             // Another one begins each round: whoever follows a heavy one would always pay for it.
             let at = (turn + round) % contenders.len();
-            let took = time(&mut contenders[at])?;
+            let contender = &mut contenders[at];
+            let value = (contender.sample)().map_err(|e| format!("{}: {e}", contender.name))?;
             if round >= WARM_UP {
-                taken[at].push(took.as_secs_f64() * 1e3);
+                taken[at].push(value);
             }
         }
     }
     Ok(contenders.iter().zip(taken).map(|(contender, values)| Series::new(&contender.name, values)).collect())
-}
-
-fn time(contender: &mut Contender<'_>) -> Outcome<Duration> {
-    let start = Instant::now();
-    (contender.act)().map_err(|e| format!("{}: {e}", contender.name))?;
-    Ok(start.elapsed())
 }
 
 #[cfg(test)]

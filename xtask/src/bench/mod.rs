@@ -9,6 +9,7 @@ mod measure;
 mod peers;
 mod report;
 mod rows;
+mod runtime;
 
 use std::{
     fs,
@@ -41,9 +42,16 @@ const ROWS: &[(u32, bool, Measure)] = &[
     (1, false, rows::runtime_run),
     (2, true, rows::engine_run_without_network),
     (3, true, rows::engine_run_with_bridge),
+    (4, false, rows::side_by_side),
     (5, true, rows::memory_per_container),
     (7, true, rows::exec),
     (16, true, rows::list),
+    (18, false, rows::runtime_create),
+    (19, false, rows::runtime_start),
+    (20, false, rows::runtime_delete),
+    (21, false, rows::runtime_state),
+    (22, false, rows::runtime_exec),
+    (23, false, rows::runtime_memory),
 ];
 
 struct Options {
@@ -168,8 +176,8 @@ mod tests {
     fn options_have_defaults_and_are_checked() {
         let options = parse(&words("--rows 1,16 --samples 5")).unwrap();
         assert_eq!((options.rows, options.samples, options.containers), (vec![1, 16], 5, 200));
-        assert_eq!(parse(&[]).unwrap().rows, [1, 2, 3, 5, 7, 16]);
-        for bad in ["--rows 4", "--rows", "--samples x", "--what 1"] {
+        assert_eq!(parse(&[]).unwrap().rows, [1, 2, 3, 4, 5, 7, 16, 18, 19, 20, 21, 22, 23]);
+        for bad in ["--rows 6", "--rows", "--samples x", "--what 1"] {
             assert!(parse(&words(bad)).is_err(), "{bad}");
         }
     }

@@ -11,8 +11,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::{Value, json};
-
 use super::image::Image;
 use crate::{
     Outcome,
@@ -132,69 +130,4 @@ pub(crate) fn docker(dir: &Path, image: &Image) -> Outcome<Engine> {
     engine.run(&["load", "-i", &text(image.docker_archive()?)])?;
     engine.run_image(&["--rm"], &["true"]).map_err(|e| format!("docker does not work here: {e}"))?;
     Ok(engine)
-}
-
-/// An OCI runtime and its bundle that runs `true`.
-pub(crate) struct Runtime {
-    /// As shown in the table.
-    pub(crate) name: &'static str,
-    program: PathBuf,
-    state: PathBuf,
-    bundle: PathBuf,
-    count: u64,
-}
-
-impl Runtime {
-    /// Prepares a bundle; every runtime gets the same `config.json`.
-    pub(crate) fn new(name: &'static str, program: PathBuf, dir: &Path, image: &Image) -> Outcome<Runtime> {
-        let bundle = dir.join(format!("bundle-{name}"));
-        let state = dir.join(format!("state-{name}"));
-        for dir in [&bundle, &state] {
-            fs::create_dir_all(dir).map_err(|e| format!("make {}: {e}", dir.display()))?;
-        }
-        let config = bundle_config(&image.rootfs).to_string();
-        fs::write(bundle.join("config.json"), config).map_err(|e| format!("write config.json: {e}"))?;
-        Ok(Runtime { name, program, state, bundle, count: 0 })
-    }
-
-    /// One shot: create, start, wait, delete.
-    pub(crate) fn run(&mut self) -> Outcome {
-        self.count += 1;
-        let id = format!("onggi-bench-{}-{}", std::process::id(), self.count);
-        let mut command = Command::new(&self.program);
-        command.arg("--root").arg(&self.state).arg("run").arg("--bundle").arg(&self.bundle).arg(id);
-        silently(&mut command)
-    }
-}
-
-/// What `runc spec` writes, reduced to what every runtime here accepts: all namespaces of an engine's
-/// container, its usual mounts, and its short list of capabilities.
-fn bundle_config(rootfs: &Path) -> Value {
-    let capabilities = json!(["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]);
-    let mount = |destination: &str, kind: &str, options: &[&str]| json!({ "destination": destination, "type": kind, "source": kind, "options": options });
-    let namespaces = ["pid", "network", "ipc", "uts", "mount", "cgroup"].map(|kind| json!({ "type": kind }));
-    json!({
-        "ociVersion": "1.0.2",
-        "process": {
-            "terminal": false, "user": { "uid": 0, "gid": 0 }, "args": ["/bin/true"], "env": ["PATH=/bin"],
-            "cwd": "/", "noNewPrivileges": true,
-            "capabilities": { "bounding": capabilities, "effective": capabilities, "permitted": capabilities },
-        },
-        "root": { "path": rootfs, "readonly": true },
-        "hostname": "bench",
-        "mounts": [
-            mount("/proc", "proc", &[]),
-            mount("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-            mount("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]),
-            mount("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
-            mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-            mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
-        ],
-        "linux": {
-            "resources": { "devices": [{ "allow": false, "access": "rwm" }] },
-            "namespaces": namespaces,
-            "maskedPaths": ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"],
-            "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
-        },
-    })
 }

@@ -9,8 +9,9 @@ use std::{
 use super::{
     image::Image,
     measure::{Contender, Series, interleaved},
-    peers::{self, Engine, Runtime, silently},
+    peers::{self, Engine, silently},
     report::Row,
+    runtime::{Runtime, Verb},
 };
 use crate::{Outcome, build::Programs, process::find};
 
@@ -55,6 +56,16 @@ impl Bench {
         tried.map_err(|e| notes.push(format!("Not measured: {name} does not work here: {e}."))).ok()
     }
 
+    /// Every runtime that works here; ours first.
+    fn runtimes(&self, notes: &mut Vec<String>) -> Outcome<Vec<Runtime>> {
+        let names = ["onggi-oci", "crun", "runc", "youki"];
+        let runtimes: Vec<Runtime> = names.into_iter().filter_map(|name| self.runtime(name, notes)).collect();
+        match runtimes.first() {
+            Some(first) if first.name == "onggi-oci" => Ok(runtimes),
+            _ => Err(notes.join(" ")),
+        }
+    }
+
     fn timed(&self, number: u32, title: &str, mut contenders: Vec<Contender<'_>>, samples: usize) -> Outcome<Row> {
         let series = interleaved(&mut contenders, samples)?;
         Ok(Row { number, title: title.to_owned(), unit: "ms", goals: &[], series, notes: Vec::new() })
@@ -68,11 +79,7 @@ fn floor_contender<'a>(floor: &'a Path, rootfs: &'a Path) -> Contender<'a> {
 /// Row 1: one-shot OCI run of `true`.
 pub(crate) fn runtime_run(bench: &Bench) -> Outcome<Row> {
     let mut notes = Vec::new();
-    let mut runtimes: Vec<Runtime> =
-        ["onggi-oci", "crun", "runc", "youki"].into_iter().filter_map(|name| bench.runtime(name, &mut notes)).collect();
-    if runtimes.first().is_none_or(|first| first.name != "onggi-oci") {
-        return Err(notes.join(" "));
-    }
+    let mut runtimes = bench.runtimes(&mut notes)?;
     let mut contenders: Vec<Contender<'_>> =
         runtimes.iter_mut().map(|runtime| Contender::new(runtime.name, || runtime.run())).collect();
     if let Some(floor) = &bench.floor {
@@ -82,6 +89,87 @@ pub(crate) fn runtime_run(bench: &Bench) -> Outcome<Row> {
     let row = bench.timed(1, title, contenders, bench.samples)?;
     let goals = &[("crun", 0.6), ("runc", 0.2), ("youki", 0.15), ("floor", 2.0)];
     Ok(Row { goals, notes, ..row })
+}
+
+/// Row 4: how long many containers take, eight at a time.
+pub(crate) fn side_by_side(bench: &Bench) -> Outcome<Row> {
+    const AT_ONCE: usize = 8;
+    const EACH: usize = 8;
+    let mut notes = Vec::new();
+    let mut runtimes = bench.runtimes(&mut notes)?;
+    let contenders = runtimes.iter_mut().map(|runtime| {
+        Contender::new(runtime.name, move || {
+            let ids: Vec<String> = (0..AT_ONCE * EACH).map(|_| runtime.fresh_id()).collect();
+            let runtime = &*runtime;
+            std::thread::scope(|scope| {
+                let work = |ids| move || runtime.run_all(ids);
+                let workers: Vec<_> = ids.chunks(EACH).map(|ids| scope.spawn(work(ids))).collect();
+                workers.into_iter().try_for_each(|w| w.join().map_err(|_| "a worker panicked".to_owned())?)
+            })
+        })
+    });
+    let title = format!("{} one-shot OCI runs of `true`, {AT_ONCE} at a time", AT_ONCE * EACH);
+    // Each sample is many containers already.
+    let row = bench.timed(4, &title, contenders.collect(), bench.samples.div_ceil(3))?;
+    Ok(Row { goals: &[("crun", 0.667)], notes, ..row })
+}
+
+fn runtime_verb(bench: &Bench, number: u32, verb: Verb, title: &str) -> Outcome<Row> {
+    let mut notes = Vec::new();
+    let mut runtimes = bench.runtimes(&mut notes)?;
+    let contenders =
+        runtimes.iter_mut().map(|runtime| Contender::sampling(runtime.name, move || runtime.verb(verb))).collect();
+    let row = bench.timed(number, title, contenders, bench.samples)?;
+    Ok(Row { goals: &[("crun", 1.0)], notes, ..row })
+}
+
+/// Row 18: `create`.
+pub(crate) fn runtime_create(bench: &Bench) -> Outcome<Row> {
+    runtime_verb(bench, 18, Verb::Create, "OCI `create`")
+}
+
+/// Row 19: `start`.
+pub(crate) fn runtime_start(bench: &Bench) -> Outcome<Row> {
+    runtime_verb(bench, 19, Verb::Start, "OCI `start`")
+}
+
+/// Row 20: `delete`.
+pub(crate) fn runtime_delete(bench: &Bench) -> Outcome<Row> {
+    runtime_verb(bench, 20, Verb::Delete, "OCI `delete` of a stopped container")
+}
+
+fn in_running(bench: &Bench, number: u32, title: &str, args: &[&str]) -> Outcome<Row> {
+    let mut notes = Vec::new();
+    let mut runtimes = bench.runtimes(&mut notes)?;
+    let ids = runtimes.iter_mut().map(Runtime::running).collect::<Outcome<Vec<String>>>()?;
+    let pairs = runtimes.iter().zip(&ids);
+    let contenders =
+        pairs.map(|(runtime, id)| Contender::sampling(runtime.name, move || runtime.in_running(id, args))).collect();
+    let row = bench.timed(number, title, contenders, bench.samples);
+    for (runtime, id) in runtimes.iter().zip(&ids) {
+        runtime.remove(id)?;
+    }
+    Ok(Row { notes, ..row? })
+}
+
+/// Row 21: `state`.
+pub(crate) fn runtime_state(bench: &Bench) -> Outcome<Row> {
+    Ok(Row { goals: &[("crun", 1.0)], ..in_running(bench, 21, "OCI `state`", &["state"])? })
+}
+
+/// Row 22: `exec`.
+pub(crate) fn runtime_exec(bench: &Bench) -> Outcome<Row> {
+    Ok(Row { goals: &[("crun", 0.6)], ..in_running(bench, 22, "OCI `exec` of `true`", &["exec", "/bin/true"])? })
+}
+
+/// Row 23: memory at its highest.
+pub(crate) fn runtime_memory(bench: &Bench) -> Outcome<Row> {
+    let mut notes = Vec::new();
+    let mut runtimes = bench.runtimes(&mut notes)?;
+    let contenders =
+        runtimes.iter_mut().map(|runtime| Contender::sampling(runtime.name, || runtime.peak_memory())).collect();
+    let row = bench.timed(23, "peak resident memory of one-shot OCI `run` of `true`", contenders, bench.samples)?;
+    Ok(Row { unit: "KiB", goals: &[("crun", 0.5)], notes, ..row })
 }
 
 /// Row 2: the engine without a network against a bare runtime.
