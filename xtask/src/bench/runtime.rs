@@ -28,7 +28,8 @@ pub(crate) struct Runtime {
 impl Runtime {
     /// Prepares the bundles; every runtime gets the same `config.json`.
     pub(crate) fn new(name: &'static str, program: PathBuf, dir: &Path, image: &Image) -> Outcome<Runtime> {
-        let state = dir.join(format!("state-{name}"));
+        // On the tmpfs of the bench's private mount namespace, where state belongs.
+        let state = Path::new("/run").join(format!("onggi-bench-{name}"));
         fs::create_dir_all(&state).map_err(|e| format!("make {}: {e}", state.display()))?;
         let bundle = |kind: &str, command: &[&str]| -> Outcome<PathBuf> {
             let bundle = dir.join(format!("bundle-{name}-{kind}"));
