@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
 use clap::Args;
 use onggi_engine::PullOptions;
 use onggi_spec::{
-    ContainerRequest, ImageReference, ImageSource, NetworkMode, ParseError,
+    ContainerRequest, ImageReference, ImageSource, NetworkMode, ParseError, UserNamespace,
     capability::parse_capability,
     env::{EnvArg, parse_env, parse_env_file, parse_hostname, parse_label},
     mount::{MountSpec, parse_volume},
@@ -64,6 +64,9 @@ pub(crate) struct ContainerArgs {
     /// Network: bridge, none or host
     #[arg(long, visible_alias = "net", default_value = "bridge", value_name = "MODE", allow_hyphen_values = true)]
     network: String,
+    /// User namespace: host, or auto for one of the container's own over ids that nobody else has
+    #[arg(long, default_value = "host", value_name = "MODE", allow_hyphen_values = true)]
+    userns: String,
     /// Host name in the container
     #[arg(short = 'h', long, value_name = "NAME", allow_hyphen_values = true)]
     hostname: Option<String>,
@@ -157,6 +160,7 @@ impl ContainerArgs {
             workdir,
             entrypoint,
             network,
+            userns,
             hostname,
             cpus,
             memory,
@@ -191,6 +195,7 @@ impl ContainerArgs {
             cap_add: capabilities(cap_add)?,
             cap_drop: capabilities(cap_drop)?,
             network: parse_network(&network)?,
+            userns: parse_userns(&userns)?,
             ports: ports(&publish)?,
             mounts: volume.iter().map(|v| parse_mount(v, caller)).collect::<Result<_, _>>()?,
             resources: Resources {
@@ -221,6 +226,15 @@ fn parse_network(text: &str) -> Result<NetworkMode, ParseError> {
         "none" => Ok(NetworkMode::None),
         "host" => Ok(NetworkMode::Host),
         _ => Err(ParseError::new("network", text, "no such network").hint("use bridge, none or host")),
+    }
+}
+
+fn parse_userns(text: &str) -> Result<UserNamespace, ParseError> {
+    match text {
+        // Docker takes an empty text for its default.
+        "host" | "" => Ok(UserNamespace::Host),
+        "auto" => Ok(UserNamespace::Auto),
+        _ => Err(ParseError::new("user namespace", text, "no such mode").hint("use host or auto")),
     }
 }
 

@@ -146,6 +146,7 @@ impl Engine {
         failures.note(self.release_network(id));
         failpoint::hit("cleanup.network-detached");
         failures.note(self.release_cgroups(id));
+        failures.note(self.release_id_block(id));
         failures.note(remove_tree(&self.paths.oci_root().join(id.as_str())));
         failures.note(remove_tree(&self.paths.run_dir(id)));
         failpoint::hit("cleanup.done");

@@ -6,7 +6,9 @@ use std::{
     time::SystemTime,
 };
 
-use onggi_spec::{ContainerRequest, ImageSource, NetworkMode, image::ImageConfig, oci::build, progress::Progress};
+use onggi_spec::{
+    ContainerRequest, ImageSource, NetworkMode, UserNamespace, image::ImageConfig, oci::build, progress::Progress,
+};
 use onggi_state::{ContainerRecord, ImageRecord, StateError, files::Intent};
 
 use crate::{Engine, EngineError, PullOptions, apparmor, failpoint, json, names};
@@ -74,6 +76,13 @@ impl Engine {
                 "a container's root filesystem",
                 "this kernel has no overlay filesystem",
                 "load the module with `modprobe overlay`, or use a kernel built with CONFIG_OVERLAY_FS",
+            );
+        }
+        if request.userns == UserNamespace::Auto && !facts.user_namespaces {
+            return unsupported(
+                "--userns auto",
+                "this host does not allow user namespaces",
+                "leave --userns out, or raise user.max_user_namespaces",
             );
         }
         if !self.rootful() && !facts.user_namespaces {

@@ -153,7 +153,7 @@ impl Engine {
     }
 
     fn explained_network(&self, record: &ContainerRecord) -> Result<NetworkPlan, EngineError> {
-        let request = start::network_request(record);
+        let request = start::network_request(record, self.probable_id_block(record));
         let mut facts = onggi_network::facts(&self.paths.runroot, &request)?;
         if !self.rootful() {
             facts.ports.iter_mut().for_each(allow_for_root);
@@ -196,6 +196,7 @@ impl Engine {
             user,
             facts,
             id: &record.id,
+            id_block: self.probable_id_block(record),
             netns_path: (record.request.network == NetworkMode::Bridge).then_some(netns.as_str()),
             cgroups_path: rootfs::cgroups_path(&record.id),
             apparmor_profile: confinement.profile.as_deref(),

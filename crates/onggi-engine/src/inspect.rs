@@ -158,6 +158,8 @@ fn host_config(r: &ContainerRecord) -> Value {
         "Binds": binds,
         "NetworkMode": q.network.name(),
         "PortBindings": port_map(&q.ports),
+        // `host`: root in the container is root outside, held back by capabilities, seccomp and masks.
+        "UsernsMode": q.userns.name(),
         "AutoRemove": q.remove,
         "CapAdd": q.cap_add,
         "CapDrop": q.cap_drop,

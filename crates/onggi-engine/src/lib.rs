@@ -30,6 +30,7 @@ mod run;
 mod start;
 mod status;
 mod stop;
+mod userns;
 
 use std::{
     cell::{OnceCell, RefCell, RefMut},

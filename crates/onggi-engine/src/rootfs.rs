@@ -9,7 +9,7 @@ use std::{
 
 use onggi_network::NetworkRecord;
 use onggi_spec::{
-    ContainerId, HostFacts, ImageSource, NetworkMode,
+    ContainerId, HostFacts, IdBlock, ImageSource, NetworkMode,
     image::ImageConfig,
     monitor::{LogConfig, MonitorConfig, RootFs},
     oci::{
@@ -57,12 +57,13 @@ impl Engine {
         &self,
         record: &ContainerRecord,
         network: Option<&NetworkRecord>,
+        id_block: Option<IdBlock>,
         terminal_size: Option<(u16, u16)>,
     ) -> Result<(), EngineError> {
         let bundle = self.paths.bundle(&record.id);
         let rootfs: RootFs = json::read(&bundle.join("rootfs.json"))?;
         self.write_etc_files(record, network.map(|n| n.ip))?;
-        let mut spec = self.build_spec(record, &rootfs, None)?;
+        let mut spec = self.build_spec(record, &rootfs, id_block)?;
         if let (Some(process), Some((columns, rows))) = (&mut spec.process, terminal_size) {
             process.console_size = Some(ConsoleSize { height: rows.into(), width: columns.into() });
         }
@@ -70,12 +71,12 @@ impl Engine {
         json::write(&bundle.join("onggi.json"), &self.monitor_config(record, rootfs)?)
     }
 
-    /// The OCI configuration. `netns_path` is only given for a plan that is shown, not applied.
+    /// The OCI configuration.
     pub(crate) fn build_spec(
         &self,
         record: &ContainerRecord,
         rootfs: &RootFs,
-        netns_path: Option<&str>,
+        id_block: Option<IdBlock>,
     ) -> Result<Spec, EngineError> {
         let config = self.image_config(record)?;
         let user = self.request_user(record, rootfs, config.as_ref())?;
@@ -92,7 +93,8 @@ impl Engine {
             user,
             facts: self.facts(),
             id: &record.id,
-            netns_path,
+            id_block,
+            netns_path: None,
             cgroups_path: cgroups_path(&record.id),
             apparmor_profile: confinement.profile.as_deref(),
             files,

@@ -3,7 +3,7 @@
 use std::{fs, io, os::fd::OwnedFd};
 
 use onggi_network::{BridgeRequest, NetworkError, NetworkRecord, Obstacle, PlanError};
-use onggi_spec::NetworkMode;
+use onggi_spec::{IdBlock, NetworkMode, oci::build::bridge_sysctls};
 use onggi_state::ContainerRecord;
 use serde::{Deserialize, Serialize};
 
@@ -99,8 +99,9 @@ impl Engine {
 
     fn try_launch(&self, record: &ContainerRecord, client: Client) -> Result<Launched, EngineError> {
         self.prepare_run_dir(record)?;
-        let network = self.attach_network(record)?;
-        self.write_bundle(record, network.record.as_ref(), client.terminal_size)?;
+        let id_block = self.take_id_block(record)?;
+        let network = self.attach_network(record, id_block)?;
+        self.write_bundle(record, network.record.as_ref(), id_block, client.terminal_size)?;
         failpoint::hit("start.files-written");
         let launched = launch::launch(
             self,
@@ -131,11 +132,11 @@ impl Engine {
 
     /// Makes the network namespace of a bridged container. The record is on disk before anything of it
     /// exists. Without a bridge the sandbox makes the namespace together with the others.
-    fn attach_network(&self, record: &ContainerRecord) -> Result<Attached, EngineError> {
+    fn attach_network(&self, record: &ContainerRecord, id_block: Option<IdBlock>) -> Result<Attached, EngineError> {
         if record.request.network != NetworkMode::Bridge {
             return Ok(Attached::default());
         }
-        let request = network_request(record);
+        let request = network_request(record, id_block);
         let plan = onggi_network::prepare(&self.paths.runroot, &request).map_err(|e| self.name_port_owner(e))?;
         let network = plan.record.clone();
         json::write(&self.paths.run_dir(&record.id).join("network.json"), &network)?;
@@ -164,11 +165,12 @@ impl Engine {
 }
 
 /// What the network needs to know of a container.
-pub(crate) fn network_request(record: &ContainerRecord) -> BridgeRequest {
+pub(crate) fn network_request(record: &ContainerRecord, id_block: Option<IdBlock>) -> BridgeRequest {
     BridgeRequest {
         id: record.id.clone(),
         name: Some(record.name.clone()),
         hostname: record.request.hostname.clone(),
         ports: record.request.ports.clone(),
+        sysctls: bridge_sysctls(id_block),
     }
 }

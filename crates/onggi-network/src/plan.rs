@@ -172,7 +172,8 @@ pub fn plan_bridge(request: &BridgeRequest, facts: &NetFacts) -> Result<NetworkP
     };
     let mut ops = vec![NetOp::TakeLease { network: NETWORK.to_owned(), ip, id: request.id.clone() }];
     ops.extend(record.ports.iter().map(|port| NetOp::ReservePort { port: *port }));
-    ops.push(NetOp::CreateNetns { sysctls: container_sysctls(facts.ipv6) });
+    let sysctls = [container_sysctls(facts.ipv6), request.sysctls.clone()].concat();
+    ops.push(NetOp::CreateNetns { sysctls });
     ops.extend(bridge_ops(facts, &record));
     ops.extend(link_ops(facts, &record));
     ops.extend(firewall_ops(facts, &record));

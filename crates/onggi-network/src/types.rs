@@ -26,6 +26,8 @@ pub struct BridgeRequest {
     pub hostname: Option<String>,
     /// Ports to publish; `host_port: None` asks for a free one.
     pub ports: Vec<PortMapping>,
+    /// Settings of its namespace beyond our own, set before it has a device.
+    pub sysctls: Vec<(String, String)>,
 }
 
 /// What one container owns on the network. The engine stores it *before* `apply`; `detach` needs nothing

@@ -56,7 +56,7 @@ fn busy_host() -> NetFacts {
 
 fn plan(facts: &NetFacts) -> Result<NetworkPlan, PlanError> {
     let ports = facts.ports.iter().map(|p| p.wanted).collect();
-    plan_bridge(&BridgeRequest { id: id(1), name: None, hostname: None, ports }, facts)
+    plan_bridge(&BridgeRequest { id: id(1), name: None, hostname: None, ports, sysctls: Vec::new() }, facts)
 }
 
 #[test]

@@ -9,6 +9,7 @@ pub mod env;
 pub mod error;
 pub mod facts;
 pub mod id;
+pub mod id_block;
 pub mod image;
 pub mod monitor;
 pub mod mount;
@@ -27,8 +28,9 @@ pub mod user;
 pub use error::ParseError;
 pub use facts::HostFacts;
 pub use id::{ContainerId, ContainerName};
+pub use id_block::IdBlock;
 pub use reference::{Digest, ImageReference};
-pub use request::{ContainerRequest, ImageSource, NetworkMode};
+pub use request::{ContainerRequest, ImageSource, NetworkMode, UserNamespace};
 
 /// Progress of a pull, one event at a time. Libraries emit, the command line draws.
 pub mod progress {

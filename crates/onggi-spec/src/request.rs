@@ -46,6 +46,9 @@ pub struct ContainerRequest {
     pub cap_drop: Vec<String>,
     /// Network.
     pub network: NetworkMode,
+    /// User namespace.
+    #[serde(default)]
+    pub userns: UserNamespace,
     /// Published ports.
     pub ports: Vec<PortMapping>,
     /// `-v` mounts.
@@ -82,6 +85,17 @@ pub enum NetworkMode {
     Host,
 }
 
+/// `--userns`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UserNamespace {
+    /// The engine's own: root in the container is root outside, held back by capabilities, seccomp and masks.
+    #[default]
+    Host,
+    /// One of its own over a block of ids that nobody else has.
+    Auto,
+}
+
 /// Limits of one container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Resources {
@@ -91,6 +105,16 @@ pub struct Resources {
     pub memory: Option<u64>,
     /// Processes and threads; -1 is unlimited; the default profile's 4096 when absent.
     pub pids: Option<i64>,
+}
+
+impl UserNamespace {
+    /// `host` or `auto`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Auto => "auto",
+        }
+    }
 }
 
 impl NetworkMode {

@@ -105,7 +105,7 @@ pub(crate) fn id(number: u8) -> ContainerId {
 }
 
 pub(crate) fn request(number: u8, ports: &[PortMapping]) -> BridgeRequest {
-    BridgeRequest { id: id(number), name: None, hostname: None, ports: ports.to_vec() }
+    BridgeRequest { id: id(number), name: None, hostname: None, ports: ports.to_vec(), sysctls: Vec::new() }
 }
 
 pub(crate) fn port(host_ip: Ipv4Addr, host: u16, container: u16, protocol: Protocol) -> PortMapping {

@@ -18,8 +18,8 @@ use super::{
     seccomp_default::default_policy,
 };
 use crate::{
-    ContainerId, ContainerRequest, HostFacts, NetworkMode, capability, facts::CgroupLayout, image::ImageConfig,
-    security::SeccompChoice, user::ResolvedUser,
+    ContainerId, ContainerRequest, HostFacts, IdBlock, NetworkMode, capability, facts::CgroupLayout, id_block,
+    image::ImageConfig, security::SeccompChoice, user::ResolvedUser,
 };
 
 pub use error::BuildError;
@@ -39,6 +39,8 @@ pub struct SpecInput<'a> {
     pub facts: &'a HostFacts,
     /// The container.
     pub id: &'a ContainerId,
+    /// The host ids of its user namespace, when root asked for one.
+    pub id_block: Option<IdBlock>,
     /// A network namespace to join by path; a new one when absent (the engine hands its own down as a
     /// descriptor). Without meaning for the host's network.
     pub netns_path: Option<&'a str>,
@@ -67,6 +69,20 @@ impl SpecInput<'_> {
         !self.facts.rootful()
     }
 
+    /// The container has a user namespace of its own.
+    fn in_user_namespace(&self) -> bool {
+        self.rootless() || self.id_block.is_some()
+    }
+
+    /// Its network namespace belongs to its user namespace, so that its root may change it.
+    fn owns_network(&self) -> bool {
+        match self.request.network {
+            NetworkMode::Bridge => !self.in_user_namespace(),
+            NetworkMode::None => true,
+            NetworkMode::Host => false,
+        }
+    }
+
     fn own_network(&self) -> bool {
         self.request.network != NetworkMode::Host
     }
@@ -81,10 +97,9 @@ pub fn build_oci_spec(input: &SpecInput<'_>) -> Result<Spec, BuildError> {
     let process = process::process(input, &caps)?;
     let mounts = mounts::mounts(input)?;
     let resources = limits::resources(input)?;
-    let rootless = input.rootless();
     let linux = Linux {
-        uid_mappings: single_mapping(rootless, input.facts.euid),
-        gid_mappings: single_mapping(rootless, input.facts.egid),
+        uid_mappings: mapping(input, input.facts.euid),
+        gid_mappings: mapping(input, input.facts.egid),
         sysctl: sysctls(input),
         resources,
         cgroups_path: Some(input.cgroups_path.clone()),
@@ -146,7 +161,8 @@ pub fn notes(facts: &HostFacts) -> Vec<String> {
 fn bounding_set(input: &SpecInput<'_>) -> Result<Vec<&'static str>, BuildError> {
     let request = input.request;
     let wanted = capability::bounding_set(&request.cap_add, &request.cap_drop).map_err(BuildError::Capability)?;
-    if input.rootless() {
+    if input.in_user_namespace() {
+        check_network_capabilities(input)?;
         return Ok(wanted);
     }
     let held = |cap: &str| capability::number(cap).is_some_and(|n| input.facts.effective_caps >> n & 1 == 1);
@@ -162,17 +178,35 @@ fn one(name: &str) -> capability::CapArg {
     known.map_or(capability::CapArg::All, |n| capability::CapArg::One(n))
 }
 
-/// Container id 0 is the caller; nobody else exists (user_namespaces(7): the only map an ordinary user may
-/// write).
-fn single_mapping(rootless: bool, host_id: u32) -> Vec<LinuxIdMapping> {
-    if rootless { vec![LinuxIdMapping { container_id: 0, host_id, size: 1 }] } else { Vec::new() }
+/// In a user namespace a capability reaches only what that namespace owns, and the bridge's network namespace
+/// is the host's: a container that was promised NET_ADMIN there would find it without effect.
+fn check_network_capabilities(input: &SpecInput<'_>) -> Result<(), BuildError> {
+    if input.id_block.is_none() || input.owns_network() {
+        return Ok(());
+    }
+    let named = |cap| input.request.cap_add.iter().any(|t| capability::parse_capability(t) == Ok(one(cap)));
+    match ["CAP_NET_ADMIN", "CAP_NET_RAW"].into_iter().find(|cap| named(cap)) {
+        Some(capability) => Err(BuildError::CapabilityOverNetwork { capability }),
+        None => Ok(()),
+    }
+}
+
+/// Without root, container id 0 is the caller and nobody else exists (user_namespaces(7): the only map that an
+/// ordinary user may write). With a block, its ids are the container's.
+fn mapping(input: &SpecInput<'_>, caller: u32) -> Vec<LinuxIdMapping> {
+    let one = |host_id, size| vec![LinuxIdMapping { container_id: 0, host_id, size }];
+    match input.id_block {
+        Some(block) => one(block.host_start(), id_block::SIZE),
+        None if input.rootless() => one(caller, 1),
+        None => Vec::new(),
+    }
 }
 
 fn namespaces(input: &SpecInput<'_>) -> Vec<LinuxNamespace> {
     use LinuxNamespaceType as T;
     let new = |typ| LinuxNamespace { typ, path: None };
     let mut list = Vec::new();
-    if input.rootless() {
+    if input.in_user_namespace() {
         list.push(new(T::User));
     }
     list.extend([T::Pid, T::Ipc, T::Uts, T::Mount].map(new));
@@ -188,10 +222,30 @@ fn namespaces(input: &SpecInput<'_>) -> Vec<LinuxNamespace> {
 /// As Docker: in a network namespace of its own everybody may open ICMP sockets and low ports, which is why
 /// NET_RAW is not needed. Without root only gid 0 is mapped, and only mapped groups may be written.
 fn sysctls(input: &SpecInput<'_>) -> BTreeMap<String, String> {
-    if !input.own_network() {
+    if !input.own_network() || (input.id_block.is_some() && !input.owns_network()) {
         return BTreeMap::new();
     }
-    let ping = if input.rootless() { "0 0" } else { "0 2147483647" };
-    let pairs = [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", ping)];
-    pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).into()
+    let last = match input.id_block {
+        Some(_) => id_block::SIZE - 1,
+        None if input.rootless() => 0,
+        None => LAST_GROUP,
+    };
+    network_sysctls(0, last).into()
+}
+
+/// Greatest group that net.ipv4.ping_group_range takes.
+const LAST_GROUP: u32 = i32::MAX.cast_unsigned();
+
+/// What a container's network namespace is given, for the groups `first` to `last` as the writer sees them.
+fn network_sysctls(first: u32, last: u32) -> [(String, String); 2] {
+    [
+        ("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned()),
+        ("net.ipv4.ping_group_range".to_owned(), format!("{first} {last}")),
+    ]
+}
+
+/// The settings of a network namespace that the engine makes for a container over `block`: its root may not
+/// change them itself, so they are made with the namespace.
+pub fn bridge_sysctls(block: Option<IdBlock>) -> Vec<(String, String)> {
+    block.map_or_else(Vec::new, |b| network_sysctls(b.host_start(), b.host_start() + (id_block::SIZE - 1)).into())
 }

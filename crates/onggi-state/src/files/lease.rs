@@ -1,9 +1,12 @@
-//! Addresses in use: one file per address, its content the container that has it.
+//! Addresses and other scarce things in use: one file for each, its content the container that has it.
 
 use std::{
+    fmt::Display,
     fs, io,
+    marker::PhantomData,
     net::Ipv4Addr,
     path::{Path, PathBuf},
+    str::FromStr,
 };
 
 use super::{
@@ -15,17 +18,18 @@ use super::{
 /// Longest owner that is read back: a container id has 64 bytes, others are refused when written.
 const MAX_OWNER: u64 = 256;
 
-/// The leases of one network: `<runroot>/leases/<network>/`.
+/// The leases of one network, `<runroot>/leases/<network>/`, or of another set of things whose names are files.
 #[derive(Debug, Clone)]
-pub struct Leases {
+pub struct Leases<T = Ipv4Addr> {
     dir: PathBuf,
+    things: PhantomData<T>,
 }
 
-/// One address in use.
+/// One thing in use.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lease {
+pub struct Lease<T = Ipv4Addr> {
     /// The address.
-    pub ip: Ipv4Addr,
+    pub ip: T,
     /// The container that has it.
     pub owner: String,
 }
@@ -33,13 +37,19 @@ pub struct Lease {
 impl Leases {
     /// The leases of `network`; the directory is made when missing.
     pub fn open(runroot: &Path, network: &str) -> Result<Self, FileError> {
-        let dir = runroot.join("leases").join(component("network", network)?);
+        Self::at(runroot.join("leases").join(component("network", network)?))
+    }
+}
+
+impl<T: Copy + Display + FromStr + Ord> Leases<T> {
+    /// The leases in `dir`, which is made when missing.
+    pub fn at(dir: PathBuf) -> Result<Self, FileError> {
         make_dir(&dir)?;
-        Ok(Self { dir })
+        Ok(Self { dir, things: PhantomData })
     }
 
     /// Takes `ip` for `owner`; false when another has it. Taking one's own again is true.
-    pub fn acquire(&self, ip: Ipv4Addr, owner: &str) -> Result<bool, FileError> {
+    pub fn acquire(&self, ip: T, owner: &str) -> Result<bool, FileError> {
         component("container", owner)?;
         let path = self.path(ip);
         let tmp = temporary(&path);
@@ -55,7 +65,7 @@ impl Leases {
     }
 
     /// Who has `ip`.
-    pub fn owner(&self, ip: Ipv4Addr) -> Result<Option<String>, FileError> {
+    pub fn owner(&self, ip: T) -> Result<Option<String>, FileError> {
         let path = self.path(ip);
         match read_bounded(&path) {
             Ok(text) => Ok(Some(text)),
@@ -65,7 +75,7 @@ impl Leases {
     }
 
     /// Gives `ip` back if `owner` has it; true when it did. Idempotent.
-    pub fn release(&self, ip: Ipv4Addr, owner: &str) -> Result<bool, FileError> {
+    pub fn release(&self, ip: T, owner: &str) -> Result<bool, FileError> {
         if self.owner(ip)?.as_deref() != Some(owner) {
             return Ok(false);
         }
@@ -78,7 +88,7 @@ impl Leases {
     }
 
     /// Gives back every address of `owner` and returns them.
-    pub fn release_all(&self, owner: &str) -> Result<Vec<Ipv4Addr>, FileError> {
+    pub fn release_all(&self, owner: &str) -> Result<Vec<T>, FileError> {
         let mut released = Vec::new();
         for lease in self.list()? {
             if lease.owner == owner && self.release(lease.ip, owner)? {
@@ -89,7 +99,7 @@ impl Leases {
     }
 
     /// All leases, by address.
-    pub fn list(&self) -> Result<Vec<Lease>, FileError> {
+    pub fn list(&self) -> Result<Vec<Lease<T>>, FileError> {
         let fail = |e| FileError::io("list", &self.dir, e);
         let mut leases = Vec::new();
         for entry in fs::read_dir(&self.dir).map_err(fail)? {
@@ -103,7 +113,7 @@ impl Leases {
         Ok(leases)
     }
 
-    fn path(&self, ip: Ipv4Addr) -> PathBuf {
+    fn path(&self, ip: T) -> PathBuf {
         self.dir.join(ip.to_string())
     }
 }

@@ -17,6 +17,12 @@ pub enum BuildError {
         /// Full name.
         capability: String,
     },
+    /// A capability that would have no effect.
+    #[error("capability {capability} has no effect on the bridge network in a user namespace")]
+    CapabilityOverNetwork {
+        /// Full name.
+        capability: &'static str,
+    },
     /// A text that no argument, variable or path may be.
     #[error("the {what} {text:?} is invalid: {reason}")]
     Text {
@@ -58,6 +64,14 @@ pub enum BuildError {
         /// Group id.
         gid: u32,
     },
+    /// A user beyond the ids of the user namespace.
+    #[error("user {uid}:{gid} does not exist in a user namespace of 65536 ids")]
+    UserOutsideMap {
+        /// User id.
+        uid: u32,
+        /// Group id.
+        gid: u32,
+    },
     /// Two mounts on one path.
     #[error("two volumes have the same target {target}")]
     DuplicateTarget {
@@ -85,6 +99,10 @@ impl BuildError {
             Self::NoCommand => "give a command after the image name".into(),
             Self::Capability(e) => e.hint.clone(),
             Self::CapabilityNotHeld { .. } => "leave out --cap-add for it, or run onggi with more privileges".into(),
+            Self::CapabilityOverNetwork { .. } => {
+                "use --network none, where the container owns its network, or --userns host".into()
+            }
+            Self::UserOutsideMap { .. } => "use a user below 65536, or --userns host".into(),
             Self::Text { .. } | Self::TooManyCpus { .. } => String::new(),
             Self::RootlessLimit { option } => format!("leave {option} out, or run as root"),
             Self::NoCgroup { option } => format!("leave {option} out, or mount cgroup2 on /sys/fs/cgroup"),

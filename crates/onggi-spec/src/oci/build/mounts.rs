@@ -50,7 +50,7 @@ pub(super) fn masked_paths(cpus: u32) -> Vec<String> {
 
 /// Every mount, in order.
 pub(super) fn mounts(input: &SpecInput<'_>) -> Result<Vec<Mount>, BuildError> {
-    let volumes = volumes(&input.request.mounts)?;
+    let volumes = volumes(&input.request.mounts, input.id_block.is_some())?;
     let mut list = api_filesystems(input);
     list.extend(etc_files(input)?);
     list.retain(|m| !volumes.iter().any(|v| v.destination == m.destination));
@@ -102,7 +102,7 @@ fn api_filesystems(input: &SpecInput<'_>) -> Vec<Mount> {
 /// sysfs shows the network devices of the namespace that mounts it. Without root it can be mounted only for
 /// a network namespace of one's own; otherwise the host's is shown, read-only in depth (CVE-2023-25809).
 fn sysfs(input: &SpecInput<'_>) -> Mount {
-    match input.rootless() && !input.own_network() {
+    match input.in_user_namespace() && !input.own_network() {
         true => mount("/sys", "bind", "/sys", &["rbind", "rprivate", "nosuid", "noexec", "nodev", "ro", "rro"]),
         false => mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
     }
@@ -123,7 +123,8 @@ fn etc_files(input: &SpecInput<'_>) -> Result<Vec<Mount>, BuildError> {
     let files = &input.files;
     let pairs =
         [("/etc/hosts", &files.hosts), ("/etc/hostname", &files.hostname), ("/etc/resolv.conf", &files.resolv_conf)];
-    let options = ["bind", "rprivate", "nosuid", "nodev", "noexec", "nosymfollow"];
+    let mut options = vec!["bind", "rprivate", "nosuid", "nodev", "noexec", "nosymfollow"];
+    options.extend(input.id_block.map(|_| "idmap"));
     pairs.into_iter().map(|(target, source)| Ok(mount(target, "bind", utf8(source)?, &options))).collect()
 }
 
@@ -131,7 +132,7 @@ fn utf8(path: &Path) -> Result<&str, BuildError> {
     path.to_str().ok_or_else(|| BuildError::NotUtf8 { path: path.display().to_string() })
 }
 
-fn volumes(wanted: &[MountSpec]) -> Result<Vec<Mount>, BuildError> {
+fn volumes(wanted: &[MountSpec], id_mapped: bool) -> Result<Vec<Mount>, BuildError> {
     let mut sorted: Vec<&MountSpec> = wanted.iter().collect();
     sorted.sort_by_key(|m| m.target.matches('/').count());
     for (i, m) in sorted.iter().enumerate() {
@@ -143,12 +144,14 @@ fn volumes(wanted: &[MountSpec]) -> Result<Vec<Mount>, BuildError> {
             return Err(BuildError::ForbiddenTarget { target });
         }
     }
-    Ok(sorted.into_iter().map(volume).collect())
+    Ok(sorted.into_iter().map(|m| volume(m, id_mapped)).collect())
 }
 
 /// Recursive options: a directory of the host may hold mounts of its own.
-fn volume(m: &MountSpec) -> Mount {
+/// Files keep their owners: id-mapped, the container's uid 1000 is uid 1000 on disk.
+fn volume(m: &MountSpec, id_mapped: bool) -> Mount {
     let mut options = vec!["rbind", m.propagation.option(), "nosuid", "nodev", "rnosuid", "rnodev"];
     options.extend(if m.read_only { ["ro", "rro"].as_slice() } else { &["rw"] });
+    options.extend(id_mapped.then_some("ridmap"));
     mount(&m.target, "bind", &m.source, &options)
 }

@@ -2,7 +2,7 @@
 
 use super::{BuildError, SpecInput, effective_hostname, limits};
 use crate::{
-    ContainerRequest,
+    ContainerRequest, id_block,
     image::ImageConfig,
     oci::runtime::{LinuxCapabilities, Process, User},
     path,
@@ -35,9 +35,19 @@ pub(super) fn process(input: &SpecInput<'_>, caps: &[&str]) -> Result<Process, B
     if input.rootless() {
         apply_rootless_user(&mut process, &input.user, security)?;
     } else {
+        check_mapped(input)?;
         apply_user(&mut process, &input.user, security);
     }
     Ok(process)
+}
+
+fn check_mapped(input: &SpecInput<'_>) -> Result<(), BuildError> {
+    let ResolvedUser { uid, gid, additional_gids, .. } = &input.user;
+    let mapped = [uid, gid].into_iter().chain(additional_gids).all(|id| *id < id_block::SIZE);
+    match input.id_block {
+        Some(_) if !mapped => Err(BuildError::UserOutsideMap { uid: *uid, gid: *gid }),
+        _ => Ok(()),
+    }
 }
 
 /// Makes `user` the user of a process: credentials, capability sets, no_new_privs. HOME is set only where the

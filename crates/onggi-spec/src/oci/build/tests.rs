@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    ImageSource,
+    ImageSource, UserNamespace,
     facts::V1Hierarchy,
     image::ContainerConfig,
     mount::parse_volume,
@@ -60,6 +60,7 @@ fn request() -> ContainerRequest {
         cap_add: vec![],
         cap_drop: vec![],
         network: NetworkMode::Bridge,
+        userns: UserNamespace::Host,
         ports: vec![],
         mounts: vec![],
         resources: Resources::default(),
@@ -94,6 +95,7 @@ fn build(
         user,
         facts,
         id: &id,
+        id_block: (request.userns == UserNamespace::Auto).then(|| "1610612736".parse().expect("a block")),
         netns_path: None,
         cgroups_path: "/onggi-x".into(),
         apparmor_profile: facts.apparmor.then_some("onggi-default"),
@@ -403,4 +405,47 @@ fn a_seccomp_profile_is_resolved_for_the_container_or_refused() {
     assert_eq!(policy.syscalls.iter().flat_map(|s| &s.names).collect::<Vec<_>>(), ["rmdir"]);
     let without = HostFacts { seccomp: false, ..facts() };
     assert_eq!(build(&asked, None, root(), &without), Err(BuildError::NoSeccomp));
+}
+
+fn in_user_namespace(network: NetworkMode) -> ContainerRequest {
+    ContainerRequest { userns: UserNamespace::Auto, network, ..request() }
+}
+
+#[test]
+fn a_user_namespace_maps_a_block_and_mounts_map_it_back() {
+    let mut request = in_user_namespace(NetworkMode::Bridge);
+    request.mounts = vec![parse_volume("/srv:/srv").expect("a volume")];
+    let spec = built(&request);
+    let linux = spec.linux.as_ref().expect("linux");
+    let whole = vec![LinuxIdMapping { container_id: 0, host_id: 0x6000_0000, size: 65536 }];
+    assert_eq!((&linux.uid_mappings, &linux.gid_mappings), (&whole, &whole));
+    assert!(linux.namespaces.iter().any(|n| n.typ == LinuxNamespaceType::User));
+    assert!(find(&spec, "/etc/hosts").options.contains(&"idmap".to_owned()));
+    assert!(find(&spec, "/srv").options.contains(&"ridmap".to_owned()));
+    // The engine makes them together with the namespace, which the container's root does not own.
+    assert_eq!(linux.sysctl, BTreeMap::new());
+    let ping = ("net.ipv4.ping_group_range".to_owned(), "1610612736 1610678271".to_owned());
+    assert!(bridge_sysctls(Some("1610612736".parse().expect("a block"))).contains(&ping));
+}
+
+#[test]
+fn without_a_bridge_the_container_owns_its_network_namespace() {
+    let spec = built(&in_user_namespace(NetworkMode::None));
+    let sysctl = &spec.linux.as_ref().expect("linux").sysctl;
+    assert_eq!(sysctl.get("net.ipv4.ping_group_range").map(String::as_str), Some("0 65535"));
+    let host = built(&in_user_namespace(NetworkMode::Host));
+    assert_eq!(find(&host, "/sys").typ.as_deref(), Some("bind"));
+}
+
+#[test]
+fn what_has_no_meaning_in_a_user_namespace_is_refused() {
+    let mut request = in_user_namespace(NetworkMode::Bridge);
+    request.cap_add = strings(&["NET_ADMIN"]);
+    let refused = build(&request, None, root(), &facts());
+    assert_eq!(refused, Err(BuildError::CapabilityOverNetwork { capability: "CAP_NET_ADMIN" }));
+    request.network = NetworkMode::None;
+    assert!(build(&request, None, root(), &facts()).is_ok());
+    let far = ResolvedUser { uid: 65_536, ..root() };
+    let refused = build(&in_user_namespace(NetworkMode::None), None, far, &facts());
+    assert_eq!(refused, Err(BuildError::UserOutsideMap { uid: 65_536, gid: 0 }));
 }
