@@ -244,10 +244,10 @@ impl Child {
             }
             SetupOp::BindRoot { .. } | SetupOp::OverlayRoot { .. } => self.make_root(index, op),
             SetupOp::AttachRoot { at } => self.attach_root(at),
-            SetupOp::SubOverlay { path, upper, work, userxattr } => {
-                self.sub_overlay(path, upper, work, *userxattr).map_err(|e| named(e, op))
+            SetupOp::SubOverlay { path, upper, work, userxattr, ids: _ } => {
+                self.sub_overlay(index, path, upper, work, *userxattr).map_err(|e| named(e, op))
             }
-            SetupOp::Mount(mount) => self.mount(mount),
+            SetupOp::Mount(mount) => self.mount(index, mount),
             SetupOp::Bind(bind) => self.bind(index, bind),
             SetupOp::Attributes { target, set } => self.attributes(target, *set).step(step),
             SetupOp::MakeDir { path, mode } => self.make_dir(path, *mode).step(step),

@@ -289,10 +289,13 @@ fn prepare(
 ) -> Result<(Prepared, Option<OwnedFd>)> {
     let (argv, envp, search_path) = exec_strings(&plan.process)?;
     let (stdio, console) = split_stdio(stdio);
+    if let Some(streams) = stdio.as_ref().filter(|_| facts.privileged) {
+        sources::own_streams(plan, streams);
+    }
     let waits = plan.process.contains(&ProcessOp::AwaitStart);
     // The program of an init's child is not the process behind our pidfd.
     let by_number = facts.privileged && !plan.process.contains(&ProcessOp::ForkInit);
-    let mounts = mount_sources::prepare(plan, facts, &dir.path)?;
+    let mounts = mount_sources::prepare(plan, facts, &dir.path, netns.as_ref())?;
     let prepared = Prepared {
         cgroup_tasks: open_tasks(plan.cgroup.as_ref())?,
         netns,

@@ -10,42 +10,39 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use onggi_spec::{monitor::OverlayMount, oci::runtime::LinuxIdMapping};
 use onggi_sys::{
-    Errno, SysContext, SysError,
+    Errno, SysContext, SysError, cred,
     mount::{self, AttributeChange, Depth, FsContext, MountFlags, MountPropagationFlags, attr},
     ns, path,
     process::{self, CloneRequest, Cloned},
-    signal,
 };
 use rustix::fs::{Mode, OFlags};
 
 use crate::{
     channel::{Channel, Message},
     error::{Result, StartFailureError, Step},
-    sources,
+    mount_sources::mount_from,
 };
 
-/// Id maps of a container.
+/// Directories of the host.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct IdMaps<'a> {
-    pub(crate) uid: &'a [LinuxIdMapping],
-    pub(crate) gid: &'a [LinuxIdMapping],
+pub(crate) struct Layers<'a> {
+    /// Topmost first.
+    pub(crate) lower: &'a [PathBuf],
+    pub(crate) upper: &'a Path,
+    pub(crate) work: &'a Path,
 }
 
-/// The detached overlay.
-pub(crate) fn overlay(overlay: &OverlayMount, maps: IdMaps<'_>) -> Result<OwnedFd> {
+/// The detached overlay, its ids mapped as in the user namespace `user`, whose root is `owner` (uid, gid) outside.
+pub(crate) fn overlay(layers: Layers<'_>, user: BorrowedFd<'_>, owner: (u32, u32)) -> Result<OwnedFd> {
     let step = || "mount the overlay with mapped ids".to_string();
-    let layers = Layers::of(overlay).ok_or_else(|| {
-        StartFailureError::new(format!("{}: upper and work directory have no common parent", step()))
-    })?;
-    let user = sources::user_namespace(maps.uid, maps.gid)?;
+    let places = Places::of(layers)
+        .ok_or_else(|| StartFailureError::new(format!("{}: upper and work directory have no common parent", step())))?;
     let (ours, theirs) = Channel::pair()?;
     let request = CloneRequest { namespaces: ns::flag::MOUNT, ..CloneRequest::default() };
     match process::clone_process(request).step(step)? {
         Cloned::Child => {
-            drop(ours);
-            let message = match layers.mount(user.as_fd()) {
+            let message = match become_owner(owner).and_then(|()| places.mount(user)) {
                 Ok(fd) => Message::Mount(fd),
                 Err(e) => Message::Failed(explained(&e).0),
             };
@@ -54,16 +51,19 @@ pub(crate) fn overlay(overlay: &OverlayMount, maps: IdMaps<'_>) -> Result<OwnedF
         }
         Cloned::Parent { pidfd, .. } => {
             drop(theirs);
-            let answer = ours.receive();
-            let _ = process::pidfd_kill(pidfd.as_fd(), signal::number::KILL);
-            let _ = process::wait_pidfd(pidfd.as_fd());
-            match answer? {
-                Some(Message::Mount(fd)) => Ok(fd),
-                Some(Message::Failed(failure)) => Err(StartFailureError(failure)),
-                _ => Err(StartFailureError::new(format!("{}: the process that does it died", step()))),
-            }
+            mount_from(&ours, &pidfd)
         }
     }
+}
+
+/// overlayfs works on its layers with the credentials of whoever mounted it, and in id-mapped layers there is no
+/// root but the container's: with ours it could not even make its work directory. The capabilities stay.
+fn become_owner((uid, gid): (u32, u32)) -> onggi_sys::Result<()> {
+    let held = cred::capabilities()?;
+    cred::keep_capabilities(true)?;
+    cred::set_gid(gid)?;
+    cred::set_uid(uid)?;
+    cred::set_capabilities(cred::Capabilities { effective: held.permitted, ..held })
 }
 
 fn explained(e: &SysError) -> StartFailureError {
@@ -77,30 +77,25 @@ fn explained(e: &SysError) -> StartFailureError {
 }
 
 /// What is mounted, with the one directory that holds upper and work: overlayfs wants both on one mount.
-struct Layers {
-    lower: Vec<PathBuf>,
-    writable: PathBuf,
-    upper: PathBuf,
-    work: PathBuf,
+struct Places<'a> {
+    lower: &'a [PathBuf],
+    writable: &'a Path,
+    upper: &'a Path,
+    work: &'a Path,
 }
 
-impl Layers {
-    fn of(overlay: &OverlayMount) -> Option<Self> {
-        let writable = overlay.upper.ancestors().skip(1).find(|dir| overlay.work.starts_with(dir))?;
-        let below = |dir: &Path| dir.strip_prefix(writable).map(Path::to_path_buf).ok();
-        Some(Self {
-            lower: overlay.lower.clone(),
-            writable: writable.to_path_buf(),
-            upper: below(&overlay.upper)?,
-            work: below(&overlay.work)?,
-        })
+impl<'a> Places<'a> {
+    fn of(layers: Layers<'a>) -> Option<Self> {
+        let writable = layers.upper.ancestors().skip(1).find(|dir| layers.work.starts_with(dir))?;
+        let below = |dir: &'a Path| dir.strip_prefix(writable).ok();
+        Some(Self { lower: layers.lower, writable, upper: below(layers.upper)?, work: below(layers.work)? })
     }
 
     /// In a mount namespace of its own.
     fn mount(&self, user: BorrowedFd<'_>) -> onggi_sys::Result<OwnedFd> {
         mount::set_root_propagation(MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
         let lower = self.lower.iter().map(|dir| mapped(dir, user)).collect::<onggi_sys::Result<Vec<_>>>()?;
-        let writable = mapped(&self.writable, user)?;
+        let writable = mapped(self.writable, user)?;
         // On top of `/`: every host has that, and absolute paths go on meaning what they meant.
         let desk = FsContext::open("tmpfs")?.mount(0)?;
         let root = rustix::fs::open(c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
@@ -123,8 +118,8 @@ impl Layers {
         for at in 0..self.lower.len() {
             fs.set("lowerdir+", at.to_string().as_bytes())?;
         }
-        fs.set("upperdir", path::bytes(&Path::new("w").join(&self.upper)))?;
-        fs.set("workdir", path::bytes(&Path::new("w").join(&self.work)))?;
+        fs.set("upperdir", path::bytes(&Path::new("w").join(self.upper)))?;
+        fs.set("workdir", path::bytes(&Path::new("w").join(self.work)))?;
         fs.mount(0)
     }
 
@@ -168,24 +163,16 @@ fn directory(desk: &OwnedFd, name: &str) -> onggi_sys::Result<OwnedFd> {
 mod tests {
     use super::*;
 
-    fn layers(upper: &str, work: &str) -> Option<Layers> {
-        Layers::of(&OverlayMount {
-            lower: vec!["/a".into()],
-            upper: upper.into(),
-            work: work.into(),
-            userxattr: false,
-            submounts: Vec::new(),
-            hidden: Vec::new(),
-        })
+    fn writable<'a>(upper: &'a str, work: &'a str) -> Option<(&'a str, &'a str, &'a str)> {
+        let layers = Layers { lower: &[], upper: Path::new(upper), work: Path::new(work) };
+        let places = Places::of(layers)?;
+        Some((places.writable.to_str()?, places.upper.to_str()?, places.work.to_str()?))
     }
 
     #[test]
     fn upper_and_work_are_reached_through_their_nearest_common_directory() {
-        let found = layers("/store/c/upper", "/store/c/work").unwrap();
-        assert_eq!(found.writable, Path::new("/store/c"));
-        assert_eq!((found.upper.as_path(), found.work.as_path()), (Path::new("upper"), Path::new("work")));
-        let deep = layers("/store/c/sub/1/upper", "/store/c/sub/1/work").unwrap();
-        assert_eq!(deep.writable, Path::new("/store/c/sub/1"));
-        assert!(layers("upper", "/work").is_none());
+        assert_eq!(writable("/store/c/upper", "/store/c/work"), Some(("/store/c", "upper", "work")));
+        assert_eq!(writable("/store/c/sub/1/u", "/store/c/sub/1/w"), Some(("/store/c/sub/1", "u", "w")));
+        assert_eq!(writable("upper", "/work"), None);
     }
 }

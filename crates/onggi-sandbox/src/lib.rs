@@ -13,6 +13,7 @@ mod elf;
 mod error;
 mod exec;
 mod hooks;
+mod idmapped;
 mod launch;
 mod lifecycle;
 mod mount_sources;

@@ -14,7 +14,7 @@ use std::{
 use onggi_spec::oci::runtime::{LinuxIdMapping, LinuxNamespaceType};
 use onggi_sys::{
     SysContext,
-    mount::{self, AttributeChange, Depth, attr},
+    mount::{self, AttributeChange, Depth, FsContext, attr},
     ns,
     process::{self, CloneRequest, Cloned},
 };
@@ -24,8 +24,9 @@ use crate::{
     channel::{Channel, Message},
     child::{self, BindContext},
     error::{Result, StartFailureError, Step},
+    idmapped::{self, Layers},
     plan::{
-        BindMount, DeviceKind, DeviceNode, IdMap, IdMapSource, ParentOp, Propagation, SandboxFacts, SandboxPlan,
+        BindMount, DeviceKind, DeviceNode, FsMount, IdMapSource, ParentOp, Propagation, SandboxFacts, SandboxPlan,
         SetupOp,
     },
     sources,
@@ -44,10 +45,16 @@ pub(crate) struct MountSources {
 
 /// Makes what can be made before the clone.
 ///
-/// `scratch` is a directory that only the runtime can enter.
-pub(crate) fn prepare(plan: &SandboxPlan, facts: &SandboxFacts, scratch: &Path) -> Result<MountSources> {
+/// `scratch` is a directory that only the runtime can enter, `netns` the network namespace that was given.
+pub(crate) fn prepare(
+    plan: &SandboxPlan,
+    facts: &SandboxFacts,
+    scratch: &Path,
+    netns: Option<&OwnedFd>,
+) -> Result<MountSources> {
     let user = facts.privileged && has_user_namespace(plan);
     let mut out = MountSources::default();
+    let mut known = Namespaces::default();
     for (index, op) in plan.setup.iter().enumerate() {
         match op {
             SetupOp::BindRoot { source } if user => {
@@ -57,7 +64,25 @@ pub(crate) fn prepare(plan: &SandboxPlan, facts: &SandboxFacts, scratch: &Path) 
                 let made = make_device(&scratch.join(format!("device-{index}")), node, plan).step(|| op.words())?;
                 out.ready.insert(index, made);
             }
-            SetupOp::Bind(bind) => prepare_bind(&mut out, index, bind, user, facts)?,
+            SetupOp::OverlayRoot { overlay: o, ids: Some(ids) } => {
+                let layers = Layers { lower: &o.lower, upper: &o.upper, work: &o.work };
+                out.ready.insert(index, idmapped::overlay(layers, known.get(ids)?.as_fd(), owner_of(ids)?)?);
+            }
+            SetupOp::SubOverlay { path, upper, work, ids: Some(ids), .. } if path.exists() => {
+                let layers = Layers { lower: std::slice::from_ref(path), upper, work };
+                out.ready.insert(index, idmapped::overlay(layers, known.get(ids)?.as_fd(), owner_of(ids)?)?);
+            }
+            SetupOp::Mount(mount) if user && mount.fstype == "sysfs" => {
+                if let Some(netns) = netns {
+                    out.ready.insert(index, sysfs_of(netns, mount)?);
+                }
+            }
+            SetupOp::Bind(bind) => {
+                if let Some(map) = &bind.id_map {
+                    out.user_namespaces.insert(index, known.get(&map.source)?);
+                }
+                prepare_bind(&mut out, index, bind, user, facts)?;
+            }
             _ => {}
         }
     }
@@ -76,10 +101,6 @@ fn prepare_bind(
     user: bool,
     facts: &SandboxFacts,
 ) -> Result<()> {
-    if let Some(map) = &bind.id_map {
-        let ids = user_namespace(map)?;
-        out.user_namespaces.insert(index, Rc::new(ids));
-    }
     let shared = facts.privileged && bind.propagation.is_some_and(|(p, _)| p == Propagation::Shared);
     if user && bind.in_root.is_some() {
         out.asked_for.insert(index);
@@ -112,19 +133,78 @@ fn make_device(at: &Path, node: &DeviceNode, plan: &SandboxPlan) -> onggi_sys::R
 
 /// Ids of the container as the host has them; unmapped ones stay with root.
 fn host_ids(plan: &SandboxPlan, uid: u32, gid: u32) -> (u32, u32) {
-    let map = |map: &[LinuxIdMapping], id: u32| {
-        let line = map.iter().find(|m| id >= m.container_id && id - m.container_id < m.size);
-        line.map_or(0, |m| m.host_id + (id - m.container_id))
-    };
     let maps = plan.after.iter().find_map(|op| match op {
         ParentOp::WriteIdMaps { uid, gid, .. } | ParentOp::CheckIdMaps { uid, gid } => Some((uid, gid)),
         _ => None,
     });
-    maps.map_or((0, 0), |(u, g)| (map(u, uid), map(g, gid)))
+    let outside = |map: &[LinuxIdMapping], id| sources::host_id(map, id).unwrap_or(0);
+    maps.map_or((0, 0), |(u, g)| (outside(u, uid), outside(g, gid)))
 }
 
-fn user_namespace(map: &IdMap) -> Result<OwnedFd> {
-    match &map.source {
+/// User namespaces for id maps; most mounts of a container want the same.
+#[derive(Debug, Default)]
+struct Namespaces(Vec<(IdMapSource, Rc<OwnedFd>)>);
+
+impl Namespaces {
+    fn get(&mut self, source: &IdMapSource) -> Result<Rc<OwnedFd>> {
+        if let Some((_, known)) = self.0.iter().find(|(s, _)| s == source) {
+            return Ok(known.clone());
+        }
+        let made = Rc::new(namespace_of(source)?);
+        self.0.push((source.clone(), made.clone()));
+        Ok(made)
+    }
+}
+
+/// sysfs shows the devices of the network namespace of whoever mounts it, who must have power over that: root
+/// has over one that the engine made, the container's root has not.
+fn sysfs_of(netns: &OwnedFd, mount: &FsMount) -> Result<OwnedFd> {
+    let step = || SetupOp::Mount(mount.clone()).words();
+    let made = || {
+        ns::join(netns.as_fd(), ns::flag::NETWORK)?;
+        let fs = FsContext::open("sysfs")?;
+        fs.set("source", mount.source.as_bytes())?;
+        fs.mount(mount.attributes)
+    };
+    let (ours, theirs) = Channel::pair()?;
+    match process::clone_process(CloneRequest::default()).step(|| "clone a helper for mounts".into())? {
+        Cloned::Child => {
+            let message = match made().step(step) {
+                Ok(fd) => Message::Mount(fd),
+                Err(e) => Message::Failed(e.0),
+            };
+            let _ = theirs.send(&message);
+            process::exit_now(0)
+        }
+        Cloned::Parent { pidfd, .. } => {
+            drop(theirs);
+            mount_from(&ours, &pidfd)
+        }
+    }
+}
+
+/// The answer of a helper that mounts for the runtime.
+pub(crate) fn mount_from(channel: &Channel, helper: &OwnedFd) -> Result<OwnedFd> {
+    let answer = channel.receive();
+    let _ = process::wait_pidfd(helper.as_fd());
+    match answer? {
+        Some(Message::Mount(fd)) => Ok(fd),
+        Some(Message::Failed(failure)) => Err(StartFailureError(failure)),
+        _ => Err(StartFailureError::new("the helper for mounts died")),
+    }
+}
+
+/// Root of the container, seen from outside.
+fn owner_of(source: &IdMapSource) -> Result<(u32, u32)> {
+    let owner = match source {
+        IdMapSource::Maps(uid, gid) => sources::host_id(uid, 0).zip(sources::host_id(gid, 0)),
+        IdMapSource::Namespace(_) => None,
+    };
+    owner.ok_or_else(|| StartFailureError::new("an overlay needs a user namespace with a root of its own"))
+}
+
+fn namespace_of(source: &IdMapSource) -> Result<OwnedFd> {
+    match source {
         IdMapSource::Maps(uid, gid) => sources::user_namespace(uid, gid),
         IdMapSource::Namespace(at) => sources::open(at).step(|| format!("open user namespace {}", at.display())),
     }
@@ -152,13 +232,7 @@ pub(crate) fn make_in(pid: i32, plan: &SandboxPlan, index: usize, ids: Option<Bo
         }
         Cloned::Parent { pidfd, .. } => {
             drop(theirs);
-            let answer = ours.receive();
-            let _ = process::wait_pidfd(pidfd.as_fd());
-            match answer? {
-                Some(Message::Mount(fd)) => Ok(fd),
-                Some(Message::Failed(failure)) => Err(StartFailureError(failure)),
-                _ => Err(StartFailureError::new("the helper for mounts died")),
-            }
+            mount_from(&ours, &pidfd)
         }
     }
 }

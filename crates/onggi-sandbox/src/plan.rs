@@ -232,6 +232,8 @@ pub enum SetupOp {
     OverlayRoot {
         /// Layers.
         overlay: OverlayMount,
+        /// Root's layers are seen through the ids of the container's user namespace.
+        ids: Option<IdMapSource>,
     },
     /// Attach the root at the bundle directory, in this namespace only.
     AttachRoot {
@@ -248,6 +250,8 @@ pub enum SetupOp {
         work: PathBuf,
         /// `user.overlay.*`.
         userxattr: bool,
+        /// As for the root.
+        ids: Option<IdMapSource>,
     },
     /// A new filesystem.
     Mount(FsMount),

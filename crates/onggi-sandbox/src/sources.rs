@@ -17,7 +17,7 @@ use onggi_sys::{
 };
 use rustix::fs::{Mode, OFlags};
 
-pub(crate) use id_maps::first_ids;
+pub(crate) use id_maps::{first_ids, host_id, own_streams};
 
 use crate::{
     error::{Result, StartFailureError, Step},

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal as _};
 
 use clap::{Args, ValueEnum};
 use onggi_engine::RunOptions;
+use onggi_spec::UserNamespace;
 
 use crate::{
     cli::GlobalArgs,
@@ -46,6 +47,12 @@ impl RunArgs {
         let request = self.container.request(&Caller::of_process()?)?;
         let engine = global.engine()?;
         if let Some(wanted) = self.explain {
+            if matches!(wanted, ExplainFormat::Sh) && request.userns == UserNamespace::Auto {
+                return Err(CliError::usage(
+                    "--explain=sh cannot show --userns auto: no command of util-linux maps the ids of an overlay's layers",
+                    "use --explain or --explain=json",
+                ));
+            }
             let explanation = engine.explain(&request)?;
             render::stdout(&match wanted {
                 ExplainFormat::Words => explanation.words(),

@@ -28,13 +28,14 @@ pub(super) struct Target {
 }
 
 impl Child {
-    pub(super) fn mount(&mut self, m: &FsMount) -> Result<()> {
+    pub(super) fn mount(&mut self, index: usize, m: &FsMount) -> Result<()> {
         let step = || SetupOp::Mount(m.clone()).words();
         let target = self.target(&m.target, m.target_kind)?;
         if m.fstype != "proc" {
             self.check_target(&target.fd, &m.target)?;
         }
-        let fd = match make(m, &target) {
+        let ready = self.prepared.mounts.remove(&index);
+        let fd = match ready.map_or_else(|| make(m, &target), Ok) {
             // Of another user namespace's network only a copy can be had.
             Err(e) if e.errno == Errno::PERM && m.fstype == "sysfs" => host_sys(m).unwrap_or(Err(e)),
             r => r,

@@ -131,7 +131,7 @@ impl Child {
             SetupOp::BindRoot { source } => {
                 self.root = Some(bind_root(source)?);
             }
-            SetupOp::OverlayRoot { overlay: o } => {
+            SetupOp::OverlayRoot { overlay: o, ids: _ } => {
                 let lower: Vec<&Path> = o.lower.iter().map(AsRef::as_ref).collect();
                 match overlay(&lower, &o.upper, &o.work, o.userxattr) {
                     Ok(fd) => self.root = Some(fd),
@@ -168,9 +168,17 @@ impl Child {
         mount::attach(self.root()?, target.as_fd()).step(step)
     }
 
-    pub(super) fn sub_overlay(&mut self, at: &Path, upper: &Path, work: &Path, userxattr: bool) -> Result<()> {
+    pub(super) fn sub_overlay(
+        &mut self,
+        index: usize,
+        at: &Path,
+        upper: &Path,
+        work: &Path,
+        userxattr: bool,
+    ) -> Result<()> {
         let step = || format!("mount overlay over {}", at.display());
-        let fd = match overlay(&[at], upper, work, userxattr) {
+        let ready = self.prepared.mounts.remove(&index);
+        let fd = match ready.map_or_else(|| overlay(&[at], upper, work, userxattr), Ok) {
             // The host's directory went away since it was looked at: the view does not have it either.
             Err(e) if e.errno == Errno::NOENT && !at.exists() => return Ok(()),
             made => made.map_err(|e| overlay_failure(step(), &e))?,

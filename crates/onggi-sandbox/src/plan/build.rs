@@ -155,14 +155,19 @@ fn rootfs(cx: &Context<'_>) -> Result<Vec<SetupOp>> {
             Ok(vec![SetupOp::BindRoot { source: source.clone() }, SetupOp::AttachRoot { at: source }])
         }
         RootFs::Overlay(overlay) => {
-            // Covers only what nobody reaches by path any more; files of the bundle are still to be bound.
-            let at = overlay.work.clone();
-            let mut ops = vec![SetupOp::OverlayRoot { overlay: overlay.clone() }, SetupOp::AttachRoot { at }];
+            // An ordinary user's own layers belong to the ids that are mapped already.
+            let ids = cx.namespaces.id_map_source().filter(|_| cx.facts.privileged);
+            // Covers only what nobody reaches by path any more; files of the bundle are still to be bound. In a user
+            // namespace the store's directories are closed; over `/`, paths go on meaning what they meant.
+            let at = if ids.is_some() { PathBuf::from("/") } else { overlay.work.clone() };
+            let root = SetupOp::OverlayRoot { overlay: overlay.clone(), ids: ids.clone() };
+            let mut ops = vec![root, SetupOp::AttachRoot { at }];
             ops.extend(overlay.submounts.iter().map(|s| SetupOp::SubOverlay {
                 path: s.path.clone(),
                 upper: s.upper.clone(),
                 work: s.work.clone(),
                 userxattr: overlay.userxattr,
+                ids: ids.clone(),
             }));
             ops.extend(overlay.hidden.iter().map(|p| SetupOp::Mask { path: p.clone(), label: None }));
             Ok(ops)

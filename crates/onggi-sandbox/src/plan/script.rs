@@ -219,7 +219,7 @@ fn setup_line(out: &mut String, op: &SetupOp) {
             root_line(out, op);
             Ok(())
         }
-        SetupOp::SubOverlay { path: at, upper, work, userxattr } => {
+        SetupOp::SubOverlay { path: at, upper, work, userxattr, ids: _ } => {
             overlay(out, std::slice::from_ref(at), upper, work, *userxattr, &inside(at));
             Ok(())
         }
@@ -283,7 +283,7 @@ fn root_line(out: &mut String, op: &SetupOp) {
             let r = path(source);
             writeln!(out, "R={r}\nmount --rbind \"$R\" \"$R\"\nmount --make-rprivate \"$R\"")
         }
-        SetupOp::OverlayRoot { overlay: o } => {
+        SetupOp::OverlayRoot { overlay: o, ids: _ } => {
             let _ = writeln!(out, "R={}", path(&o.work));
             overlay(out, &o.lower, &o.upper, &o.work, o.userxattr, "\"$R\"");
             Ok(())

@@ -198,12 +198,13 @@ impl SetupOp {
             Self::NewKeyring { .. } => "join a new session keyring".into(),
             Self::HostPropagation { propagation } => format!("make the mount tree {}", propagation.words()),
             Self::BindRoot { source } => format!("take {} as root filesystem", show(source)),
-            Self::OverlayRoot { overlay } => {
-                format!("mount overlay of {} layers with upper {}", overlay.lower.len(), show(&overlay.upper))
+            Self::OverlayRoot { overlay, ids } => {
+                let (count, mapped) = (overlay.lower.len(), mapped(ids.as_ref()));
+                format!("mount overlay of {count} layers with upper {}{mapped}", show(&overlay.upper))
             }
             Self::AttachRoot { at } => format!("attach the root at {} in this mount namespace", show(at)),
-            Self::SubOverlay { path, upper, .. } => {
-                format!("mount overlay over {} with upper {}", show(path), show(upper))
+            Self::SubOverlay { path, upper, ids, .. } => {
+                format!("mount overlay over {} with upper {}{}", show(path), show(upper), mapped(ids.as_ref()))
             }
             Self::Mount(m) => m.words(),
             Self::Bind(m) => m.words(),
@@ -289,4 +290,8 @@ impl ProcessOp {
             Self::Exec { args, .. } => format!("execute {args:?}"),
         }
     }
+}
+
+fn mapped(ids: Option<&super::IdMapSource>) -> &'static str {
+    if ids.is_some() { ", ids mapped to the container's" } else { "" }
 }

@@ -3,15 +3,20 @@
 
 use std::{
     fmt::Write,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use onggi_spec::oci::runtime::LinuxIdMapping;
 use onggi_sys::{Errno, SysContext, SysError};
+use rustix::fs::{FileType, Uid};
 
 use super::write;
-use crate::error::{Result, StartFailureError, Step};
+use crate::{
+    error::{Result, StartFailureError, Step},
+    plan::{ParentOp, ProcessOp, SandboxPlan},
+};
 
 /// Where the set-user-ID helpers may be; never a PATH (I6).
 const TRUSTED: [&str; 4] = ["/usr/bin", "/bin", "/usr/sbin", "/usr/local/bin"];
@@ -33,6 +38,35 @@ pub(super) fn write_maps(pid: i32, uid: &[LinuxIdMapping], gid: &[LinuxIdMapping
         }
     }
     Ok(())
+}
+
+/// Gives pipes to the program's user before the clone: root's own ids do not exist in the new user namespace, so
+/// the child could not (see `ProcessOp::OwnStdio`).
+pub(crate) fn own_streams(plan: &SandboxPlan, streams: &[OwnedFd; 3]) {
+    let uid = plan.process.iter().find_map(|op| match op {
+        ProcessOp::OwnStdio { uid } => Some(*uid),
+        _ => None,
+    });
+    let map = plan.after.iter().find_map(|op| match op {
+        ParentOp::WriteIdMaps { uid, .. } => Some(uid.as_slice()),
+        _ => None,
+    });
+    let Some(owner) = uid.zip(map).and_then(|(uid, map)| host_id(map, uid)) else { return };
+    for fd in streams {
+        let is_pipe = rustix::fs::fstat(fd).is_ok_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::Fifo);
+        if is_pipe {
+            // Without the right to do so the stream still works, only reopening it does not.
+            let _ = rustix::fs::fchown(fd, Some(Uid::from_raw(owner)), None);
+        }
+    }
+}
+
+/// What an id of the container is outside.
+pub(crate) fn host_id(map: &[LinuxIdMapping], id: u32) -> Option<u32> {
+    map.iter().find_map(|m| {
+        let offset = id.checked_sub(m.container_id).filter(|offset| *offset < m.size)?;
+        m.host_id.checked_add(offset)
+    })
 }
 
 fn text(map: &[LinuxIdMapping]) -> String {
