@@ -37,6 +37,7 @@ impl Snapshot {
             left.extend(names_in(&runroot.join(dir), &format!("{dir} of the run root")));
         }
         left.extend(leases(&runroot.join("leases")));
+        left.extend(names_in(&runroot.join("id-blocks"), "id block"));
         left.extend(cgroups_of(ids));
         left
     }

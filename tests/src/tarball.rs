@@ -16,12 +16,20 @@ pub mod kind {
 #[derive(Debug, Clone, Default)]
 pub struct Tarball {
     bytes: Vec<u8>,
+    owner: (u32, u32),
 }
 
 impl Tarball {
     /// An empty archive.
     pub fn new() -> Tarball {
         Tarball::default()
+    }
+
+    /// Whose the entries from here on are: uid and gid.
+    #[must_use]
+    pub fn owned_by(mut self, uid: u32, gid: u32) -> Tarball {
+        self.owner = (uid, gid);
+        self
     }
 
     /// A directory.
@@ -48,15 +56,15 @@ impl Tarball {
         self.entry(kind::HARD_LINK, name, 0o644, target, &[])
     }
 
-    /// Any entry, root-owned, with a fixed time.
+    /// Any entry, root's unless said otherwise, with a fixed time.
     #[must_use]
     pub fn entry(mut self, kind: u8, name: &str, mode: u32, link: &str, content: &[u8]) -> Tarball {
         assert!(name.len() <= 100 && link.len() <= 100, "names of the tests fit into a plain header");
         let mut header = [0_u8; 512];
         put(&mut header, 0, name.as_bytes());
         put(&mut header, 100, format!("{mode:07o}").as_bytes());
-        put(&mut header, 108, b"0000000");
-        put(&mut header, 116, b"0000000");
+        put(&mut header, 108, format!("{:07o}", self.owner.0).as_bytes());
+        put(&mut header, 116, format!("{:07o}", self.owner.1).as_bytes());
         put(&mut header, 124, format!("{:011o}", content.len()).as_bytes());
         put(&mut header, 136, b"14000000000");
         header[156] = kind;

@@ -15,6 +15,7 @@ mod run;
 mod runtime;
 mod security;
 mod support;
+mod userns;
 mod verbs;
 
 use onggi_tests::{
