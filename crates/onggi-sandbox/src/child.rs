@@ -238,7 +238,7 @@ impl Child {
             },
             SetupOp::NewCgroupNamespace => ns::unshare(ns::flag::CGROUP).step(step),
             SetupOp::NewSession => onggi_sys::process::setsid().step(step),
-            SetupOp::NewKeyring { name } => self.new_keyring(name),
+            SetupOp::NewKeyring { name, label } => self.new_keyring(name, label.as_deref()),
             SetupOp::HostPropagation { propagation } => {
                 onggi_sys::mount::set_root_propagation(mounts::propagation_flags(*propagation)).step(step)
             }
@@ -312,15 +312,25 @@ impl Child {
     }
 
     /// Kernels without keyrings have nothing to protect; with a full quota the caller's keys must stay out.
-    fn new_keyring(&self, name: &str) -> Result<()> {
-        match onggi_sys::keyring::join_session(name) {
+    fn new_keyring(&mut self, name: &str, label: Option<&str>) -> Result<()> {
+        if let Some(label) = label {
+            self.write_own("attr/keycreate", label.as_bytes())?;
+        }
+        let joined = match onggi_sys::keyring::join_session(name) {
             Err(e) if e.errno == onggi_sys::Errno::NOSYS => Ok(()),
             Err(e) if e.errno == onggi_sys::Errno::DQUOT => {
                 Err(StartFailureError::from_sys("join a new session keyring", &e)
                     .hint("raise kernel.keys.maxkeys, or use --no-new-keyring"))
             }
             r => r.step(|| "join a new session keyring".into()),
+        };
+        // Where that is refused, a further process of the container has a keyring of its own.
+        let _ = onggi_sys::keyring::share_session();
+        if label.is_some() {
+            // Keys that the program makes have its own label.
+            self.write_own("attr/keycreate", b"\n")?;
         }
+        joined
     }
 }
 

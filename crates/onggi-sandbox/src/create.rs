@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     fs,
     os::fd::{AsFd, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
     rc::Rc,
 };
 
@@ -34,7 +34,7 @@ use crate::{
     notify,
     options::{CgroupDriver, CreateOptions, Created, Stdio},
     plan::{self, PlanInput, ProcessOp, SandboxFacts, SandboxPlan, SetupOp},
-    seccomp, sources, start,
+    rdt, seccomp, sources, start,
     state::{self, StateDir},
     unit,
 };
@@ -46,7 +46,7 @@ use crate::{
 pub fn create(options: CreateOptions) -> Result<Created> {
     // Held until the container is there, or is not: who finds it free has found the rest of a crash.
     let (dir, _lock) = StateDir::create(&options.state_root, &options.id)?;
-    let mut made = Made { dir: &dir, cgroup: None, unit: None, child: None, poststop: None };
+    let mut made = Made { dir: &dir, cgroup: None, unit: None, resctrl: Vec::new(), child: None, poststop: None };
     let result = create_in(options, &dir, &mut made);
     if result.is_err() {
         made.undo();
@@ -59,6 +59,7 @@ struct Made<'a> {
     dir: &'a StateDir,
     cgroup: Option<onggi_cgroup::Paths>,
     unit: Option<SystemdUnit>,
+    resctrl: Vec<PathBuf>,
     child: Option<OwnedFd>,
     /// Hooks that undo what earlier hooks did, once any may have run (runtime.md, "Lifecycle", 12 and 13).
     poststop: Option<(SandboxState, Vec<Hook>)>,
@@ -73,6 +74,7 @@ impl Made<'_> {
         }
         let nothing = onggi_cgroup::Paths::new();
         let _ = unit::remove_groups(self.unit.as_ref(), self.cgroup.as_ref().unwrap_or(&nothing));
+        rdt::remove(&self.resctrl);
         let _ = self.dir.remove();
         if let Some((state, hooks)) = self.poststop {
             let _ = crate::lifecycle::run_poststop(&state, &hooks);
@@ -96,13 +98,19 @@ fn create_in(options: CreateOptions, dir: &StateDir, made: &mut Made<'_>) -> Res
     // Until the container's own process is in it, a process of ours keeps a systemd unit alive.
     let lent = unit::start(plan.cgroup.as_ref().and_then(|c| c.unit.as_ref()))?;
     made.unit = lent.as_ref().map(|l| l.unit.clone());
-    let state = make_cgroup(&plan, &options, &bundle, made, &mut notes)?;
+    let mut state = make_cgroup(&plan, &options, &bundle, made, &mut notes)?;
+    state.no_new_keyring = options.no_new_keyring;
     let CreateOptions { config, netns, stdio, sibling, pid_file, preserve_fds, pidfd_socket, .. } = options;
     let (mut prepared, console) = prepare(&plan, &config, &facts, dir, stdio, netns)?;
     prepared.preserve_fds = preserve_fds;
     prepared.hook_state = config.hooks.as_ref().map(|_| state::oci_state(&state, ContainerState::Creating));
     dir.save_hooks(&config.hooks.clone().unwrap_or_default())?;
     prepared.parent = parent_to_die_with(&plan.process, sibling)?;
+    if let Some(group) = &plan.rdt {
+        made.resctrl = group.own_dirs();
+        state.resctrl.clone_from(&made.resctrl);
+        prepared.cgroup_tasks.extend(rdt::prepare(group)?);
+    }
     made.poststop = config.hooks.as_ref().map(|hooks| (state.clone(), hooks.poststop.clone()));
     let user_namespaces = prepared.user_namespaces.clone();
     let (running, pidfd) = launch::clone_child(&plan, prepared, sibling)?;
@@ -168,6 +176,7 @@ fn gather_facts(options: &CreateOptions) -> Result<SandboxFacts> {
     let privileged = caps.effective & cred::CAP_SYS_ADMIN != 0 && in_initial_user_namespace();
     let (cgroup_layout, systemd) = cgroup_facts(options, privileged)?;
     let process = config.process.as_ref();
+    let linux = config.linux.as_ref();
     let wants = |label: Option<&String>| label.is_some_and(|l| !l.is_empty());
     let labelled = wants(process.and_then(|p| p.selinux_label.as_ref()))
         || wants(options.config.linux.as_ref().and_then(|l| l.mount_label.as_ref()));
@@ -178,6 +187,7 @@ fn gather_facts(options: &CreateOptions) -> Result<SandboxFacts> {
         apparmor: wants(process.and_then(|p| p.apparmor_profile.as_ref())) && apparmor_enabled(),
         selinux: labelled && Path::new("/sys/fs/selinux/enforce").exists(),
         systemd,
+        rdt: linux.and_then(|l| l.intel_rdt.as_ref()).and_then(|_| rdt::facts()),
     })
 }
 

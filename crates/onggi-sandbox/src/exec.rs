@@ -24,8 +24,10 @@ use crate::{
     error::{Result, StartFailureError, Step},
     notify,
     options::{ExecOptions, Executed, Paused},
-    plan::{ProcessContext, ProcessOp, ProcessPlan, Purpose, SandboxFacts, SetupOp, attributes, plan_exec},
-    sources,
+    plan::{
+        ProcessContext, ProcessOp, ProcessPlan, Purpose, SandboxFacts, SetupOp, attributes, keyring_name, plan_exec,
+    },
+    rdt, sources,
     state::{self, StateDir},
     unit,
 };
@@ -49,8 +51,10 @@ pub fn exec(options: ExecOptions) -> Result<Executed> {
     let (stdio, console) = split_stdio(options.stdio);
     let seccomp = config.linux.as_ref().and_then(|l| l.seccomp.as_ref());
     let mut entry = cgroups::open(&state, &options.cgroups)?;
+    let mut cgroup_tasks = std::mem::take(&mut entry.tasks);
+    cgroup_tasks.extend(rdt::tasks_of(&config, &state.id)?);
     let prepared = Prepared {
-        cgroup_tasks: std::mem::take(&mut entry.tasks),
+        cgroup_tasks,
         stdio,
         filter: compile_filter(seccomp, target.privileged)?,
         argv,
@@ -60,11 +64,21 @@ pub fn exec(options: ExecOptions) -> Result<Executed> {
         parent: parent_to_die_with(&ops, false)?,
         ..Prepared::default()
     };
-    let setup = terminal.then_some(SetupOp::Terminal {
-        size: options.process.console_size,
-        console: false,
-        uid: options.process.user.uid,
-    });
+    let mut setup = Vec::new();
+    if !state.no_new_keyring {
+        // The caller's keys stay outside: the container's own session keyring is joined, by its name.
+        setup.push(SetupOp::NewKeyring {
+            name: keyring_name(&state.id),
+            label: options.process.selinux_label.clone().filter(|l| !l.is_empty()),
+        });
+    }
+    if terminal {
+        setup.push(SetupOp::Terminal {
+            size: options.process.console_size,
+            console: false,
+            uid: options.process.user.uid,
+        });
+    }
     // From its birth the child is in the container's pid namespace, where somebody may have the right to trace, and
     // it still has the host's root: it must not be traceable there (I3, CVE-2016-9962). It inherits this.
     process::set_dumpable(false).step(|| "keep the container from tracing the new process".into())?;
@@ -75,7 +89,7 @@ pub fn exec(options: ExecOptions) -> Result<Executed> {
         Cloned::Child => {
             drop(ours);
             signal::reset_all();
-            run_child(Child::new(theirs, prepared, View::Host), &target, setup.as_slice(), &ops)
+            run_child(Child::new(theirs, prepared, View::Host), &target, &setup, &ops)
         }
         Cloned::Parent { pid, pidfd } => {
             drop(theirs);
@@ -206,6 +220,7 @@ fn plan(options: &ExecOptions, config: &Spec, target: &Target) -> Result<Process
         apparmor: std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|s| s.trim() == "Y"),
         selinux: std::path::Path::new("/sys/fs/selinux/enforce").exists(),
         systemd: None,
+        rdt: None,
     };
     let no_linux = Linux::default();
     plan_exec(&ProcessContext {

@@ -14,6 +14,7 @@ use crate::{
     error::{Result, StartFailureError, Step},
     hooks,
     plan::cgroups_path,
+    rdt,
     state::{self, StateDir},
     unit,
 };
@@ -140,6 +141,7 @@ pub fn delete(state_root: &Path, id: &str, force: bool) -> Result<Vec<String>> {
     }
     // This also kills what is left of a container without a pid namespace of its own.
     unit::remove_groups(state.systemd_unit.as_ref(), &state.cgroup_paths)?;
+    rdt::remove(&state.resctrl);
     let hooks = dir.hooks().poststop;
     dir.remove()?;
     run_poststop(&state, &hooks)

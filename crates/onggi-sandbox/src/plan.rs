@@ -17,6 +17,7 @@ mod net_devices;
 mod options;
 mod process;
 mod process_op;
+pub mod rdt;
 mod script;
 mod sysctl;
 mod words;
@@ -39,6 +40,11 @@ pub use options::{IdMapDepth, MountOptions};
 pub(crate) use process::{ProcessContext, ProcessPlan, Purpose, plan_exec};
 pub use process_op::{CapabilitySets, ProcessOp};
 
+/// The session keyring of a container, which its further processes join by this name.
+pub(crate) fn keyring_name(id: &str) -> String {
+    format!("_ses.{id}")
+}
+
 /// What the planner may know of this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxFacts {
@@ -55,6 +61,9 @@ pub struct SandboxFacts {
     /// The systemd that is asked for cgroups, when one is.
     #[serde(default)]
     pub systemd: Option<SystemdFacts>,
+    /// resctrl, when it is mounted and the configuration asks for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rdt: Option<rdt::RdtFacts>,
 }
 
 /// What the planner is given besides the facts.
@@ -91,6 +100,9 @@ pub struct PlanInput<'a> {
 pub struct SandboxPlan {
     /// Directories and limits, made by the runtime before the clone; how the child enters.
     pub cgroup: Option<CgroupPlan>,
+    /// A class of service below resctrl, made by the runtime if it must be; entered together with the cgroup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rdt: Option<rdt::RdtGroup>,
     /// By the runtime before the clone.
     pub before: Vec<ParentOp>,
     /// New namespaces of the one clone3.
@@ -217,6 +229,8 @@ pub enum SetupOp {
     NewKeyring {
         /// Its name.
         name: String,
+        /// Its SELinux label: the process's.
+        label: Option<String>,
     },
     /// Propagation of the whole copied mount tree.
     HostPropagation {

@@ -328,6 +328,8 @@ pub(crate) fn new_state(
         created_at: i64::try_from(now.as_nanos()).unwrap_or(i64::MAX),
         cgroup_paths,
         systemd_unit: None,
+        resctrl: Vec::new(),
+        no_new_keyring: false,
         owner_uid: rustix::process::getuid().as_raw(),
         annotations: config.annotations.clone(),
         rootfs: config.root.as_ref().map(|r| bundle.join(&r.path)).unwrap_or_default(),

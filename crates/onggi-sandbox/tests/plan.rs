@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use onggi_sandbox::plan::{ParentOp, PlanInput, ProcessOp, SandboxFacts, SandboxPlan, SetupOp, plan};
+use onggi_sandbox::plan::{ParentOp, PlanInput, ProcessOp, SandboxFacts, SandboxPlan, SetupOp, plan, rdt::RdtFacts};
 use onggi_spec::{
     facts::{CgroupLayout, V1Hierarchy},
     monitor::{OverlayMount, RootFs, SubOverlay},
@@ -54,6 +54,7 @@ fn facts() -> SandboxFacts {
         apparmor: false,
         selinux: false,
         systemd: None,
+        rdt: None,
     }
 }
 
@@ -349,6 +350,48 @@ fn what_init_must_not_lose_is_set_by_its_creator_in_a_user_namespace() {
     c["linux"]["gidMappings"] = map;
     let plan = make(&c).unwrap();
     assert!(plan.after.contains(&ParentOp::OomScore { value: -500 }));
+}
+
+#[test]
+fn a_mount_label_goes_to_new_filesystems_that_do_not_label_themselves() {
+    let mut c = config();
+    c["linux"]["mountLabel"] = json!("system_u:object_r:container_file_t:s0:c4,c5");
+    let error = make(&c).unwrap_err();
+    assert!(error.contains("linux.mountLabel") && error.contains("SELinux"), "{error}");
+    let facts = SandboxFacts { selinux: true, ..facts() };
+    let plan = make_with(&c, &RootFs::Path, &facts, |_| ()).unwrap();
+    let labelled: Vec<&str> = plan
+        .setup
+        .iter()
+        .filter_map(|op| match op {
+            SetupOp::Mount(m) if m.data.iter().any(|(k, _)| k == "context") => Some(m.fstype.as_str()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(labelled, ["tmpfs"]);
+}
+
+#[test]
+fn a_class_of_service_is_entered_with_the_cgroups() {
+    let mut c = config();
+    c["linux"]["intelRdt"] = json!({ "closID": "gold", "schemata": ["L3:0=f"] });
+    assert!(make(&c).unwrap_err().contains("Intel RDT is not enabled"));
+    let rdt = RdtFacts { mount: "/r".into(), cache: true, bandwidth: true, monitoring: true };
+    let facts = SandboxFacts { rdt: Some(rdt), ..facts() };
+    let plan = make_with(&c, &RootFs::Path, &facts, |_| ()).unwrap();
+    assert_eq!(plan.rdt.as_ref().map(|g| g.dir.as_path()), Some(Path::new("/r/gold")));
+    assert!(plan.setup.contains(&SetupOp::EnterCgroups));
+    assert!(plan.words().contains(&"use class of service /r/gold (L3:0=f)".to_owned()));
+}
+
+#[test]
+fn the_session_keyring_has_the_label_of_the_process() {
+    let mut c = config();
+    c["process"]["selinuxLabel"] = json!("a:b:c");
+    let facts = SandboxFacts { selinux: true, ..facts() };
+    let plan = make_with(&c, &RootFs::Path, &facts, |_| ()).unwrap();
+    let labelled = |op: &SetupOp| matches!(op, SetupOp::NewKeyring { label: Some(l), .. } if l == "a:b:c");
+    assert!(plan.setup.iter().any(labelled), "{:?}", plan.setup);
 }
 
 #[test]

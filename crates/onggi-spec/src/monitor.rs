@@ -120,6 +120,12 @@ pub struct SandboxState {
     /// The systemd unit that the directories belong to, when there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub systemd_unit: Option<SystemdUnit>,
+    /// Directories below resctrl that were made for the container alone, innermost first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resctrl: Vec<PathBuf>,
+    /// The caller's session keyring is kept, for `exec` too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_new_keyring: bool,
     /// uid that created it.
     pub owner_uid: u32,
     /// Annotations of the bundle.

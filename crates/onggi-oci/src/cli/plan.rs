@@ -86,6 +86,12 @@ fn make(request: &Request) -> Result<SandboxPlan, CliError> {
         apparmor: true,
         selinux: true,
         systemd: None,
+        rdt: Some(onggi_sandbox::plan::rdt::RdtFacts {
+            mount: "/sys/fs/resctrl".into(),
+            cache: true,
+            bandwidth: true,
+            monitoring: true,
+        }),
     };
     let input = PlanInput {
         id: &request.id,

@@ -351,3 +351,46 @@ fn root_sysctls_may_be_written_with_slashes() {
     let done = b.run();
     assert_eq!(done.out, "1\n65536\njar.example\n", "{}", done.err);
 }
+
+#[test]
+fn root_exec_has_the_session_keyring_of_its_container_and_not_the_callers() {
+    for (flags, own) in [(&[][..], true), (&["--no-new-keyring"][..], false)] {
+        let mut b = Bundle::new("cat /proc/keys; echo end; sleep 60");
+        b.config["linux"]["maskedPaths"] = json!([]);
+        assert_eq!(b.run_detached(flags).code, 0);
+        b.until("output", |b| b.output().ends_with("end\n"));
+        let serial = |keys: &str| {
+            let name = format!("_ses.{}", b.id);
+            keys.lines().find(|l| l.contains(&name)).map(|l| l.split(' ').next().unwrap().to_owned())
+        };
+        assert_eq!(serial(&b.output()).is_some(), own);
+        let done = b.exec(&[], &["cat", "/proc/keys"]);
+        assert_eq!(serial(&done.out), serial(&b.output()), "{}", done.out);
+    }
+}
+
+#[test]
+fn root_what_this_kernel_lacks_is_named() {
+    let cases = [
+        ("/linux", "intelRdt", json!({ "l3CacheSchema": "L3:0=f" }), "Intel RDT"),
+        ("/linux", "mountLabel", json!("a:b:c"), "SELinux"),
+        ("/process", "selinuxLabel", json!("a:b:c"), "SELinux"),
+        ("/process", "apparmorProfile", json!("x"), "AppArmor"),
+    ];
+    for (parent, member, value, lacking) in cases {
+        let mut b = Bundle::new("true");
+        b.config.pointer_mut(parent).unwrap()[member] = value;
+        let done = b.run();
+        assert!(done.code != 0 && done.err.contains(lacking) && done.err.contains(member), "{}", done.err);
+    }
+}
+
+#[test]
+fn root_empty_labels_are_no_labels() {
+    let mut b = Bundle::new("true");
+    b.config["process"]["selinuxLabel"] = json!("");
+    b.config["process"]["apparmorProfile"] = json!("");
+    b.config["linux"]["mountLabel"] = json!("");
+    let done = b.run();
+    assert_eq!(done.code, 0, "{}", done.err);
+}

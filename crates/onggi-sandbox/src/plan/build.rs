@@ -9,7 +9,7 @@ use onggi_spec::{
 
 use super::{
     PlanInput, ProcessOp, Propagation, SandboxFacts, SandboxPlan, SetupOp, cgroups, devices, mounts,
-    namespaces::Namespaces, net_devices, options::parse_propagation, process, sysctl,
+    namespaces::Namespaces, net_devices, options::parse_propagation, process, rdt, sysctl,
 };
 use crate::error::{Result, StartFailureError};
 
@@ -47,7 +47,6 @@ pub fn plan(input: &PlanInput<'_>, facts: &SandboxFacts) -> Result<SandboxPlan> 
     let process = config.process.as_ref().ok_or_else(|| StartFailureError::new("config.json has no process"))?;
     let linux = config.linux.as_ref().unwrap_or(&no_linux);
     let namespaces = Namespaces::plan(input, linux)?;
-    refuse_unsupported(linux)?;
     let root = root_path(input)?;
     let cx = Context { input, facts, linux, process, namespaces, root };
     refuse_label(&cx)?;
@@ -55,9 +54,11 @@ pub fn plan(input: &PlanInput<'_>, facts: &SandboxFacts) -> Result<SandboxPlan> 
     let process = process::plan_process(&cx)?;
     let mut after = cx.namespaces.id_map_ops(facts);
     after.extend(process.parent);
+    let group = linux.intel_rdt.as_ref().map(|r| rdt::plan_group(r, input.id, facts.rdt.as_ref())).transpose()?;
     Ok(SandboxPlan {
         setup: setup(&cx, cgroup.as_ref())?,
         cgroup,
+        rdt: group,
         before: cx.namespaces.parent_ops(linux, facts),
         clone: cx.namespaces.cloned(),
         after,
@@ -73,16 +74,6 @@ fn check_version(config: &Spec) -> Result<()> {
         return Ok(());
     }
     Err(StartFailureError::new(format!("ociVersion {:?} is not 1.x", config.oci_version)))
-}
-
-/// Settings that would be silently weaker than asked are refused.
-fn refuse_unsupported(linux: &Linux) -> Result<()> {
-    let asked = [(linux.intel_rdt.is_some(), "linux.intelRdt")];
-    match asked.iter().find(|(is, _)| *is) {
-        Some((_, name)) => Err(StartFailureError::new(format!("{name} is not supported by this runtime"))
-            .hint("remove it from config.json")),
-        None => Ok(()),
-    }
 }
 
 fn refuse_label(cx: &Context<'_>) -> Result<()> {

@@ -10,7 +10,15 @@ use crate::CgroupDriver;
 impl SandboxFacts {
     /// A machine with these cgroups and without security modules.
     pub fn new(cgroup_layout: CgroupLayout, privileged: bool) -> Self {
-        Self { cgroup_layout, privileged, sets_groups: privileged, apparmor: false, selinux: false, systemd: None }
+        Self {
+            cgroup_layout,
+            privileged,
+            sets_groups: privileged,
+            apparmor: false,
+            selinux: false,
+            systemd: None,
+            rdt: None,
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use onggi_cgroup::CgroupPlan;
 use onggi_spec::oci::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType as Kind, LinuxTimeOffset};
 
-use super::{IdMapSource, NamespaceSource, ParentOp, PlanInput, SandboxFacts, SetupOp, build::Context};
+use super::{IdMapSource, NamespaceSource, ParentOp, PlanInput, SandboxFacts, SetupOp, build::Context, keyring_name};
 use crate::error::{Result, StartFailureError};
 
 /// Mappings that are accepted; the kernel's own limit is 340 lines.
@@ -164,7 +164,7 @@ impl Namespaces {
 
     pub(super) fn child_ops(&self, cx: &Context<'_>, cgroup: Option<&CgroupPlan>) -> Vec<SetupOp> {
         let mut ops = Vec::new();
-        if cgroup.is_some_and(|c| !c.join.tasks.is_empty()) {
+        if cgroup.is_some_and(|c| !c.join.tasks.is_empty()) || cx.linux.intel_rdt.is_some() {
             ops.push(SetupOp::EnterCgroups);
         }
         let joins = self.joined().filter(|(k, _)| self.by_child(*k, cx.facts));
@@ -181,7 +181,10 @@ impl Namespaces {
         }
         ops.push(SetupOp::NewSession);
         if !cx.input.no_new_keyring {
-            ops.push(SetupOp::NewKeyring { name: format!("_ses.{}", cx.input.id) });
+            ops.push(SetupOp::NewKeyring {
+                name: keyring_name(cx.input.id),
+                label: cx.process.selinux_label.clone().filter(|l| !l.is_empty()),
+            });
         }
         ops
     }

@@ -47,6 +47,11 @@ impl SandboxPlan {
                 format!("{verb} device {} (eBPF filter of the cgroup)", rule.words())
             }));
         }
+        lines.extend(
+            self.rdt
+                .iter()
+                .map(|group| format!("use class of service {} ({})", group.dir.display(), group.schemata.join(", "))),
+        );
         lines.extend(self.before.iter().map(ParentOp::words));
         let kinds: Vec<String> = self.clone.iter().map(ToString::to_string).collect();
         lines.push(format!("clone3 a child into new namespaces: {}", kinds.join(", ")));
