@@ -47,7 +47,6 @@ pub fn exec(options: ExecOptions) -> Result<Executed> {
     let plan = plan(&options, &config, &target)?;
     let ops = plan.child;
     let (argv, envp, search_path) = exec_strings(&ops)?;
-    let terminal = options.process.terminal;
     let (stdio, console) = split_stdio(options.stdio);
     let seccomp = config.linux.as_ref().and_then(|l| l.seccomp.as_ref());
     let mut entry = cgroups::open(&state, &options.cgroups)?;
@@ -64,21 +63,7 @@ pub fn exec(options: ExecOptions) -> Result<Executed> {
         parent: parent_to_die_with(&ops, false)?,
         ..Prepared::default()
     };
-    let mut setup = Vec::new();
-    if !state.no_new_keyring {
-        // The caller's keys stay outside: the container's own session keyring is joined, by its name.
-        setup.push(SetupOp::NewKeyring {
-            name: keyring_name(&state.id),
-            label: options.process.selinux_label.clone().filter(|l| !l.is_empty()),
-        });
-    }
-    if terminal {
-        setup.push(SetupOp::Terminal {
-            size: options.process.console_size,
-            console: false,
-            uid: options.process.user.uid,
-        });
-    }
+    let setup = setup(&state, &options.process);
     // From its birth the child is in the container's pid namespace, where somebody may have the right to trace, and
     // it still has the host's root: it must not be traceable there (I3, CVE-2016-9962). It inherits this.
     process::set_dumpable(false).step(|| "keep the container from tracing the new process".into())?;
@@ -117,6 +102,22 @@ pub fn exec(options: ExecOptions) -> Result<Executed> {
             }
         }
     }
+}
+
+/// The process's part of the view: everything else is the container's already.
+fn setup(state: &SandboxState, process: &Process) -> Vec<SetupOp> {
+    let mut setup = Vec::new();
+    if !state.no_new_keyring {
+        // The caller's keys stay outside: the container's own session keyring is joined, by its name.
+        setup.push(SetupOp::NewKeyring {
+            name: keyring_name(&state.id),
+            label: process.selinux_label.clone().filter(|l| !l.is_empty()),
+        });
+    }
+    if process.terminal {
+        setup.push(SetupOp::Terminal { size: process.console_size, console: false, uid: process.user.uid });
+    }
+    setup
 }
 
 /// Clones into the first version 2 group that takes a process.
