@@ -263,7 +263,9 @@ fn conformance_ids_that_are_and_are_not_allowed() {
     for id in ["", "a/b", "../x", ".", "..", "with space", "ünïcode", "a:b", "UPPER_1.2-3+x", "-dash", "a\nb"] {
         same(|instance| {
             let mut steps = Steps::new(instance);
-            let bundle = Bundle::new(&["true"]);
+            let mut bundle = Bundle::new(&["true"]);
+            // The same id three times at once: not in one cgroup.
+            bundle.config["linux"]["cgroupsPath"] = json!(format!("/{}", instance.id("named")));
             bundle.write();
             let mut command = instance.command(&["run", "--bundle"]);
             // After `--`, what begins with a dash is an id as well.

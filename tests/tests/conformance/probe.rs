@@ -189,7 +189,8 @@ fn mountinfo(view: &mut View, body: &str) {
             true => "masked".to_owned(),
             // Of the first mount of this sysfs on the machine, whoever made it.
             false if right.starts_with("sysfs") => format!("root={root} {options} [{}] sysfs", peers.join(",")),
-            false => format!("root={root} {options} [{}] {right}", peers.join(",")),
+            // 755 is the mode that a tmpfs is given afterwards when it is not an option; the files tell.
+            false => format!("root={root} {options} [{}] {}", peers.join(","), right.replace(",mode=755", "")),
         };
         mounts.entry((*point).to_owned()).or_default().push(text);
     }
