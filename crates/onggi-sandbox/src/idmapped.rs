@@ -86,7 +86,8 @@ struct Places<'a> {
 
 impl<'a> Places<'a> {
     fn of(layers: Layers<'a>) -> Option<Self> {
-        let writable = layers.upper.ancestors().skip(1).find(|dir| layers.work.starts_with(dir))?;
+        let writable =
+            layers.upper.ancestors().skip(1).find(|dir| dir.is_absolute() && layers.work.starts_with(dir))?;
         let below = |dir: &'a Path| dir.strip_prefix(writable).ok();
         Some(Self { lower: layers.lower, writable, upper: below(layers.upper)?, work: below(layers.work)? })
     }

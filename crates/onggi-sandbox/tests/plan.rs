@@ -396,10 +396,24 @@ fn the_session_keyring_has_the_label_of_the_process() {
 
 #[test]
 fn hostile_destinations_are_refused() {
-    for at in ["/..", "/a/../../b", "/proc", "/proc/self", "/proc/sys/kernel"] {
+    for at in ["/proc", "/proc/self", "/proc/sys/kernel", "/a/../proc/sys"] {
         let mut c = config();
         c["mounts"] = json!([{ "destination": at, "type": "tmpfs", "source": "tmpfs" }]);
         assert!(make(&c).is_err(), "{at}");
+    }
+}
+
+#[test]
+fn destinations_cannot_climb_out_of_the_root() {
+    for (at, inside) in [("/a/../../b", "/b"), ("/../../etc/x", "/etc/x"), ("/a/./b/..", "/a")] {
+        let mut c = config();
+        c["mounts"] = json!([{ "destination": at, "type": "tmpfs", "source": "tmpfs" }]);
+        let plan = make(&c).unwrap();
+        let target = plan.setup.iter().find_map(|op| match op {
+            SetupOp::Mount(m) if m.fstype == "tmpfs" => Some(m.target.as_path()),
+            _ => None,
+        });
+        assert_eq!(target, Some(Path::new(inside)), "{at}");
     }
 }
 
