@@ -17,6 +17,8 @@ use std::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::machine;
+
 /// The capabilities that engines give by default.
 pub const DEFAULT_CAPABILITIES: [&str; 11] = [
     "CAP_CHOWN",
@@ -35,6 +37,7 @@ pub const DEFAULT_CAPABILITIES: [&str; 11] = [
 /// A bundle that is removed when it is dropped.
 pub struct Bundle {
     dir: TempDir,
+    mounted: Vec<PathBuf>,
     /// What [`Bundle::write`] writes; edit it freely.
     pub config: Value,
 }
@@ -46,7 +49,7 @@ impl Bundle {
         // User namespaces of the tests must reach the root filesystem.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("open the bundle to others");
         make_rootfs(&dir.path().join("rootfs"));
-        Bundle { dir, config: base_config(args) }
+        Bundle { dir, mounted: Vec::new(), config: base_config(args) }
     }
 
     /// A bundle that runs a script in the container's shell.
@@ -77,6 +80,16 @@ impl Bundle {
         fs::create_dir_all(path.parent().expect("a file has a parent")).expect("make directories");
         fs::write(&path, content).expect("write a file of the bundle");
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("set the mode of a file of the bundle");
+        path
+    }
+
+    /// Mounts a tmpfs at a directory of the bundle, which is made, until the bundle is dropped. Only for a test
+    /// in a mount namespace of its own.
+    pub fn tmpfs(&mut self, path: &str, options: &str) -> PathBuf {
+        let path = self.dir.path().join(path);
+        fs::create_dir_all(&path).expect("make a mount point");
+        machine::sh(&format!("mount -t tmpfs -o {options} test {}", path.display()));
+        self.mounted.push(path.clone());
         path
     }
 
@@ -117,6 +130,15 @@ impl Bundle {
         let status = Command::new("chown").args(["-hR", &owner]).arg(self.rootfs()).status().expect("start chown");
         assert!(status.success(), "chown of the root filesystem ended with {status}");
         self
+    }
+}
+
+impl Drop for Bundle {
+    fn drop(&mut self) {
+        for path in &self.mounted {
+            // What stays is in the way of the directory's removal, which the check for leaks reports.
+            let _ = Command::new("umount").arg("-l").arg(path).status();
+        }
     }
 }
 

@@ -265,10 +265,8 @@ fn conformance_mounts_none_at_all() {
 fn conformance_mounts_nested_sources_bring_their_submounts_only_with_rbind() {
     for option in ["bind", "rbind"] {
         same_output("echo '== mountinfo'; grep ' /mnt' /proc/self/mountinfo; ls /mnt/sub", |bundle| {
-            fs::create_dir_all(bundle.path().join("tree/sub")).unwrap();
-            let sub = bundle.path().join("tree/sub");
-            // The test has a mount namespace of its own, which ends with it.
-            onggi_tests::machine::sh(&format!("mount -t tmpfs sub {0}; touch {0}/inner", sub.display()));
+            let sub = bundle.tmpfs("tree/sub", "mode=755");
+            fs::write(sub.join("inner"), "").unwrap();
             bundle.mount(mount("/mnt", "bind", &bundle.path().join("tree").display().to_string(), &[option, "ro"]));
         });
     }
@@ -277,9 +275,7 @@ fn conformance_mounts_nested_sources_bring_their_submounts_only_with_rbind() {
 #[test]
 fn conformance_mounts_bind_keeps_locked_flags_of_its_source() {
     same_output("echo '== mountinfo'; grep ' /mnt' /proc/self/mountinfo", |bundle| {
-        fs::create_dir_all(bundle.path().join("flags")).unwrap();
-        let flags = bundle.path().join("flags");
-        onggi_tests::machine::sh(&format!("mount -t tmpfs -o nosuid,nodev,noexec,noatime f {}", flags.display()));
+        let flags = bundle.tmpfs("flags", "nosuid,nodev,noexec,noatime");
         bundle.mount(mount("/mnt", "bind", &flags.display().to_string(), &["bind", "ro"]));
     });
 }
