@@ -208,7 +208,9 @@ fn proc_redirect(starts: usize) {
 fn linked_proc(starts: usize) {
     isolated();
     // The mount goes where its directory goes, but it is on the directory and not on what a link named.
-    let jar = Jar::small("for p in /proc /b; do test -e $p/self/mountinfo && exit 0; done; exit 42");
+    // The two names are exchanged between two looks at them as well.
+    let look = "for p in /proc /b; do test -e $p/self/mountinfo && exit 0; done";
+    let jar = Jar::small(&format!("n=0; while test $n -lt 2000; do {look}; n=$((n+1)); done; exit 42"));
     jar.make_dir("rootfs/evil/self/attr");
     jar.link("b", "evil");
     race(&jar, &Swap::new(jar.root(), "proc", "b"), starts).some_inside();
