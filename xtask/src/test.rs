@@ -200,9 +200,9 @@ fn count(test: &mut Command) -> Outcome<Counts> {
 /// Reads nextest's `Summary [ 1.2s] 4 tests run: 3 passed (1 slow), 1 failed, 2 skipped` and libtest's
 /// `test result: ok. 3 passed; 0 failed; …`.
 fn parse_summary(text: &str) -> Option<Counts> {
-    let text = text.trim_start();
-    let list = match text.strip_prefix("Summary [") {
+    let list = match text.trim_start().strip_prefix("Summary [") {
         Some(rest) => rest.split_once("run:")?.1,
+        // Indented, it is part of what a failed test has printed, which nextest shows.
         None => text.strip_prefix("test result:")?.split_once(". ")?.1,
     };
     let mut counts = Counts::default();

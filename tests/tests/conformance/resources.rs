@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     compare::{known, same, same_but, same_output},
-    probe::View,
+    probe::{self, View},
 };
 
 /// The cgroup directory of a process in one version 1 hierarchy.
@@ -156,7 +156,18 @@ fn conformance_cgroups_path_absolute_is_used_below_each_hierarchy() {
 
 #[test]
 fn conformance_cgroups_path_of_a_strange_form() {
-    for path in ["../../onggi-escape", "/a:b/c", "system.slice:onggi:x"] {
-        same_output("echo in", |bundle| bundle.config["linux"]["cgroupsPath"] = json!(path));
+    for form in ["../../ID", "/ID:b/c", "system.slice:onggi:ID"] {
+        same(|instance| {
+            // The three run side by side, and a group is one container's.
+            let name = instance.id("strange");
+            let mut bundle = Bundle::script("echo in");
+            bundle.config["linux"]["cgroupsPath"] = json!(form.replace("ID", &name));
+            let view = probe::look(instance, &bundle);
+            for dir in instance.cgroups() {
+                // The parent is not the runtime's to remove in every runtime.
+                let _ = fs::remove_dir(dir);
+            }
+            view
+        });
     }
 }
