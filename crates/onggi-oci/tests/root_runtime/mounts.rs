@@ -58,7 +58,10 @@ fn bound(on_host: &str, options: &str, user: bool) -> Result<Vec<String>, String
         mount -o remount,bind,diratime,strictatime $1/host";
     let done = run_after(&b, &format!("{make}; mount -o remount,bind,{on_host} $1/host"));
     match done.code {
-        0 => Ok(done.out.split(' ').nth(3).unwrap().split(',').map(str::to_owned).collect()),
+        // Newer kernels, or other builds, show the inode numbers of a tmpfs as an option.
+        0 => {
+            Ok(done.out.split(' ').nth(3).unwrap().split(',').filter(|o| *o != "inode64").map(str::to_owned).collect())
+        }
         _ => Err(done.err),
     }
 }
