@@ -115,6 +115,26 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         self.remove_cgroups();
+        self.remove_directory();
+    }
+}
+
+impl Stage {
+    /// A daemon that was killed has left mounts below, and a process of its own may still be writing there.
+    fn remove_directory(&self) {
+        let mut points: Vec<String> = mounts_below(self.dir()).collect();
+        points.sort_by_key(|point| std::cmp::Reverse(point.len()));
+        for point in points {
+            // Gone with the one above it, perhaps.
+            let _ = rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH);
+        }
+        let start = Instant::now();
+        while self.dir().exists() && start.elapsed() < Duration::from_secs(10) {
+            // What came in the meantime is met in the next round.
+            if fs::remove_dir_all(self.dir()).is_err() {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
     }
 }
 
@@ -217,7 +237,14 @@ impl Drop for Daemon {
         if std::thread::panicking() {
             eprintln!("--- the daemon's log\n{}", self.log());
         }
-        // Already gone is as good.
+        // Asked first: dockerd ends its containerd and takes its mounts away. Already gone is as good.
+        if let Some(pid) = Pid::from_raw(self.child.id() as i32) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        let start = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) && start.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

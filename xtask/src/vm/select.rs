@@ -20,13 +20,15 @@ use crate::{
 const ALSO_ROOT: &[&str] = &["onggi-cgroup", "onggi-oci"];
 
 /// Of these, what is not run here: races that are about paths and need thousands of turns, which emulation makes
-/// too slow; an observer that must keep up with the monitor; groups of single version 1 controllers; and what a
-/// kernel without AppArmor says.
+/// too slow; an observer that must keep up with the monitor; groups of single version 1 controllers; what a kernel
+/// without AppArmor says; and mount options as another kernel shows them.
 const NOT_HERE: &[&str] = &[
     "hostile::",
     "root_a_client_that_never_reads_holds_nothing_up",
     "life::root_exec_enters_the_sub_cgroup_that_it_is_told",
     "process::root_what_this_kernel_lacks_is_named",
+    "mounts::root_a_bind_takes_the_flags_it_is_given_and_clears_the_others",
+    "mounts::root_a_bind_in_a_user_namespace_keeps_what_is_locked_or_fails",
 ];
 
 /// A test binary as cargo built it.
