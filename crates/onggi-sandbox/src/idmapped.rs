@@ -14,15 +14,16 @@ use onggi_sys::{
     Errno, SysContext, SysError, cred,
     mount::{self, AttributeChange, Depth, FsContext, MountFlags, MountPropagationFlags, attr},
     ns, path,
-    process::{self, CloneRequest, Cloned},
+    process::CloneRequest,
 };
 use rustix::fs::{Mode, OFlags};
 
 use crate::{
-    channel::{Channel, Message},
-    error::{Result, StartFailureError, Step},
-    mount_sources::mount_from,
+    error::{Result, StartFailureError},
+    mount_sources::by_helper,
 };
+
+const STEP: &str = "mount the overlay with mapped ids";
 
 /// Directories of the host.
 #[derive(Debug, Clone, Copy)]
@@ -35,25 +36,10 @@ pub(crate) struct Layers<'a> {
 
 /// The detached overlay, its ids mapped as in the user namespace `user`, whose root is `owner` (uid, gid) outside.
 pub(crate) fn overlay(layers: Layers<'_>, user: BorrowedFd<'_>, owner: (u32, u32)) -> Result<OwnedFd> {
-    let step = || "mount the overlay with mapped ids".to_string();
     let places = Places::of(layers)
-        .ok_or_else(|| StartFailureError::new(format!("{}: upper and work directory have no common parent", step())))?;
-    let (ours, theirs) = Channel::pair()?;
+        .ok_or_else(|| StartFailureError::new(format!("{STEP}: upper and work directory have no common parent")))?;
     let request = CloneRequest { namespaces: ns::flag::MOUNT, ..CloneRequest::default() };
-    match process::clone_process(request).step(step)? {
-        Cloned::Child => {
-            let message = match become_owner(owner).and_then(|()| places.mount(user)) {
-                Ok(fd) => Message::Mount(fd),
-                Err(e) => Message::Failed(explained(&e).0),
-            };
-            let _ = theirs.send(&message);
-            process::exit_now(0)
-        }
-        Cloned::Parent { pidfd, .. } => {
-            drop(theirs);
-            mount_from(&ours, &pidfd)
-        }
-    }
+    by_helper(request, || become_owner(owner).and_then(|()| places.mount(user)).map_err(|e| explained(&e)))
 }
 
 /// overlayfs works on its layers with the credentials of whoever mounted it, and in id-mapped layers there is no
@@ -67,7 +53,7 @@ fn become_owner((uid, gid): (u32, u32)) -> onggi_sys::Result<()> {
 }
 
 fn explained(e: &SysError) -> StartFailureError {
-    let failure = StartFailureError::from_sys("mount the overlay with mapped ids", e);
+    let failure = StartFailureError::from_sys(STEP, e);
     match e.errno {
         Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS => {
             failure.hint("this kernel or the filesystem of the store has no id-mapped mounts: use --userns host")

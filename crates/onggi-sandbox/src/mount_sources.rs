@@ -166,31 +166,33 @@ fn sysfs_of(netns: &OwnedFd, mount: &FsMount) -> Result<OwnedFd> {
         fs.set("source", mount.source.as_bytes())?;
         fs.mount(mount.attributes)
     };
+    by_helper(CloneRequest::default(), || made().step(step))
+}
+
+/// A mount that a short-lived process makes, which may change its namespaces and credentials for it: the runtime
+/// needs its own.
+pub(crate) fn by_helper(request: CloneRequest<'_>, make: impl FnOnce() -> Result<OwnedFd>) -> Result<OwnedFd> {
     let (ours, theirs) = Channel::pair()?;
-    match process::clone_process(CloneRequest::default()).step(|| "clone a helper for mounts".into())? {
+    match process::clone_process(request).step(|| "clone a helper for mounts".into())? {
         Cloned::Child => {
-            let message = match made().step(step) {
+            let message = match make() {
                 Ok(fd) => Message::Mount(fd),
                 Err(e) => Message::Failed(e.0),
             };
+            // Without a reader the runtime is gone, and so is whoever wanted the mount.
             let _ = theirs.send(&message);
             process::exit_now(0)
         }
         Cloned::Parent { pidfd, .. } => {
             drop(theirs);
-            mount_from(&ours, &pidfd)
+            let answer = ours.receive();
+            let _ = process::wait_pidfd(pidfd.as_fd());
+            match answer? {
+                Some(Message::Mount(fd)) => Ok(fd),
+                Some(Message::Failed(failure)) => Err(StartFailureError(failure)),
+                _ => Err(StartFailureError::new("the helper for mounts died")),
+            }
         }
-    }
-}
-
-/// The answer of a helper that mounts for the runtime.
-pub(crate) fn mount_from(channel: &Channel, helper: &OwnedFd) -> Result<OwnedFd> {
-    let answer = channel.receive();
-    let _ = process::wait_pidfd(helper.as_fd());
-    match answer? {
-        Some(Message::Mount(fd)) => Ok(fd),
-        Some(Message::Failed(failure)) => Err(StartFailureError(failure)),
-        _ => Err(StartFailureError::new("the helper for mounts died")),
     }
 }
 
@@ -210,8 +212,7 @@ fn namespace_of(source: &IdMapSource) -> Result<OwnedFd> {
     }
 }
 
-/// Makes the bind with this index in the mount namespace of the child `pid`, which has asked for it. A process of
-/// its own goes there: the runtime needs its namespace.
+/// Makes the bind with this index in the mount namespace of the child `pid`, which has asked for it.
 pub(crate) fn make_in(pid: i32, plan: &SandboxPlan, index: usize, ids: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
     let Some(SetupOp::Bind(bind)) = plan.setup.get(index) else {
         return Err(StartFailureError::new("the child asked for a mount that is not in its plan"));
@@ -220,21 +221,7 @@ pub(crate) fn make_in(pid: i32, plan: &SandboxPlan, index: usize, ids: Option<Bo
         SetupOp::AttachRoot { at } => Some(at.as_path()),
         _ => None,
     });
-    let (ours, theirs) = Channel::pair()?;
-    match process::clone_process(CloneRequest::default()).step(|| "clone a helper for mounts".into())? {
-        Cloned::Child => {
-            let message = match make_there(pid, bind, root, ids) {
-                Ok(fd) => Message::Mount(fd),
-                Err(e) => Message::Failed(e.0),
-            };
-            let _ = theirs.send(&message);
-            process::exit_now(0)
-        }
-        Cloned::Parent { pidfd, .. } => {
-            drop(theirs);
-            mount_from(&ours, &pidfd)
-        }
-    }
+    by_helper(CloneRequest::default(), || make_there(pid, bind, root, ids))
 }
 
 fn make_there(pid: i32, bind: &BindMount, root: Option<&Path>, ids: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {

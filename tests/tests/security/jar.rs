@@ -14,6 +14,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+use onggi_tests::bundle::DEFAULT_CAPABILITIES;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -23,20 +24,6 @@ pub(crate) const ESCAPED: i32 = 42;
 const APPLETS: &[&str] = &[
     "sh", "true", "false", "ls", "cat", "id", "mount", "umount", "sleep", "echo", "env", "stat", "mkdir", "touch",
     "grep", "ln", "kill", "tty", "mknod", "dd", "readlink", "chmod", "wc", "pwd", "head", "test", "cp", "rm", "awk",
-];
-
-const CAPS: [&str; 11] = [
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_SETFCAP",
-    "CAP_SETGID",
-    "CAP_SETPCAP",
-    "CAP_SETUID",
-    "CAP_SYS_CHROOT",
 ];
 
 /// What a command printed and how it ended.
@@ -346,7 +333,7 @@ fn config(script: &str) -> Value {
             "args": ["sh", "-c", script],
             "env": ["PATH=/bin", "HOME=/root"],
             "cwd": "/",
-            "capabilities": { "bounding": CAPS, "effective": CAPS, "permitted": CAPS },
+            "capabilities": { "bounding": DEFAULT_CAPABILITIES, "effective": DEFAULT_CAPABILITIES, "permitted": DEFAULT_CAPABILITIES },
             "noNewPrivileges": false
         },
         "root": { "path": "rootfs" },
