@@ -328,6 +328,7 @@ impl Explanation {
                 let _ = writeln!(out, "nft delete element ip onggi {set} '{{ {key} }}' || true");
             }
             let _ = writeln!(out, "ip netns del \"$NETNS\" || true");
+            let _ = writeln!(out, "[ -z \"${{NETNS_DIR-}}\" ] || umount {} || true", onggi_network::NAMED_NAMESPACES);
         }
         if let Some(bundle) = self.rootfs.upper.parent() {
             let _ = writeln!(out, "rm -rf {}", quote(&bundle.display().to_string()));

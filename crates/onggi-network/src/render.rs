@@ -1,14 +1,18 @@
 //! A plan in words, and as shell commands of ip(8), nft(8) and sysctl(8) that build the same by hand.
 //!
 //! The script expects the variable `NETNS`: the name of the namespace that `ip netns add` makes for the
-//! container. Every value in it comes from a typed field (addresses, numbers, hexadecimal ids, our own device
-//! names), so nothing needs quoting beyond what is here.
+//! container. It sets `NETNS_DIR` where that mounts [`NAMED_NAMESPACES`], which whoever cleans up unmounts.
+//! Every value in it comes from a typed field (addresses, numbers, hexadecimal ids, our own device names), so
+//! nothing needs quoting beyond what is here.
 
 use crate::{
     element::Element,
     plan::{NetOp, NetworkPlan, Side},
     table::{self, TABLE},
 };
+
+/// Where ip-netns(8) keeps named network namespaces; its first `add` on a machine mounts this directory on itself.
+pub const NAMED_NAMESPACES: &str = "/run/netns";
 
 impl NetworkPlan {
     /// One line per operation, then the warnings.
@@ -95,7 +99,7 @@ impl NetOp {
             }
             Self::Sysctl { key, value } => format!("sysctl -qw {key}={value}\n"),
             Self::CreateNetns { sysctls } => {
-                let mut out = "ip netns add \"$NETNS\"\n".to_owned();
+                let mut out = format!("mountpoint -q {NAMED_NAMESPACES} || NETNS_DIR=made\nip netns add \"$NETNS\"\n");
                 for (key, value) in sysctls {
                     out += &format!("ip netns exec \"$NETNS\" sysctl -qw {key}={value}\n");
                 }
