@@ -3,6 +3,7 @@
 mod cli;
 mod commands;
 mod error;
+mod moment;
 mod render;
 mod request;
 mod session;

@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use jiff::Timestamp;
 use onggi_spec::ContainerId;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -26,8 +27,12 @@ const IDLE: Timespec = Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
 pub struct LogOptions {
     /// Go on as the container writes.
     pub follow: bool,
-    /// Only the last so many lines.
+    /// Only the last so many lines, of those that `since` and `until` leave.
     pub tail: Option<usize>,
+    /// Only lines written at this time or later.
+    pub since: Option<Timestamp>,
+    /// Only lines written at this time or earlier; what is followed ends then.
+    pub until: Option<Timestamp>,
 }
 
 /// One line of a log.
@@ -50,7 +55,23 @@ pub struct LogReader<'e> {
     first: VecDeque<LogEntry>,
     current: Option<BufReader<File>>,
     partial: Vec<u8>,
-    follow: bool,
+    options: LogOptions,
+}
+
+impl LogOptions {
+    /// A time that cannot be read is no reason to hide the line.
+    fn wants(&self, entry: &LogEntry) -> bool {
+        let Ok(time) = entry.time.parse::<Timestamp>() else { return true };
+        self.since.is_none_or(|since| time >= since) && self.until.is_none_or(|until| time <= until)
+    }
+
+    fn bounded(&self) -> bool {
+        self.since.is_some() || self.until.is_some()
+    }
+
+    fn is_over(&self) -> bool {
+        self.until.is_some_and(|until| Timestamp::now() > until)
+    }
 }
 
 impl Engine {
@@ -68,7 +89,7 @@ impl Engine {
             first: VecDeque::new(),
             current: None,
             partial: Vec::new(),
-            follow: options.follow,
+            options,
         };
         reader.read_existing(options.tail)?;
         Ok(reader)
@@ -84,14 +105,14 @@ impl LogReader<'_> {
         if let Some(entry) = self.first.pop_front() {
             return Ok(Some(entry));
         }
-        while self.follow {
+        while self.options.follow {
             // Asked before the log is read: what was written before the end is read after it.
-            let ended = !self.engine.monitor_alive(&self.id)?;
-            if let Some(entry) = self.read_current()? {
+            let ended = self.options.is_over() || !self.engine.monitor_alive(&self.id)?;
+            if let Some(entry) = self.read_wanted()? {
                 return Ok(Some(entry));
             }
             if ended {
-                self.follow = false;
+                self.options.follow = false;
             } else if !self.reopen_rotated()? {
                 self.wait_for_change()?;
             }
@@ -108,7 +129,7 @@ impl LogReader<'_> {
         for path in rotated.iter().rev().chain([&self.path.clone()]) {
             let Some(file) = open(path)? else { continue };
             self.current = Some(BufReader::new(file));
-            while let Some(entry) = self.read_current()? {
+            while let Some(entry) = self.read_wanted()? {
                 entries.push_back(entry);
                 if entries.len() > keep {
                     entries.pop_front();
@@ -117,6 +138,16 @@ impl LogReader<'_> {
         }
         self.first = entries;
         Ok(())
+    }
+
+    /// The next line that is asked for.
+    fn read_wanted(&mut self) -> Result<Option<LogEntry>, EngineError> {
+        while let Some(entry) = self.read_current()? {
+            if !self.options.bounded() || self.options.wants(&entry) {
+                return Ok(Some(entry));
+            }
+        }
+        Ok(None)
     }
 
     /// The next whole line of the open file.

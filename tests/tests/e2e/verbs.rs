@@ -53,6 +53,29 @@ fn e2e_logs_keep_both_streams_and_follow_to_the_end() {
 }
 
 #[test]
+fn e2e_logs_of_a_time_span_are_those_lines_alone() {
+    let stage = Stage::new();
+    let script = "echo one; sleep 0.3; echo two; sleep 0.3; echo three";
+    stage.onggi.ok(&["run", "--name", "talk", &stage.busybox, "sh", "-c", script]);
+    let stamped = stage.onggi.ok(&["logs", "-t", "talk"]);
+    let times: Vec<_> = stamped.lines().filter_map(|line| line.split_once(' ')).map(|(time, _)| time).collect();
+    let of = |options: &[&str]| stage.onggi.ok(&[&["logs"], options, &["talk"]].concat());
+    assert_eq!(of(&["--since", times[1]]), "two\nthree");
+    assert_eq!(of(&["--until", times[1]]), "one\ntwo");
+    assert_eq!(of(&["--since", times[1], "--until", times[1]]), "two");
+    assert_eq!(of(&["--until", times[1], "-n", "1"]), "two", "the last line of those in the span");
+    assert_eq!((of(&["--since", "1h"]), of(&["--until", "1h"])), ("one\ntwo\nthree".to_owned(), String::new()));
+    let bad = stage.onggi.run(&["logs", "--since", "yesterday", "talk"]);
+    assert!(bad.code == Some(1) && bad.stderr.contains("yesterday") && bad.stderr.contains("1h30m"), "{bad}");
+    stage.onggi.ok(&["rm", "talk"]);
+    stage.onggi.ok(&["run", "-d", "--name", "talk", &stage.busybox, "sh", "-c", "echo up; sleep 60"]);
+    let until = onggi_tests::machine::sh("echo $(($(date +%s) + 2))");
+    assert_eq!(of(&["-f", "--until", until.trim()]), "up", "what is followed ends then");
+    stage.onggi.ok(&["rm", "-f", "talk"]);
+    stage.onggi.assert_nothing_left();
+}
+
+#[test]
 fn e2e_exec_runs_beside_the_first_process_with_its_own_result() {
     let stage = Stage::new();
     stage.detached("box", "sleep 100");
@@ -180,6 +203,31 @@ fn e2e_attach_start_attached_and_restart_stay_with_the_container() {
     assert_eq!(stage.onggi.ok(&["restart", "-t", "0", "box"]), "box");
     assert_eq!(stage.onggi.ok(&["ps", "--format", "{{.Names}} {{.State}}"]), "box running");
     stage.onggi.ok(&["rm", "-f", "box"]);
+    stage.onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_the_chosen_keys_leave_the_container_running() {
+    let stage = Stage::new();
+    stage.onggi.ok(&["pull", &stage.busybox]);
+    let line = |command: &std::process::Command| {
+        let words = [command.get_program()].into_iter().chain(command.get_args());
+        words.map(|word| format!("'{}'", word.to_string_lossy())).collect::<Vec<_>>().join(" ")
+    };
+    let ps = line(&stage.onggi.command(&["ps", "-q", "--filter", "name=typed"]));
+    // A person waits for the prompt before typing.
+    let type_keys = |command: &str, keys: &str| {
+        let ready = format!("for i in $(seq 100); do [ -z \"$({ps})\" ] || break; sleep 0.1; done; sleep 0.5");
+        onggi_tests::machine::sh(&format!("({ready}; printf {keys}; sleep 2) | script -qec \"{command}\" /dev/null"))
+    };
+    let run = ["run", "-it", "--name", "typed", "--detach-keys", "a,b", &stage.busybox, "cat"];
+    type_keys(&line(&stage.onggi.command(&run)), "ab");
+    assert_eq!(stage.onggi.ok(&["inspect", "-f", "{{.State.Running}}", "typed"]), "true");
+    type_keys(&line(&stage.onggi.command(&["attach", "typed"])), "\\\\020\\\\021");
+    assert_eq!(stage.onggi.ok(&["inspect", "-f", "{{.State.Running}}", "typed"]), "true");
+    let bad = stage.onggi.run(&["attach", "--detach-keys", "ctrl-1", "typed"]);
+    assert!(bad.stderr.contains("ctrl-1") && bad.stderr.contains("ctrl-p,ctrl-q"), "{bad}");
+    stage.onggi.ok(&["rm", "-f", "typed"]);
     stage.onggi.assert_nothing_left();
 }
 

@@ -3,10 +3,11 @@
 use std::io::{self, Write as _};
 
 use clap::Args;
+use jiff::Timestamp;
 use onggi_engine::LogOptions;
 use onggi_spec::ParseError;
 
-use crate::{cli::GlobalArgs, error::CliError};
+use crate::{cli::GlobalArgs, error::CliError, moment::parse_moment};
 
 /// Arguments of `logs`.
 #[derive(Debug, Args)]
@@ -17,6 +18,12 @@ pub(crate) struct LogsArgs {
     /// Only the last N lines, or all
     #[arg(short = 'n', long, default_value = "all", value_name = "N", allow_negative_numbers = true)]
     tail: String,
+    /// Only lines since a time: 2026-01-02T15:04:05Z, local without the zone, 10m ago as 10m, or Unix seconds
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Only lines up to a time
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
     /// Put the time before each line
     #[arg(short, long)]
     timestamps: bool,
@@ -27,9 +34,16 @@ pub(crate) struct LogsArgs {
 impl LogsArgs {
     /// Prints the log: stdout to stdout, stderr to stderr.
     pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
+        let now = Timestamp::now();
+        let moment = |text: Option<&String>| text.map(|text| parse_moment(text, now)).transpose();
+        let options = LogOptions {
+            follow: self.follow,
+            tail: parse_tail(&self.tail)?,
+            since: moment(self.since.as_ref())?,
+            until: moment(self.until.as_ref())?,
+        };
         let engine = global.engine()?;
-        let mut reader =
-            engine.logs(&self.container, LogOptions { follow: self.follow, tail: parse_tail(&self.tail)? })?;
+        let mut reader = engine.logs(&self.container, options)?;
         let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
         while let Some(entry) = reader.next_entry()? {
             let to: &mut dyn io::Write = if entry.stream == "stderr" { &mut err } else { &mut out };

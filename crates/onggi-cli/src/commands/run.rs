@@ -11,7 +11,7 @@ use crate::{
     error::CliError,
     render::{self, format, progress::Draw},
     request::{Caller, ContainerArgs},
-    session,
+    session::{self, detach::DetachKeys},
 };
 
 /// Arguments of `run`.
@@ -24,6 +24,9 @@ pub(crate) struct RunArgs {
     /// Print what would be done, without doing it: in words, as JSON, or as a shell script
     #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "words")]
     explain: Option<ExplainFormat>,
+    /// Keys that leave the container running and end this command
+    #[arg(long, default_value = "ctrl-p,ctrl-q", value_name = "KEYS")]
+    detach_keys: DetachKeys,
     #[command(flatten)]
     pub(crate) container: ContainerArgs,
 }
@@ -70,6 +73,6 @@ impl RunArgs {
             render::line(started.record.id.as_str())?;
             return Ok(0);
         }
-        session::container::run(&engine, started)
+        session::container::run(&engine, started, self.detach_keys)
     }
 }

@@ -3,7 +3,11 @@
 use clap::Args;
 
 use super::for_each;
-use crate::{cli::GlobalArgs, error::CliError, session};
+use crate::{
+    cli::GlobalArgs,
+    error::CliError,
+    session::{self, detach::DetachKeys},
+};
 
 /// Arguments of `start`.
 #[derive(Debug, Args)]
@@ -14,6 +18,9 @@ pub(crate) struct StartArgs {
     /// Connect stdin too, if the container was made with -i
     #[arg(short, long)]
     interactive: bool,
+    /// Keys that leave the container running and end this command
+    #[arg(long, default_value = "ctrl-p,ctrl-q", value_name = "KEYS")]
+    detach_keys: DetachKeys,
     /// Containers
     #[arg(required = true, value_name = "CONTAINER")]
     containers: Vec<String>,
@@ -30,7 +37,8 @@ impl StartArgs {
                     "start the others without -a and -i",
                 ));
             };
-            return session::container::run(&engine, engine.start_attached(name, session::terminal::size())?);
+            let started = engine.start_attached(name, session::terminal::size())?;
+            return session::container::run(&engine, started, self.detach_keys);
         }
         for_each(&self.containers, |name| {
             engine.start(name)?;

@@ -40,8 +40,8 @@ impl Sender {
     }
 }
 
-/// Shows the container's output until it ends, and returns its exit code; 0 when the user detached.
-pub(crate) fn run(engine: &Engine, mut started: Started) -> Result<u8, CliError> {
+/// Shows the container's output until it ends, and returns its exit code; 0 when the user typed `keys`.
+pub(crate) fn run(engine: &Engine, mut started: Started, keys: DetachKeys) -> Result<u8, CliError> {
     let Some(mut stream) = started.attach.take() else { return Ok(0) };
     let request = &started.record.request;
     let raw = (request.tty && request.interactive && io::stdin().is_terminal()).then(RawTerminal::enter).transpose()?;
@@ -65,7 +65,7 @@ pub(crate) fn run(engine: &Engine, mut started: Started) -> Result<u8, CliError>
         signals::forward(process, resize, give_up)?;
     }
     if request.interactive {
-        copy_stdin(sender.clone(), clone(&stream)?, raw.is_some());
+        copy_stdin(sender.clone(), clone(&stream)?, raw.is_some().then_some(keys));
     }
     let shown = show(&mut stream);
     drop(raw);
@@ -124,10 +124,10 @@ fn conclude(
     }
 }
 
-fn copy_stdin(sender: Sender, stream: AttachStream, typed: bool) {
+fn copy_stdin(sender: Sender, stream: AttachStream, keys: Option<DetachKeys>) {
     thread::spawn(move || {
         let Ok(stdin) = unbuffered(io::stdin()) else { return };
-        match forward_input(stdin, &sender, typed) {
+        match forward_input(stdin, &sender, keys) {
             Ok(true) => stream.detach(),
             Ok(false) => {
                 // The other side may be gone: the main thread sees it too.
@@ -138,9 +138,8 @@ fn copy_stdin(sender: Sender, stream: AttachStream, typed: bool) {
     });
 }
 
-/// Copies until the end (false) or until the detach keys (true).
-fn forward_input(mut stdin: File, sender: &Sender, typed: bool) -> io::Result<bool> {
-    let mut keys = DetachKeys::default();
+/// Copies until the end (false) or until the detach keys, where input is typed (true).
+fn forward_input(mut stdin: File, sender: &Sender, mut keys: Option<DetachKeys>) -> io::Result<bool> {
     let mut buffer = vec![0; BUFFER];
     loop {
         let n = match stdin.read(&mut buffer) {
@@ -149,10 +148,10 @@ fn forward_input(mut stdin: File, sender: &Sender, typed: bool) -> io::Result<bo
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
             Err(e) => return Err(e),
         };
-        if !typed {
+        let Some(keys) = &mut keys else {
             sender.with(|s| s.send_stdin(&buffer[..n]))?;
             continue;
-        }
+        };
         let typed = keys.feed(&buffer[..n]);
         sender.with(|s| s.send_stdin(&typed.bytes))?;
         if typed.detach {

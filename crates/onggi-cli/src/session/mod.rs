@@ -1,7 +1,7 @@
 //! Being attached to a running process: its output to ours, our stdin, signals and terminal size to it.
 
 pub(crate) mod container;
-mod detach;
+pub(crate) mod detach;
 pub(crate) mod exec;
 mod signals;
 pub(crate) mod terminal;
