@@ -9,7 +9,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use onggi_image::{ImagePlan, LayerReady, Lookup, ProxySettings, PulledImage, Puller, credentials};
+use onggi_image::{ImagePlan, LayerReady, Lookup, ProxySettings, PulledImage, Puller, RemoteOptions, credentials};
 use onggi_spec::{
     Digest, ImageReference,
     image::Platform,
@@ -222,9 +222,12 @@ fn registry_options(
     let defaults = onggi_image::PullOptions::default();
     Ok(onggi_image::PullOptions {
         platform: options.platform.clone().unwrap_or(defaults.platform),
-        tls_verify: !options.insecure,
-        credentials: found,
-        proxies: ProxySettings::from_vars(&|name| std::env::var(name).ok()),
+        remote: RemoteOptions {
+            tls_verify: !options.insecure,
+            credentials: found,
+            proxies: ProxySettings::from_vars(&|name| std::env::var(name).ok()),
+            ..RemoteOptions::default()
+        },
         ..onggi_image::PullOptions::default()
     })
 }

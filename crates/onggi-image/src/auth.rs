@@ -3,13 +3,12 @@
 //! Credentials leave this module only towards the registry's own origin or a token service that belongs to it,
 //! and never in the clear unless the registry itself may be used in the clear (I18; CVE-2019-10214,
 //! CVE-2020-15157). A challenge is answered only when it came from the registry's origin: redirect targets and
-//! other hosts are never authenticated to. Tokens live in memory, one per registry and scope.
+//! other hosts are never authenticated to. Tokens live in memory, one per client.
 
 use std::{
-    collections::HashMap,
     io::Read,
     sync::Mutex,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use serde::Deserialize;
@@ -22,7 +21,8 @@ use crate::{
     challenge::{Challenge, parse_challenges},
     credentials::Credentials,
     error::ImageError,
-    http::HttpClient,
+    http::{HttpClient, Payload},
+    options::RemoteOptions,
     retry::{Again, Failure, after_transport, parse_retry_after},
     url::{self, Origin, encode_query},
 };
@@ -43,10 +43,12 @@ const SHOWN_REALM: usize = 128;
 pub(crate) struct Auth {
     registry: String,
     repository: String,
+    /// What is asked of a token service: `repository:NAME:pull`.
+    scopes: Vec<String>,
     credentials: Option<Credentials>,
     trusted_realms: Vec<String>,
-    /// By scope. The lock is kept during a token request, so that parallel downloads make only one.
-    grants: Mutex<HashMap<String, Grant>>,
+    /// The lock is kept during a token request, so that parallel transfers make only one.
+    grant: Mutex<Option<Grant>>,
 }
 
 #[derive(Debug)]
@@ -66,24 +68,15 @@ struct TokenAnswer {
 }
 
 impl Auth {
-    pub(crate) fn new(
-        registry: String,
-        repository: String,
-        credentials: Option<Credentials>,
-        trusted_realms: Vec<String>,
-    ) -> Self {
-        Self { registry, repository, credentials, trusted_realms, grants: Mutex::default() }
-    }
-
-    /// The scope of everything that a pull does.
-    fn scope(&self) -> String {
-        format!("repository:{}:pull", self.repository)
+    pub(crate) fn new(registry: String, repository: String, scopes: Vec<String>, options: &RemoteOptions) -> Self {
+        let (credentials, trusted_realms) = (options.credentials.clone(), options.trusted_realms.clone());
+        Self { registry, repository, scopes, credentials, trusted_realms, grant: Mutex::default() }
     }
 
     /// The `Authorization` to send to the registry's origin, if one is known and still valid.
     pub(crate) fn header(&self) -> Option<String> {
-        let grants = self.grants.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let grant = grants.get(&self.scope())?;
+        let grant = self.grant.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let grant = grant.as_ref()?;
         grant.ends.is_none_or(|end| Instant::now() < end).then(|| grant.header.clone())
     }
 
@@ -100,9 +93,8 @@ impl Auth {
         response: &Response<Body>,
         refused: Option<&str>,
     ) -> Result<String, Failure> {
-        let mut grants = self.grants.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let scope = self.scope();
-        if let Some(grant) = grants.get(&scope)
+        let mut known = self.grant.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(grant) = &*known
             && Some(grant.header.as_str()) != refused
         {
             return Ok(grant.header.clone());
@@ -116,12 +108,12 @@ impl Auth {
             .flat_map(parse_challenges)
             .collect();
         let grant = match challenges.iter().find(|c| c.scheme == "bearer") {
-            Some(bearer) => self.bearer(http, origin, bearer, &scope)?,
+            Some(bearer) => self.bearer(http, origin, bearer)?,
             None if challenges.iter().any(|c| c.scheme == "basic") => self.basic(refused)?,
             None => return Err(self.unauthorized(refused.is_some()).into()),
         };
         let header = grant.header.clone();
-        grants.insert(scope, grant);
+        *known = Some(grant);
         Ok(header)
     }
 
@@ -133,7 +125,7 @@ impl Auth {
         }
     }
 
-    fn bearer(&self, http: &HttpClient, origin: &Origin, challenge: &Challenge, scope: &str) -> Result<Grant, Failure> {
+    fn bearer(&self, http: &HttpClient, origin: &Origin, challenge: &Challenge) -> Result<Grant, Failure> {
         let realm_text = challenge.param("realm").unwrap_or_default();
         let refuse = |reason| ImageError::UnsafeRealm {
             registry: self.registry.clone(),
@@ -146,7 +138,7 @@ impl Auth {
         let may_have = belongs_to(&origin.host, &realm_origin.host) || self.trusted_realms.contains(&realm_origin.host);
         let credentials = self.credentials.as_ref().filter(|_| may_have);
         let service = challenge.param("service").unwrap_or_default();
-        let asked = ask(http, &realm, service, scope, credentials);
+        let asked = ask(http, &realm, service, &self.scopes, credentials);
         let response = asked.map_err(|source| {
             let again = after_transport(source.kind);
             Failure::new(ImageError::RegistryUnreachable { registry: realm_origin.host.clone(), source }, again)
@@ -188,10 +180,16 @@ impl Auth {
 
 /// A 429 as a failure that waits as long as it asks.
 pub(crate) fn rate_limited(registry: &str, response: &Response<Body>) -> Failure {
-    let header = response.headers().get("retry-after").and_then(|v| v.to_str().ok());
-    let retry_after = header.and_then(parse_retry_after);
+    let retry_after = retry_after(response);
     let error = ImageError::RateLimited { registry: registry.to_owned(), retry_after };
     Failure::new(error, retry_after.map_or(Again::Often, Again::After))
+}
+
+/// How long an answer asks to wait.
+pub(crate) fn retry_after(response: &Response<Body>) -> Option<Duration> {
+    let header = |name| response.headers().get(name).and_then(|v| v.to_str().ok());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    parse_retry_after(header("retry-after")?, header("date"), now)
 }
 
 /// Asks the token service: GET with Basic, or POST with a refresh token (OAuth2 form).
@@ -199,24 +197,31 @@ fn ask(
     http: &HttpClient,
     realm: &Uri,
     service: &str,
-    scope: &str,
+    scopes: &[String],
     credentials: Option<&Credentials>,
 ) -> Result<Response<Body>, crate::error::TransportError> {
-    let (service, scope) = (encode_query(service), encode_query(scope));
+    let service = encode_query(service);
     if let Some(Credentials::IdentityToken(token)) = credentials {
+        let scope = match scopes {
+            [] => String::new(),
+            // RFC 6749, 3.3: one parameter, separated by spaces.
+            some => format!("&scope={}", encode_query(&some.join(" "))),
+        };
         let token = encode_query(token);
-        let form =
-            format!("grant_type=refresh_token&client_id=onggi&service={service}&scope={scope}&refresh_token={token}");
-        return http.send("POST", realm, &[], Some(form));
+        let form = format!("grant_type=refresh_token&client_id=onggi&service={service}{scope}&refresh_token={token}");
+        return http.send("POST", realm, &[], Payload::Form(&form));
     }
     let joiner = if realm.query().is_some() { '&' } else { '?' };
-    let query = format!("{realm}{joiner}service={service}&scope={scope}");
+    let mut query = format!("{realm}{joiner}service={service}");
+    for scope in scopes {
+        query.push_str(&format!("&scope={}", encode_query(scope)));
+    }
     // The realm was parsed and the rest is percent-encoded, so this cannot fail; if it did, the registry would
     // refuse the request without scope.
     let target = url::parse_absolute(&query).unwrap_or_else(|| realm.clone());
     let basic = credentials.and_then(Credentials::basic_header);
     let headers: Vec<_> = basic.iter().map(|b| ("authorization", b.as_str())).collect();
-    http.send("GET", &target, &headers, None)
+    http.send("GET", &target, &headers, Payload::None)
 }
 
 /// A token service may be asked at all (with or without credentials).

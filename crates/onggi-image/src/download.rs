@@ -7,12 +7,12 @@ use std::{
 };
 
 use onggi_spec::progress::ProgressEvent;
-use ureq::{Body, http::Response};
+use ureq::Body;
 
 use crate::{
     error::ImageError,
     plan::LayerBlob,
-    registry::Registry,
+    remote::{Remote, content_range_start},
     retry::{self, Again, Failure},
     store::{Begin, BlobStore, BlobWriter, COPY_BUFFER, FinishError, VerifiedBlob},
 };
@@ -37,7 +37,7 @@ pub(crate) enum Obtained {
 /// Makes a blob available: from the store, or from the registry.
 pub(crate) fn obtain(
     store: &BlobStore,
-    registry: &Registry<'_>,
+    registry: &Remote<'_>,
     layer: &LayerBlob,
     stop: &AtomicBool,
 ) -> Result<Obtained, ImageError> {
@@ -72,7 +72,7 @@ pub(crate) fn obtain(
 }
 
 struct Transfer<'t, 'r> {
-    registry: &'t Registry<'r>,
+    registry: &'t Remote<'r>,
     layer: &'t LayerBlob,
     stop: &'t AtomicBool,
     writer: BlobWriter,
@@ -182,10 +182,4 @@ fn fill(body: &mut impl Read, buffer: &mut [u8]) -> (usize, bool) {
         }
     }
     (filled, false)
-}
-
-/// First byte of `Content-Range: bytes a-b/c` (RFC 9110, 14.4).
-fn content_range_start(response: &Response<Body>) -> Option<u64> {
-    let header = response.headers().get("content-range")?.to_str().ok()?;
-    header.strip_prefix("bytes ")?.split('-').next()?.parse().ok()
 }

@@ -147,6 +147,22 @@ pub enum ImageError {
         /// The URL without its query.
         url: String,
     },
+    /// The registry does not accept what was pushed.
+    #[error("registry {registry} rejects {method} {url}: {status}{}{}", shown_code(code), shown_code(message))]
+    Rejected {
+        /// The registry.
+        registry: String,
+        /// The HTTP method.
+        method: &'static str,
+        /// The URL without its query.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+        /// The registry's first error code, may be empty.
+        code: String,
+        /// Its message, may be empty.
+        message: String,
+    },
     /// Content does not have the digest it was asked for by.
     #[error("registry {registry} served wrong content: expected {expected}, got {actual}")]
     WrongDigest {
@@ -320,10 +336,18 @@ impl ImageError {
             Self::Invalid { .. } | Self::Malformed { .. } | Self::TooLarge { .. } => {
                 "the image is damaged or hostile; it was not stored".to_owned()
             }
-            Self::BadStatus { .. } | Self::BadToken { .. } | Self::Setup { .. } | Self::Stopped => return None,
+            Self::Rejected { code, .. } if code == "MANIFEST_BLOB_UNKNOWN" => {
+                "a blob of the image was removed while it was pushed; push again".to_owned()
+            }
+            Self::Rejected { .. } | Self::BadStatus { .. } | Self::BadToken { .. } | Self::Setup { .. } | Self::Stopped => return None,
         };
         Some(hint)
     }
+}
+
+/// ` word`, or nothing.
+fn shown_code(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!(" {text}") }
 }
 
 fn unreachable_hint(registry: &str, kind: FailureKind) -> String {

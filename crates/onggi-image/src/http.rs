@@ -3,17 +3,19 @@
 //! It follows no redirect, treats no status as an error, adds no credentials, reads no environment, and gives
 //! every phase a time limit.
 
-use std::time::Duration;
+use std::{io::Read as _, time::Duration};
 
 use ureq::{
-    Agent, Body, Error, Proxy,
+    Agent, AsSendBody, Body, Error, Proxy, SendBody,
     config::AutoHeaderValue,
-    http::{Method, Request, Response, Uri},
-    tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem},
+    http::{Method, Request, Response, Uri, request::Builder},
+    tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem},
 };
 
 use crate::{
+    content::Content,
     error::{FailureKind, ImageError, TransportError},
+    options::ClientIdentity,
     url::{self, Origin},
 };
 
@@ -21,6 +23,12 @@ use crate::{
 const USER_AGENT: &str = concat!("onggi/", env!("CARGO_PKG_VERSION"));
 /// Socket buffer of the client library: fewer, larger reads of blobs.
 const INPUT_BUFFER: usize = 512 << 10;
+/// The same for uploads.
+const OUTPUT_BUFFER: usize = 256 << 10;
+/// Largest response header, in bytes: signed URLs and tokens stay below 16 KiB (I12).
+const MAX_HEADER: usize = 64 << 10;
+/// A registry that got the last byte of a blob may hash it once more before it answers.
+const AFTER_UPLOAD: Duration = Duration::from_secs(300);
 
 /// Time limits of every request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +70,33 @@ impl ProxySettings {
     }
 }
 
+/// What a request carries.
+#[derive(Clone, Copy)]
+pub(crate) enum Payload<'c> {
+    /// No body at all.
+    None,
+    /// A body of no bytes.
+    Empty,
+    /// An encoded form.
+    Form(&'c str),
+    /// A document.
+    Document {
+        /// Its media type.
+        media_type: &'c str,
+        /// It.
+        bytes: &'c [u8],
+    },
+    /// Bytes of a blob.
+    Part {
+        /// The blob.
+        content: &'c dyn Content,
+        /// First byte.
+        from: u64,
+        /// How many.
+        length: u64,
+    },
+}
+
 /// Sends requests, directly or through the proxy of the URL's scheme. Connections are reused.
 #[derive(Debug)]
 pub(crate) struct HttpClient {
@@ -75,10 +110,15 @@ impl HttpClient {
     pub(crate) fn new(
         tls_verify: bool,
         authorities: &[String],
+        identity: Option<&ClientIdentity>,
         timeouts: Timeouts,
         proxies: &ProxySettings,
     ) -> Result<Self, ImageError> {
-        let tls = TlsConfig::builder().root_certs(roots(authorities)?).disable_verification(!tls_verify).build();
+        let tls = TlsConfig::builder()
+            .root_certs(roots(authorities)?)
+            .client_cert(identity.map(client_cert).transpose()?)
+            .disable_verification(!tls_verify)
+            .build();
         let direct = agent(tls.clone(), timeouts, None);
         let through = |setting: &Option<String>| match setting {
             Some(url) => proxy(url, &proxies.no_proxy).map(|p| agent(tls.clone(), timeouts, Some(p))),
@@ -87,13 +127,13 @@ impl HttpClient {
         Ok(Self { https: through(&proxies.https)?, http: through(&proxies.http)?, direct: direct.clone() })
     }
 
-    /// Sends one request without a body, or with a form as body.
+    /// Sends one request.
     pub(crate) fn send(
         &self,
         method: &'static str,
         uri: &Uri,
         headers: &[(&str, &str)],
-        form: Option<String>,
+        payload: Payload<'_>,
     ) -> Result<Response<Body>, TransportError> {
         let fail = |source| TransportError {
             method,
@@ -106,24 +146,67 @@ impl HttpClient {
             Some(origin) if origin.tls => &self.https,
             _ => &self.http,
         };
-        let verb = match method {
-            "HEAD" => Method::HEAD,
-            "POST" => Method::POST,
-            _ => Method::GET,
-        };
-        let mut request = Request::builder().method(verb).uri(uri);
+        let mut request = Request::builder().method(verb(method)).uri(uri);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        match form {
-            Some(form) => {
-                let request = request.header("content-type", "application/x-www-form-urlencoded").body(form);
-                agent.run(request.map_err(|e| fail(e.into()))?)
+        match payload {
+            Payload::None => run(agent, request, (), None),
+            Payload::Empty => run(agent, request, &[][..], None),
+            Payload::Form(form) => {
+                run(agent, request.header("content-type", "application/x-www-form-urlencoded"), form, None)
             }
-            None => agent.run(request.body(()).map_err(|e| fail(e.into()))?),
+            Payload::Document { media_type, bytes } => {
+                run(agent, request.header("content-type", media_type), bytes, None)
+            }
+            Payload::Part { content, from, length } => {
+                let mut reader = content.open(from).map_err(|e| fail(e.into()))?.take(length);
+                let request =
+                    request.header("content-type", "application/octet-stream").header("content-length", length);
+                run(agent, request, SendBody::from_reader(&mut reader), Some(AFTER_UPLOAD))
+            }
         }
         .map_err(fail)
     }
+}
+
+fn verb(method: &str) -> Method {
+    match method {
+        "HEAD" => Method::HEAD,
+        "POST" => Method::POST,
+        "PUT" => Method::PUT,
+        "PATCH" => Method::PATCH,
+        "DELETE" => Method::DELETE,
+        _ => Method::GET,
+    }
+}
+
+fn run(
+    agent: &Agent,
+    request: Builder,
+    body: impl AsSendBody,
+    patience: Option<Duration>,
+) -> Result<Response<Body>, Error> {
+    let request = request.body(body)?;
+    match patience {
+        Some(wait) => {
+            let request = agent.configure_request(request);
+            agent.run(request.timeout_recv_response(Some(wait)).timeout_per_read(Some(wait)).build())
+        }
+        None => agent.run(request),
+    }
+}
+
+fn client_cert(identity: &ClientIdentity) -> Result<ClientCert, ImageError> {
+    let fail = |source| ImageError::Setup { what: "the client certificate".to_owned(), source: Box::new(source) };
+    let mut chain = Vec::new();
+    for item in parse_pem(identity.certificate.as_bytes()) {
+        if let PemItem::Certificate(certificate) = item.map_err(fail)? {
+            chain.push(certificate);
+        }
+    }
+    let key = PrivateKey::from_pem(identity.key.as_bytes()).map_err(fail)?;
+    Ok(ClientCert::new_with_certs(&chain, key))
 }
 
 /// The system's verifier alone, or a list of the system's roots and more.
@@ -155,8 +238,9 @@ fn agent(tls: TlsConfig, timeouts: Timeouts, proxy: Option<Proxy>) -> Agent {
         .user_agent(USER_AGENT)
         .accept(AutoHeaderValue::None)
         .accept_encoding(AutoHeaderValue::None)
+        .max_response_header_size(MAX_HEADER)
         .input_buffer_size(INPUT_BUFFER)
-        .output_buffer_size(16 << 10)
+        .output_buffer_size(OUTPUT_BUFFER)
         .timeout_resolve(Some(timeouts.connect))
         .timeout_connect(Some(timeouts.connect))
         .timeout_recv_response(Some(timeouts.response))
@@ -223,10 +307,10 @@ mod tests {
     #[test]
     fn malformed_settings_are_errors_that_name_themselves() {
         let proxies = ProxySettings { https: Some("http://[".to_owned()), ..ProxySettings::default() };
-        let error = HttpClient::new(true, &[], Timeouts::default(), &proxies).expect_err("a malformed proxy");
+        let error = HttpClient::new(true, &[], None, Timeouts::default(), &proxies).expect_err("a malformed proxy");
         assert_eq!(error.to_string(), "the configured proxy cannot be used");
         let pem = "-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n".to_owned();
-        let error = HttpClient::new(true, &[pem], Timeouts::default(), &ProxySettings::default());
+        let error = HttpClient::new(true, &[pem], None, Timeouts::default(), &ProxySettings::default());
         assert_eq!(error.expect_err("a malformed certificate").to_string(), "a certificate authority cannot be used");
     }
 }

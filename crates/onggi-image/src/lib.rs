@@ -9,23 +9,31 @@
 
 mod auth;
 pub mod challenge;
+mod content;
 pub mod credentials;
 mod download;
 pub mod error;
+mod exchange;
 mod http;
+mod options;
 mod plan;
 mod platform;
 mod pull;
-mod registry;
+mod remote;
 mod retry;
 pub mod store;
+mod upload;
 mod url;
 
+pub use content::Content;
 pub use credentials::{Credentials, CredentialsError, Lookup};
 pub use error::{FailureKind, ImageError, StoreError, TransportError};
 pub use http::{ProxySettings, Timeouts};
+pub use options::{ClientIdentity, RemoteOptions};
 pub use plan::{ImagePlan, LayerBlob};
 pub use platform::native_platform;
-pub use pull::{LayerReady, OnLayer, PullOptions, PulledImage, Puller, pull, stored_image};
+pub use pull::{LayerReady, Mirror, OnLayer, PullOptions, PulledImage, Puller, pull, stored_image};
+pub use remote::{Access, BlobReader, Remote, RemoteDocument};
 pub use retry::RetryPolicy;
 pub use store::{Begin, BlobStore, BlobWriter, Deletion, FinishError, StoreHold, VerifiedBlob, digest_of};
+pub use upload::Uploaded;

@@ -8,12 +8,7 @@ use onggi_spec::{
     image::{Descriptor, Document, ImageConfig, LayerCompression, MAX_DOCUMENT, Manifest, Platform, media_type},
 };
 
-use crate::{
-    error::ImageError,
-    platform,
-    registry::Registry,
-    store::{BlobStore, digest_of},
-};
+use crate::{error::ImageError, platform, remote::Remote, store::BlobStore};
 
 /// Indexes inside indexes that are followed.
 const MAX_NESTING: usize = 3;
@@ -75,7 +70,7 @@ impl ImagePlan {
 /// Where documents come from: the store first, then the registry, if it may be asked.
 pub(crate) struct Source<'s, 'r> {
     pub(crate) store: &'s BlobStore,
-    pub(crate) registry: Option<&'s Registry<'r>>,
+    pub(crate) registry: Option<&'s Remote<'r>>,
 }
 
 /// A verified document and the registry's name for its type.
@@ -158,14 +153,13 @@ impl Source<'_, '_> {
         }
         let Some(registry) = self.registry else { return Ok(None) };
         let raw = registry.manifest(digest.as_str())?;
-        verify(registry, digest, &raw.bytes)?;
-        Ok(Some(Fetched { digest: digest.clone(), bytes: raw.bytes, content_type: raw.content_type }))
+        Ok(Some(Fetched { digest: raw.digest, bytes: raw.bytes, content_type: raw.media_type }))
     }
 
     fn by_tag(&self, reference: &ImageReference) -> Result<Option<Fetched>, ImageError> {
         let Some(registry) = self.registry else { return Ok(None) };
         let raw = registry.manifest(reference.selector())?;
-        Ok(Some(Fetched { digest: digest_of(&raw.bytes), bytes: raw.bytes, content_type: raw.content_type }))
+        Ok(Some(Fetched { digest: raw.digest, bytes: raw.bytes, content_type: raw.media_type }))
     }
 
     /// A manifest that an index names: it must be of the length and type named there.
@@ -192,18 +186,9 @@ impl Source<'_, '_> {
         }
         let Some(registry) = self.registry else { return Ok(None) };
         let bytes = registry.small_blob(&descriptor.digest)?;
-        verify(registry, &descriptor.digest, &bytes)?;
         check_length(descriptor, bytes.len() as u64)?;
         Ok(Some(bytes))
     }
-}
-
-fn verify(registry: &Registry<'_>, expected: &Digest, bytes: &[u8]) -> Result<(), ImageError> {
-    let actual = digest_of(bytes);
-    if actual == *expected {
-        return Ok(());
-    }
-    Err(ImageError::WrongDigest { registry: registry.name().to_owned(), expected: expected.clone(), actual })
 }
 
 fn check_length(descriptor: &Descriptor, length: u64) -> Result<(), ImageError> {

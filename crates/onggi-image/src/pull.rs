@@ -1,10 +1,9 @@
 //! Pull: reference → plan → missing layers, in parallel, verified, stored.
 //!
 //! ```text
-//! Puller::resolve   tag → digest (one HEAD)
-//! Puller::plan      documents, from the store where it has them
+//! Puller::plan      tag → digest (one HEAD), then documents, from the store where it has them
 //! Puller::fetch     layers; each is handed to the caller as soon as it is verified
-//! pull              the three in a row
+//! pull              the two in a row
 //! ```
 //!
 //! A layer is committed to disk while its receiver already reads it. Documents are stored after the last layer,
@@ -14,6 +13,7 @@
 //! layer, kept until [`PulledImage::hold`] is dropped; for each blob, its own while it is written.
 
 use std::{
+    cell::Cell,
     collections::HashMap,
     fs::File,
     ops::ControlFlow,
@@ -31,14 +31,12 @@ use onggi_spec::{
 };
 
 use crate::{
-    credentials::Credentials,
     download::{self, Obtained},
     error::{ImageError, StoreError},
-    http::{ProxySettings, Timeouts},
+    options::RemoteOptions,
     plan::{self, ImagePlan, LayerBlob, Source},
     platform::native_platform,
-    registry::Registry,
-    retry::RetryPolicy,
+    remote::{Access, Remote},
     store::{BlobStore, StoreHold, VerifiedBlob},
 };
 
@@ -50,39 +48,28 @@ const PARALLEL: usize = 3;
 pub struct PullOptions {
     /// What the image must run on.
     pub platform: Platform,
-    /// Verify certificates, and refuse plain HTTP except on loopback. When false, both are tried.
-    pub tls_verify: bool,
-    /// PEM texts of certificate authorities that are trusted beside the system's own, as kept in
-    /// `/etc/docker/certs.d/<registry>/ca.crt`.
-    pub authorities: Vec<String>,
-    /// Shown to the registry and its own token service only.
-    pub credentials: Option<Credentials>,
-    /// Proxies, as found in the caller's environment.
-    pub proxies: ProxySettings,
-    /// Hosts of token services that may receive the credentials though they are on another domain.
-    pub trusted_realms: Vec<String>,
-    /// Time limits.
-    pub timeouts: Timeouts,
-    /// Repetition.
-    pub retry: RetryPolicy,
+    /// How the registry is talked to.
+    pub remote: RemoteOptions,
+    /// Where to look before the registry itself, in order: the image's name there, and how to talk to it. A mirror
+    /// that fails is passed over; what it serves is verified like anything else.
+    pub mirrors: Vec<Mirror>,
     /// Layers at the same time, at least 1.
     pub parallel: usize,
 }
 
 impl Default for PullOptions {
     fn default() -> Self {
-        Self {
-            platform: native_platform(),
-            tls_verify: true,
-            authorities: Vec::new(),
-            credentials: None,
-            proxies: ProxySettings::default(),
-            trusted_realms: Vec::new(),
-            timeouts: Timeouts::default(),
-            retry: RetryPolicy::default(),
-            parallel: PARALLEL,
-        }
+        Self { platform: native_platform(), remote: RemoteOptions::default(), mirrors: Vec::new(), parallel: PARALLEL }
     }
+}
+
+/// Another place for the same content.
+#[derive(Debug, Clone)]
+pub struct Mirror {
+    /// The image's name there.
+    pub reference: ImageReference,
+    /// How it is talked to.
+    pub remote: RemoteOptions,
 }
 
 /// A layer that is complete and verified.
@@ -126,7 +113,10 @@ pub struct Puller<'a> {
     store: &'a BlobStore,
     reference: ImageReference,
     options: PullOptions,
-    registry: Registry<'a>,
+    /// Mirrors in order, then the registry itself.
+    sources: Vec<Remote<'a>>,
+    /// The first of them that had the image.
+    chosen: Cell<usize>,
     progress: &'a dyn Progress,
     hold: StoreHold,
 }
@@ -142,35 +132,50 @@ impl<'a> Puller<'a> {
         options: PullOptions,
         progress: &'a dyn Progress,
     ) -> Result<Self, ImageError> {
-        let registry = Registry::new(reference, &options, progress)?;
+        let own = (reference, &options.remote);
+        let all = options.mirrors.iter().map(|m| (&m.reference, &m.remote)).chain([own]);
+        let sources = all.map(|(name, remote)| Remote::new(name, &Access::Pull, remote, progress));
+        let sources = sources.collect::<Result<_, _>>()?;
         let hold = store.hold()?;
-        Ok(Self { store, reference: reference.clone(), options, registry, progress, hold })
+        Ok(Self { store, reference: reference.clone(), options, sources, chosen: Cell::new(0), progress, hold })
     }
 
-    /// The digest that the reference stands for now. A digest reference needs no request; `None` when the
-    /// registry tells it only together with the document.
+    /// Manifest and configuration for the wanted platform, verified, from the first source that has them.
     ///
     /// # Errors
-    /// The registry cannot be reached or refuses.
-    pub fn resolve(&self) -> Result<Option<Digest>, ImageError> {
-        match self.reference.digest() {
-            Some(digest) => Ok(Some(digest.clone())),
-            None => self.registry.head(self.reference.selector()),
-        }
-    }
-
-    /// Manifest and configuration for the wanted platform, verified.
-    ///
-    /// # Errors
-    /// As the documents deserve.
+    /// As the documents deserve; of several sources, those of the last, which is the registry itself.
     pub fn plan(&self) -> Result<ImagePlan, ImageError> {
-        let digest = self.resolve()?;
-        let source = Source { store: self.store, registry: Some(&self.registry) };
-        let plan = plan::build(&source, &self.reference, digest.as_ref(), &self.options.platform)?;
+        let last = self.sources.len().saturating_sub(1);
+        for (at, remote) in self.sources.iter().enumerate() {
+            match self.plan_from(remote) {
+                Ok(plan) => {
+                    self.chosen.set(at);
+                    self.progress.event(ProgressEvent::Resolved { digest: plan.repo_digest.clone() });
+                    return Ok(plan);
+                }
+                Err(error) if at < last => {
+                    let reason = format!("mirror {} is passed over: {error}", remote.name());
+                    self.progress.event(ProgressEvent::Retry { reason });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        // There is always at least the registry itself.
+        Err(ImageError::Stopped)
+    }
+
+    fn plan_from(&self, remote: &Remote<'_>) -> Result<ImagePlan, ImageError> {
+        let name = remote.reference();
+        // A digest needs no request; a registry may tell a tag's only together with the document.
+        let digest = match name.digest() {
+            Some(digest) => Some(digest.clone()),
+            None => remote.head(name.selector())?,
+        };
+        let source = Source { store: self.store, registry: Some(remote) };
+        let plan = plan::build(&source, name, digest.as_ref(), &self.options.platform)?;
         // `None` happens only without a registry.
         let plan = plan.ok_or(ImageError::Stopped)?;
-        self.progress.event(ProgressEvent::Resolved { digest: plan.repo_digest.clone() });
-        Ok(plan)
+        Ok(ImagePlan { reference: self.reference.clone(), ..plan })
     }
 
     /// Brings every layer into the store and hands each to `on_layer`.
@@ -194,7 +199,7 @@ impl<'a> Puller<'a> {
         }
         let crew = Crew {
             store: self.store,
-            registry: &self.registry,
+            sources: &self.sources[self.chosen.get()..],
             plan: &plan,
             order: &order,
             places: &places,
@@ -260,7 +265,8 @@ pub fn stored_image(
 /// The threads of one fetch and what they share.
 struct Crew<'f, 'r> {
     store: &'f BlobStore,
-    registry: &'f Registry<'r>,
+    /// Where a layer is looked for, in order; never empty.
+    sources: &'f [Remote<'r>],
     plan: &'f ImagePlan,
     order: &'f [&'f LayerBlob],
     places: &'f HashMap<&'f Digest, Vec<usize>>,
@@ -304,7 +310,7 @@ impl Crew<'_, '_> {
 
     fn layer(&self, layer: &LayerBlob) -> Result<(), ImageError> {
         let places = self.places.get(&layer.digest).map_or(&[][..], Vec::as_slice);
-        match download::obtain(self.store, self.registry, layer, &self.stop)? {
+        match self.obtain(layer)? {
             Obtained::Present => {
                 let files = places.iter().map(|_| self.open(layer)).collect::<Result<_, _>>()?;
                 self.hand_over(places, files)
@@ -314,6 +320,25 @@ impl Crew<'_, '_> {
                 self.commit_while(blob, || self.hand_over(places, files))
             }
         }
+    }
+
+    /// From the source that had the documents, then from those after it.
+    fn obtain(&self, layer: &LayerBlob) -> Result<Obtained, ImageError> {
+        let (last, mirrors) = self.sources.split_last().ok_or(ImageError::Stopped)?;
+        for mirror in mirrors {
+            match download::obtain(self.store, mirror, layer, &self.stop) {
+                Err(error) if !matches!(error, ImageError::Stopped | ImageError::Store(_)) => {
+                    let reason = format!("mirror {} is passed over: {error}", mirror.name());
+                    self.progress().event(ProgressEvent::Retry { reason });
+                }
+                result => return result,
+            }
+        }
+        download::obtain(self.store, last, layer, &self.stop)
+    }
+
+    fn progress(&self) -> &dyn Progress {
+        self.sources[0].progress()
     }
 
     fn open(&self, layer: &LayerBlob) -> Result<File, StoreError> {

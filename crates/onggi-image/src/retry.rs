@@ -126,10 +126,36 @@ pub(crate) fn after_transport(kind: FailureKind) -> Again {
     }
 }
 
-/// Seconds form of Retry-After (RFC 9110, 10.2.3). The date form needs a clock that both sides agree on and is
-/// left to the ordinary back-off.
-pub(crate) fn parse_retry_after(value: &str) -> Option<Duration> {
-    value.trim().parse::<u32>().ok().map(|s| Duration::from_secs(s.into()))
+/// How long a registry asks to wait (RFC 9110, 10.2.3): seconds, or a date. The date is compared with the
+/// answer's own `Date`, so that the two clocks need not agree; without one, with `now` (unix seconds).
+pub(crate) fn parse_retry_after(value: &str, date: Option<&str>, now: u64) -> Option<Duration> {
+    let value = value.trim();
+    if let Ok(seconds) = value.parse::<u32>() {
+        return Some(Duration::from_secs(seconds.into()));
+    }
+    let until = parse_http_date(value)?;
+    let now = date.and_then(parse_http_date).unwrap_or(now);
+    Some(Duration::from_secs(until.saturating_sub(now)))
+}
+
+/// Unix seconds of an IMF-fixdate, `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, 5.6.7); senders use no other form.
+fn parse_http_date(text: &str) -> Option<u64> {
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let (_, rest) = text.trim().split_once(", ")?;
+    let words: Vec<&str> = rest.split(' ').collect();
+    let [day, month, year, time, "GMT"] = words[..] else { return None };
+    let number = |text: &str, most: u64| text.parse::<u64>().ok().filter(|&n| n <= most);
+    let (day, year) = (number(day, 31)?, number(year, 9999).filter(|&y| y >= 1970)?);
+    let month = MONTHS.iter().position(|m| *m == month)? as u64 + 1;
+    let mut parts = time.split(':');
+    let mut next = |most| number(parts.next()?, most);
+    let (hour, minute, second) = (next(23)?, next(59)?, next(60)?);
+    // Days since 1970-01-01 of the proleptic Gregorian calendar, with years that begin in March.
+    let y = if month <= 2 { year - 1 } else { year };
+    let (era, of_era) = (y / 400, y % 400);
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468;
+    Some(days * 86_400 + hour * 3600 + minute * 60 + second)
 }
 
 #[cfg(test)]
@@ -162,10 +188,15 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_read_in_seconds() {
-        assert_eq!(parse_retry_after(" 7 "), Some(Duration::from_secs(7)));
-        for other in ["", "-1", "Wed, 21 Oct 2015 07:28:00 GMT", "99999999999"] {
-            assert_eq!(parse_retry_after(other), None);
+    fn retry_after_is_read_in_seconds_and_as_a_date() {
+        let read = |value: &str| parse_retry_after(value, None, 784_111_700).map(|d| d.as_secs());
+        assert_eq!(read(" 7 "), Some(7));
+        assert_eq!(read("Sun, 06 Nov 1994 08:49:37 GMT"), Some(77));
+        assert_eq!(read("Wed, 21 Oct 1992 07:28:00 GMT"), Some(0));
+        let date = Some("Thu, 29 Feb 2024 23:59:50 GMT");
+        assert_eq!(parse_retry_after("Fri, 01 Mar 2024 00:00:05 GMT", date, 5), Some(Duration::from_secs(15)));
+        for other in ["", "-1", "Wed, 21 Okt 2015 07:28:00 GMT", "99999999999", "Sun, 06 Nov 1994 08:49 GMT"] {
+            assert_eq!(read(other), None, "{other}");
         }
     }
 }

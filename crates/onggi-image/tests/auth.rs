@@ -11,7 +11,7 @@ use std::sync::{
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use common::{FakeRegistry, Fixture, Reply, Seen, TestImage, image, options};
+use common::{FakeRegistry, Fixture, Reply, Seen, TestImage, image, with};
 use onggi_image::{Credentials, ImageError, ProxySettings, PullOptions, digest_of};
 use serde_json::json;
 
@@ -22,7 +22,7 @@ fn credentials() -> Credentials {
 }
 
 fn logged_in() -> PullOptions {
-    PullOptions { credentials: Some(credentials()), ..options() }
+    with(|r| r.credentials = Some(credentials()))
 }
 
 fn basic_header() -> String {
@@ -91,7 +91,7 @@ fn basic_authentication_works_without_a_token_service() {
 fn an_identity_token_is_exchanged_by_post() {
     let service = FakeRegistry::with_hook(|_, _| Some(Reply::new(200).body(r#"{"access_token":"T"}"#)));
     let registry = protected(format!("http://{}/token", service.address), &image(&[b"a"]));
-    let options = PullOptions { credentials: Some(Credentials::IdentityToken("refresh+me".into())), ..options() };
+    let options = with(|r| r.credentials = Some(Credentials::IdentityToken("refresh+me".into())));
     Fixture::new().pull_with(&registry.reference("app"), options).unwrap();
     let asked = &service.seen()[0];
     assert_eq!(asked.method, "POST");
@@ -196,7 +196,10 @@ fn cve_2020_15157_benign_a_trusted_foreign_token_service_gets_the_credentials() 
         Some(if seen.header("authorization").is_some() { token_answer("T") } else { Reply::new(401) })
     });
     let registry = protected(format!("https://{}/token", service.address).replace("https", "http"), &image(&[b"a"]));
-    let options = PullOptions { trusted_realms: vec!["127.0.0.2".into()], ..logged_in() };
+    let options = with(|r| {
+        r.credentials = Some(credentials());
+        r.trusted_realms = vec!["127.0.0.2".into()];
+    });
     Fixture::new().pull_with(&registry.reference("app"), options).unwrap();
 }
 
@@ -332,7 +335,7 @@ fn plain_http_is_refused_elsewhere_than_on_loopback() {
 fn plain_http_is_used_elsewhere_when_verification_is_switched_off() {
     let registry = FakeRegistry::start();
     registry.put("latest", &image(&[b"a"]));
-    let options = PullOptions { tls_verify: false, ..options() };
+    let options = with(|r| r.tls_verify = false);
     Fixture::new().pull_with(&elsewhere(&registry), options).unwrap();
 }
 
@@ -342,12 +345,12 @@ fn a_proxy_is_used_for_other_hosts_and_never_for_loopback() {
     registry.put("latest", &image(&[b"a"]));
     let proxy = FakeRegistry::with_hook(|_, _| Some(Reply::new(502)));
     let proxies = ProxySettings { http: Some(format!("http://{}", proxy.address)), ..ProxySettings::default() };
-    let through = PullOptions { proxies: proxies.clone(), tls_verify: false, ..options() };
+    let through = with(|r| (r.proxies, r.tls_verify) = (proxies.clone(), false));
     Fixture::new().pull_with(&registry.reference("app"), through.clone()).unwrap();
     assert!(proxy.seen().is_empty());
     Fixture::new().pull_with(&elsewhere(&registry), through).expect_err("the proxy refuses");
     assert!(!proxy.seen().is_empty());
-    let past =
-        PullOptions { proxies: ProxySettings { no_proxy: "127.1".into(), ..proxies }, tls_verify: false, ..options() };
+    let past = ProxySettings { no_proxy: "127.1".into(), ..proxies };
+    let past = with(|r| (r.proxies, r.tls_verify) = (past, false));
     Fixture::new().pull_with(&elsewhere(&registry), past).unwrap();
 }

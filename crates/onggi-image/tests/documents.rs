@@ -2,8 +2,8 @@
 
 mod common;
 
-use common::{Delivery, FakeRegistry, Fixture, Reply, descriptor, image, options};
-use onggi_image::{ImageError, PullOptions, RetryPolicy, digest_of, stored_image};
+use common::{Delivery, FakeRegistry, Fixture, Reply, descriptor, image, options, with};
+use onggi_image::{ImageError, digest_of, stored_image};
 use onggi_spec::image::media_type;
 use serde_json::{Value, json};
 
@@ -252,7 +252,7 @@ fn cve_2021_21285_mutants_served_by_a_registry_leave_nothing_behind() {
         registry.put_manifest("latest", media_type::OCI_MANIFEST, &mutant);
         registry.put_manifest(digest_of(&mutant).as_str(), media_type::OCI_MANIFEST, &mutant);
         let fixture = Fixture::new();
-        let once = PullOptions { retry: RetryPolicy { attempts: 1, ..options().retry }, ..options() };
+        let once = with(|r| r.retry.attempts = 1);
         if fixture.pull_with(&registry.reference("app"), once).is_err() {
             let whole = [digest_of(b"one")];
             assert!(fixture.stored().iter().all(|d| whole.contains(d)));

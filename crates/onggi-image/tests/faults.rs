@@ -4,8 +4,10 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{Delivery, FakeRegistry, Fixture, Reply, Seen, descriptor, image, image_for, index, options, ranged};
-use onggi_image::{FailureKind, ImageError, PullOptions, RetryPolicy, digest_of};
+use common::{
+    Delivery, FakeRegistry, Fixture, Reply, Seen, descriptor, image, image_for, index, options, ranged, with,
+};
+use onggi_image::{FailureKind, ImageError, PullOptions, digest_of};
 use onggi_spec::image::media_type;
 use serde_json::json;
 
@@ -311,7 +313,7 @@ fn errors_never_show_a_query() {
 #[test]
 fn patience_is_a_setting() {
     let registry = FakeRegistry::with_hook(|seen, _| (seen.method == "GET").then(|| Reply::new(500)));
-    let once = PullOptions { retry: RetryPolicy { attempts: 1, ..options().retry }, ..options() };
+    let once = with(|r| r.retry.attempts = 1);
     assert!(Fixture::new().pull_with(&registry.reference("app"), once).is_err());
     assert_eq!(registry.requests().iter().filter(|r| r.starts_with("GET")).count(), 1);
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use common::{FakeRegistry, Fixture, Reply, descriptor, image, image_for, index, options};
-use onggi_image::{Deletion, ImageError, LayerReady, PullOptions, Puller, digest_of, pull, stored_image};
+use onggi_image::{Access, Deletion, ImageError, LayerReady, PullOptions, Remote, digest_of, pull, stored_image};
 use onggi_spec::{
     image::media_type,
     progress::{Progress, ProgressEvent, Silent},
@@ -131,9 +131,8 @@ fn resolving_does_not_download() {
     let registry = FakeRegistry::start();
     let image = image(&[b"one"]);
     registry.put("v1", &image);
-    let fixture = Fixture::new();
-    let puller = Puller::new(&fixture.store, &registry.reference("app:v1"), options(), &Silent).unwrap();
-    assert_eq!(puller.resolve().unwrap(), Some(digest_of(&image.manifest)));
+    let remote = Remote::new(&registry.reference("app:v1"), &Access::Pull, &options().remote, &Silent).unwrap();
+    assert_eq!(remote.head("v1").unwrap(), Some(digest_of(&image.manifest)));
     assert_eq!(registry.requests(), ["HEAD /v2/app/manifests/v1"]);
 }
 
@@ -322,5 +321,5 @@ fn nested_indexes_are_followed() {
 #[test]
 fn default_options_are_the_safe_ones() {
     let options = PullOptions::default();
-    assert!(options.tls_verify && options.credentials.is_none() && options.trusted_realms.is_empty());
+    assert!(options.remote.tls_verify && options.remote.credentials.is_none());
 }

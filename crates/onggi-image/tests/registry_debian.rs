@@ -16,8 +16,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Fixture, config_json, descriptor, options};
-use onggi_image::{FailureKind, ImageError, LayerReady, PullOptions, digest_of, pull};
+use common::{Fixture, config_json, descriptor, options, with};
+use onggi_image::{FailureKind, ImageError, LayerReady, digest_of, pull};
 use onggi_spec::{ImageReference, image::media_type, progress::Silent};
 use serde_json::json;
 
@@ -194,7 +194,7 @@ fn certificates_are_verified_unless_the_user_says_otherwise() {
     assert_eq!(source.kind, FailureKind::Tls);
     assert!(error.hint().is_some_and(|h| h.contains("--tls-verify=false")));
 
-    let trusting = PullOptions { authorities: vec![fs::read_to_string(&cert).unwrap()], ..options() };
+    let trusting = with(|r| r.authorities = vec![fs::read_to_string(&cert).unwrap()]);
     fixture.pull_with(&reference, trusting.clone()).unwrap();
 
     // The same authority, another name than the certificate's.
@@ -205,7 +205,7 @@ fn certificates_are_verified_unless_the_user_says_otherwise() {
         "{error:?}"
     );
 
-    let careless = PullOptions { tls_verify: false, ..options() };
+    let careless = with(|r| r.tls_verify = false);
     Fixture::new().pull_with(&other, careless).unwrap();
 }
 

@@ -16,7 +16,7 @@ use std::{
 };
 
 use onggi_image::{
-    BlobStore, ImageError, LayerReady, PullOptions, PulledImage, RetryPolicy, Timeouts, digest_of, pull,
+    BlobStore, ImageError, LayerReady, PullOptions, PulledImage, RemoteOptions, RetryPolicy, Timeouts, digest_of, pull,
 };
 use onggi_spec::{Digest, ImageReference, image::media_type, progress::Silent};
 use serde_json::{Value, json};
@@ -30,6 +30,8 @@ pub struct Seen {
     /// Names in lower case.
     pub headers: HashMap<String, String>,
     pub body: String,
+    /// The same, as it came.
+    pub bytes: Vec<u8>,
 }
 
 impl Seen {
@@ -221,7 +223,7 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Seen> {
     let length = headers.get("content-length").and_then(|v: &String| v.parse().ok()).unwrap_or(0);
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    Some(Seen { method, target, headers, body: String::from_utf8_lossy(&body).into_owned() })
+    Some(Seen { method, target, headers, body: String::from_utf8_lossy(&body).into_owned(), bytes: body })
 }
 
 fn serve(shared: &Shared, seen: &Seen) -> Reply {
@@ -361,15 +363,26 @@ pub fn options() -> PullOptions {
         variant: None,
         os_version: None,
     };
-    PullOptions {
-        platform,
+    PullOptions { platform, remote: remote(), ..PullOptions::default() }
+}
+
+/// Quick options with a change to how the registry is talked to.
+pub fn with(change: impl FnOnce(&mut RemoteOptions)) -> PullOptions {
+    let mut options = options();
+    change(&mut options.remote);
+    options
+}
+
+/// Quick to give up.
+pub fn remote() -> RemoteOptions {
+    RemoteOptions {
         retry: RetryPolicy { attempts: 3, base: Duration::from_millis(5), longest: Duration::from_secs(1) },
         timeouts: Timeouts {
             connect: Duration::from_secs(5),
             response: Duration::from_secs(5),
             read: Duration::from_millis(500),
         },
-        ..PullOptions::default()
+        ..RemoteOptions::default()
     }
 }
 
