@@ -230,15 +230,15 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// What every caller makes of these statuses; `Err` gives the response back.
-    pub(crate) fn transient(&self, call: Call<'_>, response: Response<Body>) -> Result<Failure, Response<Body>> {
+    /// What every caller makes of the statuses that may pass.
+    pub(crate) fn transient(&self, call: Call<'_>, response: &Response<Body>) -> Option<Failure> {
         let status = response.status().as_u16();
         let bad = || ImageError::BadStatus { registry: self.registry.clone(), status, url: self.shown(call.target) };
         match status {
-            429 => Ok(rate_limited(&self.registry, &response)),
-            503 => Ok(Failure::new(bad(), retry_after(&response).map_or(Again::Often, Again::After))),
-            408 | 500.. => Ok(Failure::new(bad(), Again::Often)),
-            _ => Err(response),
+            429 => Some(rate_limited(&self.registry, response)),
+            503 => Some(Failure::new(bad(), retry_after(response).map_or(Again::Often, Again::After))),
+            408 | 500.. => Some(Failure::new(bad(), Again::Often)),
+            _ => None,
         }
     }
 

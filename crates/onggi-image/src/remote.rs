@@ -224,10 +224,9 @@ impl<'a> Remote<'a> {
 
     /// Turns a status that is not success into an error.
     fn refused(&self, call: Call<'_>, want: Want<'_>, response: Response<Body>) -> Failure {
-        let response = match self.exchange.transient(call, response) {
-            Ok(failure) => return failure,
-            Err(response) => response,
-        };
+        if let Some(failure) = self.exchange.transient(call, &response) {
+            return failure;
+        }
         let status = response.status().as_u16();
         let registry = self.name().to_owned();
         let repository = self.reference.repository().to_owned();

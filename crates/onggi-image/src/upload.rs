@@ -248,10 +248,9 @@ impl Remote<'_> {
     /// Turns a status that is not success into an error.
     pub(crate) fn rejected(&self, method: &'static str, target: Target<'_>, response: Response<Body>) -> Failure {
         let call = Call { method, target, headers: &[], payload: Payload::None };
-        let response = match self.exchange.transient(call, response) {
-            Ok(failure) => return failure,
-            Err(response) => response,
-        };
+        if let Some(failure) = self.exchange.transient(call, &response) {
+            return failure;
+        }
         let status = response.status().as_u16();
         let registry = self.name().to_owned();
         let repository = self.reference().repository().to_owned();
