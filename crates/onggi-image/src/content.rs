@@ -22,7 +22,7 @@ impl Content for File {
     }
 }
 
-impl Content for [u8] {
+impl Content for &[u8] {
     fn open(&self, from: u64) -> io::Result<Box<dyn Read + '_>> {
         let from = usize::try_from(from).unwrap_or(usize::MAX).min(self.len());
         Ok(Box::new(Cursor::new(&self[from..])))
@@ -31,7 +31,8 @@ impl Content for [u8] {
 
 impl Content for Vec<u8> {
     fn open(&self, from: u64) -> io::Result<Box<dyn Read + '_>> {
-        Content::open(self.as_slice(), from)
+        let from = usize::try_from(from).unwrap_or(usize::MAX).min(self.len());
+        Ok(Box::new(Cursor::new(&self[from..])))
     }
 }
 

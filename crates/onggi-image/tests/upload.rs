@@ -51,10 +51,10 @@ impl Upload {
     }
 }
 
-fn push(registry: &FakeRegistry, content: &Vec<u8>, mount: &[String]) -> Result<Uploaded, ImageError> {
+fn push(registry: &FakeRegistry, content: &[u8], mount: &[String]) -> Result<Uploaded, ImageError> {
     let access = Access::Push { mount_from: mount.to_vec() };
     let client = Remote::new(&registry.reference("app"), &access, &remote(), &Silent).unwrap();
-    client.put_blob(&digest_of(content), content.len() as u64, content, mount)
+    client.put_blob(&digest_of(content), content.len() as u64, &content, mount)
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn an_upload_that_the_registry_forgot_is_begun_anew() {
         "PUT" if before == 0 => Some(Reply::error(404, "BLOB_UPLOAD_UNKNOWN")),
         _ => server.answer(seen),
     });
-    assert_eq!(push(&registry, &b"again".to_vec(), &[]).unwrap(), Uploaded::Sent);
+    assert_eq!(push(&registry, b"again", &[]).unwrap(), Uploaded::Sent);
     assert_eq!(registry.requests().iter().filter(|r| r.starts_with("POST")).count(), 2);
 }
 
@@ -117,7 +117,7 @@ fn a_blob_is_taken_over_from_another_repository_or_sent_when_the_registry_does_n
             }
             server.answer(seen)
         });
-        let result = push(&registry, &b"shared".to_vec(), &["other/place".to_owned()]).unwrap();
+        let result = push(&registry, b"shared", &["other/place".to_owned()]).unwrap();
         assert_eq!(result, if taken { Uploaded::Mounted("other/place".into()) } else { Uploaded::Sent });
     }
 }
@@ -154,7 +154,7 @@ fn a_registry_that_stores_something_else_is_found_out() {
         "PUT" => Some(Reply::new(201).header("Docker-Content-Digest", digest_of(b"other").to_string())),
         _ => server.answer(seen),
     });
-    assert!(matches!(push(&registry, &b"mine".to_vec(), &[]), Err(ImageError::WrongDigest { .. })));
+    assert!(matches!(push(&registry, b"mine", &[]), Err(ImageError::WrongDigest { .. })));
 }
 
 #[test]
