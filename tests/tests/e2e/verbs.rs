@@ -215,10 +215,12 @@ fn e2e_the_chosen_keys_leave_the_container_running() {
         words.map(|word| format!("'{}'", word.to_string_lossy())).collect::<Vec<_>>().join(" ")
     };
     let ps = line(&stage.onggi.command(&["ps", "-q", "--filter", "name=typed"]));
-    // A person waits for the prompt before typing.
+    // A person waits for the prompt before typing. Whoever is still attached then types what ends cat.
     let type_keys = |command: &str, keys: &str| {
         let ready = format!("for i in $(seq 100); do [ -z \"$({ps})\" ] || break; sleep 0.1; done; sleep 0.5");
-        onggi_tests::machine::sh(&format!("({ready}; printf {keys}; sleep 2) | script -qec \"{command}\" /dev/null"))
+        onggi_tests::machine::sh(&format!(
+            "({ready}; printf {keys}; sleep 2; printf '\\n\\004'; sleep 1) | script -qec \"{command}\" /dev/null"
+        ))
     };
     let run = ["run", "-it", "--name", "typed", "--detach-keys", "a,b", &stage.busybox, "cat"];
     type_keys(&line(&stage.onggi.command(&run)), "ab");
