@@ -3,7 +3,7 @@
 use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
-use onggi_engine::{Engine, EngineOptions};
+use onggi_engine::{Engine, EngineError, EngineOptions};
 
 use crate::{commands, error::CliError};
 
@@ -35,6 +35,9 @@ pub(crate) struct GlobalArgs {
     /// Directory of what must not outlive a reboot [default: /run/onggi, or $XDG_RUNTIME_DIR/onggi]
     #[arg(long, global = true, help_heading = "Global options", value_name = "DIR")]
     runroot: Option<PathBuf>,
+    /// How layers are kept: overlay, btrfs or vfs; a store keeps the one that it was made with
+    #[arg(long, global = true, help_heading = "Global options", value_name = "DRIVER")]
+    storage_driver: Option<String>,
     /// How much is logged to stderr: error, warn, info, debug, trace [default: warn]
     #[arg(long, global = true, help_heading = "Global options", value_name = "LEVEL")]
     log_level: Option<tracing::Level>,
@@ -47,6 +50,7 @@ impl GlobalArgs {
         let options = EngineOptions {
             root: absolute(&self.root).map_err(CliError::CurrentDirectory)?,
             runroot: absolute(&self.runroot).map_err(CliError::CurrentDirectory)?,
+            driver: self.storage_driver.as_deref().map(str::parse).transpose().map_err(EngineError::from)?,
         };
         Ok(Engine::open(options)?)
     }

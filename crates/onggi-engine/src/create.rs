@@ -11,6 +11,8 @@ use onggi_spec::{
 };
 use onggi_state::{ContainerRecord, ImageRecord, StateError, files::Intent};
 
+use onggi_storage::DriverKind;
+
 use crate::{Engine, EngineError, PullOptions, apparmor, failpoint, json, names};
 
 /// What a container is made from.
@@ -83,6 +85,14 @@ impl Engine {
                 "--userns auto",
                 "this host does not allow user namespaces",
                 "leave --userns out, or raise user.max_user_namespaces",
+            );
+        }
+        let keeps_trees = self.driver_kind()? != DriverKind::Overlay && matches!(request.image, ImageSource::Image(_));
+        if request.userns == UserNamespace::Auto && keeps_trees {
+            return unsupported(
+                "--userns auto",
+                "only the storage driver overlay maps the owners of an image's files",
+                "leave --userns out, or use a store with the driver overlay",
             );
         }
         if !self.rootful() && !facts.user_namespaces {

@@ -212,6 +212,14 @@ pub enum EngineError {
         /// What failed.
         failures: Vec<String>,
     },
+    /// The configuration file.
+    #[error("{} is wrong: {reason}", path.display())]
+    Config {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why, with the line.
+        reason: String,
+    },
     /// The database.
     #[error(transparent)]
     State(#[from] onggi_state::StateError),
@@ -268,6 +276,7 @@ impl EngineError {
                 Some(format!("choose another host port, or stop it: onggi stop {container}"))
             }
             Self::SeveralNames { .. } => text("remove the names one by one, or use rmi -f"),
+            Self::Config { .. } => text("docs/images.md lists the settings; ONGGI_CONFIG names another file"),
             Self::MissingBlob { .. } => text("pull the image again"),
             Self::CredentialHelper { .. } => text("store them in auths of ~/.docker/config.json or auth.json for now"),
             Self::WrongState { hint, .. } => text(hint),

@@ -182,7 +182,8 @@ impl Engine {
     /// Resolves `-u` in the container's own files and puts it into `process`.
     fn set_user(&self, record: &ContainerRecord, user: &UserSpec, process: &mut Process) -> Result<(), EngineError> {
         let rootfs: RootFs = json::read(&self.paths.bundle(&record.id).join("rootfs.json"))?;
-        let resolved = self.resolve_user(&rootfs, Some(user))?;
+        let view = onggi_storage::driver::lookup_view(&rootfs, &self.paths.bundle(&record.id));
+        let resolved = self.resolve_user(&view, Some(user))?;
         if self.rootful() {
             build::apply_user(process, &resolved, &record.request.security);
             return Ok(());

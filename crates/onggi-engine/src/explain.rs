@@ -83,7 +83,7 @@ impl Engine {
         };
         let user = self.explained_user(&record, &rootfs, config.as_ref())?;
         let sandbox = self.explained_sandbox(&record, &facts, &rootfs, config.as_ref(), user)?;
-        let storage = storage_words(&record, &rootfs);
+        let storage = storage_words(&record, &rootfs, self.keeps_trees(&record)?);
         let etc = etc_files(&record, &facts, network.as_ref());
         Ok(Explanation { record, notes, storage, rootfs, network, etc, sandbox })
     }
@@ -152,6 +152,12 @@ impl Engine {
         mount
     }
 
+    /// The container would get a directory of its own instead of an overlay.
+    fn keeps_trees(&self, record: &ContainerRecord) -> Result<bool, EngineError> {
+        let image = matches!(record.request.image, ImageSource::Image(_));
+        Ok(image && self.driver_kind()? != DriverKind::Overlay)
+    }
+
     fn explained_network(&self, record: &ContainerRecord) -> Result<NetworkPlan, EngineError> {
         let request = start::network_request(record, self.probable_id_block(record));
         let mut facts = onggi_network::facts(&self.paths.runroot, &request)?;
@@ -176,7 +182,7 @@ impl Engine {
         let mut lower = rootfs.clone();
         lower.upper = lower.lower[0].clone();
         lower.submounts.iter_mut().for_each(|s| s.upper.clone_from(&s.path));
-        self.request_user(record, &RootFs::Overlay(lower), config)
+        self.request_user(record, &lower, config)
     }
 
     fn explained_sandbox(
@@ -207,7 +213,10 @@ impl Engine {
             },
         };
         let config = build_oci_spec(&input).map_err(EngineError::Build)?;
-        let rootfs = RootFs::Overlay(rootfs.clone());
+        let rootfs = match self.keeps_trees(record)? {
+            true => RootFs::Path,
+            false => RootFs::Overlay(rootfs.clone()),
+        };
         let document =
             json!({ "config": config, "rootfs": rootfs, "cgroup_layout": facts.cgroup, "init": record.request.init });
         let json_text = self.render_sandbox(&document, "json")?;
@@ -369,7 +378,7 @@ fn netns_name(record: &ContainerRecord) -> String {
     format!("onggi-{}", record.id.short())
 }
 
-fn storage_words(record: &ContainerRecord, rootfs: &OverlayMount) -> Vec<String> {
+fn storage_words(record: &ContainerRecord, rootfs: &OverlayMount, whole: bool) -> Vec<String> {
     let mut lines = vec![format!("reserve the name {} and the id {} in the database", record.name, record.id.short())];
     match &record.request.image {
         ImageSource::Image(_) => {
@@ -378,7 +387,11 @@ fn storage_words(record: &ContainerRecord, rootfs: &OverlayMount) -> Vec<String>
         ImageSource::Rootfs(dir) => lines.push(format!("use the directory {} as the lower layer", dir.display())),
         ImageSource::Host => lines.push("use this machine's own root filesystem as the lower layer".to_owned()),
     }
-    lines.push(format!("make the writable layer {}", rootfs.upper.display()));
+    match whole {
+        true => lines
+            .push(format!("make a copy of the image's tree as {}", rootfs.upper.with_file_name("rootfs").display())),
+        false => lines.push(format!("make the writable layer {}", rootfs.upper.display())),
+    }
     lines.extend(
         rootfs.submounts.iter().map(|s| format!("make a writable layer over the submount {}", s.path.display())),
     );

@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, path::PathBuf};
 use onggi_image::BlobStore;
 use onggi_spec::{Digest, ImageReference, image::ImageConfig};
 use onggi_state::{ImageRecord, RemovedImage, StateError, files::Lock};
-use onggi_storage::Layers;
 
 use crate::{Engine, EngineError};
 
@@ -97,7 +96,7 @@ impl Engine {
     /// way: what it has unpacked is not recorded yet, and the next removal takes what it leaves.
     pub(crate) fn collect_garbage(&self) -> Result<(), EngineError> {
         let Some(_alone) = Lock::try_exclusive(&self.images_lock()?)? else { return Ok(()) };
-        let layers = Layers::open(&self.paths.root)?;
+        let layers = self.layers()?;
         let unused = self.state()?.unreferenced_layers()?;
         for layer in unused {
             layers.remove(&layer.chain_id)?;

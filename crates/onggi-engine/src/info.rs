@@ -23,6 +23,8 @@ pub struct Info {
     pub hostname: String,
     /// PRETTY_NAME of os-release.
     pub operating_system: String,
+    /// Storage driver.
+    pub driver: &'static str,
     /// Data root.
     pub root: std::path::PathBuf,
     /// Run root.
@@ -51,6 +53,7 @@ impl Engine {
             memory: rustix_memory(),
             hostname: uname.nodename().to_string_lossy().into_owned(),
             operating_system: operating_system(&std::fs::read_to_string("/etc/os-release").unwrap_or_default()),
+            driver: self.driver_kind()?.name(),
             root: self.paths.root.clone(),
             runroot: self.paths.runroot.clone(),
             rootless: !self.rootful(),

@@ -7,6 +7,7 @@
 mod apparmor;
 mod attach;
 mod cleanup;
+pub mod config;
 mod create;
 mod error;
 mod exec;
@@ -37,8 +38,10 @@ use std::{
     path::PathBuf,
 };
 
+use config::{ConfigEnv, StoreSettings};
 use onggi_spec::HostFacts;
 use onggi_state::{ContainerRecord, State, files::Intents};
+use onggi_storage::{DriverKind, Layers};
 
 pub use attach::{AttachEvent, AttachStream};
 pub use error::{EngineError, chain as error_chain};
@@ -62,6 +65,8 @@ pub struct EngineOptions {
     pub root: Option<PathBuf>,
     /// `--runroot`.
     pub runroot: Option<PathBuf>,
+    /// `--storage-driver`.
+    pub driver: Option<DriverKind>,
 }
 
 /// The engine on one pair of directories.
@@ -71,17 +76,30 @@ pub struct Engine {
     euid: u32,
     state: OnceCell<RefCell<State>>,
     facts: OnceCell<HostFacts>,
+    settings: StoreSettings,
 }
 
 impl Engine {
     /// Opens the engine for the calling user. Nothing is made on disk before a verb needs it.
     ///
     /// # Errors
-    /// None today; a future configuration file may be wrong.
+    /// The configuration file is wrong.
     pub fn open(options: EngineOptions) -> Result<Self, EngineError> {
         let euid = rustix::process::geteuid().as_raw();
         let paths = Paths::discover(options.root, options.runroot, euid, &DirEnv::gather());
-        Ok(Self { paths, euid, state: OnceCell::new(), facts: OnceCell::new() })
+        let settings = config::load(options.driver, euid, &ConfigEnv::gather())?;
+        Ok(Self { paths, euid, state: OnceCell::new(), facts: OnceCell::new(), settings })
+    }
+
+    /// The driver that the store has, or would get.
+    pub(crate) fn driver_kind(&self) -> Result<DriverKind, EngineError> {
+        let recorded = onggi_storage::driver::recorded(&self.paths.root)?;
+        Ok(recorded.or(self.settings.driver).unwrap_or_default())
+    }
+
+    /// The layers of the store, kept by its driver.
+    pub(crate) fn layers(&self) -> Result<Layers, EngineError> {
+        Ok(Layers::open_with(&self.paths.root, self.settings.driver)?)
     }
 
     /// The directories in use.

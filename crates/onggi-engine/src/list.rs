@@ -62,7 +62,7 @@ impl Engine {
     /// # Errors
     /// Its directory cannot be read.
     pub fn written(&self, record: &ContainerRecord) -> Result<u64, EngineError> {
-        Ok(onggi_storage::disk_usage(&self.paths.bundle(&record.id).join("upper"))?)
+        Ok(onggi_storage::written(&self.layers()?, &record.id, &record.chain_ids)?)
     }
 
     /// Ports with the host ports that were chosen at the start; none for a container that does not run.

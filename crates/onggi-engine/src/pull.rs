@@ -5,7 +5,6 @@
 
 use std::{
     ops::ControlFlow,
-    path::Path,
     sync::{Mutex, PoisonError},
 };
 
@@ -117,7 +116,7 @@ impl Engine {
         let puller = Puller::new(&blobs, reference, registry_options(reference, options)?, progress)?;
         let plan = puller.plan()?;
         failpoint::hit("pull.resolved");
-        let layers = LayerPlan::new(&self.paths.root, &plan)?;
+        let layers = LayerPlan::new(self.layers()?, &plan);
         let prepared: Mutex<Vec<Option<Prepared>>> = Mutex::new(plan.layers.iter().map(|_| None).collect());
         let failed = Mutex::new(None);
         let pulled = puller.fetch(plan, &|ready| {
@@ -187,9 +186,9 @@ struct LayerPlan {
 }
 
 impl LayerPlan {
-    fn new(root: &Path, plan: &ImagePlan) -> Result<Self, EngineError> {
+    fn new(store: Layers, plan: &ImagePlan) -> Self {
         let diff_ids: Vec<Digest> = plan.layers.iter().map(|l| l.diff_id.clone()).collect();
-        Ok(Self { store: Layers::open(root)?, chain_ids: onggi_storage::chain_ids(&diff_ids) })
+        Self { store, chain_ids: onggi_storage::chain_ids(&diff_ids) }
     }
 
     /// Unpacks one layer; it becomes visible when all are there.

@@ -11,7 +11,7 @@ use onggi_network::NetworkRecord;
 use onggi_spec::{
     ContainerId, HostFacts, IdBlock, ImageSource, NetworkMode,
     image::ImageConfig,
-    monitor::{LogConfig, MonitorConfig, RootFs},
+    monitor::{LogConfig, MonitorConfig, OverlayMount, RootFs},
     oci::{
         build::{GeneratedFiles, SpecInput, build_oci_spec, effective_hostname},
         runtime::{ConsoleSize, Spec},
@@ -40,7 +40,7 @@ impl Engine {
     pub(crate) fn snapshot(&self, record: &ContainerRecord) -> Result<RootFs, EngineError> {
         let (root, id) = (&self.paths.root, &record.id);
         let overlay = match &record.request.image {
-            ImageSource::Image(_) => onggi_storage::snapshot(root, id, &record.chain_ids)?,
+            ImageSource::Image(_) => return Ok(onggi_storage::snapshot(&self.layers()?, id, &record.chain_ids)?),
             ImageSource::Rootfs(dir) => onggi_storage::rootfs_snapshot(root, id, dir)?,
             ImageSource::Host => {
                 let real: Vec<PathBuf> = self.facts().submounts.iter().map(|s| PathBuf::from(&s.path)).collect();
@@ -79,7 +79,8 @@ impl Engine {
         id_block: Option<IdBlock>,
     ) -> Result<Spec, EngineError> {
         let config = self.image_config(record)?;
-        let user = self.request_user(record, rootfs, config.as_ref())?;
+        let view = onggi_storage::driver::lookup_view(rootfs, &self.paths.bundle(&record.id));
+        let user = self.request_user(record, &view, config.as_ref())?;
         let bundle = self.paths.bundle(&record.id);
         let files = GeneratedFiles {
             hosts: bundle.join("hosts"),
@@ -105,7 +106,7 @@ impl Engine {
     pub(crate) fn request_user(
         &self,
         record: &ContainerRecord,
-        rootfs: &RootFs,
+        rootfs: &OverlayMount,
         config: Option<&ImageConfig>,
     ) -> Result<ResolvedUser, EngineError> {
         let from_image = config.map(|c| c.config.user.as_str()).filter(|u| !u.is_empty());
@@ -124,11 +125,12 @@ impl Engine {
     }
 
     /// What a user means in a root filesystem's own passwd and group files.
-    pub(crate) fn resolve_user(&self, rootfs: &RootFs, user: Option<&UserSpec>) -> Result<ResolvedUser, EngineError> {
-        match rootfs {
-            RootFs::Overlay(overlay) => Ok(onggi_storage::resolve_user(overlay, user)?),
-            RootFs::Path => unreachable!("the engine makes overlays only"),
-        }
+    pub(crate) fn resolve_user(
+        &self,
+        rootfs: &OverlayMount,
+        user: Option<&UserSpec>,
+    ) -> Result<ResolvedUser, EngineError> {
+        Ok(onggi_storage::resolve_user(rootfs, user)?)
     }
 
     /// The configuration of a container's image, if it has one.

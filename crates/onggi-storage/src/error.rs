@@ -105,6 +105,28 @@ pub enum StorageError {
         /// The limit.
         max: usize,
     },
+    /// No storage driver has this name.
+    #[error("there is no storage driver {name:?}")]
+    UnknownDriver {
+        /// As given, cut.
+        name: String,
+    },
+    /// The store was made with another driver.
+    #[error("the store {} was made with the storage driver {found}, not {wanted}", root.display())]
+    OtherDriver {
+        /// The data root.
+        root: PathBuf,
+        /// As recorded.
+        found: &'static str,
+        /// As asked for.
+        wanted: &'static str,
+    },
+    /// The btrfs driver on something else.
+    #[error("the storage driver btrfs needs a btrfs filesystem, and {} is on another one", root.display())]
+    NotBtrfs {
+        /// The data root.
+        root: PathBuf,
+    },
     /// A path inside a container's root filesystem could not be looked up or read.
     #[error("cannot read {path:?} in the container's root filesystem")]
     Lookup {
@@ -227,6 +249,13 @@ impl StorageError {
             Self::Archive { .. } | Self::Entry { .. } => "the image is malformed or hostile; do not run it",
             Self::TooManyLayers { .. } => "squash the image's layers",
             Self::NoSuchAccount { .. } => "use a number, or a name from the image's /etc/passwd and /etc/group",
+            Self::UnknownDriver { .. } => "the drivers are overlay, btrfs and vfs",
+            Self::OtherDriver { found, .. } => {
+                return Some(format!(
+                    "leave --storage-driver out, say {found}, or choose another directory with --root"
+                ));
+            }
+            Self::NotBtrfs { .. } => "choose a directory on btrfs with --root, or another --storage-driver",
             Self::MissingLayer { .. } | Self::LayerRecord { .. } => "pull the image again",
             _ => return None,
         };

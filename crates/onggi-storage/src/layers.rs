@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 
 use onggi_spec::Digest;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::chain::chain_id;
 use crate::decompress::check_media_type;
+use crate::driver::{self, Driver, DriverKind, LayerDir};
 use crate::error::{Result, StorageError, StoreContext};
 use crate::extract::{ExtractOptions, Privilege, Unpacked, extract};
 use crate::limits::MAX_LOWER;
@@ -90,6 +92,7 @@ impl Drop for Work {
 pub struct Layers {
     root: PathBuf,
     options: ExtractOptions,
+    driver: Arc<dyn Driver>,
 }
 
 impl Layers {
@@ -98,18 +101,37 @@ impl Layers {
     /// # Errors
     /// A directory cannot be created.
     pub fn open(root: &Path) -> Result<Self> {
-        Self::with_options(root, ExtractOptions::new(Privilege::of_this_process()))
+        Self::open_with(root, None)
     }
 
-    /// As [`Self::open`], with explicit bounds and privilege.
+    /// As [`Self::open`], and insists on a driver.
     ///
     /// # Errors
-    /// A directory cannot be created.
-    pub fn with_options(root: &Path, options: ExtractOptions) -> Result<Self> {
+    /// A directory cannot be created; the store has another driver, or the driver does not work there.
+    pub fn open_with(root: &Path, driver: Option<DriverKind>) -> Result<Self> {
+        Self::with_options(root, ExtractOptions::new(Privilege::of_this_process()), driver)
+    }
+
+    /// As [`Self::open_with`], with explicit bounds and privilege.
+    ///
+    /// # Errors
+    /// As [`Self::open_with`].
+    pub fn with_options(root: &Path, options: ExtractOptions, driver: Option<DriverKind>) -> Result<Self> {
         for (name, mode) in [("layers", 0o700), ("tmp", 0o700), ("containers", 0o711)] {
             crate::make_dir(&root.join(name), mode)?;
         }
-        Ok(Self { root: root.to_path_buf(), options })
+        let driver = driver::open(root, driver)?;
+        Ok(Self { root: root.to_path_buf(), options, driver })
+    }
+
+    /// The driver of this store.
+    pub fn driver(&self) -> &dyn Driver {
+        &*self.driver
+    }
+
+    /// The data root.
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// The unpacked tree of a layer: a lower directory of overlayfs.
@@ -117,7 +139,8 @@ impl Layers {
         self.dir(chain_id).join("diff")
     }
 
-    fn dir(&self, chain_id: &Digest) -> PathBuf {
+    /// The directory of a layer: `diff/`, its record, and what the driver keeps of it.
+    pub fn dir(&self, chain_id: &Digest) -> PathBuf {
         self.root.join("layers").join(chain_id.hex())
     }
 
@@ -217,6 +240,9 @@ impl Layers {
             if let State::New(work) = &layer.0 {
                 let path = self.root.join("tmp").join(&work.name);
                 self.complete(work, &path, &below)?;
+                let under = self.under(work.info.parent.as_ref(), &below)?;
+                let dir = LayerDir { path: &path, opaque_root: work.info.opaque_root };
+                self.driver.complete_layer(dir, under.as_deref())?;
                 below.push((work.info.chain_id.clone(), path.join("diff"), work.info.clone()));
             }
         }
@@ -255,6 +281,18 @@ impl Layers {
             let source = onggi_sys::SysError::new("write", format!("{record:?}"), errno);
             StorageError::Store { action: "write", path: record, source }
         })
+    }
+
+    /// The directory of the layer below, in the store or on its way there.
+    fn under(&self, parent: Option<&Digest>, siblings: &[(Digest, PathBuf, LayerInfo)]) -> Result<Option<PathBuf>> {
+        let Some(chain_id) = parent else { return Ok(None) };
+        if let Some((_, diff, _)) = siblings.iter().find(|(id, _, _)| id == chain_id) {
+            return Ok(diff.parent().map(Path::to_path_buf));
+        }
+        match self.get(chain_id)? {
+            Some(_) => Ok(Some(self.dir(chain_id))),
+            None => Err(StorageError::MissingLayer { chain_id: chain_id.clone() }),
+        }
     }
 
     /// The trees below a layer, topmost first, down to one that hides the rest.
@@ -314,7 +352,7 @@ impl Layers {
             if !trash::is_still(tmp.as_fd(), name.as_bytes(), dir.as_fd()).store("open", &path)? {
                 continue;
             }
-            for left in [&b"diff"[..], b"layer.json"] {
+            for left in [&b"diff"[..], b"tree", b"layer.json"] {
                 rmtree::remove(dir.as_fd(), left).store("clear", &path)?;
             }
             return Ok(Some((tmp, name, dir)));

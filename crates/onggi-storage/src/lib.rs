@@ -9,12 +9,15 @@
 //! layers/                    0700: nobody else reaches the images' setuid files
 //!   <hex of ChainID>/
 //!     diff/                  the unpacked layer, as overlayfs wants it
+//!     tree/                  drivers btrfs and vfs: this layer above all below it (see [`driver`])
 //!     layer.json             LayerInfo
+//! driver                     name of the storage driver that made the store
 //! tmp/                       0700
 //!   layer-<hex>/             an unpack in flight; its directory is flocked by the one who does it
 //!   trash-…/                 on its way out
 //! containers/<id>/           0700
 //!   upper/ work/             what the container writes
+//!   rootfs/ made             drivers btrfs and vfs: its whole root filesystem, and when that was complete
 //!   sub/<n>/{upper,work}/    the same for real submounts of a host: view
 //! ```
 //!
@@ -23,6 +26,7 @@
 
 mod chain;
 pub mod decompress;
+pub mod driver;
 pub mod error;
 pub mod extract;
 mod host_view;
@@ -44,11 +48,12 @@ use std::path::Path;
 use onggi_sys::{Errno, fs};
 
 pub use chain::{chain_id, chain_ids};
+pub use driver::{Changes, Driver, DriverKind};
 pub use error::{EntryProblem, InRootProblem, Result, StorageError};
 pub use extract::Privilege;
 pub use host_view::HostMounts;
 pub use layers::{LayerInfo, Layers, Prepared, UnpackRequest};
-pub use snapshot::{host_snapshot, remove_container_dir, remove_snapshot, rootfs_snapshot, snapshot};
+pub use snapshot::{changes, host_snapshot, remove_container_dir, remove_snapshot, rootfs_snapshot, snapshot, written};
 pub use usage::disk_usage;
 pub use view::{Executable, ExecutableProblem, ExecutableQuery, find_executable, read_in_root, resolve_user};
 

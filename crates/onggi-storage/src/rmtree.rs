@@ -7,12 +7,15 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use onggi_sys::fs::{self, FileType};
-use onggi_sys::{Errno, SysError};
+use onggi_sys::{Errno, SysError, clone_data};
 
 type Result<T> = std::result::Result<T, SysError>;
 
 /// Directories that are open at the same time.
 const MAX_DEPTH: usize = 64;
+
+/// What is a subvolume in a directory of the btrfs driver.
+const SUBVOLUMES: [&[u8]; 2] = [b"tree", b"rootfs"];
 
 /// Removes `name` in `parent`, whatever it is.
 ///
@@ -73,6 +76,10 @@ impl Removal<'_> {
         };
         if !is_dir {
             return writable(dir, || fs::unlink(dir, name));
+        }
+        // A subvolume of the btrfs driver goes in one call; elsewhere the call refuses.
+        if depth == 0 && SUBVOLUMES.contains(&name) && clone_data::remove_subvolume(dir, name).is_ok() {
+            return Ok(());
         }
         let child = open(dir, name)?;
         if depth == MAX_DEPTH {

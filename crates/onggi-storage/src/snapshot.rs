@@ -6,10 +6,11 @@
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use onggi_spec::monitor::{OverlayMount, SubOverlay};
+use onggi_spec::monitor::{OverlayMount, RootFs, SubOverlay};
 use onggi_spec::{ContainerId, Digest};
 use onggi_sys::{Errno, fs};
 
+use crate::driver::{self, Changes};
 use crate::error::{Result, StorageError, StoreContext};
 use crate::extract::Privilege;
 use crate::host_view::{self, HostMounts};
@@ -18,32 +19,56 @@ use crate::limits::MAX_LOWER;
 use crate::{make_dir, rmtree, trash};
 
 /// What snapshots own inside `containers/<id>`.
-const PARTS: [&str; 5] = ["upper", "work", "sub", "empty", "skeleton"];
+const PARTS: [&str; 7] = ["upper", "work", "sub", "empty", "skeleton", "rootfs", "made"];
 
-/// A writable layer on top of an image's. `chain_ids`: bottom first, as the image's `diff_ids` are. Idempotent: an upper
-/// directory that exists is kept, so it serves `start` as well as `create`.
+/// A writable root filesystem above an image's layers. `chain_ids`: bottom first, as the image's `diff_ids` are.
+/// Idempotent: what exists is kept, so it serves `start` as well as `create`.
 ///
 /// # Errors
 /// A layer is missing, there are too many, or a directory cannot be made.
-pub fn snapshot(root: &Path, id: &ContainerId, chain_ids: &[Digest]) -> Result<OverlayMount> {
-    let layers = Layers::open(root)?;
-    let dir = container_dir(root, id)?;
-    let mut lower = Vec::with_capacity(chain_ids.len());
+pub fn snapshot(layers: &Layers, id: &ContainerId, chain_ids: &[Digest]) -> Result<RootFs> {
+    let stack = stack(layers, chain_ids)?;
+    layers.driver().snapshot(&container_dir(layers.root(), id)?, &stack)
+}
+
+/// What a container changed, as a tree with overlayfs's marks.
+///
+/// # Errors
+/// A layer is missing, or the filesystem fails.
+pub fn changes(layers: &Layers, id: &ContainerId, chain_ids: &[Digest]) -> Result<Changes> {
+    let dir = layers.root().join("containers").join(id.as_str());
+    match dir.join("upper").is_dir() {
+        // Whatever the driver: views of this machine and of other directories are overlays.
+        true => driver::overlaid(&dir),
+        false => layers.driver().changes(&dir, &stack(layers, chain_ids)?),
+    }
+}
+
+/// Bytes on disk that a container has written.
+///
+/// # Errors
+/// A layer is missing, or the filesystem fails.
+pub fn written(layers: &Layers, id: &ContainerId, chain_ids: &[Digest]) -> Result<u64> {
+    let dir = layers.root().join("containers").join(id.as_str());
+    match dir.join("upper").is_dir() {
+        true => crate::usage::disk_usage(&dir.join("upper")),
+        false => layers.driver().usage(&dir, &stack(layers, chain_ids)?),
+    }
+}
+
+/// The directories of layers, topmost first, down to one that hides the rest.
+fn stack(layers: &Layers, chain_ids: &[Digest]) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::with_capacity(chain_ids.len());
     for chain_id in chain_ids.iter().rev() {
         let missing = || StorageError::MissingLayer { chain_id: chain_id.clone() };
         let info = layers.get(chain_id)?.ok_or_else(missing)?;
-        lower.push(layers.diff_dir(chain_id));
+        found.push(layers.dir(chain_id));
         // overlayfs merges roots whatever their attributes say.
         if info.opaque_root {
             break;
         }
     }
-    if lower.is_empty() {
-        // An image without layers; overlayfs wants at least one.
-        make_dir(&dir.join("empty"), 0o755)?;
-        lower.push(dir.join("empty"));
-    }
-    overlay(&dir, lower)
+    Ok(found)
 }
 
 /// A copy-on-write view of this machine: `/` below, an upper directory of our own; the real submounts (outermost first)
@@ -103,7 +128,7 @@ fn container_dir(root: &Path, id: &ContainerId) -> Result<PathBuf> {
     Ok(dir)
 }
 
-fn overlay(dir: &Path, lower: Vec<PathBuf>) -> Result<OverlayMount> {
+pub(crate) fn overlay(dir: &Path, lower: Vec<PathBuf>) -> Result<OverlayMount> {
     if lower.len() > MAX_LOWER {
         return Err(StorageError::TooManyLayers { count: lower.len(), max: MAX_LOWER });
     }

@@ -7,8 +7,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use common::{H, Tar, chain, tree};
+use onggi_spec::monitor::{OverlayMount, RootFs};
 use onggi_spec::{ContainerId, Digest};
-use onggi_storage::{Layers, StorageError, UnpackRequest, chain_id, chain_ids, snapshot};
+use onggi_storage::{Layers, StorageError, UnpackRequest, chain_id, chain_ids};
 use sha2::{Digest as _, Sha256};
 
 const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
@@ -39,6 +40,14 @@ fn stack(layers: &Layers, tars: &[Vec<u8>]) -> Vec<Digest> {
 
 fn id(byte: u8) -> ContainerId {
     ContainerId::from_random([byte; 32])
+}
+
+/// The overlay of a container.
+fn snapshot(root: &Path, id: &ContainerId, ids: &[Digest]) -> Result<OverlayMount, StorageError> {
+    match onggi_storage::snapshot(&Layers::open(root)?, id, ids)? {
+        RootFs::Overlay(mount) => Ok(mount),
+        RootFs::Path => panic!("the default driver makes overlays"),
+    }
 }
 
 fn leftovers(root: &Path) -> Vec<PathBuf> {

@@ -24,7 +24,7 @@ pub struct Time {
 }
 
 /// Shows a name the way strace does.
-fn quote(name: &[u8]) -> String {
+pub(crate) fn quote(name: &[u8]) -> String {
     format!("{:?}", String::from_utf8_lossy(name))
 }
 
@@ -300,6 +300,35 @@ pub fn list_xattr_handle(handle: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>> {
         Err(Errno::NOTSUP) => Ok(Vec::new()),
         Err(e) => Err(e).sys("listxattr", || format!("{path:?}")),
     }
+}
+
+/// Removes an extended attribute through any handle; one that is not there is removed already.
+///
+/// # Errors
+/// removexattr(2) of `/proc/self/fd/N`.
+pub fn remove_xattr_handle(handle: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+    let path = proc_path(handle);
+    match rustix::fs::removexattr(&path, name) {
+        Err(Errno::NODATA) => Ok(()),
+        other => other.sys("removexattr", || format!("{path:?}, {}", quote(name))),
+    }
+}
+
+/// Fills `buffer` from `offset` as far as the file goes.
+///
+/// # Errors
+/// pread(2).
+pub fn read_at(fd: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> Result<usize> {
+    let mut have = 0;
+    while have < buffer.len() {
+        match rustix::io::pread(fd, &mut buffer[have..], offset + have as u64) {
+            Ok(0) => break,
+            Ok(n) => have += n,
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(e).sys("pread64", || format!("{}, offset {offset}", fd.as_raw_fd())),
+        }
+    }
+    Ok(have)
 }
 
 fn proc_path(handle: BorrowedFd<'_>) -> String {

@@ -5,6 +5,7 @@
 //! (clone3, mount_setattr, seccomp, raw signal calls) is made here, one call per block.
 
 pub mod bpf;
+pub mod clone_data;
 pub mod cred;
 pub mod error;
 pub mod event;

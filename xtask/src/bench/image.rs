@@ -24,8 +24,8 @@ use crate::{
     process::{read, run_quietly},
 };
 
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+pub(super) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(super) const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
 /// The image in the directory where it was made.
@@ -36,6 +36,8 @@ pub(crate) struct Image {
     layout: PathBuf,
     /// The manifest's digest.
     manifest: String,
+    /// The layer's descriptor.
+    layer: Value,
 }
 
 impl Image {
@@ -51,20 +53,33 @@ impl Image {
         pack.args(["--owner=0", "--group=0", "--numeric-owner", "-cf"]).arg(&tar).arg("-C").arg(&rootfs).arg(".");
         run_quietly(&mut pack)?;
         let layer = store(&blobs, fs::read(&tar).map_err(|e| format!("read {}: {e}", tar.display()))?, LAYER)?;
-        let config = json!({
-            "architecture": "amd64", "os": "linux",
-            "config": { "Env": ["PATH=/bin"], "Cmd": ["sh"] },
-            "rootfs": { "type": "layers", "diff_ids": [layer["digest"]] },
-        });
-        let config = store(&blobs, config.to_string().into_bytes(), CONFIG)?;
-        let manifest = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [layer] });
-        let mut manifest = store(&blobs, manifest.to_string().into_bytes(), MANIFEST)?;
+        let config = store(&blobs, config(&layer, "0"), CONFIG)?;
+        let mut manifest = store(&blobs, manifest(&config, &layer), MANIFEST)?;
         manifest["annotations"] = json!({ "org.opencontainers.image.ref.name": "latest" });
         let index = json!({ "schemaVersion": 2, "manifests": [manifest] });
         write(&layout.join("index.json"), index.to_string().as_bytes())?;
         write(&layout.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         let manifest = manifest["digest"].as_str().unwrap_or_default().to_owned();
-        Ok(Image { rootfs, layout, manifest })
+        Ok(Image { rootfs, layout, manifest, layer })
+    }
+
+    /// The uncompressed layer.
+    pub(crate) fn layer(&self) -> PathBuf {
+        let digest = self.layer["digest"].as_str().unwrap_or_default();
+        self.layout.join("blobs/sha256").join(digest.trim_start_matches("sha256:"))
+    }
+
+    /// Configurations and digests of the manifests of images that differ in a label.
+    pub(crate) fn variants(&self, count: usize) -> Outcome<(Vec<Vec<u8>>, Vec<String>)> {
+        let blobs = self.layout.join("blobs/sha256");
+        let configs: Vec<Vec<u8>> = (1..=count).map(|number| config(&self.layer, &number.to_string())).collect();
+        let mut manifests = Vec::new();
+        for text in &configs {
+            let config = store(&blobs, text.clone(), CONFIG)?;
+            let manifest = store(&blobs, manifest(&config, &self.layer), MANIFEST)?;
+            manifests.push(manifest["digest"].as_str().unwrap_or_default().to_owned());
+        }
+        Ok((configs, manifests))
     }
 
     /// A docker archive named `onggi-bench:latest`.
@@ -83,21 +98,25 @@ impl Image {
 
     /// Serves the image on a loopback port until we end; the reference to pull.
     pub(crate) fn serve(&self) -> Outcome<String> {
+        Ok(format!("{}/onggi-bench:latest", self.serve_variants(vec![self.manifest.clone()])?))
+    }
+
+    /// Serves several manifests as tags `t0`, `t1`, …; any other tag is the first. The address.
+    pub(crate) fn serve_variants(&self, manifests: Vec<String>) -> Outcome<String> {
         let listener = TcpListener::bind("127.0.0.1:0").map_err(|e| format!("bind a loopback port: {e}"))?;
         let address = listener.local_addr().map_err(|e| format!("bind a loopback port: {e}"))?;
         let blobs = self.layout.join("blobs/sha256");
-        let manifest = self.manifest.clone();
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 // A client that goes away early is its own affair.
-                let _ = answer(&stream, &blobs, &manifest);
+                let _ = answer(&stream, &blobs, &manifests);
             }
         });
-        Ok(format!("{address}/onggi-bench:latest"))
+        Ok(address.to_string())
     }
 }
 
-fn answer(mut stream: &TcpStream, blobs: &Path, manifest: &str) -> std::io::Result<()> {
+fn answer(mut stream: &TcpStream, blobs: &Path, manifests: &[String]) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
     let mut request = String::new();
     reader.read_line(&mut request)?;
@@ -106,7 +125,10 @@ fn answer(mut stream: &TcpStream, blobs: &Path, manifest: &str) -> std::io::Resu
         header.clear();
     }
     let path = request.split(' ').nth(1).unwrap_or_default();
-    let digest = if path.contains("/manifests/") { manifest } else { path.rsplit('/').next().unwrap_or_default() };
+    let last = path.rsplit('/').next().unwrap_or_default();
+    let tag = last.strip_prefix('t').and_then(|number| number.parse::<usize>().ok()).unwrap_or_default();
+    let is_tag = path.contains("/manifests/") && !last.starts_with("sha256:");
+    let digest = if is_tag { manifests.get(tag).map_or("", String::as_str) } else { last };
     let kind = if path.contains("/manifests/") { MANIFEST } else { "application/octet-stream" };
     let (status, body) = match fs::read(blobs.join(digest.trim_start_matches("sha256:"))) {
         Ok(body) => ("200 OK", body),
@@ -118,6 +140,20 @@ fn answer(mut stream: &TcpStream, blobs: &Path, manifest: &str) -> std::io::Resu
         "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
     )?;
     if request.starts_with("HEAD") { Ok(()) } else { stream.write_all(&body) }
+}
+
+fn config(layer: &Value, variant: &str) -> Vec<u8> {
+    let config = json!({
+        "architecture": "amd64", "os": "linux",
+        "config": { "Env": ["PATH=/bin"], "Cmd": ["sh"], "Labels": { "variant": variant } },
+        "rootfs": { "type": "layers", "diff_ids": [layer["digest"]] },
+    });
+    config.to_string().into_bytes()
+}
+
+fn manifest(config: &Value, layer: &Value) -> Vec<u8> {
+    let manifest = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [layer] });
+    manifest.to_string().into_bytes()
 }
 
 fn make_rootfs(rootfs: &Path) -> Outcome {
@@ -135,7 +171,7 @@ fn make_rootfs(rootfs: &Path) -> Outcome {
 }
 
 /// Writes a blob under its digest; its descriptor.
-fn store(blobs: &Path, bytes: Vec<u8>, media_type: &str) -> Outcome<Value> {
+pub(super) fn store(blobs: &Path, bytes: Vec<u8>, media_type: &str) -> Outcome<Value> {
     let partial = blobs.join("partial");
     write(&partial, &bytes)?;
     let sum = read(Command::new("sha256sum").arg(&partial))?;
@@ -144,6 +180,6 @@ fn store(blobs: &Path, bytes: Vec<u8>, media_type: &str) -> Outcome<Value> {
     Ok(json!({ "mediaType": media_type, "digest": format!("sha256:{hex}"), "size": bytes.len() }))
 }
 
-fn write(path: &Path, bytes: &[u8]) -> Outcome {
+pub(super) fn write(path: &Path, bytes: &[u8]) -> Outcome {
     fs::write(path, bytes).map_err(|e| format!("write {}: {e}", path.display()))
 }

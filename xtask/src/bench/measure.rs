@@ -62,15 +62,23 @@ impl Series {
 
 /// Runs all contenders `samples` times in turn. The first two rounds only warm caches up.
 pub(crate) fn interleaved(contenders: &mut [Contender<'_>], samples: usize) -> Outcome<Vec<Series>> {
-    const WARM_UP: usize = 2;
+    interleaved_after(contenders, 2, samples)
+}
+
+/// As [`interleaved`], with so many rounds before that do not count.
+pub(crate) fn interleaved_after(
+    contenders: &mut [Contender<'_>],
+    warm_up: usize,
+    samples: usize,
+) -> Outcome<Vec<Series>> {
     let mut taken: Vec<Vec<f64>> = vec![Vec::new(); contenders.len()];
-    for round in 0..samples + WARM_UP {
+    for round in 0..samples + warm_up {
         for turn in 0..contenders.len() {
             // Another one begins each round: whoever follows a heavy one would always pay for it.
             let at = (turn + round) % contenders.len();
             let contender = &mut contenders[at];
             let value = (contender.sample)().map_err(|e| format!("{}: {e}", contender.name))?;
-            if round >= WARM_UP {
+            if round >= warm_up {
                 taken[at].push(value);
             }
         }

@@ -5,11 +5,14 @@
 //! is taken away in there for every contender, because crun refuses it.
 
 mod image;
+mod large;
 mod measure;
 mod peers;
+mod pulls;
 mod report;
 mod rows;
 mod runtime;
+mod tarball;
 
 use std::{
     fs,
@@ -45,6 +48,8 @@ const ROWS: &[(u32, bool, Measure)] = &[
     (4, false, rows::side_by_side),
     (5, true, rows::memory_per_container),
     (7, true, rows::exec),
+    (9, true, pulls::gzip),
+    (10, true, pulls::second),
     (16, true, rows::list),
     (18, false, rows::runtime_create),
     (19, false, rows::runtime_start),
@@ -52,6 +57,8 @@ const ROWS: &[(u32, bool, Measure)] = &[
     (21, false, rows::runtime_state),
     (22, false, rows::runtime_exec),
     (23, false, rows::runtime_memory),
+    (24, true, pulls::zstd),
+    (25, true, pulls::images),
 ];
 
 struct Options {
@@ -71,6 +78,9 @@ pub(crate) fn main(args: &[String]) -> Outcome {
     }
     build::dist()?;
     build_floor()?;
+    if options.rows.iter().any(|row| pulls::LARGE.contains(row)) {
+        large::layout()?;
+    }
     let dir = std::env::temp_dir().join(format!("onggi-bench-{}", std::process::id()));
     fs::create_dir_all(&dir).map_err(|e| format!("make {}: {e}", dir.display()))?;
     let measured = enter(args, &dir);
@@ -102,6 +112,11 @@ fn parse_rows(list: &str) -> Outcome<Vec<u32>> {
 
 fn floor_program() -> PathBuf {
     build::target_dir().join("floor/x86_64-unknown-linux-gnu/release/onggi-floor")
+}
+
+/// Reads, inflates, hashes and writes the layers of an image, and nothing else.
+fn unpack_floor_program() -> PathBuf {
+    floor_program().with_file_name("onggi-unpack-floor")
 }
 
 fn build_floor() -> Outcome {
@@ -176,7 +191,7 @@ mod tests {
     fn options_have_defaults_and_are_checked() {
         let options = parse(&words("--rows 1,16 --samples 5")).unwrap();
         assert_eq!((options.rows, options.samples, options.containers), (vec![1, 16], 5, 200));
-        assert_eq!(parse(&[]).unwrap().rows, [1, 2, 3, 4, 5, 7, 16, 18, 19, 20, 21, 22, 23]);
+        assert_eq!(parse(&[]).unwrap().rows, [1, 2, 3, 4, 5, 7, 9, 10, 16, 18, 19, 20, 21, 22, 23, 24, 25]);
         for bad in ["--rows 6", "--rows", "--samples x", "--what 1"] {
             assert!(parse(&words(bad)).is_err(), "{bad}");
         }

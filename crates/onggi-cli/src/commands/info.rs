@@ -41,7 +41,7 @@ fn value(i: &Info) -> Value {
         "ContainersPaused": 0,
         "ContainersStopped": i.stopped,
         "Images": i.images,
-        "Driver": "overlay",
+        "Driver": i.driver,
         "LoggingDriver": "json-file",
         "CgroupDriver": "cgroupfs",
         "CgroupVersion": i.cgroup_version,
@@ -80,7 +80,7 @@ fn text(i: &Info) -> String {
     line(" Stopped", i.stopped.to_string());
     line("Images", i.images.to_string());
     line("Version", env!("CARGO_PKG_VERSION").to_owned());
-    line("Storage Driver", "overlay".to_owned());
+    line("Storage Driver", i.driver.to_owned());
     line("Logging Driver", "json-file".to_owned());
     line("Cgroup Version", i.cgroup_version.to_owned());
     line("Security Options", security(i).join(" "));

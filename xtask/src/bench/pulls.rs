@@ -1,0 +1,254 @@
+//! Rows about images: pulling a large one from Debian's docker-registry, pulling it again, listing many.
+//!
+//! What every contender has pulled is removed again before the clock starts, and what is dirty is flushed, so that
+//! nobody pays for another one's pages. Our time includes the flush of everything to disk; whether a peer does that
+//! is part of its name in the table.
+
+use std::{
+    fs::{self, File},
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+
+use super::{
+    image::{self, Image},
+    large,
+    measure::{Contender, interleaved_after, milliseconds},
+    peers::{Engine, silently},
+    report::Row,
+    rows::Bench,
+    tarball::Tarball,
+    unpack_floor_program,
+};
+use crate::{
+    Outcome,
+    process::{find, line, run_quietly},
+};
+
+/// Rows that need the large image.
+pub(super) const LARGE: [u32; 3] = [9, 10, 24];
+
+/// The registry's port in the bench's private network.
+const PORT: u16 = 5009;
+
+/// Images of row 25.
+const IMAGES: usize = 500;
+
+/// A registry that ends with the row.
+struct Registry(Child);
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Registry {
+    /// Starts docker-registry and pushes the large image under both tags.
+    fn start(dir: &Path) -> Outcome<Registry> {
+        let program = find("docker-registry").ok_or("docker-registry is not installed")?;
+        let home = dir.join("registry");
+        fs::create_dir_all(&home).map_err(|e| format!("make {}: {e}", home.display()))?;
+        let config = home.join("config.yml");
+        let text = format!(
+            "version: 0.1\nlog: {{ level: error }}\nstorage: {{ filesystem: {{ rootdirectory: {}/data }} }}\n\
+             http: {{ addr: '127.0.0.1:{PORT}' }}\n",
+            home.display()
+        );
+        image::write(&config, text.as_bytes())?;
+        let mut serve = Command::new(program);
+        serve.arg("serve").arg(&config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let registry = Registry(serve.spawn().map_err(|e| format!("start {}: {e}", line(&serve)))?);
+        let start = Instant::now();
+        while std::net::TcpStream::connect(("127.0.0.1", PORT)).is_err() {
+            if start.elapsed() > Duration::from_secs(30) {
+                return Err("docker-registry does not answer".to_owned());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let layout = large::layout()?;
+        for tag in ["gzip", "zstd"] {
+            let mut push = Command::new("skopeo");
+            push.args(["--insecure-policy", "copy", "-q", "--dest-tls-verify=false"]);
+            push.arg(format!("oci:{}:{tag}", layout.display())).arg(format!("docker://{}", reference(tag)));
+            run_quietly(&mut push)?;
+        }
+        Ok(registry)
+    }
+}
+
+fn reference(tag: &str) -> String {
+    format!("127.0.0.1:{PORT}/large:{tag}")
+}
+
+/// What is known of who flushes what (strace of fsync, fdatasync, sync_file_range, syncfs during a pull).
+fn label(engine: &str) -> String {
+    match engine {
+        "onggi" => "onggi, everything synced".to_owned(),
+        other => format!("{other}, layers not synced"),
+    }
+}
+
+fn pull(engine: &Engine, tag: &str) -> Outcome {
+    let reference = reference(tag);
+    match engine.name {
+        "podman" => engine.run(&["pull", "-q", "--tls-verify=false", &reference]),
+        _ => engine.run(&["pull", "-q", &reference]),
+    }
+}
+
+/// Time of one pull into a store without the image.
+fn fresh_pull(engine: &Engine, dir: &Path, tag: &str) -> Outcome<f64> {
+    // Not there the first time.
+    let _ = engine.run(&["rmi", "-f", &reference(tag)]);
+    settle(dir)?;
+    milliseconds(|| pull(engine, tag))
+}
+
+/// Flushes what is dirty.
+fn settle(dir: &Path) -> Outcome {
+    silently(Command::new("sync").arg("-f").arg(dir))
+}
+
+fn emptied(path: &Path) -> Outcome {
+    silently(Command::new("rm").arg("-rf").arg(path))?;
+    fs::create_dir_all(path).map_err(|e| format!("make {}: {e}", path.display()))
+}
+
+fn skopeo_and_umoci(dir: &Path, tag: &str) -> Outcome<f64> {
+    let home = dir.join("umoci");
+    emptied(&home)?;
+    settle(dir)?;
+    let layout = format!("{}:latest", home.join("layout").display());
+    milliseconds(|| {
+        let mut copy = Command::new("skopeo");
+        copy.args(["--insecure-policy", "copy", "-q", "--src-tls-verify=false"]);
+        silently(copy.arg(format!("docker://{}", reference(tag))).arg(format!("oci:{layout}")))?;
+        silently(Command::new("umoci").args(["unpack", "--image", &layout]).arg(home.join("bundle")))
+    })
+}
+
+fn floor(dir: &Path, tag: &str) -> Outcome<f64> {
+    let out = dir.join("unpack-floor");
+    emptied(&out)?;
+    let layout = large::layout()?;
+    settle(dir)?;
+    milliseconds(|| silently(Command::new(unpack_floor_program()).arg(&layout).arg(tag).arg(&out)))
+}
+
+/// Row 9: gzip.
+pub(crate) fn gzip(bench: &Bench) -> Outcome<Row> {
+    fresh(bench, 9, "gzip")
+}
+
+/// Row 24: zstd.
+pub(crate) fn zstd(bench: &Bench) -> Outcome<Row> {
+    fresh(bench, 24, "zstd")
+}
+
+fn fresh(bench: &Bench, number: u32, tag: &'static str) -> Outcome<Row> {
+    let _registry = Registry::start(&bench.dir)?;
+    let dir = &bench.dir;
+    let mut notes = bench.missing.clone();
+    let mut contenders = Vec::new();
+    for engine in &bench.engines {
+        match fresh_pull(engine, dir, tag) {
+            Ok(_) => contenders.push(Contender::sampling(&label(engine.name), move || fresh_pull(engine, dir, tag))),
+            Err(why) => notes.push(format!("Not measured: {} cannot pull it: {why}.", engine.name)),
+        }
+    }
+    match skopeo_and_umoci(dir, tag) {
+        Ok(_) => {
+            let name = "skopeo + umoci, layers not synced";
+            contenders.push(Contender::sampling(name, move || skopeo_and_umoci(dir, tag)));
+        }
+        Err(why) => notes.push(format!("Not measured: skopeo + umoci: {why}.")),
+    }
+    contenders.push(Contender::sampling("floor (read, inflate, hash, write, sync)", move || floor(dir, tag)));
+    // Seconds each: the store is warm, and three rounds show the spread.
+    let series = interleaved_after(&mut contenders, 0, bench.samples.div_ceil(10))?;
+    drop(contenders);
+    notes.extend(memory(bench, tag));
+    for engine in &bench.engines {
+        let _ = engine.run(&["rmi", "-f", &reference(tag)]);
+    }
+    for left in ["umoci", "unpack-floor", "registry"] {
+        silently(Command::new("rm").arg("-rf").arg(dir.join(left)))?;
+    }
+    let title = format!("pull and unpack of 950 MB in 32 000 files and 5 {tag} layers, loopback docker-registry");
+    let goals = &[("docker", 0.3), ("podman", 0.25), ("floor", 2.0)];
+    Ok(Row { number, title, unit: "ms", goals, series, notes })
+}
+
+/// Peak resident memory of those that pull in their own process.
+fn memory(bench: &Bench, tag: &str) -> Option<String> {
+    let mut found = Vec::new();
+    for engine in bench.engines.iter().filter(|engine| engine.name != "docker") {
+        let _ = engine.run(&["rmi", "-f", &reference(tag)]);
+        let report = bench.dir.join("peak");
+        let inner = match engine.name {
+            "podman" => engine.command(&["pull", "-q", "--tls-verify=false", &reference(tag)]),
+            _ => engine.command(&["pull", "-q", &reference(tag)]),
+        };
+        let mut timed = Command::new("/usr/bin/time");
+        timed.args(["-f", "%M", "-o"]).arg(&report).arg(inner.get_program()).args(inner.get_args());
+        silently(&mut timed).ok()?;
+        let kib: f64 = fs::read_to_string(&report).ok()?.trim().parse().ok()?;
+        found.push(format!("{} {:.0} MB", engine.name, kib / 1024.0));
+    }
+    Some(format!("Peak resident memory of the pull: {}.", found.join(", ")))
+}
+
+/// Row 10: the image is there already.
+pub(crate) fn second(bench: &Bench) -> Outcome<Row> {
+    let _registry = Registry::start(&bench.dir)?;
+    for engine in &bench.engines {
+        pull(engine, "gzip")?;
+    }
+    let contenders = bench.engines.iter().map(|e| Contender::new(e.name, move || pull(e, "gzip")));
+    let mut contenders: Vec<Contender<'_>> = contenders.collect();
+    let series = interleaved_after(&mut contenders, 2, bench.samples)?;
+    drop(contenders);
+    for engine in &bench.engines {
+        engine.run(&["rmi", "-f", &reference("gzip")])?;
+    }
+    let title = "pull of an image that is present".to_owned();
+    Ok(Row { number: 10, title, unit: "ms", goals: &[("docker", 0.1)], series, notes: bench.missing.clone() })
+}
+
+/// Row 25: `images` with many images.
+pub(crate) fn images(bench: &Bench) -> Outcome<Row> {
+    let archive = bench.dir.join("many.tar");
+    let (configs, manifests) = bench.image.variants(IMAGES)?;
+    write_archive(&archive, &bench.image, &configs).map_err(|e| format!("write {}: {e}", archive.display()))?;
+    let server = bench.image.serve_variants(manifests)?;
+    for engine in &bench.engines {
+        match engine.name {
+            "onggi" => (0..IMAGES).try_for_each(|n| engine.run(&["pull", "-q", &format!("{server}/many:t{n}")]))?,
+            _ => silently(&mut engine.command(&["load", "-q", "-i", &archive.to_string_lossy()]))?,
+        }
+    }
+    let contenders = bench.engines.iter().map(|e| Contender::new(e.name, || e.run(&["images"])));
+    let mut contenders: Vec<Contender<'_>> = contenders.collect();
+    let series = interleaved_after(&mut contenders, 2, bench.samples)?;
+    let title = format!("`images` with {IMAGES} images");
+    Ok(Row { number: 25, title, unit: "ms", goals: &[("docker", 0.2)], series, notes: bench.missing.clone() })
+}
+
+/// A docker archive of many configurations above one layer.
+fn write_archive(path: &Path, image: &Image, configs: &[Vec<u8>]) -> std::io::Result<()> {
+    let mut tar = Tarball::new(std::io::BufWriter::new(File::create(path)?));
+    tar.file("layer.tar", &[&fs::read(image.layer())?])?;
+    let mut manifest = Vec::new();
+    for (number, config) in configs.iter().enumerate() {
+        let name = format!("config-{number}.json");
+        tar.file(&name, &[config])?;
+        manifest.push(json!({ "Config": name, "RepoTags": [format!("many:t{number}")], "Layers": ["layer.tar"] }));
+    }
+    tar.file("manifest.json", &[json!(manifest).to_string().as_bytes()])?;
+    tar.finish()?.into_inner().map(|_| ()).map_err(std::io::IntoInnerError::into_error)
+}
