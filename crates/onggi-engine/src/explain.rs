@@ -155,7 +155,7 @@ impl Engine {
     /// The container would get a directory of its own instead of an overlay.
     fn keeps_trees(&self, record: &ContainerRecord) -> Result<bool, EngineError> {
         let image = matches!(record.request.image, ImageSource::Image(_));
-        Ok(image && self.driver_kind()? != DriverKind::Overlay)
+        Ok(image && self.driver_kind()? != onggi_storage::DriverKind::Overlay)
     }
 
     fn explained_network(&self, record: &ContainerRecord) -> Result<NetworkPlan, EngineError> {

@@ -47,8 +47,11 @@ fn each(promise: impl Fn(&Store)) {
             sh(&format!("truncate -s 400M {image}; {mkfs} {image}; mount -o loop {image} {at}"));
         }
         let layers = Layers::open_with(&root, Some(kind)).unwrap();
-        eprintln!("on {at}");
-        promise(&Store { root: root.clone(), layers, kind });
+        let store = Store { root: root.clone(), layers, kind };
+        if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| promise(&store))) {
+            let said = panic.downcast_ref::<String>().map_or("", String::as_str);
+            panic!("the promise is broken on {at}: {said}");
+        }
         if !mkfs.is_empty() {
             sh(&format!("umount {}", root.display()));
         }
