@@ -10,7 +10,7 @@
 //! `~/.config/onggi/onggi.toml`. `ONGGI_CONFIG` names another. Sections that other parts of the program own are passed
 //! over; a key of ours that is misspelt is an error, for a limit that is silently off would be found too late.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use onggi_spec::quantity::parse_size;
 use onggi_storage::DriverKind;
@@ -139,13 +139,6 @@ fn parse(text: &str) -> Result<StoreSettings, String> {
         max_size: table.max_size.as_ref().map(|amount| bytes("max_size", amount)).transpose()?,
         min_free: table.min_free.as_ref().map(min_free).transpose()?,
     })
-}
-
-/// Bytes of the filesystem of `path`: all, and those an ordinary user may still take.
-pub(crate) fn space(path: &Path) -> Result<(u64, u64), EngineError> {
-    let found =
-        rustix::fs::statvfs(path).map_err(|e| EngineError::ReadFile { path: path.to_owned(), source: e.into() })?;
-    Ok((found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize))
 }
 
 #[cfg(test)]
