@@ -104,6 +104,12 @@ enum Command {
     /// Images
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Namespaces
+    #[command(subcommand)]
+    Ns(commands::ns::NsCommand),
+    /// Capabilities
+    #[command(subcommand)]
+    Caps(commands::caps::CapsCommand),
     /// What the monitor calls when nobody waits for a container
     #[command(name = "__cleanup", hide = true)]
     Cleanup(commands::cleanup::CleanupArgs),
@@ -218,7 +224,7 @@ pub(crate) enum Codes {
 fn codes(command: &Command) -> Codes {
     match command {
         Command::Run(_) | Command::Container(ContainerCommand::Run(_)) => Codes::Run,
-        Command::Exec(_) | Command::Container(ContainerCommand::Exec(_)) => Codes::Invoke,
+        Command::Exec(_) | Command::Container(ContainerCommand::Exec(_)) | Command::Ns(_) => Codes::Invoke,
         _ => Codes::Plain,
     }
 }
@@ -247,6 +253,8 @@ impl Command {
             Self::Info(args) => args.run(global),
             Self::Container(command) => command.dispatch(global),
             Self::Image(command) => command.dispatch(global),
+            Self::Ns(command) => command.run(global),
+            Self::Caps(command) => command.run(global),
             Self::Cleanup(args) => args.run(global),
             #[cfg(feature = "failpoints")]
             Self::Failpoints(args) => args.run(global),

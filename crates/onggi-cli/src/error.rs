@@ -3,6 +3,7 @@
 use std::{error::Error, io, io::Write as _};
 
 use onggi_engine::EngineError;
+use onggi_observe::ObserveError;
 use onggi_spec::ParseError;
 use thiserror::Error;
 
@@ -65,6 +66,17 @@ pub(crate) enum CliError {
     /// Signals cannot be received.
     #[error("cannot receive signals")]
     Signals(#[source] io::Error),
+    /// The kernel does not show, or does not do, what was asked.
+    #[error(transparent)]
+    Observe(#[from] ObserveError),
+    /// A command of this machine cannot be executed.
+    #[error("cannot execute {program:?}")]
+    Execute {
+        /// As written.
+        program: String,
+        /// Why.
+        source: io::Error,
+    },
     /// A `--format` template.
     #[error("wrong template")]
     Template(#[from] gotmpl::TemplateError),
@@ -96,6 +108,8 @@ impl CliError {
     pub(crate) fn exit_code(&self, codes: Codes) -> u8 {
         let engine = match self {
             Self::Engine(e) => u8::try_from(e.exit_code()).unwrap_or(125),
+            Self::Execute { source, .. } if source.kind() == io::ErrorKind::NotFound => 127,
+            Self::Execute { .. } => 126,
             _ => 125,
         };
         match (codes, engine) {
@@ -124,6 +138,10 @@ impl CliError {
             Self::Parse(e) => e.hint.clone(),
             Self::Usage { hint, .. } => hint.clone(),
             Self::LeftRunning { name } => format!("end it with: onggi stop {name}"),
+            Self::Observe(e) => e.hint().unwrap_or_default().to_owned(),
+            Self::Execute { .. } => {
+                "it is looked up where it runs: in the PATH of yours, in the namespaces that were entered".to_owned()
+            }
             Self::Template(_) => "fields are those that --format json shows, as in {{.ID}}".to_owned(),
             _ => String::new(),
         };

@@ -82,6 +82,23 @@ impl Engine {
         }
     }
 
+    /// The number of a running container's first process.
+    ///
+    /// # Errors
+    /// No such container, or it does not run.
+    pub fn first_process(&self, name: &str) -> Result<i32, EngineError> {
+        let record = self.find(name)?;
+        match self.status(&record.id)? {
+            Status::Running { pid, .. } => Ok(pid),
+            other => Err(EngineError::WrongState {
+                verb: "look into",
+                name: record.name.to_string(),
+                state: other.name(),
+                hint: "start it first: onggi start NAME",
+            }),
+        }
+    }
+
     /// True while the monitor's lock is held.
     pub(crate) fn monitor_alive(&self, id: &ContainerId) -> Result<bool, EngineError> {
         Ok(Lock::is_held(&self.paths.run_dir(id).join("monitor.lock"))?)

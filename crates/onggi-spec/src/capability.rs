@@ -47,6 +47,51 @@ pub const ALL: [&str; 41] = [
     "CAP_CHECKPOINT_RESTORE",
 ];
 
+/// What each permits, in the same order (capabilities(7)).
+const MEANINGS: [&str; 41] = [
+    "change the owner of any file",
+    "read, write and execute files whatever their permissions say",
+    "read any file and list any directory",
+    "change permissions, times and attributes of files of others",
+    "keep set-user-id and set-group-id bits when a file changes",
+    "send signals to processes of others",
+    "take any group, and any supplementary groups",
+    "take any user id",
+    "drop capabilities from the bounding set, and raise inheritable ones",
+    "set the immutable and append-only attributes of files",
+    "listen on ports below 1024",
+    "unused by the kernel (broadcasts, multicast)",
+    "configure interfaces, addresses, routes, firewall and tunnels",
+    "raw and packet sockets: forge any packet, see all traffic (ping, tcpdump)",
+    "lock memory, and use huge pages",
+    "override permissions of System V IPC objects",
+    "load and unload kernel modules",
+    "access I/O ports and raw devices, /dev/mem",
+    "chroot(2), and join mount namespaces",
+    "trace processes of others and read their memory",
+    "switch process accounting",
+    "mount, set up namespaces, and most other administration: close to all of root",
+    "reboot, and load another kernel",
+    "raise priorities, real-time scheduling, CPU affinity of others",
+    "exceed limits and quotas, raise rlimits",
+    "set the system clock",
+    "hang up and configure terminals",
+    "make device nodes",
+    "take leases on files of others",
+    "write to the kernel's audit log",
+    "configure auditing",
+    "set capabilities of files",
+    "override mandatory access control (Smack)",
+    "configure mandatory access control",
+    "read the kernel's log, see kernel addresses",
+    "wake the system from sleep",
+    "keep the system from sleeping",
+    "read the audit log by netlink",
+    "observe performance of the whole system (perf_event_open)",
+    "load BPF programs",
+    "checkpoint and restore processes, choose process numbers",
+];
+
 /// The default bounding set: Docker's fourteen less MKNOD, NET_RAW and AUDIT_WRITE.
 pub const DEFAULT: [&str; 11] = [
     "CAP_CHOWN",
@@ -91,6 +136,22 @@ pub fn parse_capability(text: &str) -> Result<CapArg, ParseError> {
 /// The kernel's number of a full name.
 pub fn number(name: &str) -> Option<u32> {
     ALL.iter().position(|n| *n == name).and_then(|n| u32::try_from(n).ok())
+}
+
+/// What a capability permits, in a few words; `None` for a number that has no name.
+pub fn meaning(number: u32) -> Option<&'static str> {
+    MEANINGS.get(usize::try_from(number).ok()?).copied()
+}
+
+/// The numbers of a mask, in their order.
+pub fn numbers(mask: u64) -> impl Iterator<Item = u32> {
+    (0..u64::BITS).filter(move |n| mask >> n & 1 == 1)
+}
+
+/// The name of a number: small letters as libcap writes it; the number itself without a name.
+pub fn lower_name(number: u32) -> String {
+    let name = usize::try_from(number).ok().and_then(|n| ALL.get(n));
+    name.map_or_else(|| number.to_string(), |name| name.to_ascii_lowercase())
 }
 
 /// `CAP_CHOWN, CAP_KILL`: the names of a mask; a bit without a name is its number.

@@ -1,6 +1,6 @@
 //! Namespaces: kinds, setns(2), unshare(2). namespaces(7).
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
 use rustix::thread::ThreadNameSpaceType;
 
@@ -55,4 +55,64 @@ pub fn unshare(kinds: u64) -> Result<()> {
         return Err(SysError::last("unshare", format!("{kinds:#x}")));
     }
     Ok(())
+}
+
+/// `NS_GET_USERNS` of linux/nsfs.h.
+const GET_OWNER: libc::Ioctl = 0xb701;
+/// `NS_GET_PARENT`.
+const GET_PARENT: libc::Ioctl = 0xb702;
+/// `NS_GET_NSTYPE`.
+const GET_KIND: libc::Ioctl = 0xb703;
+/// `NS_GET_OWNER_UID`.
+const GET_CREATOR: libc::Ioctl = 0xb704;
+
+/// The user namespace that owns a namespace (ioctl_ns(2)).
+///
+/// # Errors
+/// EPERM when it lies outside of the caller's user namespace.
+pub fn owner(namespace: BorrowedFd<'_>) -> Result<OwnedFd> {
+    related(namespace, GET_OWNER, "NS_GET_USERNS")
+}
+
+/// The parent of a user or pid namespace (ioctl_ns(2)).
+///
+/// # Errors
+/// EPERM when it lies outside of the caller's, EINVAL for another kind.
+pub fn parent(namespace: BorrowedFd<'_>) -> Result<OwnedFd> {
+    related(namespace, GET_PARENT, "NS_GET_PARENT")
+}
+
+fn related(namespace: BorrowedFd<'_>, request: libc::Ioctl, name: &'static str) -> Result<OwnedFd> {
+    // SAFETY: these requests take no argument and return a new descriptor or -1.
+    let fd = unsafe { libc::ioctl(namespace.as_raw_fd(), request) };
+    if fd < 0 {
+        return Err(SysError::last("ioctl", name));
+    }
+    // SAFETY: the kernel just made this descriptor (close-on-exec) for us, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The kind of a namespace, as its `CLONE_NEW*` bit (ioctl_ns(2)).
+///
+/// # Errors
+/// ENOTTY for what is no namespace.
+pub fn kind(file: BorrowedFd<'_>) -> Result<u64> {
+    // SAFETY: the request takes no argument and returns a flag or -1.
+    let flag = unsafe { libc::ioctl(file.as_raw_fd(), GET_KIND) };
+    // The highest flag is bit 30, so a flag is never negative.
+    u64::try_from(flag).map_err(|_| SysError::last("ioctl", "NS_GET_NSTYPE"))
+}
+
+/// Who made a user namespace: an effective user id, as the caller's user namespace shows it (ioctl_ns(2)).
+///
+/// # Errors
+/// EINVAL for another kind.
+pub fn creator(user_namespace: BorrowedFd<'_>) -> Result<u32> {
+    let mut uid: libc::uid_t = 0;
+    // SAFETY: the request writes one uid_t, to which the pointer is valid for the call.
+    let r = unsafe { libc::ioctl(user_namespace.as_raw_fd(), GET_CREATOR, &raw mut uid) };
+    if r < 0 {
+        return Err(SysError::last("ioctl", "NS_GET_OWNER_UID"));
+    }
+    Ok(uid)
 }

@@ -8,6 +8,7 @@ mod concurrency;
 mod crash;
 mod explain;
 mod images;
+mod kernel;
 mod network;
 mod nginx;
 mod rootless;

@@ -1,6 +1,7 @@
 //! One file per command: its arguments and what it prints. Each `run` returns the exit code.
 
 pub(crate) mod attach;
+pub(crate) mod caps;
 pub(crate) mod cleanup;
 pub(crate) mod create;
 pub(crate) mod exec;
@@ -12,6 +13,7 @@ pub(crate) mod info;
 pub(crate) mod inspect;
 pub(crate) mod kill;
 pub(crate) mod logs;
+pub(crate) mod ns;
 pub(crate) mod ps;
 pub(crate) mod pull;
 pub(crate) mod restart;
@@ -20,6 +22,7 @@ pub(crate) mod rmi;
 pub(crate) mod run;
 pub(crate) mod start;
 pub(crate) mod stop;
+mod subject;
 pub(crate) mod tag;
 pub(crate) mod version;
 pub(crate) mod wait;

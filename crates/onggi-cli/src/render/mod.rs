@@ -5,6 +5,7 @@ pub(crate) mod progress;
 pub(crate) mod table;
 pub(crate) mod template;
 pub(crate) mod time;
+pub(crate) mod users;
 
 use std::io::{self, Write};
 

@@ -1,0 +1,63 @@
+//! What looking at a process can fail with.
+
+use std::{io, path::PathBuf};
+
+use onggi_sys::SysError;
+use thiserror::Error;
+
+/// A failed look.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ObserveError {
+    /// There is no such process.
+    #[error("there is no process {pid}")]
+    NoProcess {
+        /// Its number.
+        pid: i32,
+    },
+    /// A file of /proc, or the file asked about, cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file does not hold what the kernel writes there.
+    #[error("{} does not look as the kernel writes it", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file keeps no namespace.
+    #[error("{} is no namespace", path.display())]
+    NoNamespace {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A system call failed.
+    #[error("cannot {operation}")]
+    Sys {
+        /// What was tried.
+        operation: String,
+        /// Why.
+        source: SysError,
+    },
+}
+
+impl ObserveError {
+    /// What the user may do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        let errno = match self {
+            Self::NoProcess { .. } => return Some("ps -e lists processes, onggi ps lists containers"),
+            Self::Read { source, .. } => source.raw_os_error()?,
+            Self::Sys { source, .. } => source.raw(),
+            Self::NoNamespace { .. } => {
+                return Some("files of /proc/PID/ns, and those that `ip netns add` and `unshare --net=FILE` make, are");
+            }
+            Self::Format { .. } => return None,
+        };
+        let denied = [rustix::io::Errno::ACCESS, rustix::io::Errno::PERM].map(rustix::io::Errno::raw_os_error);
+        denied.contains(&errno).then_some("another user's processes and files are shown to root only: try sudo")
+    }
+}
