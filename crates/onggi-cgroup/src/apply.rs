@@ -40,6 +40,19 @@ pub fn apply_create(plan: &CgroupPlan) -> Result<Vec<String>, CgroupError> {
     }
 }
 
+/// The container's own directories are free to be made or taken. Asked before they are recorded as the container's:
+/// a record of somebody else's group would make `delete` remove it.
+///
+/// # Errors
+/// [`CgroupError::InUse`], [`CgroupError::Frozen`].
+pub fn check_free(plan: &CgroupPlan) -> Result<(), CgroupError> {
+    let own = plan.prepare.iter().filter_map(|step| match step {
+        Prepare::MakeDir { path, own: true } => Some(path),
+        _ => None,
+    });
+    own.filter(|path| path.is_dir()).try_for_each(|path| check_usable(path))
+}
+
 pub(crate) fn prepare_all(steps: &[Prepare], made: &mut Vec<PathBuf>) -> Result<(), CgroupError> {
     let mut tries = 0;
     loop {
@@ -155,6 +168,14 @@ fn attach_devices(plan: &CgroupPlan) -> Result<(), CgroupError> {
         Some(dir) if !plan.devices.is_empty() => device_filter::attach(&dir.path, &plan.devices),
         _ => Ok(()),
     }
+}
+
+/// Writes one value of a plan by itself, later than the others.
+///
+/// # Errors
+/// The kernel refuses it.
+pub fn write_limit(limit: &CgroupWrite) -> Result<(), CgroupError> {
+    write_one(limit, &mut None)
 }
 
 /// Writes the values in order; those that had to wait for others come again at the end.

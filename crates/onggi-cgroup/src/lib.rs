@@ -26,7 +26,7 @@ mod watch;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-pub use apply::apply_create;
+pub use apply::{apply_create, check_free, write_limit};
 pub use device_filter::{DeviceKind, DeviceRule};
 pub use error::CgroupError;
 pub use freeze::{freeze, is_frozen, thaw};

@@ -40,14 +40,15 @@ pub(crate) struct Client {
 }
 
 impl Engine {
-    /// Starts a stopped container in the background. One that runs already is left as it is.
+    /// Starts a stopped container in the background. One that runs already is left as it is. Returns the runtime's
+    /// notes: what was kept as it was.
     ///
     /// # Errors
     /// It does not exist or cannot be started.
-    pub fn start(&self, name: &str) -> Result<ContainerRecord, EngineError> {
+    pub fn start(&self, name: &str) -> Result<Vec<String>, EngineError> {
         let record = self.find_after_recovery(name)?;
-        self.start_with(&record, Client::default())?;
-        Ok(record)
+        let launched = self.start_with(&record, Client::default())?;
+        Ok(launched.map_or_else(Vec::new, |l| l.notes))
     }
 
     /// Starts a stopped container with the caller at its stdio.

@@ -4,6 +4,7 @@
 //! stderr and, for the engine that called, to `--log` in the format it asked for.
 
 mod args;
+mod checkpoint;
 mod create;
 mod events;
 mod exec;
@@ -120,6 +121,8 @@ struct Global {
     root_given: bool,
     log: log::Log,
     systemd_cgroup: bool,
+    /// `--rootless`; absent for `auto`.
+    rootless: Option<bool>,
     /// `--quiet`: the caller is our engine. It reads the log alone and wants Docker's exit codes.
     engine: bool,
 }
@@ -194,14 +197,10 @@ fn information(args: &Args) -> Option<String> {
 }
 
 fn global(log: log::Log, args: &Args) -> Result<Global, (log::Log, CliError)> {
-    let rootless = args.text("rootless").unwrap_or("auto");
-    if !matches!(
-        rootless,
-        "auto" | "1" | "t" | "T" | "true" | "TRUE" | "True" | "0" | "f" | "F" | "false" | "FALSE" | "False"
-    ) {
-        let text = format!("--rootless {rootless:?}: invalid syntax, it is 'true', 'false' or 'auto'");
-        return Err((log, CliError::Usage(text)));
-    }
+    let rootless = match rootless(args) {
+        Ok(rootless) => rootless,
+        Err(e) => return Err((log, e)),
+    };
     let root = match root(args) {
         Ok(root) => root,
         Err(e) => return Err((log, e)),
@@ -211,8 +210,19 @@ fn global(log: log::Log, args: &Args) -> Result<Global, (log::Log, CliError)> {
         root_given: args.has("root"),
         log,
         systemd_cgroup: args.is("systemd-cgroup") || args.text("cgroup-manager") == Some("systemd"),
+        rootless,
         engine: args.is("quiet"),
     })
+}
+
+/// Go's words for a switch, and `auto`.
+fn rootless(args: &Args) -> Result<Option<bool>, CliError> {
+    match args.text("rootless").unwrap_or("auto") {
+        "auto" => Ok(None),
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(Some(true)),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(Some(false)),
+        other => Err(CliError::Usage(format!("--rootless {other:?}: invalid syntax, it is 'true', 'false' or 'auto'"))),
+    }
 }
 
 /// Absolute: bind mounts and later processes name it, whatever their working directory.

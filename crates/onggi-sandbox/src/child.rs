@@ -9,18 +9,21 @@ mod copy_up;
 mod credentials;
 mod filesystem;
 mod home;
+mod host_root;
 mod init;
+mod long_options;
 mod masks;
 mod mounts;
 mod nodes;
 mod process;
 mod procfs;
+mod streams;
 mod terminal;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
     rc::Rc,
 };
 
@@ -45,7 +48,7 @@ pub(crate) use bind::{BindContext, prepare_bind};
 pub(crate) use credentials::become_root;
 pub(crate) use mounts::bind_root;
 pub(crate) use nodes::host_device;
-pub(crate) use process::own_root;
+pub(crate) use process::{change_root, own_root};
 
 /// umask(2) of hooks, and of a program that asks for none (runc's).
 pub(crate) const DEFAULT_UMASK: u32 = 0o022;
@@ -57,6 +60,13 @@ pub(crate) struct Filter {
     pub(crate) flags: u32,
     /// The runtime takes the listener out of this process by its number.
     pub(crate) fetched_by_number: bool,
+}
+
+impl Filter {
+    /// Without the one that means nothing to a process with one thread.
+    pub(crate) fn shown_flags(&self) -> u32 {
+        self.flags & !onggi_sys::seccomp::flag::TSYNC
+    }
 }
 
 /// Ends of the FIFOs by which `start` and the waiting process talk, both open for reading and writing: neither
@@ -203,6 +213,11 @@ impl Child {
         self.view = View::Container;
     }
 
+    /// Waits until the runtime says go.
+    pub(crate) fn await_go(&self) -> Result<()> {
+        self.channel.await_go()
+    }
+
     pub(crate) fn note(&self, text: String) {
         // A lost note is no reason to fail.
         let _ = self.channel.send(&Message::Note(text));
@@ -224,6 +239,7 @@ impl Child {
             self.last_parent = None;
         }
         match op {
+            SetupOp::AwaitLimit => self.channel.await_go(),
             SetupOp::EnterCgroups => self.enter_cgroups(),
             SetupOp::BecomeRoot { clear_groups, ids } => {
                 self.channel.await_go()?;
@@ -247,8 +263,8 @@ impl Child {
             SetupOp::SubOverlay { path, upper, work, userxattr, ids: _ } => {
                 self.sub_overlay(index, path, upper, work, *userxattr).map_err(|e| named(e, op))
             }
-            SetupOp::Mount(mount) => self.mount(index, mount),
-            SetupOp::Bind(bind) => self.bind(index, bind),
+            SetupOp::Mount(m) => self.mount(index, m).map_err(|e| mounting(e, m.source.as_ref(), &m.target)),
+            SetupOp::Bind(m) => self.bind(index, m).map_err(|e| mounting(e, &m.source, &m.target)),
             SetupOp::Attributes { target, set } => self.attributes(target, *set).step(step),
             SetupOp::MakeDir { path, mode } => self.make_dir(path, *mode).step(step),
             SetupOp::Symlink { path, target, only_if } => self.symlink(path, target, only_if.as_deref()).step(step),
@@ -279,6 +295,8 @@ impl Child {
             SetupOp::Mask { path, label } => self.mask(path, label.as_deref()).step(step),
             SetupOp::ReadOnly { path } => self.read_only(path).step(step),
             SetupOp::ReadOnlyRoot => self.read_only_root().step(step),
+            SetupOp::CoverHostSystems => self.cover_host_systems().step(step),
+            SetupOp::ChangeRoot => self.change_root().step(step),
             SetupOp::PivotRoot { by_move } => self.pivot(*by_move).step(step),
             SetupOp::RootPropagation { propagation, recursive } => {
                 self.root_propagation(*propagation, *recursive).step(step)
@@ -332,6 +350,13 @@ impl Child {
         }
         joined
     }
+}
+
+/// Engines and people look for runc's words.
+fn mounting(e: StartFailureError, source: &Path, target: &Path) -> StartFailureError {
+    let mut e = e;
+    e.0.step = format!("error mounting {source:?} to rootfs at {target:?}: {}", e.0.step);
+    e
 }
 
 /// Gives an error of a helper the words of the operation when it has none of its own.

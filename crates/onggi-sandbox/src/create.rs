@@ -28,8 +28,10 @@ use crate::{
     child::{Filter, Prepared},
     error::{Result, StartFailureError, Step},
     hooks::{self, Stage},
+    host_mounts,
+    late_pids::LatePids,
     launch::{self, Running},
-    mount_sources,
+    mount_sources, mqueue,
     net_devices::{self, Moved},
     notify,
     options::{CgroupDriver, CreateOptions, Created, Stdio},
@@ -46,7 +48,8 @@ use crate::{
 pub fn create(options: CreateOptions) -> Result<Created> {
     // Held until the container is there, or is not: who finds it free has found the rest of a crash.
     let (dir, _lock) = StateDir::create(&options.state_root, &options.id)?;
-    let mut made = Made { dir: &dir, cgroup: None, unit: None, resctrl: Vec::new(), child: None, poststop: None };
+    let mut made =
+        Made { dir: &dir, cgroup: None, unit: None, resctrl: Vec::new(), child: None, host: None, poststop: None };
     let result = create_in(options, &dir, &mut made);
     if result.is_err() {
         made.undo();
@@ -61,6 +64,8 @@ struct Made<'a> {
     unit: Option<SystemdUnit>,
     resctrl: Vec<PathBuf>,
     child: Option<OwnedFd>,
+    /// Mounts on the host.
+    host: Option<SandboxState>,
     /// Hooks that undo what earlier hooks did, once any may have run (runtime.md, "Lifecycle", 12 and 13).
     poststop: Option<(SandboxState, Vec<Hook>)>,
 }
@@ -75,6 +80,7 @@ impl Made<'_> {
         let nothing = onggi_cgroup::Paths::new();
         let _ = unit::remove_groups(self.unit.as_ref(), self.cgroup.as_ref().unwrap_or(&nothing));
         rdt::remove(&self.resctrl);
+        let _ = self.host.as_ref().map(host_mounts::remove);
         let _ = self.dir.remove();
         if let Some((state, hooks)) = self.poststop {
             let _ = crate::lifecycle::run_poststop(&state, &hooks);
@@ -93,7 +99,8 @@ fn create_in(options: CreateOptions, dir: &StateDir, made: &mut Made<'_>) -> Res
     process::cloexec_from(options.preserve_fds.saturating_add(3)).step(|| "close the caller's descriptors".into())?;
     let bundle = absolute_bundle(&options.bundle)?;
     let facts = gather_facts(&options)?;
-    let plan = plan::plan(&plan_input(&options, &bundle), &facts)?;
+    let mut plan = plan::plan(&plan_input(&options, &bundle), &facts)?;
+    let late_pids = LatePids::take(&mut plan);
     let mut notes = Vec::new();
     // Until the container's own process is in it, a process of ours keeps a systemd unit alive.
     let lent = unit::start(plan.cgroup.as_ref().and_then(|c| c.unit.as_ref()))?;
@@ -113,19 +120,36 @@ fn create_in(options: CreateOptions, dir: &StateDir, made: &mut Made<'_>) -> Res
     }
     made.poststop = config.hooks.as_ref().map(|hooks| (state.clone(), hooks.poststop.clone()));
     let user_namespaces = prepared.user_namespaces.clone();
+    let filter_flags = prepared.filter.as_ref().map(Filter::shown_flags);
     let (running, pidfd) = launch::clone_child(&plan, prepared, sibling)?;
     let pidfd = made.child.insert(pidfd);
+    // The container's own process is in the group now.
+    drop(lent);
+    if let Some(limit) = late_pids {
+        limit.set(made.unit.as_ref(), &state)?;
+        running.channel.send(&Message::Go)?;
+    }
     if let Some(socket) = &pidfd_socket {
         send_pidfd(socket, pidfd)?;
     }
     let seccomp = config.linux.as_ref().and_then(|l| l.seccomp.as_ref());
     notes.extend(plan.notes.clone());
     notes.extend(relative_destinations(&config));
-    let (master, moved) = (None, None);
-    let mut follow =
-        Follow { plan: &plan, dir, state, running, seccomp, console, master, notes, moved, user_namespaces };
+    let (master, moved, privileged) = (None, None, facts.privileged);
+    let mut follow = Follow {
+        plan: &plan,
+        dir,
+        state,
+        running,
+        seccomp,
+        console,
+        master,
+        notes,
+        privileged,
+        moved,
+        user_namespaces,
+    };
     follow.accompany(pid_file.as_deref())?;
-    drop(lent);
     let pidfd = made.child.take().ok_or_else(|| StartFailureError::new("the child's pidfd is gone"))?;
     Ok(Created {
         pid: follow.state.pid,
@@ -133,6 +157,7 @@ fn create_in(options: CreateOptions, dir: &StateDir, made: &mut Made<'_>) -> Res
         console_master: follow.master,
         state: follow.state,
         notes: follow.notes,
+        filter_flags,
     })
 }
 
@@ -184,6 +209,7 @@ fn gather_facts(options: &CreateOptions) -> Result<SandboxFacts> {
         cgroup_layout,
         privileged,
         sets_groups: caps.effective & cred::CAP_SETGID != 0,
+        rootless_cgroups: options.rootless.unwrap_or(!privileged),
         apparmor: wants(process.and_then(|p| p.apparmor_profile.as_ref())) && apparmor_enabled(),
         selinux: labelled && Path::new("/sys/fs/selinux/enforce").exists(),
         systemd,
@@ -199,7 +225,7 @@ fn cgroup_facts(options: &CreateOptions, privileged: bool) -> Result<(CgroupLayo
         let facts = onggi_cgroup::systemd::facts(privileged).map_err(fail)?;
         return Ok((layout, Some(facts)));
     }
-    if privileged {
+    if !options.rootless.unwrap_or(!privileged) {
         return Ok((layout, None));
     }
     let path = plan::cgroups_path(&options.config, &options.id);
@@ -229,7 +255,12 @@ fn make_cgroup(
 ) -> Result<SandboxState> {
     let paths = plan.cgroup.as_ref().map(CgroupPlan::paths).unwrap_or_default();
     let state = state::new_state(&options.id, bundle, &options.config, paths.clone());
-    let state = SandboxState { systemd_unit: made.unit.clone(), ..state };
+    let host_root = host_mounts::before(plan, &state.rootfs)?;
+    let state = SandboxState { systemd_unit: made.unit.clone(), host_root, ..state };
+    made.host = host_root.map(|_| state.clone());
+    if let Some(cgroup) = plan.cgroup.as_ref().filter(|c| c.unit.is_none()) {
+        onggi_cgroup::check_free(cgroup).map_err(|e| cgroup_failure("make the cgroup", &e))?;
+    }
     // Before there is anything to clean up: `delete` finds it here after a crash.
     made.dir.save(&state)?;
     if let Some(cgroup) = &plan.cgroup {
@@ -360,6 +391,7 @@ struct Follow<'a> {
     console: Option<OwnedFd>,
     master: Option<OwnedFd>,
     notes: Vec<String>,
+    privileged: bool,
     /// Network devices that go back when something fails.
     moved: Option<Moved>,
     /// Of idmapped mounts that the child asks for.
@@ -382,6 +414,7 @@ impl Follow<'_> {
         for op in &self.plan.after {
             self.notes.extend(sources::after_clone(op, self.running.pid)?);
         }
+        mqueue::give_to_root(self.plan, self.privileged, self.running.pid)?;
         let waits = |op: &SetupOp| matches!(op, SetupOp::BecomeRoot { .. });
         if self.plan.setup.iter().any(waits) {
             self.running.channel.send(&Message::Go)?;

@@ -25,7 +25,8 @@ use crate::{
     notify,
     options::{ExecOptions, Executed, Paused},
     plan::{
-        ProcessContext, ProcessOp, ProcessPlan, Purpose, SandboxFacts, SetupOp, attributes, keyring_name, plan_exec,
+        ParentOp, ProcessContext, ProcessOp, ProcessPlan, Purpose, SandboxFacts, SetupOp, attributes, keyring_name,
+        plan_exec,
     },
     rdt, sources,
     state::{self, StateDir},
@@ -45,7 +46,7 @@ pub fn exec(options: ExecOptions) -> Result<Executed> {
     let mut options = options;
     inherit(&mut options.process, config.process.as_ref());
     let plan = plan(&options, &config, &target)?;
-    let ops = plan.child;
+    let (ops, by_parent) = (plan.child, plan.parent);
     let (argv, envp, search_path) = exec_strings(&ops)?;
     let (stdio, console) = split_stdio(options.stdio);
     let seccomp = config.linux.as_ref().and_then(|l| l.seccomp.as_ref());
@@ -74,7 +75,7 @@ pub fn exec(options: ExecOptions) -> Result<Executed> {
         Cloned::Child => {
             drop(ours);
             signal::reset_all();
-            run_child(Child::new(theirs, prepared, View::Host), &target, &setup, &ops)
+            run_child(Child::new(theirs, prepared, View::Host), &target, &setup, (&ops, !by_parent.is_empty()))
         }
         Cloned::Parent { pid, pidfd } => {
             drop(theirs);
@@ -84,6 +85,7 @@ pub fn exec(options: ExecOptions) -> Result<Executed> {
                 if let Some(socket) = &options.pidfd_socket {
                     send_pidfd(socket, &pidfd)?;
                 }
+                follow.raise(&by_parent, &ours)?;
                 follow.until_running(&ours)?;
                 if let Some(at) = &options.pid_file {
                     write_pid_file(at, pid)?;
@@ -150,6 +152,8 @@ struct Target {
     pidfd: OwnedFd,
     differing: u64,
     privileged: bool,
+    /// Its root, which is no namespace's.
+    chroot: Option<OwnedFd>,
     /// What its user namespace gives its root.
     ids: (u32, u32),
 }
@@ -176,7 +180,11 @@ fn open_target(state: &SandboxState, paused: Paused) -> Result<Target> {
         0 => (0, 0),
         _ => sources::first_ids(&state.pid.to_string()).step(step)?,
     };
-    Ok(Target { pidfd, differing, ids, privileged: caps.effective & onggi_sys::cred::CAP_SYS_ADMIN != 0 })
+    let chroot = match state.host_root {
+        Some(_) => Some(sources::open_dir(&format!("/proc/{}/root", state.pid)).step(step)?),
+        None => None,
+    };
+    Ok(Target { pidfd, differing, chroot, ids, privileged: caps.effective & onggi_sys::cred::CAP_SYS_ADMIN != 0 })
 }
 
 /// Engines look for runc's words.
@@ -218,13 +226,15 @@ fn plan(options: &ExecOptions, config: &Spec, target: &Target) -> Result<Process
         cgroup_layout: onggi_spec::facts::CgroupLayout::None,
         privileged: target.privileged,
         sets_groups: target.privileged,
+        rootless_cgroups: false,
         apparmor: std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|s| s.trim() == "Y"),
         selinux: std::path::Path::new("/sys/fs/selinux/enforce").exists(),
         systemd: None,
         rdt: None,
     };
     let no_linux = Linux::default();
-    plan_exec(&ProcessContext {
+    let by_parent = target.privileged && target.differing & ns::flag::USER != 0;
+    let cx = ProcessContext {
         process: &options.process,
         linux: config.linux.as_ref().unwrap_or(&no_linux),
         facts: &facts,
@@ -232,7 +242,9 @@ fn plan(options: &ExecOptions, config: &Spec, target: &Target) -> Result<Process
         preserve_fds: options.preserve_fds,
         die_with_parent: options.die_with_parent,
         purpose: Purpose::Exec,
-    })
+        own_devices: false,
+    };
+    plan_exec(&cx, by_parent)
 }
 
 /// Pid is inherited by children only. Without privilege the user namespace comes with it, because it gives
@@ -252,8 +264,13 @@ fn join_for_children(target: &Target) -> Result<()> {
     })
 }
 
-fn run_child(mut child: Child, target: &Target, setup: &[SetupOp], ops: &[ProcessOp]) -> ! {
-    let result = child.close_others(&[target.pidfd.as_raw_fd()]).and_then(|()| {
+/// `waits`: until the runtime has done its part.
+fn run_child(mut child: Child, target: &Target, setup: &[SetupOp], (ops, waits): (&[ProcessOp], bool)) -> ! {
+    let own: Vec<_> = target.chroot.iter().chain([&target.pidfd]).map(AsRawFd::as_raw_fd).collect();
+    let result = child.close_others(&own).and_then(|()| {
+        if waits {
+            child.await_go()?;
+        }
         child.enter(target.pidfd.as_fd(), target)?;
         child.setup(setup)?;
         child.process(ops)
@@ -273,6 +290,9 @@ impl Child {
         }
         if target.differing & ns::flag::USER != 0 {
             child::become_root(false, Some(target.ids))?;
+        }
+        if let Some(root) = &target.chroot {
+            child::change_root(root)?;
         }
         self.set_root(child::own_root()?);
         Ok(())
@@ -321,6 +341,14 @@ struct Follow<'a> {
 }
 
 impl Follow<'_> {
+    /// The runtime's own part, before the process enters the container's user namespace.
+    fn raise(&mut self, ops: &[ParentOp], channel: &Channel) -> Result<()> {
+        for op in ops {
+            self.notes.extend(sources::after_clone(op, self.pid)?);
+        }
+        if ops.is_empty() { Ok(()) } else { channel.send(&Message::Go) }
+    }
+
     fn until_running(&mut self, channel: &Channel) -> Result<()> {
         let mut executing = false;
         loop {

@@ -147,8 +147,34 @@ fn wait(pidfd: BorrowedFd<'_>, timeout: Option<i64>) -> std::result::Result<(), 
     match process::wait_pidfd(pidfd).map_err(|e| e.to_string())? {
         Exit::Code(0) => Ok(()),
         Exit::Code(code) => Err(format!("exit status {code}")),
-        Exit::Signal(number) => Err(format!("killed by signal {number}")),
+        Exit::Signal(number) => Err(match signal_words(number) {
+            Some(words) => format!("signal: {words}"),
+            None => format!("signal {number}"),
+        }),
     }
+}
+
+/// What Go's programs, and thereby runc, call the signals that end programs.
+fn signal_words(number: i32) -> Option<&'static str> {
+    Some(match number {
+        1 => "hangup",
+        2 => "interrupt",
+        3 => "quit",
+        4 => "illegal instruction",
+        5 => "trace/breakpoint trap",
+        6 => "aborted",
+        7 => "bus error",
+        8 => "floating point exception",
+        9 => "killed",
+        11 => "segmentation fault",
+        13 => "broken pipe",
+        14 => "alarm clock",
+        15 => "terminated",
+        24 => "CPU time limit exceeded",
+        25 => "file size limit exceeded",
+        31 => "bad system call",
+        _ => return None,
+    })
 }
 
 fn exits_before(pidfd: BorrowedFd<'_>, deadline: Instant) -> bool {

@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::{
     create::cgroup_failure,
     error::{Result, StartFailureError, Step},
-    hooks,
+    hooks, host_mounts,
     plan::cgroups_path,
     rdt,
     state::{self, StateDir},
@@ -142,6 +142,7 @@ pub fn delete(state_root: &Path, id: &str, force: bool) -> Result<Vec<String>> {
     // This also kills what is left of a container without a pid namespace of its own.
     unit::remove_groups(state.systemd_unit.as_ref(), &state.cgroup_paths)?;
     rdt::remove(&state.resctrl);
+    host_mounts::remove(&state)?;
     let hooks = dir.hooks().poststop;
     dir.remove()?;
     run_poststop(&state, &hooks)

@@ -64,6 +64,9 @@ pub struct CreateOptions {
     pub pid_file: Option<PathBuf>,
     /// Who makes the container's cgroups.
     pub cgroup_driver: CgroupDriver,
+    /// A container may go without the cgroups that its creator may not make (runc's `--rootless`); absent: where he
+    /// is not the host's root.
+    pub rootless: Option<bool>,
     /// The configuration as it was read, kept for `exec`; without it the bundle's is read again then.
     pub config_text: Option<Vec<u8>>,
     /// A connected stream socket that the first process's pidfd is sent to.
@@ -99,6 +102,8 @@ pub struct Created {
     pub state: SandboxState,
     /// What was asked for and kept as it was instead, one line each.
     pub notes: Vec<String>,
+    /// Flags of seccomp(2) that the filter was loaded with, when there is one; TSYNC is not among them.
+    pub filter_flags: Option<u32>,
 }
 
 /// Everything that `exec` needs.

@@ -54,6 +54,9 @@ pub struct SandboxFacts {
     pub privileged: bool,
     /// The caller has CAP_SETGID, so a user namespace that it makes may keep setgroups(2): user_namespaces(7).
     pub sets_groups: bool,
+    /// Without the right to make a cgroup the container goes without (runc's `--rootless`).
+    #[serde(default)]
+    pub rootless_cgroups: bool,
     /// AppArmor is enabled.
     pub apparmor: bool,
     /// SELinux is enabled.
@@ -207,6 +210,8 @@ pub enum SetupOp {
         /// uid and gid there: 0, or the first that is mapped. Absent when only the namespace itself knows.
         ids: Option<(u32, u32)>,
     },
+    /// Wait until the runtime has set a limit that its own processes would not have let in.
+    AwaitLimit,
     /// unshare(CLONE_NEWTIME) and /proc/self/timens_offsets, in a user namespace of the container's own.
     TimeOffsets {
         /// By clock.
@@ -359,6 +364,11 @@ pub enum SetupOp {
     },
     /// The root itself read-only.
     ReadOnlyRoot,
+    /// Before a root that is only moved: every procfs and sysfs of the host is unmounted, or covered where that is
+    /// not allowed. Reachable ones would let the kernel mount fresh ones without the container's masks.
+    CoverHostSystems,
+    /// chroot(2), in the host's mount namespace.
+    ChangeRoot,
     /// pivot_root(".", ".") and umount2(MNT_DETACH); or MS_MOVE and chroot.
     PivotRoot {
         /// Do not pivot.

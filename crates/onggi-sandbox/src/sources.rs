@@ -55,6 +55,11 @@ pub(crate) fn open(at: &Path) -> onggi_sys::Result<OwnedFd> {
     rustix::fs::open(at, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).sys("open", || format!("{at:?}"))
 }
 
+pub(crate) fn open_dir(at: &str) -> onggi_sys::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(at, flags, Mode::empty()).sys("open", || at)
+}
+
 /// Executes an operation before the clone, on the calling process.
 pub(crate) fn before_clone(op: &ParentOp, netns: Option<&OwnedFd>) -> Result<()> {
     match (op, netns) {

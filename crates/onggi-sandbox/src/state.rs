@@ -334,6 +334,7 @@ pub(crate) fn new_state(
         annotations: config.annotations.clone(),
         rootfs: config.root.as_ref().map(|r| bundle.join(&r.path)).unwrap_or_default(),
         shares_pids: !makes_pid_namespace(config),
+        host_root: None,
     }
 }
 

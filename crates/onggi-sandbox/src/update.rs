@@ -47,7 +47,8 @@ pub fn update(
 ) -> Result<Vec<String>> {
     let dir = StateDir::of(state_root, id)?;
     let mut state = dir.load()?;
-    let group = resctrl::Group::of(id, schemata)?;
+    let config = dir.config(&state)?;
+    let group = resctrl::Group::of(id, &config, schemata)?;
     if state::status(&state) == ContainerState::Stopped {
         return Err(StartFailureError::new("container not running"));
     }
@@ -55,7 +56,6 @@ pub fn update(
         return Err(StartFailureError::new(format!("container {id} has no cgroup of its own"))
             .hint("a limit needs one: see the rootless cgroups of the documentation"));
     }
-    let config = dir.config(&state)?;
     let before = in_force(&dir, &config);
     let change = match change.devices.is_empty() {
         true => change.clone(),

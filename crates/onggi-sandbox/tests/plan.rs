@@ -51,6 +51,7 @@ fn facts() -> SandboxFacts {
         cgroup_layout: CgroupLayout::None,
         privileged: true,
         sets_groups: true,
+        rootless_cgroups: false,
         apparmor: false,
         selinux: false,
         systemd: None,
@@ -128,6 +129,7 @@ fn an_ordinary_container() {
     look the command up
     set HOME to that of uid 0 in /etc/passwd
     mark descriptors from 3 close-on-exec
+    open the streams that are /dev/null again, in the container
     set no_new_privs
     limit the bounding set to CAP_CHOWN
     become uid 0, gid 0, groups []
@@ -192,6 +194,7 @@ fn an_overlay_with_a_given_network_and_an_init() {
     set HOME to that of uid 0 in /etc/passwd
     fork: PID 1 reaps and forwards signals, its child goes on
     mark descriptors from 3 close-on-exec
+    open the streams that are /dev/null again, in the container
     set no_new_privs
     limit the bounding set to CAP_CHOWN
     become uid 0, gid 0, groups []
@@ -233,7 +236,7 @@ fn an_ordinary_user_gets_one_id_and_bound_devices() {
     let map = json!([{ "containerID": 0, "hostID": 1000, "size": 1 }]);
     c["linux"]["uidMappings"] = map.clone();
     c["linux"]["gidMappings"] = map;
-    let facts = SandboxFacts { privileged: false, sets_groups: false, ..facts() };
+    let facts = SandboxFacts { privileged: false, sets_groups: false, rootless_cgroups: true, ..facts() };
     let plan = make_with(&c, &RootFs::Path, &facts, |_| {}).unwrap();
     let text = words(&plan);
     assert!(text.contains("map 1 uid and 1 gid ranges into the user namespace, deny setgroups"), "{text}");

@@ -137,6 +137,20 @@ pub struct SandboxState {
     /// It has no pid namespace of its own: its processes outlive the first one.
     #[serde(default)]
     pub shares_pids: bool,
+    /// It has no mount namespace of its own: its mounts are below `rootfs` on the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_root: Option<HostRoot>,
+}
+
+/// What `rootfs` was before the container's mounts covered it (statx(2)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostRoot {
+    /// Id of the mount that it was on.
+    pub mount: u64,
+    /// Device of the directory.
+    pub device: u64,
+    /// Inode of the directory.
+    pub inode: u64,
 }
 
 /// A transient unit of systemd.

@@ -251,6 +251,47 @@ pub fn move_cwd_to_root() -> Result<()> {
     rustix::process::chdir(c"/").sys("chdir", || "\"/\"")
 }
 
+/// Enters the current directory by chroot(2), without changing any mount.
+///
+/// # Errors
+/// chroot(2).
+pub fn change_root_to_cwd() -> Result<()> {
+    rustix::process::chroot(c".").sys("chroot", || "\".\"")?;
+    rustix::process::chdir(c"/").sys("chdir", || "\"/\"")
+}
+
+/// The id of the mount that `fd` is on (statx(2), `STATX_MNT_ID`); ids are used again after an unmount.
+///
+/// # Errors
+/// ENOSYS before Linux 5.8.
+pub fn id(fd: BorrowedFd<'_>) -> Result<u64> {
+    use rustix::fs::{AtFlags, StatxFlags};
+    let asked = StatxFlags::MNT_ID;
+    let stat = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, asked).sys("statx", || "STATX_MNT_ID")?;
+    match stat.stx_mask & asked.bits() {
+        0 => Err(SysError::new("statx", "STATX_MNT_ID", Errno::NOSYS)),
+        _ => Ok(stat.stx_mnt_id),
+    }
+}
+
+/// Makes the mounts at and below `path` receive events and send none.
+///
+/// # Errors
+/// EINVAL when nothing is mounted there.
+pub fn make_tree_slave(path: &Path) -> Result<()> {
+    let flags = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    rustix::mount::mount_change(path, flags).sys("mount", || format!("NULL, {path:?}, MS_SLAVE | MS_REC"))
+}
+
+/// mount(2) of a new filesystem at a path.
+///
+/// # Errors
+/// mount(2).
+pub fn mount_at(source: &Path, target: &Path, fstype: &str, flags: MountFlags) -> Result<()> {
+    rustix::mount::mount(source, target, fstype, flags, None)
+        .sys("mount", || format!("{source:?}, {target:?}, {fstype:?}, {flags:?}"))
+}
+
 /// umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW).
 ///
 /// # Errors

@@ -85,6 +85,21 @@ pub fn set_affinity(mask: &[u64]) -> Result<()> {
     Ok(())
 }
 
+/// sched_getaffinity(2) of this thread.
+///
+/// # Errors
+/// EINVAL on a machine with more than [`MAX_CPUS`].
+pub fn affinity() -> Result<Vec<u64>> {
+    let mut mask = vec![0u64; MAX_CPUS / 64];
+    let size = size_of_val(mask.as_slice());
+    // SAFETY: the kernel writes at most `size` bytes to the live vector, which has as many; pid 0 is this thread.
+    let r = unsafe { libc::syscall(libc::SYS_sched_getaffinity, 0, size, mask.as_mut_ptr()) };
+    if r < 0 {
+        return Err(SysError::last("sched_getaffinity", size.to_string()));
+    }
+    Ok(mask)
+}
+
 /// set_mempolicy(2) for this thread: `mode` holds MPOL_* and MPOL_F_* bits; `nodes` is the node mask.
 ///
 /// # Errors

@@ -79,6 +79,17 @@ pub struct UnitPlan {
     pub properties: Vec<Property>,
 }
 
+impl UnitPlan {
+    /// Lets at least `least` tasks in for now.
+    pub fn raise_tasks(&mut self, least: u64) {
+        for property in self.properties.iter_mut().filter(|p| p.name == "TasksMax") {
+            if let Value::U64(n) = &mut property.value {
+                *n = least.max(*n);
+            }
+        }
+    }
+}
+
 // A property's number is never NaN: the text of an annotation cannot say so.
 impl Eq for UnitPlan {}
 

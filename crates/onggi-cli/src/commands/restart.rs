@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::{for_each, stop::GraceArgs};
-use crate::{cli::GlobalArgs, error::CliError};
+use crate::{cli::GlobalArgs, error::CliError, render};
 
 /// Arguments of `restart`.
 #[derive(Debug, Args)]
@@ -22,7 +22,7 @@ impl RestartArgs {
         let engine = global.engine()?;
         for_each(&self.containers, |name| {
             engine.stop(name, &options)?;
-            engine.start(name)?;
+            render::notes(&engine.start(name)?)?;
             Ok(name.to_owned())
         })
     }

@@ -6,6 +6,7 @@ use super::for_each;
 use crate::{
     cli::GlobalArgs,
     error::CliError,
+    render,
     session::{self, detach::DetachKeys},
 };
 
@@ -38,10 +39,11 @@ impl StartArgs {
                 ));
             };
             let started = engine.start_attached(name, session::terminal::size())?;
+            render::notes(&started.notes)?;
             return session::container::run(&engine, started, self.detach_keys);
         }
         for_each(&self.containers, |name| {
-            engine.start(name)?;
+            render::notes(&engine.start(name)?)?;
             Ok(name.to_owned())
         })
     }

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use onggi_sandbox::{CgroupDriver, CreateOptions, StartFailureError, Stdio};
+use onggi_sandbox::{CgroupDriver, CreateOptions, Created, StartFailureError, Stdio};
 use onggi_spec::{ParseError, monitor::RootFs, oci::runtime::Spec};
 
 use super::{
@@ -81,12 +81,20 @@ pub(super) fn create(global: &Global, args: &Args) -> Outcome {
         check_terminal(&options, args, true)?;
         global.log.debug("nsexec container setup: cloning the first process into its namespaces");
         let created = onggi_sandbox::create(options)?;
-        global.log.debug(&format!("child process in init() is {} and waits for start", created.pid));
-        global.log.debug("init: closing the pipe to signal completion");
+        tell(global, &created);
         global.log.notes(&created.notes);
         Ok(0)
     };
     create().map_err(failed("create"))
+}
+
+/// What people look for in runc's debug output.
+fn tell(global: &Global, created: &Created) {
+    global.log.debug(&format!("child process in init() is {}", created.pid));
+    if let Some(flags) = created.filter_flags {
+        global.log.debug(&format!("seccomp filter flags: {flags}"));
+    }
+    global.log.debug("init: closing the pipe to signal completion");
 }
 
 pub(super) fn run(global: &Global, args: &Args) -> Outcome {
@@ -107,8 +115,7 @@ fn run_to_the_end(global: &Global, args: &Args) -> Outcome {
     let notify = options.notify;
     global.log.debug("nsexec container setup: cloning the first process into its namespaces");
     let created = onggi_sandbox::create(options)?;
-    global.log.debug(&format!("child process in init() is {}", created.pid));
-    global.log.debug("init: closing the pipe to signal completion");
+    tell(global, &created);
     global.log.notes(&created.notes);
     let notify = if notify { Some(start_notified(global, &id, created.pid)?) } else { None };
     let Some(signals) = signals else {
@@ -181,6 +188,7 @@ fn options(global: &Global, args: &Args, begin: Begin) -> Result<CreateOptions, 
         no_new_keyring: args.is("no-new-keyring"),
         pid_file: args.path("pid-file"),
         cgroup_driver: if global.systemd_cgroup { CgroupDriver::Systemd } else { CgroupDriver::Cgroupfs },
+        rootless: global.rootless,
         config_text: Some(text),
         pidfd_socket,
         notify,

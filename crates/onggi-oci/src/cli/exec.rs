@@ -72,6 +72,9 @@ fn execute(global: &Global, args: &Args) -> Outcome {
         cgroups: cgroups(args)?,
         pidfd_socket,
     })?;
+    if let Some(cpus) = onggi_sys::sched::affinity().ok().filter(|_| global.log.debugs()) {
+        global.log.debug(&format!("nsexec-0[{}]: affinity: {}", std::process::id(), onggi_sys::sched::bits(&cpus)));
+    }
     global.log.debug(&format!("child process in init() is {}; setns_init: about to exec", executed.pid));
     global.log.notes(&executed.notes);
     let Some(signals) = signals else { return Ok(0) };

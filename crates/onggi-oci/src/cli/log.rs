@@ -75,6 +75,11 @@ impl Log {
         notes.iter().for_each(|note| self.warning(note));
     }
 
+    /// `--debug` was given.
+    pub(super) fn debugs(&self) -> bool {
+        self.debug
+    }
+
     /// For `--debug`. The words are those that people look for in runc's output.
     pub(super) fn debug(&self, message: &str) {
         if !self.debug {

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use super::{
     CliError, Global, Outcome,
     args::{Args, Flag, Order},
-    create, events, exec, features, help, inspect, list, plan, ps, spec, update,
+    checkpoint, create, events, exec, features, help, inspect, list, plan, ps, spec, update,
 };
 
 /// One verb.
@@ -42,6 +42,14 @@ const fn plain(name: &'static str, about: &'static str, run: fn(&Global, &Args) 
 
 /// All of them, in the order of the help.
 pub(super) const VERBS: &[Verb] = &[
+    Verb {
+        flags: checkpoint::CHECKPOINT_FLAGS,
+        ..on_container(
+            "checkpoint",
+            "checkpoint a running container (needs CRIU, which is not supported)",
+            checkpoint::checkpoint,
+        )
+    },
     Verb { flags: create::CREATE_FLAGS, ..on_container("create", "create a container", create::create) },
     Verb {
         flags: inspect::DELETE_FLAGS,
@@ -89,6 +97,14 @@ pub(super) const VERBS: &[Verb] = &[
         order: Order::First,
         flags: ps::FLAGS,
         ..on_container("ps", "ps displays the processes running inside a container", ps::ps)
+    },
+    Verb {
+        flags: checkpoint::RESTORE_FLAGS,
+        ..on_container(
+            "restore",
+            "restore a container from a checkpoint (needs CRIU, which is not supported)",
+            checkpoint::restore,
+        )
     },
     on_container("resume", "resumes all processes that have been previously paused", inspect::resume),
     Verb { flags: create::RUN_FLAGS, ..on_container("run", "create and run a container", create::run) },

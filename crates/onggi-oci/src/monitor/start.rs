@@ -136,13 +136,14 @@ fn create(
         no_new_keyring: false,
         pid_file: None,
         cgroup_driver: onggi_sandbox::CgroupDriver::Lean,
+        rootless: None,
         config_text: None,
         pidfd_socket: None,
         notify: false,
     };
     let created = onggi_sandbox::create(options).map_err(StartFailure::from)?;
     let at = now_ns();
-    let Created { pid, pidfd, console_master, state, notes } = created;
+    let Created { pid, pidfd, console_master, state, notes, filter_flags: _ } = created;
     let ours = match console_master {
         Some(master) => terminal_ends(master).map_err(|e| failure("use the terminal", &e))?,
         None => ours,

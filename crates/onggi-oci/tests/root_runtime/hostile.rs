@@ -224,16 +224,6 @@ fn root_cve_2022_29162_exec_and_run_have_no_inheritable_capabilities() {
     }
 }
 
-/// A mount namespace is what keeps mounts off the host.
-#[test]
-fn root_a_container_without_a_mount_namespace_is_refused() {
-    let mut b = Bundle::new("true");
-    b.remove_namespace("mount");
-    let done = b.run();
-    assert_eq!(done.code, 1);
-    assert!(done.err.contains("no mount namespace"), "{}", done.err);
-}
-
 /// CVE-2021-43784: maps that overflow their message.
 #[test]
 fn root_cve_2021_43784_absurd_id_maps_are_refused() {

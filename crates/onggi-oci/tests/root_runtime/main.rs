@@ -10,6 +10,7 @@ mod mounts;
 mod namespaces;
 mod notify;
 mod process;
+mod suites;
 mod view;
 mod vm_cgroup;
 mod vm_systemd;

@@ -151,7 +151,7 @@ impl Child {
             Lsm::AppArmor => ("attr/apparmor/exec", format!("exec {label}")),
             Lsm::SeLinux => ("attr/exec", label.to_owned()),
         };
-        self.write_own(file, value.as_bytes())?;
+        self.write_own(file, value.as_bytes()).map_err(|e| label_failure(lsm, label, e))?;
         let got = self.read_own(file)?;
         let right = got == value || got == label || got.split_whitespace().next() == Some(label);
         if right {
@@ -175,6 +175,23 @@ impl Child {
         }
         self.channel.await_go()
     }
+}
+
+/// runc's words for a profile; a missing one is ENOENT, which says nothing to anybody.
+fn label_failure(lsm: Lsm, label: &str, e: StartFailureError) -> StartFailureError {
+    if lsm != Lsm::AppArmor {
+        return e;
+    }
+    let mut e = e;
+    let missing = e.0.errno == Errno::NOENT.raw_os_error();
+    let why = if missing { format!("profile {label:?} is not loaded: ") } else { format!("profile {label:?}: ") };
+    e.0.step = format!("unable to apply apparmor profile: apparmor failed to apply profile: {why}{}", e.0.step);
+    if missing {
+        return e.hint(
+            "load it with apparmor_parser --replace FILE; /sys/kernel/security/apparmor/profiles lists what is loaded",
+        );
+    }
+    e
 }
 
 fn hand() -> String {

@@ -12,7 +12,7 @@ use onggi_sys::{
 };
 
 use super::{
-    Child, copy_up,
+    Child, copy_up, long_options,
     mounts::{PROC_SUPER_MAGIC, change, set_propagation},
 };
 use crate::{
@@ -35,6 +35,9 @@ impl Child {
             self.check_target(&target.fd, &m.target)?;
         }
         let ready = self.prepared.mounts.remove(&index);
+        if ready.is_none() && long_options::needs_mount_2(m) {
+            return self.mount_long(m, target).map_err(|e| failure(step(), m, &e));
+        }
         let fd = match ready.map_or_else(|| make(m, &target), Ok) {
             // Of another user namespace's network only a copy can be had.
             Err(e) if e.errno == Errno::PERM && m.fstype == "sysfs" => host_sys(m).unwrap_or(Err(e)),
@@ -58,7 +61,7 @@ impl Child {
     }
 
     /// Later operations are about this very mount, whatever its path means by then.
-    fn keep(&mut self, fd: OwnedFd, m: &FsMount) {
+    pub(super) fn keep(&mut self, fd: OwnedFd, m: &FsMount) {
         if m.target == Path::new("/") {
             self.root = Some(fd);
         } else if m.fstype == "proc" {
@@ -140,6 +143,7 @@ fn make(m: &FsMount, target: &Target) -> onggi_sys::Result<OwnedFd> {
     }
     for (key, value) in m.data.iter().filter(|(key, _)| m.fstype != "mqueue" || key != "context") {
         match value {
+            Some(v) if long_options::is_lower_list(m, key, v) => long_options::set_lower(&fs, v)?,
             Some(v) => fs.set(key, v.as_bytes())?,
             None => fs.set_flag(key)?,
         }

@@ -4,9 +4,10 @@
 //! the executable behind /proc/1/exe lies on a read-only mount (I4). PID 1 takes the program's credentials,
 //! closes every descriptor and is not dumpable.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, os::fd::AsFd};
 
 use onggi_sys::{
+    path,
     process::{self, CloneRequest, Cloned},
     signal::{self, number},
 };
@@ -18,14 +19,20 @@ use crate::{
 };
 
 impl Child {
-    pub(super) fn fork_init(&mut self, rest: &[ProcessOp]) -> Result<()> {
+    pub(super) fn fork_init(&mut self, done: &[ProcessOp], rest: &[ProcessOp]) -> Result<()> {
         match process::clone_process(CloneRequest::default()).step(|| "fork the init".into())? {
             Cloned::Child => Ok(()),
-            Cloned::Parent { pid, .. } => self.be_init(pid, rest),
+            Cloned::Parent { pid, .. } => self.be_init(pid, done, rest),
         }
     }
 
-    fn be_init(&mut self, program: i32, rest: &[ProcessOp]) -> ! {
+    fn be_init(&mut self, program: i32, done: &[ProcessOp], rest: &[ProcessOp]) -> ! {
+        let profile = done.iter().find_map(|op| match op {
+            ProcessOp::AppArmor { profile } => Some(profile),
+            _ => None,
+        });
+        // Opened while that is allowed; written last, because the profile need not allow what comes before.
+        let confinement = profile.map(|name| (name, self.open_own("attr/apparmor/current")));
         let own = rest.iter().filter(|op| {
             matches!(
                 op,
@@ -49,6 +56,14 @@ impl Child {
         let _ = process::set_command_line(b"onggi-init");
         let _ = rustix::process::chdir(c"/");
         null_stdio();
+        if let Some((name, file)) = confinement {
+            let request = format!("changeprofile {name}");
+            let confined = file.is_ok_and(|fd| path::write_once(fd.as_fd(), request.as_bytes(), "current").is_ok());
+            if !confined {
+                // The kernel ends the program with its PID 1: unconfined it must not go on.
+                process::exit_now(EXIT_ENGINE);
+            }
+        }
         process::close_all_and(3, || reap_forever(program))
     }
 }
@@ -58,7 +73,7 @@ fn null_stdio() {
     use rustix::fs::{Mode, OFlags};
     let Ok(null) = rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) else { return };
     for n in 0..3 {
-        let _ = onggi_sys::spawn::install_stdio(std::os::fd::AsFd::as_fd(&null), n);
+        let _ = onggi_sys::spawn::install_stdio(null.as_fd(), n);
     }
 }
 

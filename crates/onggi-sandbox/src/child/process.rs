@@ -13,7 +13,7 @@ use rustix::{
     fs::{CWD, Mode},
 };
 
-use super::{Child, credentials};
+use super::{Child, credentials, streams};
 use crate::{
     channel::{self, Channel, Message},
     error::{EXIT_CANNOT_INVOKE, EXIT_NOT_FOUND, Result, StartFailureError, Step},
@@ -31,7 +31,7 @@ impl Child {
         }
         for (index, op) in ops.iter().enumerate() {
             if *op == ProcessOp::ForkInit {
-                self.fork_init(&ops[index + 1..])?;
+                self.fork_init(&ops[..index], &ops[index + 1..])?;
             } else {
                 self.process_one(op)?;
             }
@@ -57,6 +57,10 @@ impl Child {
             ProcessOp::Hooks { hooks } => self.hooks(ContainerState::Created, hooks),
             ProcessOp::OwnStdio { uid } => {
                 self.own_stdio(*uid);
+                Ok(())
+            }
+            ProcessOp::ReopenNull => {
+                streams::reopen_null();
                 Ok(())
             }
             ProcessOp::ForkInit => Ok(()),
@@ -157,6 +161,12 @@ fn cwd_failure(at: &Path, e: &SysError) -> StartFailureError {
         Errno::LOOP => failure.hint("it leads through a magic link such as /proc/self/fd/N, which is refused"),
         _ => failure,
     }
+}
+
+/// Enters the root of a container that has it by chroot(2) alone.
+pub(crate) fn change_root(root: &std::os::fd::OwnedFd) -> Result<()> {
+    let entered = rustix::process::fchdir(root).sys("fchdir", || "root");
+    entered.and_then(|()| onggi_sys::mount::change_root_to_cwd()).step(|| "enter the container's root".into())
 }
 
 /// The directory `/` of the calling process, as a slot.

@@ -1,7 +1,7 @@
 //! Writes to /proc, through a procfs of the container's pid namespace that nothing can have covered (I2).
 
 use std::{
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
 };
 
@@ -38,14 +38,20 @@ impl Child {
 
     /// Writes a file of this process's own directory.
     pub(super) fn write_own(&mut self, file: &str, value: &[u8]) -> Result<()> {
+        let fd = self.open_own(file)?;
+        path::write_once(fd.as_fd(), value, file).step(|| format!("write /proc/self/{file}"))
+    }
+
+    /// Opens a file of this process's own directory for writing.
+    pub(super) fn open_own(&mut self, file: &str) -> Result<OwnedFd> {
         let step = || format!("write /proc/self/{file}");
-        let fd = match self.view {
+        match self.view {
             // The host's /proc is trusted, and so is its `self`.
             View::Host => {
                 let at = Path::new("/proc/self").join(file);
                 rustix::fs::open(&at, OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, 0.into())
                     .map_err(|e| onggi_sys::SysError::new("open", format!("{at:?}"), e))
-                    .step(step)?
+                    .step(step)
             }
             View::Container => {
                 let pid = rustix::process::getpid().as_raw_nonzero().to_string();
@@ -57,10 +63,9 @@ impl Child {
                 dumpable(true)?;
                 let opened = path::open_same_mount(proc, &at, OFlags::WRONLY | OFlags::NOFOLLOW).step(step);
                 dumpable(false)?;
-                opened?
+                opened
             }
-        };
-        path::write_once(fd.as_fd(), value, file).step(step)
+        }
     }
 
     /// Reads back what was written: a label that did not take must not run (CVE-2023-28642).

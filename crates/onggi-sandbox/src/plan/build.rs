@@ -89,13 +89,15 @@ fn refuse_label(cx: &Context<'_>) -> Result<()> {
 /// The child's work up to the point where only the program is missing.
 fn setup(cx: &Context<'_>, cgroup: Option<&onggi_cgroup::CgroupPlan>) -> Result<Vec<SetupOp>> {
     let mut ops = cx.namespaces.child_ops(cx, cgroup);
-    if !cx.namespaces.has_mount() {
-        return Err(StartFailureError::new("config.json has no mount namespace")
-            .hint("add {\"type\": \"mount\"} to linux.namespaces: without it the host's mounts would change"));
+    let private = cx.namespaces.has_mount();
+    if !private {
+        check_host_mounts(cx)?;
     }
     let hooks = cx.input.config.hooks.clone().unwrap_or_default();
     let (host, root) = propagation(cx.linux)?;
-    ops.push(SetupOp::HostPropagation { propagation: host });
+    if private {
+        ops.push(SetupOp::HostPropagation { propagation: host });
+    }
     ops.extend(rootfs(cx)?);
     let mounts = mounts::plan_mounts(cx, cgroup)?;
     ops.extend(mounts.now);
@@ -117,11 +119,38 @@ fn setup(cx: &Context<'_>, cgroup: Option<&onggi_cgroup::CgroupPlan>) -> Result<
     if cx.input.config.root.as_ref().is_some_and(|r| r.readonly) {
         ops.push(SetupOp::ReadOnlyRoot);
     }
-    ops.push(SetupOp::PivotRoot { by_move: cx.input.no_pivot });
+    ops.extend(enter_root(private, cx.input.no_pivot));
     if let Some(propagation) = root {
         ops.push(SetupOp::RootPropagation { propagation: propagation.0, recursive: propagation.1 });
     }
     Ok(ops)
+}
+
+/// A container whose mounts are made in the host's own namespace, as runc has it: below its root only, which it
+/// enters by chroot(2). `delete` takes them away.
+fn check_host_mounts(cx: &Context<'_>) -> Result<()> {
+    let fail = |why: &str| {
+        Err(StartFailureError::new(format!("config.json has no mount namespace: {why}"))
+            .hint("add {\"type\": \"mount\"} to linux.namespaces"))
+    };
+    if !cx.linux.masked_paths.is_empty() || !cx.linux.readonly_paths.is_empty() {
+        return fail("unable to restrict sys entries without a private MNT namespace");
+    }
+    if cx.namespaces.has(LinuxNamespaceType::User) || !cx.facts.privileged {
+        return fail("in a user namespace nothing can be mounted in the host's");
+    }
+    if *cx.input.rootfs != RootFs::Path {
+        return fail("a root of layers needs one");
+    }
+    Ok(())
+}
+
+fn enter_root(private: bool, no_pivot: bool) -> Vec<SetupOp> {
+    match (private, no_pivot) {
+        (false, _) => vec![SetupOp::ChangeRoot],
+        (true, false) => vec![SetupOp::PivotRoot { by_move: false }],
+        (true, true) => vec![SetupOp::CoverHostSystems, SetupOp::PivotRoot { by_move: true }],
+    }
 }
 
 /// Propagation of the copied tree, then that of the new root. The copy is a slave at most: nothing that is

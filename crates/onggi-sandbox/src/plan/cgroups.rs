@@ -33,7 +33,7 @@ pub(super) fn plan_cgroup(cx: &Context<'_>) -> Result<Option<CgroupPlan>> {
             CgroupDriver::Lean => Membership::Needed,
             CgroupDriver::Cgroupfs | CgroupDriver::Systemd => Membership::All,
         },
-        rootless: !cx.facts.privileged,
+        rootless: !cx.facts.privileged || (cx.facts.rootless_cgroups && cx.facts.cgroup_layout == CgroupLayout::None),
         owner: owner(cx),
     };
     let layout = &cx.facts.cgroup_layout;

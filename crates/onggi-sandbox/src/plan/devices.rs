@@ -23,13 +23,18 @@ const LINKS: [(&str, &str); 4] = [
     ("/dev/stderr", "/proc/self/fd/2"),
 ];
 
-/// Nodes and links; nothing when the host's own /dev is bound there.
-pub(super) fn plan_devices(cx: &Context<'_>) -> Result<Vec<SetupOp>> {
+/// False when the host's own /dev is bound there.
+pub(super) fn are_made(cx: &Context<'_>) -> bool {
     let bound = |m: &onggi_spec::oci::runtime::Mount| {
         Path::new(&m.destination) == Path::new("/dev")
             && (m.typ.as_deref() == Some("bind") || MountOptions::parse(&m.options).bind.is_some())
     };
-    if cx.input.config.mounts.iter().any(bound) {
+    !cx.input.config.mounts.iter().any(bound)
+}
+
+/// Nodes and links; nothing when the host's own /dev is bound there.
+pub(super) fn plan_devices(cx: &Context<'_>) -> Result<Vec<SetupOp>> {
+    if !are_made(cx) {
         return Ok(Vec::new());
     }
     // No user namespace but the initial one may make nodes, be it the container's own or its caller's.

@@ -14,6 +14,7 @@ impl SandboxFacts {
             cgroup_layout,
             privileged,
             sets_groups: privileged,
+            rootless_cgroups: !privileged,
             apparmor: false,
             selinux: false,
             systemd: None,

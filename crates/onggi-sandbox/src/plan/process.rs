@@ -14,6 +14,7 @@ use onggi_spec::{
 use super::{
     CapabilitySets, ParentOp, ProcessOp, Rlimit, SandboxFacts, attributes,
     build::{Context, start_hooks},
+    devices,
     environment::environment,
 };
 use crate::{
@@ -31,6 +32,8 @@ pub(crate) struct ProcessContext<'a> {
     pub(crate) preserve_fds: u32,
     pub(crate) die_with_parent: bool,
     pub(crate) purpose: Purpose,
+    /// Its /dev is made for it.
+    pub(crate) own_devices: bool,
 }
 
 /// What the process is.
@@ -65,21 +68,12 @@ pub(super) fn plan_process(cx: &Context<'_>) -> Result<ProcessPlan> {
         preserve_fds: cx.input.preserve_fds,
         die_with_parent: cx.input.die_with_parent,
         purpose: if cx.input.wait_for_start { Purpose::Create } else { Purpose::Run },
+        own_devices: devices::are_made(cx),
     };
     // Inside a user namespace the child cannot raise a hard limit nor lower its score, its privileged creator can.
     let by_parent = cx.facts.privileged && cx.namespaces.makes(LinuxNamespaceType::User);
     let mut plan = ProcessPlan::default();
-    let (limits, score) = (rlimits(cx.process)?, oom_score(cx.process)?);
-    match by_parent {
-        true => {
-            plan.parent.extend(limits.into_iter().map(ParentOp::Rlimit));
-            plan.parent.extend(score.map(|value| ParentOp::OomScore { value }));
-        }
-        false => {
-            plan.child.extend(limits.into_iter().map(ProcessOp::Rlimit));
-            plan.child.extend(score.map(|value| ProcessOp::OomScore { value }));
-        }
-    }
+    limits(cx.process, by_parent, &mut plan)?;
     preparation(&pc, &mut plan)?;
     if cx.input.init {
         plan.child.push(ProcessOp::ForkInit);
@@ -94,14 +88,30 @@ pub(super) fn plan_process(cx: &Context<'_>) -> Result<ProcessPlan> {
 }
 
 /// The same for a process that enters an existing container.
-pub(crate) fn plan_exec(pc: &ProcessContext<'_>) -> Result<ProcessPlan> {
+///
+/// `by_parent`: it is in a user namespace, where it may not raise limits nor lower its score, and its creator may.
+pub(crate) fn plan_exec(pc: &ProcessContext<'_>, by_parent: bool) -> Result<ProcessPlan> {
     let mut plan = ProcessPlan::default();
-    plan.child.extend(rlimits(pc.process)?.into_iter().map(ProcessOp::Rlimit));
-    plan.child.extend(oom_score(pc.process)?.map(|value| ProcessOp::OomScore { value }));
+    limits(pc.process, by_parent, &mut plan)?;
     preparation(pc, &mut plan)?;
     credentials(pc, &mut plan)?;
     plan.child.push(exec(pc)?);
     Ok(plan)
+}
+
+fn limits(process: &Process, by_parent: bool, plan: &mut ProcessPlan) -> Result<()> {
+    let (limits, score) = (rlimits(process)?, oom_score(process)?);
+    match by_parent {
+        true => {
+            plan.parent.extend(limits.into_iter().map(ParentOp::Rlimit));
+            plan.parent.extend(score.map(|value| ParentOp::OomScore { value }));
+        }
+        false => {
+            plan.child.extend(limits.into_iter().map(ProcessOp::Rlimit));
+            plan.child.extend(score.map(|value| ProcessOp::OomScore { value }));
+        }
+    }
+    Ok(())
 }
 
 fn oom_score(process: &Process) -> Result<Option<i32>> {
@@ -205,6 +215,9 @@ fn credentials(pc: &ProcessContext<'_>, plan: &mut ProcessPlan) -> Result<()> {
     }
     let preserved = pc.preserve_fds.checked_add(3).ok_or_else(|| StartFailureError::new("too many preserved fds"))?;
     ops.push(ProcessOp::CloseOnExec { from: preserved });
+    if pc.own_devices && !process.terminal {
+        ops.push(ProcessOp::ReopenNull);
+    }
     if process.no_new_privileges {
         ops.push(ProcessOp::NoNewPrivileges);
     }

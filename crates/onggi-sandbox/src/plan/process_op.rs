@@ -84,6 +84,8 @@ pub enum ProcessOp {
         /// Owner.
         uid: u32,
     },
+    /// Standard streams that are the host's /dev/null become the container's own (runc).
+    ReopenNull,
     /// PID 1 stays as the reaper; what follows happens in its child, and its credentials change too.
     ForkInit,
     /// Controlling terminal and standard streams from the pseudo-terminal.

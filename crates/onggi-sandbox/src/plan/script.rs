@@ -206,6 +206,7 @@ fn setup_line(out: &mut String, op: &SetupOp) {
     let _ = match op {
         // Done by unshare and nsenter.
         SetupOp::BecomeRoot { .. }
+        | SetupOp::AwaitLimit
         | SetupOp::EnterCgroups
         | SetupOp::Join { .. }
         | SetupOp::NewCgroupNamespace
@@ -266,6 +267,11 @@ fn setup_line(out: &mut String, op: &SetupOp) {
         SetupOp::Mask { path: p, .. } => writeln!(out, "hide {}", path(p)),
         SetupOp::ReadOnly { path: p } => writeln!(out, "readonly_path {}", path(p)),
         SetupOp::ReadOnlyRoot => writeln!(out, "mount -o remount,bind,ro \"$R\""),
+        SetupOp::CoverHostSystems => writeln!(
+            out,
+            "for p in $(findmnt -rno TARGET -t proc,sysfs | grep -vF \"$R\"); do umount -l \"$p\" || mount -t tmpfs tmpfs \"$p\"; done"
+        ),
+        SetupOp::ChangeRoot => writeln!(out, "cd \"$R\""),
         SetupOp::PivotRoot { .. } => writeln!(
             out,
             "# (moved over / and entered by chroot: after pivot_root no program of the host could finish the work)\n\

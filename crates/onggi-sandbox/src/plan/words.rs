@@ -146,7 +146,7 @@ fn with(options: &str) -> String {
 
 impl FsMount {
     /// `mode=755,newinstance`.
-    pub(super) fn data_text(&self) -> String {
+    pub(crate) fn data_text(&self) -> String {
         let one = |(k, v): &(String, Option<String>)| match v {
             Some(v) => format!("{k}={v}"),
             None => k.clone(),
@@ -196,6 +196,7 @@ impl SetupOp {
         let show = |p: &Path| p.display().to_string();
         match self {
             Self::BecomeRoot { .. } => "become root of the user namespace".into(),
+            Self::AwaitLimit => "wait for the limit of processes".into(),
             Self::EnterCgroups => "enter the cgroups".into(),
             Self::Join { kind, source } => format!("join {kind} namespace {}", source.words()),
             Self::NewCgroupNamespace => "new cgroup namespace".into(),
@@ -231,6 +232,8 @@ impl SetupOp {
             Self::Mask { path, .. } => format!("hide {}", show(path)),
             Self::ReadOnly { path } => format!("make {} read-only", show(path)),
             Self::ReadOnlyRoot => "make the root filesystem read-only".into(),
+            Self::CoverHostSystems => "unmount or cover every procfs and sysfs of the host".into(),
+            Self::ChangeRoot => "chroot into the root filesystem, in the host's mount namespace".into(),
             Self::PivotRoot { by_move: false } => "pivot into the root filesystem, detach the old root".into(),
             Self::PivotRoot { by_move: true } => "move the root filesystem over / and chroot".into(),
             Self::RootPropagation { propagation, recursive: false } => {
@@ -277,6 +280,7 @@ impl ProcessOp {
             Self::AwaitStart => "wait for start".into(),
             Self::Hooks { hooks } => format!("run {} hooks in the container", hooks.len()),
             Self::OwnStdio { uid } => format!("give the standard streams' pipes to uid {uid}"),
+            Self::ReopenNull => "open the streams that are /dev/null again, in the container".into(),
             Self::ForkInit => "fork: PID 1 reaps and forwards signals, its child goes on".into(),
             Self::AttachTerminal => "make the terminal the controlling terminal and standard streams".into(),
             Self::AppArmor { profile } => format!("set AppArmor profile {profile}"),
