@@ -69,7 +69,7 @@ enum CliError {
     #[error("{0}")]
     Document(#[from] onggi_spec::ParseError),
     /// `create`, `run` or `exec` failed; the words are runc's.
-    #[error("{prefix}: {source}")]
+    #[error("{prefix}: {}{source}", begun(.source, *.code))]
     Start {
         /// What failed.
         prefix: String,
@@ -105,6 +105,18 @@ impl CliError {
             Self::Start { source, .. } => source.hint(),
             _ => None,
         }
+    }
+}
+
+/// runc's words for a failure after the configuration was accepted; the program's own failures follow at once.
+fn begun(source: &CliError, code: i32) -> &'static str {
+    match source {
+        CliError::Sandbox(e) if !e.0.in_container => "",
+        CliError::Sandbox(e) if code == EXIT_EXEC || e.0.step.starts_with("exec") => {
+            "unable to start container process: "
+        }
+        CliError::Sandbox(_) => "unable to start container process: error during container init: ",
+        _ => "",
     }
 }
 

@@ -273,6 +273,7 @@ fn decode(packet: &[u8], fd: Option<OwnedFd>) -> Option<Message> {
                 step: parts.next()?,
                 call: parts.next()?,
                 hint: parts.next()?,
+                in_container: true,
             })
         }
         _ => return None,
@@ -292,6 +293,7 @@ mod tests {
             errno: 1,
             exit_code: 125,
             hint: "x".repeat(100_000),
+            in_container: false,
         };
         a.send(&Message::Failed(failure.clone())).unwrap();
         drop(a);

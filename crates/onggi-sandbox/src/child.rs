@@ -23,7 +23,7 @@ mod terminal;
 use std::{
     collections::{BTreeMap, BTreeSet},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
-    path::{Path, PathBuf},
+    path::PathBuf,
     rc::Rc,
 };
 
@@ -263,8 +263,8 @@ impl Child {
             SetupOp::SubOverlay { path, upper, work, userxattr, ids: _ } => {
                 self.sub_overlay(index, path, upper, work, *userxattr).map_err(|e| named(e, op))
             }
-            SetupOp::Mount(m) => self.mount(index, m).map_err(|e| mounting(e, m.source.as_ref(), &m.target)),
-            SetupOp::Bind(m) => self.bind(index, m).map_err(|e| mounting(e, &m.source, &m.target)),
+            SetupOp::Mount(m) => self.mount(index, m).map_err(|e| e.mounting(m.source.as_ref(), &m.target)),
+            SetupOp::Bind(m) => self.bind(index, m).map_err(|e| e.mounting(&m.source, &m.target)),
             SetupOp::Attributes { target, set } => self.attributes(target, *set).step(step),
             SetupOp::MakeDir { path, mode } => self.make_dir(path, *mode).step(step),
             SetupOp::Symlink { path, target, only_if } => self.symlink(path, target, only_if.as_deref()).step(step),
@@ -311,12 +311,12 @@ impl Child {
         let state = self.prepared.hook_state.clone().map(|state| State { status, pid, ..state });
         let state = serde_json::to_vec(&state)
             .map_err(|e| StartFailureError::new(format!("encode the state for hooks: {e}")))?;
-        let (kind, directory) = match status {
-            ContainerState::Creating => ("createContainer", Some(self.root()?)),
-            _ => ("startContainer", None),
+        let (kind, directory, environment) = match status {
+            ContainerState::Creating => ("createContainer", Some(self.root()?), None),
+            _ => ("startContainer", None, Some(&self.prepared.envp)),
         };
         let old = rustix::process::umask(Mode::from_raw_mode(DEFAULT_UMASK));
-        let result = hooks::run_all(hooks::Stage { kind, state: &state, directory }, list);
+        let result = hooks::run_all(hooks::Stage { kind, state: &state, environment, directory }, list);
         rustix::process::umask(old);
         result
     }
@@ -350,13 +350,6 @@ impl Child {
         }
         joined
     }
-}
-
-/// Engines and people look for runc's words.
-fn mounting(e: StartFailureError, source: &Path, target: &Path) -> StartFailureError {
-    let mut e = e;
-    e.0.step = format!("error mounting {source:?} to rootfs at {target:?}: {}", e.0.step);
-    e
 }
 
 /// Gives an error of a helper the words of the operation when it has none of its own.

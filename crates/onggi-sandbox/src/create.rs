@@ -493,8 +493,11 @@ impl Follow<'_> {
         let directory = bundle.as_ref().map(AsFd::as_fd);
         for op in &self.plan.setup {
             if let SetupOp::RuntimeHooks { prestart, create_runtime } = op {
-                hooks::run_all(Stage { kind: "prestart", state: &state, directory }, prestart)?;
-                hooks::run_all(Stage { kind: "createRuntime", state: &state, directory }, create_runtime)?;
+                hooks::run_all(Stage { kind: "prestart", state: &state, environment: None, directory }, prestart)?;
+                hooks::run_all(
+                    Stage { kind: "createRuntime", state: &state, environment: None, directory },
+                    create_runtime,
+                )?;
             }
         }
         self.running.channel.send(&Message::Go)

@@ -1,6 +1,6 @@
 //! `StartFailureError`: a failed step, in the same words whether it failed here or in the container's child.
 
-use std::fmt;
+use std::{fmt, path::Path};
 
 use onggi_spec::monitor::StartFailure;
 use onggi_sys::SysError;
@@ -28,6 +28,7 @@ impl StartFailureError {
             errno: 0,
             exit_code: EXIT_ENGINE,
             hint: String::new(),
+            in_container: false,
         })
     }
 
@@ -39,6 +40,7 @@ impl StartFailureError {
             errno: e.raw(),
             exit_code: EXIT_ENGINE,
             hint: String::new(),
+            in_container: false,
         })
     }
 
@@ -46,6 +48,13 @@ impl StartFailureError {
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = hint.into();
+        self
+    }
+
+    /// A mount that failed; engines and people look for runc's words.
+    pub(crate) fn mounting(mut self, source: &Path, target: &Path) -> Self {
+        self.0.step = format!("error mounting {source:?} to rootfs at {target:?}: {}", self.0.step);
+        self.0.in_container = true;
         self
     }
 

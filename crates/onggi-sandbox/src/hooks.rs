@@ -1,5 +1,5 @@
 //! Hooks: programs that the configuration names, with exactly its arguments and environment and the state on
-//! stdin. config.md "POSIX-platform Hooks".
+//! stdin. Only startContainer hooks without an environment have that of the container's process (runc). config.md "POSIX-platform Hooks".
 //!
 //! A hook inherits nothing but its namespaces, credentials and limits: its output goes to memory and becomes
 //! part of the error when it fails. Needs a single-threaded caller, like every clone of this crate.
@@ -38,6 +38,8 @@ pub(crate) struct Stage<'a> {
     pub(crate) kind: &'static str,
     /// The state as JSON.
     pub(crate) state: &'a [u8],
+    /// Environment of hooks that have none of their own.
+    pub(crate) environment: Option<&'a CStrings>,
     /// Working directory; the caller's own when absent.
     pub(crate) directory: Option<BorrowedFd<'a>>,
 }
@@ -72,7 +74,8 @@ fn run(stage: Stage<'_>, hook: &Hook) -> Result<()> {
     let program = CStrings::new([hook.path.as_bytes()]).step(step)?;
     let arguments = if hook.args.is_empty() { std::slice::from_ref(&hook.path) } else { &hook.args };
     let argv = CStrings::new(arguments.iter().map(String::as_bytes)).step(step)?;
-    let envp = CStrings::new(hook.env.iter().map(String::as_bytes)).step(step)?;
+    let own = CStrings::new(hook.env.iter().map(String::as_bytes)).step(step)?;
+    let envp = stage.environment.filter(|_| hook.env.is_empty()).unwrap_or(&own);
     let stdin = memory(stage.state).step(step)?;
     let (stdout, stderr) = (memory(b"").step(step)?, memory(b"").step(step)?);
     let (ours, theirs) = Channel::pair()?;
@@ -83,7 +86,7 @@ fn run(stage: Stage<'_>, hook: &Hook) -> Result<()> {
             let failure = match become_hook(stage, streams) {
                 Ok(()) => program.strings().first().map_or_else(
                     || SysError::new("execve", "no program", Errno::NOENT),
-                    |path| process::exec(path, &argv, &envp),
+                    |path| process::exec(path, &argv, envp),
                 ),
                 Err(e) => e,
             };

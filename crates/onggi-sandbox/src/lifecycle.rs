@@ -156,7 +156,7 @@ pub(crate) fn run_poststop(state: &SandboxState, list: &[Hook]) -> Result<Vec<St
     let bytes = state::for_hooks(state, ContainerState::Stopped)?;
     let bundle = hooks::bundle_directory(&state.bundle);
     let directory = bundle.as_ref().map(AsFd::as_fd);
-    Ok(hooks::run_all_lenient(hooks::Stage { kind: "poststop", state: &bytes, directory }, list))
+    Ok(hooks::run_all_lenient(hooks::Stage { kind: "poststop", state: &bytes, environment: None, directory }, list))
 }
 
 /// Removes a container whose state cannot be read: its cgroups are those of the configuration that was kept.

@@ -81,7 +81,7 @@ pub(crate) fn prepare(
                 if let Some(map) = &bind.id_map {
                     out.user_namespaces.insert(index, known.get(&map.source)?);
                 }
-                prepare_bind(&mut out, index, bind, user, facts)?;
+                prepare_bind(&mut out, index, bind, user, facts).map_err(|e| e.mounting(&bind.source, &bind.target))?;
             }
             _ => {}
         }
@@ -222,6 +222,7 @@ pub(crate) fn make_in(pid: i32, plan: &SandboxPlan, index: usize, ids: Option<Bo
         _ => None,
     });
     by_helper(CloneRequest::default(), || make_there(pid, bind, root, ids))
+        .map_err(|e| e.mounting(&bind.source, &bind.target))
 }
 
 fn make_there(pid: i32, bind: &BindMount, root: Option<&Path>, ids: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {

@@ -71,7 +71,7 @@ pub(crate) fn run_poststart(state: &SandboxState, list: &[Hook]) -> Result<()> {
     let bytes = state::for_hooks(state, ContainerState::Running)?;
     let bundle = hooks::bundle_directory(&state.bundle);
     let directory = bundle.as_ref().map(AsFd::as_fd);
-    hooks::run_all(hooks::Stage { kind: "poststart", state: &bytes, directory }, list)
+    hooks::run_all(hooks::Stage { kind: "poststart", state: &bytes, environment: None, directory }, list)
 }
 
 /// The hook's failure is what is reported; a program that has ended already is stopped too.

@@ -191,4 +191,7 @@ pub struct StartFailure {
     pub exit_code: i32,
     /// What to do; may be empty.
     pub hint: String,
+    /// It happened in the container's own process, or in making something for it, not while it was planned.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_container: bool,
 }

@@ -359,6 +359,7 @@ fn malformed(path: &Path, reason: &str) -> StartFailure {
         errno: 0,
         exit_code: ENGINE_FAILED,
         hint: String::new(),
+        in_container: false,
     }
 }
 
@@ -370,6 +371,7 @@ pub(super) fn failure(step: &str, error: &SysError) -> StartFailure {
         errno: error.raw(),
         exit_code: ENGINE_FAILED,
         hint: String::new(),
+        in_container: false,
     }
 }
 
@@ -381,5 +383,6 @@ pub(super) fn interrupted() -> StartFailure {
         errno: 0,
         exit_code: ENGINE_FAILED,
         hint: "look for the OOM killer in the kernel log (dmesg)".to_owned(),
+        in_container: false,
     }
 }

@@ -265,3 +265,102 @@ fn root_a_group_in_use_is_never_recorded_as_the_containers() {
     assert_eq!(b.verb("delete", &["-f"]).code, 0);
     assert_eq!(other.status(), "running");
 }
+
+#[test]
+fn root_a_start_container_hook_without_environment_has_that_of_the_process() {
+    let mut b = Bundle::new("true");
+    let hook = |script: &str| json!({ "path": "/bin/sh", "args": ["sh", "-c", script] });
+    b.config["process"]["env"] = json!(["PATH=/bin", "ONE=two"]);
+    b.config["hooks"] = json!({ "startContainer": [hook("test $ONE = two && test -n \"$HOME\"")] });
+    let done = b.run();
+    assert_eq!(done.code, 0, "{}", done.err);
+    let mut own = hook("test $ONLY = this && test -z \"$ONE\"");
+    own["env"] = json!(["ONLY=this", "PATH=/bin"]);
+    b.config["hooks"] = json!({ "startContainer": [own] });
+    let done = b.run();
+    assert_eq!(done.code, 0, "{}", done.err);
+    b.config["hooks"] = json!({ "startContainer": [hook("kill -31 $$")] });
+    let done = b.run();
+    assert!(done.err.contains("error running startContainer hook #0: ") && done.err.contains("bad system call"));
+}
+
+#[test]
+fn root_a_device_path_that_is_taken_must_be_that_device() {
+    let mut b = Bundle::new("ls -l /data/null");
+    b.config["linux"]["devices"] = json!([{ "path": "/data/null", "type": "c", "major": 1, "minor": 3 }]);
+    let data = b.root().join("data");
+    fs::create_dir(&data).unwrap();
+    let node = |minor: &str| {
+        let done = Command::new("mknod").arg(data.join("null")).args(["c", "1", minor]).status().unwrap();
+        assert!(done.success());
+    };
+    node("3");
+    assert_eq!(b.run().code, 0);
+    fs::remove_file(data.join("null")).unwrap();
+    node("5");
+    let done = b.run();
+    let text = "/data/null has incorrect major:minor: 1:5 doesn't match expected 1:3";
+    assert!(done.code == 1 && done.err.contains(text), "{}", done.err);
+    fs::remove_file(data.join("null")).unwrap();
+    fs::write(data.join("null"), "").unwrap();
+    assert!(b.run().err.contains("/data/null has incorrect ftype"));
+}
+
+#[test]
+fn root_an_ambient_capability_that_cannot_be_is_a_warning_for_each() {
+    let mut b = Bundle::new("grep CapAmb /proc/self/status");
+    let caps = &mut b.config["process"]["capabilities"];
+    caps["inheritable"] = json!(["CAP_KILL"]);
+    caps["ambient"] = json!(["CAP_KILL", "CAP_CHOWN"]);
+    let done = b.run();
+    assert_eq!(done.out, "CapAmb:\t0000000000000020\n", "{}", done.err);
+    assert!(done.err.contains("can't raise ambient capability CAP_CHOWN: "), "{}", done.err);
+}
+
+#[test]
+fn root_failures_of_the_containers_process_have_runcs_words() {
+    let mut b = Bundle::new("true");
+    b.args(&["no-such-program"]);
+    let done = b.run();
+    assert!(done.err.contains(" run failed: unable to start container process: exec: \"no-such-program\": "));
+    let mut b = Bundle::new("sleep 60");
+    assert_eq!(b.run_detached(&[]).code, 0);
+    let done = b.exec(&["--cwd", "/none"], &["true"]);
+    assert!(done.err.contains("exec failed: unable to start container process: chdir to cwd"), "{}", done.err);
+    b.config["linux"]["cgroupsPath"] = json!(b.id);
+    let mut failing = Bundle::new("true");
+    failing.add_mount(json!({ "destination": "/x", "type": "bind", "source": "/none", "options": ["bind"] }));
+    let words = "unable to start container process: error during container init: error mounting \"/none\"";
+    for user in [false, true] {
+        if user {
+            in_user_namespace(&mut failing);
+        }
+        let done = failing.run();
+        assert!(done.err.contains(words), "{}", done.err);
+    }
+}
+
+/// On a machine with a version 2 hierarchy beside the others too.
+#[test]
+fn root_exec_follows_an_init_whose_group_is_gone() {
+    let b = Bundle::new("sleep 60");
+    assert_eq!(b.run_detached(&[]).code, 0);
+    let pid = b.pid().to_string();
+    let mount = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].into_iter().map(std::path::PathBuf::from);
+    let mount = mount.into_iter().find(|m| m.join("cgroup.procs").exists()).expect("a version 2 hierarchy");
+    let path = |who: &str| {
+        let text = fs::read_to_string(format!("/proc/{who}/cgroup")).unwrap();
+        text.lines().find_map(|l| l.strip_prefix("0::/")).unwrap().to_owned()
+    };
+    let (own, other) = (mount.join(path(&pid)), mount.join(format!("{}-moved", b.id)));
+    assert!(own.ends_with(&b.id), "{}", own.display());
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("cgroup.procs"), &pid).unwrap();
+    fs::remove_dir(&own).unwrap();
+    let process = b.spawn_exec(&["sleep", "60"]);
+    b.until("the process is there", |_| fs::read_to_string(other.join("cgroup.procs")).unwrap().lines().count() == 2);
+    assert_eq!(b.verb("delete", &["-f"]).code, 0);
+    let mut process = process;
+    process.wait().unwrap();
+    b.until("the group is empty", |_| fs::remove_dir(&other).is_ok());
+}

@@ -117,10 +117,10 @@ impl Child {
         let sets = Capabilities { effective: wanted.effective & permitted, permitted, inheritable };
         cred::set_capabilities(sets).step(step)?;
         let ambient = wanted.ambient & permitted & inheritable;
-        let refused = wanted.ambient & !ambient & !lost;
-        if refused != 0 {
-            let names = capability_names(refused);
-            self.note(format!("capabilities [{names}] are not ambient: they are not both permitted and inheritable"));
+        for number in (0..64).filter(|n| (wanted.ambient & !ambient & !lost) >> n & 1 == 1) {
+            let name = capability_names(1 << number);
+            let why = "it is not both permitted and inheritable";
+            self.note(format!("can't raise ambient capability {name}: operation not permitted: {why}"));
         }
         cred::set_ambient(ambient).step(step)
     }

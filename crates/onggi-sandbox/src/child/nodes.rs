@@ -75,7 +75,7 @@ impl Child {
         let mode = Mode::from_raw_mode(node.mode);
         match rustix::fs::mknodat(&*dir, name, kind, mode, dev) {
             Ok(()) => {}
-            Err(Errno::EXIST) => return self.check_node(&dir, name, kind, dev),
+            Err(Errno::EXIST) => return check_node(node, &dir, name, kind),
             Err(e) => return Err(SysError::new("mknodat", what(), e)),
         }
         if (node.uid, node.gid) == (0, 0) {
@@ -83,12 +83,6 @@ impl Child {
         }
         let (uid, gid) = (Uid::from_raw(node.uid), Gid::from_raw(node.gid));
         rustix::fs::chownat(&*dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).sys("fchownat", what)
-    }
-
-    fn check_node(&self, dir: &OwnedFd, name: &OsStr, kind: FileType, dev: u64) -> onggi_sys::Result<()> {
-        let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).sys("fstatat", || format!("{name:?}"))?;
-        let same = FileType::from_raw_mode(stat.st_mode) == kind && (kind == FileType::Fifo || stat.st_rdev == dev);
-        if same { Ok(()) } else { Err(SysError::new("mknodat", format!("{name:?}"), Errno::EXIST)) }
     }
 
     pub(super) fn bind_node(&mut self, index: usize, node: &DeviceNode) -> Result<()> {
@@ -107,4 +101,19 @@ impl Child {
         self.check_target(&target, &node.path)?;
         mount::attach(copy.as_fd(), target.as_fd()).step(step)
     }
+}
+
+/// What is there already is right, or said to be wrong in runc's words.
+fn check_node(node: &DeviceNode, dir: &OwnedFd, name: &OsStr, kind: FileType) -> onggi_sys::Result<()> {
+    let at = node.path.display();
+    let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).sys("fstatat", || format!("{name:?}"))?;
+    let wrong = |what: String| Err(SysError::new("mknodat", format!("{at} has incorrect {what}"), Errno::EXIST));
+    if FileType::from_raw_mode(stat.st_mode) != kind {
+        return wrong("ftype".into());
+    }
+    let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+    if kind != FileType::Fifo && (major, minor) != (node.major, node.minor) {
+        return wrong(format!("major:minor: {major}:{minor} doesn't match expected {}:{}", node.major, node.minor));
+    }
+    Ok(())
 }

@@ -35,13 +35,18 @@ pub(super) fn open(state: &SandboxState, choice: &CgroupChoice) -> Result<Entry>
         CgroupChoice::Below(list) => below(state, list)?,
     };
     let mut unified = Vec::new();
-    if let Some(dir) = dirs.get("") {
-        unified.extend(open_dir(dir, choice)?);
-    }
+    let own = dirs.get("").map(|dir| open_dir(dir, choice)).transpose()?;
+    let gone = matches!(own, Some(None));
+    unified.extend(own.flatten());
     if *choice == CgroupChoice::Container {
         // With controllers enabled for its children a group takes no processes: the container's init has
-        // moved itself below, and a new process belongs beside it.
-        unified.extend(group_of_init(state));
+        // moved itself below, and a new process belongs beside it. So it does where init went when the container's
+        // own group is gone: never is it left in the caller's.
+        let beside = group_of_init(state, gone);
+        if gone && beside.is_none() {
+            return Err(StartFailureError::new(format!("{}: the container's group is gone", adding())));
+        }
+        unified.extend(beside);
     }
     let v1: BTreeSet<_> = dirs.iter().filter(|(c, _)| !c.is_empty()).map(|(_, dir)| dir.join("tasks")).collect();
     let tasks = v1.iter().map(|at| open_file(at)).collect::<Result<_>>()?;
@@ -102,16 +107,24 @@ fn adding() -> String {
     "error adding pid of the new process to cgroups".into()
 }
 
-/// The version 2 group that the first process is in now, when it is the container's or below it.
-fn group_of_init(state: &SandboxState) -> Option<OwnedFd> {
+/// The version 2 group that the first process is in now, when it is below the container's, or `anywhere`.
+fn group_of_init(state: &SandboxState, anywhere: bool) -> Option<OwnedFd> {
     let own = state.cgroup_paths.get("")?;
     let text = fs::read_to_string(format!("/proc/{}/cgroup", state.pid)).ok()?;
     let relative = text.lines().find_map(|l| l.strip_prefix("0::"))?;
     // The part of the path below the mount point is the tail of the container's own directory.
-    let now = own.ancestors().map(|mount| mount.join(relative.trim_start_matches('/')));
-    let inside = |at: &PathBuf| at.starts_with(own) && at != own && at.is_dir();
-    let dir = now.into_iter().find(inside)?;
+    let mut now = own.ancestors().map(|mount| mount.join(relative.trim_start_matches('/')));
+    let dir = match anywhere {
+        true => now.find(|at| holds(at, state.pid))?,
+        false => now.find(|at| at.starts_with(own) && at != own && at.is_dir())?,
+    };
     rustix::fs::open(&dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()
+}
+
+/// The process is a member of that very group: a guess at the mount point is proven by it.
+fn holds(group: &Path, pid: i32) -> bool {
+    let members = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    members.lines().any(|line| line.parse() == Ok(pid))
 }
 
 #[cfg(test)]
