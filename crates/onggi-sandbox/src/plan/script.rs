@@ -43,6 +43,11 @@ readonly_path() {
 }
 ";
 
+/// Before a root that is only moved.
+const COVER: &str = "\
+for p in $(findmnt -rno TARGET -t proc,sysfs | grep -vF \"$R\"); do umount -l \"$p\" || mount -t tmpfs tmpfs \"$p\"; done
+";
+
 /// One word of a shell command.
 fn quote(text: impl AsRef<str>) -> String {
     let text = text.as_ref();
@@ -267,10 +272,7 @@ fn setup_line(out: &mut String, op: &SetupOp) {
         SetupOp::Mask { path: p, .. } => writeln!(out, "hide {}", path(p)),
         SetupOp::ReadOnly { path: p } => writeln!(out, "readonly_path {}", path(p)),
         SetupOp::ReadOnlyRoot => writeln!(out, "mount -o remount,bind,ro \"$R\""),
-        SetupOp::CoverHostSystems => writeln!(
-            out,
-            "for p in $(findmnt -rno TARGET -t proc,sysfs | grep -vF \"$R\"); do umount -l \"$p\" || mount -t tmpfs tmpfs \"$p\"; done"
-        ),
+        SetupOp::CoverHostSystems => out.write_str(COVER),
         SetupOp::ChangeRoot => writeln!(out, "cd \"$R\""),
         SetupOp::PivotRoot { .. } => writeln!(
             out,
