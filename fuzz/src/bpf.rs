@@ -7,7 +7,8 @@ use onggi_sandbox::seccomp::compile;
 use onggi_spec::oci::runtime::{LinuxSeccomp, LinuxSeccompArg, LinuxSyscall, SeccompAction, SeccompOp};
 use serde_json::json;
 
-const X86_64: u32 = 0xc000_003e;
+use crate::machine::{Call, ERRNO, Instruction, KILL_PROCESS, X86_64, check_program, execute, holds, value};
+
 /// asm/unistd_64.h.
 const CALLS: [(&str, u32); 8] = [
     ("read", 0),
@@ -89,80 +90,6 @@ fn policy(bytes: &mut Bytes<'_>) -> LinuxSeccomp {
     serde_json::from_value(document).expect("what is written can be read")
 }
 
-/// What the kernel gets as `struct seccomp_data`.
-struct Call {
-    arch: u32,
-    nr: u32,
-    args: [u64; 6],
-}
-
-impl Call {
-    fn word(&self, offset: u32) -> u32 {
-        match offset {
-            0 => self.nr,
-            4 => self.arch,
-            16..64 if offset.is_multiple_of(4) => {
-                let arg = self.args[(offset as usize - 16) / 8];
-                if offset.is_multiple_of(8) { arg as u32 } else { (arg >> 32) as u32 }
-            }
-            _ => panic!("load at {offset}"),
-        }
-    }
-}
-
-/// (opcode, jump when true, jump when false, operand)
-type Instruction = (u16, u8, u8, u32);
-
-fn run(program: &[Instruction], call: &Call) -> u32 {
-    let (mut at, mut a) = (0, 0);
-    loop {
-        let (code, jt, jf, k) = program[at];
-        let jump = |taken: bool| at + 1 + usize::from(if taken { jt } else { jf });
-        at = match code {
-            0x06 => return k,
-            0x20 => {
-                a = call.word(k);
-                at + 1
-            }
-            0x54 => {
-                a &= k;
-                at + 1
-            }
-            0x05 => at + 1 + k as usize,
-            0x15 => jump(a == k),
-            0x25 => jump(a > k),
-            0x35 => jump(a >= k),
-            code => panic!("opcode {code:#x}"),
-        };
-    }
-}
-
-fn value(action: SeccompAction, errno: Option<u32>) -> u32 {
-    match action {
-        SeccompAction::Kill | SeccompAction::KillThread => 0,
-        SeccompAction::KillProcess => 0x8000_0000,
-        SeccompAction::Trap => 0x0003_0000,
-        SeccompAction::Errno => 0x0005_0000 | errno.unwrap_or(1),
-        SeccompAction::Trace => 0x7ff0_0000 | errno.unwrap_or(1),
-        SeccompAction::Log => 0x7ffc_0000,
-        SeccompAction::Allow => 0x7fff_0000,
-        SeccompAction::Notify => 0x7fc0_0000,
-    }
-}
-
-fn holds(a: &LinuxSeccompArg, args: &[u64; 6]) -> bool {
-    let arg = args[a.index as usize];
-    match a.op {
-        SeccompOp::NotEqual => arg != a.value,
-        SeccompOp::LessThan => arg < a.value,
-        SeccompOp::LessOrEqual => arg <= a.value,
-        SeccompOp::Equal => arg == a.value,
-        SeccompOp::GreaterOrEqual => arg >= a.value,
-        SeccompOp::GreaterThan => arg > a.value,
-        SeccompOp::MaskedEqual => Some(arg & a.value) == a.value_two,
-    }
-}
-
 /// By the rules in the documentation of `onggi_sandbox::seccomp`.
 fn direct(policy: &LinuxSeccomp, name: &str, nr: u32, args: &[u64; 6]) -> u32 {
     let default = value(policy.default_action, policy.default_errno_ret);
@@ -181,7 +108,7 @@ fn direct(policy: &LinuxSeccomp, name: &str, nr: u32, args: &[u64; 6]) -> u32 {
     let forbids = !matches!(policy.default_action, SeccompAction::Allow | SeccompAction::Trace | SeccompAction::Log);
     match of_call().find(|r| r.args.is_empty()).or_else(|| of_call().find(matches)) {
         Some(rule) => value(rule.action, rule.errno_ret),
-        None if forbids && newest.is_some_and(|n| nr > n) => 0x0005_0000 | 38,
+        None if forbids && newest.is_some_and(|n| nr > n) => ERRNO | 38,
         None => default,
     }
 }
@@ -195,16 +122,15 @@ pub fn seccomp(data: &[u8]) {
     let policy = policy(&mut bytes);
     let Ok(program) = compile(&policy) else { return };
     let code: Vec<Instruction> = program.instructions.iter().map(|i| (i.code, i.jt, i.jf, i.k)).collect();
-    assert!(code.len() <= 4096);
-    assert!(matches!(code.last(), Some((0x06, ..))), "a filter ends with an answer");
+    check_program(&code);
     for _ in 0..8 {
         let (name, nr) = bytes.of(&CALLS);
         let args = std::array::from_fn(|_| bytes.number());
-        let got = run(&code, &Call { arch: X86_64, nr, args });
+        let got = execute(&code, &Call { arch: X86_64, nr, args });
         assert_eq!(got, direct(&policy, name, nr, &args), "{name}{args:x?} by {policy:?}");
         for arch in [0x4000_0003, 0, u32::MAX] {
-            let got = run(&code, &Call { arch, nr, args });
-            assert_eq!(got, 0x8000_0000, "a foreign architecture is killed");
+            let got = execute(&code, &Call { arch, nr, args });
+            assert_eq!(got, KILL_PROCESS, "a foreign architecture is killed");
         }
     }
 }

@@ -4,6 +4,8 @@
 //! Inputs that once failed stay in `corpus/TARGET/` and are run first by every later run.
 
 mod bpf;
+#[path = "../../crates/onggi-sandbox/src/seccomp/tests/machine.rs"]
+mod machine;
 mod plans;
 mod texts;
 

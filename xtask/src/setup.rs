@@ -37,6 +37,7 @@ const PACKAGES: &[Package] = &[
     package("util-linux", "tests: unshare, nsenter, setpriv"),
     package("libcap2-bin", "tests: capsh in the scripts of --explain=sh"),
     package("uidmap", "tests: user namespaces of ordinary users"),
+    package("python3-seccomp", "tests: libseccomp, whose filters are compared with ours"),
     package("strace", "tests: counts system calls"),
     package("procps", "tests: ps"),
     package("qemu-system-x86", "tests: a machine with systemd, cgroup v2 and AppArmor"),

@@ -52,6 +52,9 @@ enum CliError {
     /// There is no such verb.
     #[error("No help topic for '{0}'")]
     NoVerb(String),
+    /// There is no such signal.
+    #[error("unknown signal {0:?}")]
+    Signal(String),
     /// The sandbox refused.
     #[error(transparent)]
     Sandbox(#[from] StartFailureError),
@@ -64,6 +67,14 @@ enum CliError {
         path: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// A bundle has no configuration; the words are runc's.
+    #[error("JSON specification file {name} not found in {}", .bundle.display())]
+    Missing {
+        /// The file.
+        name: String,
+        /// Where it should be.
+        bundle: PathBuf,
     },
     /// A document of the caller is wrong.
     #[error("{0}")]
@@ -99,11 +110,19 @@ impl CliError {
     }
 
     fn hint(&self) -> Option<&str> {
+        let given = |hint: &'_ String| !hint.is_empty();
         match self {
-            Self::Sandbox(e) => Some(e.0.hint.as_str()).filter(|h| !h.is_empty()),
-            Self::Document(e) => Some(e.hint.as_str()).filter(|h| !h.is_empty()),
+            Self::Sandbox(e) if given(&e.0.hint) => Some(&e.0.hint),
+            Self::Sandbox(e) => hint_of(e.0.errno),
+            Self::Document(e) if given(&e.hint) => Some(&e.hint),
+            Self::Document(_) => Some("`spec` writes a configuration that is right; `plan` shows what one means"),
+            Self::File { what: "open bundle", .. } => Some("--bundle names the directory with config.json"),
+            Self::File { what: "open log", .. } => Some("--log takes a file in a directory that exists"),
+            Self::File { source, .. } => hint_of(source.raw_os_error().unwrap_or_default()),
+            Self::Missing { .. } => Some("`spec` writes one; --bundle names its directory"),
             Self::Start { source, .. } => source.hint(),
-            _ => None,
+            Self::Signal(_) => Some("`kill -l` lists them; SIGTERM, TERM and 15 are the same"),
+            Self::Usage(_) | Self::Flags(_) | Self::NoVerb(_) => None,
         }
     }
 }
@@ -123,6 +142,23 @@ fn begun(source: &CliError, code: i32) -> &'static str {
 /// The kernel's reason in the words that engines look for.
 fn reason(e: &std::io::Error) -> String {
     e.raw_os_error().map_or_else(|| e.to_string(), onggi_sys::error::describe)
+}
+
+/// What helps against a reason whatever failed for it.
+fn hint_of(errno: i32) -> Option<&'static str> {
+    use onggi_sys::Errno;
+    let is = |known: Errno| known.raw_os_error() == errno;
+    if is(Errno::MFILE) {
+        Some("raise the limit of open files of the caller (`ulimit -n`); 64 are enough")
+    } else if is(Errno::NFILE) {
+        Some("this machine has no open files left: raise fs.file-max")
+    } else if is(Errno::NOSPC) || is(Errno::DQUOT) {
+        Some("there is no space left where this was to be written")
+    } else if is(Errno::NOMEM) {
+        Some("there is no memory left for this, on the machine or in the caller's cgroup")
+    } else {
+        None
+    }
 }
 
 /// Options before the verb.

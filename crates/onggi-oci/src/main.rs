@@ -8,7 +8,15 @@ mod monitor;
 
 use std::ffi::OsString;
 
+/// A mask of 0777 is for what the container makes, not for the files by which one call tells the next.
+fn keep_own_files_readable() {
+    use rustix::{fs::Mode, process::umask};
+    let given = umask(Mode::empty());
+    umask(given.difference(Mode::RWXU));
+}
+
 fn main() {
+    keep_own_files_readable();
     let args: Vec<OsString> = std::env::args_os().collect();
     let code = match args.get(1).and_then(|a| a.to_str()) {
         Some("monitor") => monitor::run(&args[2..]),

@@ -35,6 +35,7 @@ use crate::{
     net_devices::{self, Moved},
     notify,
     options::{CgroupDriver, CreateOptions, Created, Stdio},
+    pid_file::PidFile,
     plan::{self, PlanInput, ProcessOp, SandboxFacts, SandboxPlan, SetupOp},
     rdt, seccomp, sources, start,
     state::{self, StateDir},
@@ -121,6 +122,7 @@ fn create_in(options: CreateOptions, dir: &StateDir, made: &mut Made<'_>) -> Res
     made.poststop = config.hooks.as_ref().map(|hooks| (state.clone(), hooks.poststop.clone()));
     let user_namespaces = prepared.user_namespaces.clone();
     let filter_flags = prepared.filter.as_ref().map(Filter::shown_flags);
+    let pid_file = pid_file.as_deref().map(PidFile::prepare).transpose()?;
     let (running, pidfd) = launch::clone_child(&plan, prepared, sibling)?;
     let pidfd = made.child.insert(pidfd);
     // The container's own process is in the group now.
@@ -149,7 +151,7 @@ fn create_in(options: CreateOptions, dir: &StateDir, made: &mut Made<'_>) -> Res
         moved,
         user_namespaces,
     };
-    follow.accompany(pid_file.as_deref())?;
+    follow.accompany(pid_file)?;
     let pidfd = made.child.take().ok_or_else(|| StartFailureError::new("the child's pidfd is gone"))?;
     Ok(Created {
         pid: follow.state.pid,
@@ -399,7 +401,7 @@ struct Follow<'a> {
 }
 
 impl Follow<'_> {
-    fn accompany(&mut self, pid_file: Option<&Path>) -> Result<()> {
+    fn accompany(&mut self, pid_file: Option<PidFile<'_>>) -> Result<()> {
         let mut done = self.until_running(pid_file);
         if done.is_ok() && !self.plan.process.contains(&ProcessOp::AwaitStart) {
             done = start::run_poststart(&self.state, &self.plan.poststart);
@@ -410,7 +412,7 @@ impl Follow<'_> {
         done
     }
 
-    fn until_running(&mut self, pid_file: Option<&Path>) -> Result<()> {
+    fn until_running(&mut self, pid_file: Option<PidFile<'_>>) -> Result<()> {
         for op in &self.plan.after {
             self.notes.extend(sources::after_clone(op, self.running.pid)?);
         }
@@ -425,10 +427,7 @@ impl Follow<'_> {
         self.state.pid_start_time = stat.map_or(0, |s| s.start_time);
         self.dir.save(&self.state)?;
         self.listen()?;
-        if let Some(at) = pid_file {
-            write_pid_file(at, self.state.pid)?;
-        }
-        Ok(())
+        pid_file.map_or(Ok(()), |file| file.write(self.state.pid))
     }
 
     fn listen(&mut self) -> Result<()> {
@@ -514,14 +513,4 @@ pub(crate) fn send_console(socket: &OwnedFd, master: &OwnedFd) -> Result<()> {
 pub(crate) fn send_pidfd(socket: &OwnedFd, pidfd: &OwnedFd) -> Result<()> {
     channel::send_packet(socket.as_fd(), b"pidfd", Some(pidfd.as_fd()))
         .step(|| "send the pidfd to the pidfd socket".into())
-}
-
-/// Written to a temporary name and renamed: a reader never sees an empty file.
-pub(crate) fn write_pid_file(at: &Path, pid: i32) -> Result<()> {
-    let name = at.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = at.with_file_name(format!(".{name}"));
-    fs::write(&temporary, pid.to_string())
-        .and_then(|()| fs::rename(&temporary, at))
-        .sys("write", || format!("{at:?}"))
-        .step(|| format!("write pid file {}", at.display()))
 }

@@ -20,10 +20,11 @@ use onggi_sys::{
 use crate::{
     channel::{Channel, Message},
     child::{self, Child, Prepared, View},
-    create::{compile_filter, exec_strings, parent_to_die_with, send_console, send_pidfd, split_stdio, write_pid_file},
+    create::{compile_filter, exec_strings, parent_to_die_with, send_console, send_pidfd, split_stdio},
     error::{Result, StartFailureError, Step},
     notify,
     options::{ExecOptions, Executed, Paused},
+    pid_file::PidFile,
     plan::{
         ParentOp, ProcessContext, ProcessOp, ProcessPlan, Purpose, SandboxFacts, SetupOp, attributes, keyring_name,
         plan_exec,
@@ -65,6 +66,7 @@ pub fn exec(options: ExecOptions) -> Result<Executed> {
         ..Prepared::default()
     };
     let setup = setup(&state, &options.process);
+    let pid_file = options.pid_file.as_deref().map(PidFile::prepare).transpose()?;
     // From its birth the child is in the container's pid namespace, where somebody may have the right to trace, and
     // it still has the host's root: it must not be traceable there (I3, CVE-2016-9962). It inherits this.
     process::set_dumpable(false).step(|| "keep the container from tracing the new process".into())?;
@@ -81,16 +83,13 @@ pub fn exec(options: ExecOptions) -> Result<Executed> {
             drop(theirs);
             let mut follow =
                 Follow { state: &state, seccomp, pid, pidfd: &pidfd, console, master: None, notes: plan.notes };
-            let mut finish = || {
+            let finish = || {
                 if let Some(socket) = &options.pidfd_socket {
                     send_pidfd(socket, &pidfd)?;
                 }
                 follow.raise(&by_parent, &ours)?;
                 follow.until_running(&ours)?;
-                if let Some(at) = &options.pid_file {
-                    write_pid_file(at, pid)?;
-                }
-                Ok(())
+                pid_file.map_or(Ok(()), |file| file.write(pid))
             };
             let finished = finish();
             let (console_master, notes) = (follow.master, follow.notes);

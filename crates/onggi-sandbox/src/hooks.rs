@@ -83,7 +83,7 @@ fn run(stage: Stage<'_>, hook: &Hook) -> Result<()> {
         Cloned::Child => {
             signal::reset_all();
             let streams = [&stdin, &stdout, &stderr].map(AsFd::as_fd);
-            let failure = match become_hook(stage, streams) {
+            let failure = match become_hook(stage, streams, hook.timeout.is_some()) {
                 Ok(()) => program.strings().first().map_or_else(
                     || SysError::new("execve", "no program", Errno::NOENT),
                     |path| process::exec(path, &argv, envp),
@@ -93,9 +93,9 @@ fn run(stage: Stage<'_>, hook: &Hook) -> Result<()> {
             let _ = theirs.send(&Message::Failed(StartFailureError::from_sys("execute it", &failure).0));
             process::exit_now(127)
         }
-        Cloned::Parent { pidfd, .. } => {
+        Cloned::Parent { pid, pidfd } => {
             drop(theirs);
-            let ended = wait(pidfd.as_fd(), hook.timeout);
+            let ended = wait(pid, pidfd.as_fd(), hook.timeout);
             if let Ok(Some(Message::Failed(failure))) = ours.receive() {
                 return Err(StartFailureError(failure));
             }
@@ -128,9 +128,14 @@ fn memory(content: &[u8]) -> onggi_sys::Result<File> {
     Ok(file)
 }
 
-fn become_hook(stage: Stage<'_>, streams: [BorrowedFd<'_>; 3]) -> onggi_sys::Result<()> {
+fn become_hook(stage: Stage<'_>, streams: [BorrowedFd<'_>; 3], timed: bool) -> onggi_sys::Result<()> {
     if let Some(directory) = stage.directory {
         rustix::process::fchdir(directory).sys("fchdir", || "working directory")?;
+    }
+    if timed {
+        // What it starts ends with it when its time is over. Without a limit it stays in the caller's group, where
+        // an interrupt from the terminal reaches it.
+        rustix::process::setpgid(None, None).sys("setpgid", || "hook")?;
     }
     for (number, stream) in (0..).zip(streams) {
         spawn::install_stdio(stream, number)?;
@@ -138,10 +143,14 @@ fn become_hook(stage: Stage<'_>, streams: [BorrowedFd<'_>; 3]) -> onggi_sys::Res
     process::cloexec_from(3)
 }
 
-fn wait(pidfd: BorrowedFd<'_>, timeout: Option<i64>) -> std::result::Result<(), String> {
+fn wait(pid: i32, pidfd: BorrowedFd<'_>, timeout: Option<i64>) -> std::result::Result<(), String> {
     if let Some(seconds) = timeout {
         let deadline = Instant::now() + Duration::from_secs(seconds.unsigned_abs());
         if !exits_before(pidfd, deadline) {
+            // Not reaped yet, so the number is its own: first its group, then itself if it has left that.
+            if pid > 1 {
+                let _ = process::kill(-pid, signal::number::KILL);
+            }
             let _ = process::pidfd_kill(pidfd, signal::number::KILL);
             let _ = process::wait_pidfd(pidfd);
             return Err(format!("still running after {seconds} s, killed"));

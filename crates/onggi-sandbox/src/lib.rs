@@ -24,6 +24,7 @@ mod mqueue;
 mod net_devices;
 mod notify;
 mod options;
+mod pid_file;
 pub mod plan;
 mod rdt;
 pub mod seccomp;

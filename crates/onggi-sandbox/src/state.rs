@@ -38,6 +38,10 @@ use crate::error::{Result, StartFailureError, Step};
 const MAX_STATE: u64 = 1 << 20;
 /// Longest id; one path component.
 const MAX_ID: usize = 255;
+/// How often a removal is tried: each failure is a file that another verb has put there meanwhile.
+const REMOVALS: usize = 16;
+
+const OTHER_ROOT: &str = "choose a directory that can be written with --root";
 
 /// An id is one path component of letters, digits, `_ + - .` (runc's grammar).
 ///
@@ -52,8 +56,11 @@ pub fn check_id(id: &str) -> Result<()> {
         return Ok(());
     }
     let shown: String = id.chars().take(64).collect();
-    Err(StartFailureError::new(format!("invalid container ID format: {shown:?}"))
-        .hint("letters, digits and _ + - . are allowed"))
+    let hint = match id.len() {
+        0..=MAX_ID => "letters, digits and _ + - . are allowed".to_owned(),
+        long => format!("it has {long} bytes, at most {MAX_ID} are allowed"),
+    };
+    Err(StartFailureError::new(format!("invalid container ID format: {shown:?}")).hint(hint))
 }
 
 fn sys(call: &'static str, at: &Path, e: &io::Error) -> SysError {
@@ -80,7 +87,10 @@ impl StateDir {
         let make = |at: &Path, recursive| fs::DirBuilder::new().mode(0o700).recursive(recursive).create(at);
         let mut made = make(&this.path, false);
         if made.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
-            make(root, true).map_err(|e| sys("mkdir", root, &e)).step(|| "make the state directory".into())?;
+            make(root, true)
+                .map_err(|e| sys("mkdir", root, &e))
+                .step(|| "make the state directory".into())
+                .map_err(|e| e.hint(OTHER_ROOT))?;
             made = make(&this.path, false);
         }
         match made {
@@ -96,7 +106,9 @@ impl StateDir {
                 Err(StartFailureError::new(format!("container with given ID already exists: {id}"))
                     .hint("delete it first, or choose another id"))
             }
-            Err(e) => Err(sys("mkdir", &this.path, &e)).step(|| format!("reserve container id {id}")),
+            Err(e) => Err(sys("mkdir", &this.path, &e))
+                .step(|| format!("reserve container id {id}"))
+                .map_err(|e| e.hint(OTHER_ROOT)),
         }
     }
 
@@ -206,7 +218,12 @@ impl StateDir {
             io::Write::write_all(&mut file, bytes)?;
             fs::rename(&temporary, at)
         };
-        write().map_err(|e| sys("write", at, &e)).step(step)
+        write().map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound if !self.exists() => {
+                StartFailureError::new(format!("container {} was deleted meanwhile", self.id))
+            }
+            _ => StartFailureError::from_sys(step(), &sys("write", at, &e)),
+        })
     }
 
     pub(crate) fn load(&self) -> Result<SandboxState> {
@@ -216,7 +233,8 @@ impl StateDir {
             Ok(m) => m.len(),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 // runc's words; engines look for "does not exist".
-                return Err(StartFailureError::new(format!("container does not exist: {}", self.id)));
+                return Err(StartFailureError::new(format!("container does not exist: {}", self.id))
+                    .hint("`list` shows the containers of this --root"));
             }
             Err(e) => return Err(sys("stat", &at, &e)).step(step),
         };
@@ -233,13 +251,40 @@ impl StateDir {
 
     /// Removes the directory; gone already is fine.
     pub(crate) fn remove(&self) -> Result<()> {
-        match fs::remove_dir_all(&self.path) {
+        let mut removed = fs::remove_dir_all(&self.path);
+        for _ in 1..REMOVALS {
+            removed = match removed {
+                // Another verb has just put a file there.
+                Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => fs::remove_dir_all(&self.path),
+                // No descriptor is left to list the directory with.
+                Err(e) if is_out_of_files(&e) => self.remove_known(),
+                other => other,
+            };
+        }
+        match removed {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
                 Err(sys("rmdir", &self.path, &e)).step(|| format!("remove the state of container {}", self.id))
             }
             _ => Ok(()),
         }
     }
+
+    /// Removes what has a name that is known beforehand.
+    fn remove_known(&self) -> io::Result<()> {
+        for stem in ["state", "resources", "hooks", "config"] {
+            for end in ["json", "tmp"] {
+                let _ = fs::remove_file(self.path.join(stem).with_extension(end));
+            }
+        }
+        let _ = fs::remove_file(self.start_fifo());
+        let _ = fs::remove_file(self.answer_fifo());
+        fs::remove_dir(&self.path)
+    }
+}
+
+fn is_out_of_files(e: &io::Error) -> bool {
+    let errno = e.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE))
 }
 
 fn to_json<T: serde::Serialize>(value: &T) -> Result<Vec<u8>> {

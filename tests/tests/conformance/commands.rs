@@ -380,34 +380,3 @@ fn conformance_preserved_fds_arrive() {
         });
     }
 }
-
-#[test]
-fn conformance_features_name_what_the_others_name() {
-    // crun 1.8 has no `features`; runc's list is a part of ours.
-    same(|instance| {
-        if instance.runtime() == onggi_tests::Runtime::Crun {
-            return View::new();
-        }
-        let mut steps = Steps::new(instance);
-        let ran = steps.run("features", &["features"]);
-        let features: Value = serde_json::from_str(&ran.stdout).unwrap_or_default();
-        let has = |list: &Value, names: &[&str]| {
-            names.iter().all(|name| list.as_array().is_some_and(|list| list.contains(&json!(name)))).to_string()
-        };
-        let hooks = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
-        steps.see("hooks", has(&features["hooks"], &hooks));
-        steps.see("mount options", has(&features["mountOptions"], &["ro", "rro", "rbind"]));
-        let kinds = ["cgroup", "ipc", "mount", "network", "pid", "user", "uts"];
-        steps.see("namespaces", has(&features["linux"]["namespaces"], &kinds));
-        steps.see("capabilities", has(&features["linux"]["capabilities"], &["CAP_CHOWN", "CAP_CHECKPOINT_RESTORE"]));
-        for field in ["v1", "v2"] {
-            steps.see(&format!("cgroup {field}"), &features["linux"]["cgroup"][field]);
-        }
-        steps.see("seccomp", &features["linux"]["seccomp"]["enabled"]);
-        let actions = ["SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL_PROCESS"];
-        steps.see("actions", has(&features["linux"]["seccomp"]["actions"], &actions));
-        steps.see("apparmor", &features["linux"]["apparmor"]["enabled"]);
-        steps.see("selinux", &features["linux"]["selinux"]["enabled"]);
-        steps.view
-    });
-}

@@ -8,11 +8,18 @@
 mod commands;
 mod compare;
 mod config;
+mod events;
+mod features;
 mod hooks;
+mod libseccomp;
 mod lifecycle;
 mod linux;
+#[path = "../../../crates/onggi-sandbox/src/seccomp/tests/machine.rs"]
+mod machine;
 mod mounts;
 mod probe;
 mod process;
 mod resources;
+mod terminal;
 mod tools;
+mod users;

@@ -294,7 +294,10 @@ fn connect(what: &'static str, at: &Path) -> Result<OwnedFd, CliError> {
         Some(number) => onggi_sys::spawn::take_inherited(number),
         None => onggi_sys::unix::connect(at),
     };
-    connected.map_err(|e| StartFailureError::from_sys(format!("connect to the {what}"), &e).into())
+    connected.map_err(|e| {
+        let failure = StartFailureError::from_sys(format!("connect to the {what}"), &e);
+        failure.hint("the caller makes a stream socket there and listens on it before it calls").into()
+    })
 }
 
 fn bundle(args: &Args) -> Result<PathBuf, CliError> {
@@ -308,8 +311,7 @@ fn read_config(bundle: &Path, other: Option<&Path>) -> Result<(Spec, Vec<u8>), C
     let text = match read_document(&path) {
         Err(CliError::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let text = format!("JSON specification file {name} not found in {}", bundle.display());
-            return Err(CliError::Usage(text));
+            return Err(CliError::Missing { name, bundle: bundle.to_path_buf() });
         }
         r => r?,
     };

@@ -37,7 +37,7 @@ fn parse_signal(text: &str) -> Result<i32, CliError> {
     if text == "0" {
         return Ok(0);
     }
-    signal::parse_signal(text).map_err(|_| CliError::Usage(format!("unknown signal {text:?}")))
+    signal::parse_signal(text).map_err(|_| CliError::Signal(text.to_owned()))
 }
 
 pub(super) fn delete(global: &Global, args: &Args) -> Outcome {

@@ -31,7 +31,12 @@ pub(super) fn ensure(argv: &[OsString]) -> Result<(), CliError> {
             return Ok(());
         }
         let text = "make this program's executable read-only: neither a mount nor a copy in memory is possible";
-        return Err(StartFailureError::new(text).into());
+        let failure = StartFailureError::new(text);
+        return Err(match rustix::fs::access(SELF, rustix::fs::Access::READ_OK) {
+            Ok(()) => failure,
+            Err(_) => failure.hint("/proc is not there: mount it with `mount -t proc proc /proc`"),
+        }
+        .into());
     };
     let env: Vec<Vec<u8>> = std::env::vars_os().map(|(k, v)| [k.as_bytes(), b"=", v.as_bytes()].concat()).collect();
     let prepare = |e| StartFailureError::from_sys("re-execute this program", &e);

@@ -1,5 +1,6 @@
 //! The runtime's verbs with real containers. All need root on this machine's kernel, hence their names.
 
+mod abuse;
 mod cgroups;
 mod commands;
 mod harness;

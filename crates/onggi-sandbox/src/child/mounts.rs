@@ -222,7 +222,8 @@ pub(crate) fn bind_root(source: &Path) -> Result<OwnedFd> {
     })?;
     let stat = rustix::fs::fstat(&fd).sys("fstat", || "root").step(step)?;
     if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::Directory {
-        return Err(StartFailureError::new(format!("{}: it is not a directory", step())));
+        return Err(StartFailureError::new(format!("{}: it is not a directory", step()))
+            .hint("root.path of config.json names the directory with the container's files"));
     }
     set_propagation(&fd, Propagation::Slave, true).step(step)?;
     Ok(fd)

@@ -44,7 +44,9 @@ pub fn plan(input: &PlanInput<'_>, facts: &SandboxFacts) -> Result<SandboxPlan> 
     let no_linux = Linux::default();
     let config = input.config;
     check_version(config)?;
-    let process = config.process.as_ref().ok_or_else(|| StartFailureError::new("config.json has no process"))?;
+    let process = config.process.as_ref().ok_or_else(|| {
+        StartFailureError::new("config.json has no process").hint("`spec` writes a configuration to begin with")
+    })?;
     let linux = config.linux.as_ref().unwrap_or(&no_linux);
     let namespaces = Namespaces::plan(input, linux)?;
     let root = root_path(input)?;
@@ -73,7 +75,8 @@ fn check_version(config: &Spec) -> Result<()> {
     if config.oci_version.starts_with("1.") || config.oci_version.starts_with("0.") {
         return Ok(());
     }
-    Err(StartFailureError::new(format!("ociVersion {:?} is not 1.x", config.oci_version)))
+    Err(StartFailureError::new(format!("ociVersion {:?} is not 1.x", config.oci_version))
+        .hint("this runtime knows the versions that `features` prints"))
 }
 
 fn refuse_label(cx: &Context<'_>) -> Result<()> {

@@ -131,7 +131,7 @@ impl MountOptions {
                 self.data.retain(|(key, value)| key != contrary || value.is_some());
             }
             // No filesystem takes these words any more; they still count as flags.
-            "iversion" | "noiversion" | "silent" | "loud" => self.any = true,
+            "acl" | "noacl" | "iversion" | "noiversion" | "silent" | "loud" => self.any = true,
             // The kernel's defaults, and words that only mount(8) understands.
             "" | "defaults" | "remount" | "auto" | "noauto" | "nofail" | "_netdev" => {}
             _ => self.data.push(match option.split_once('=') {

@@ -262,7 +262,7 @@ fn exec(pc: &ProcessContext<'_>) -> Result<ProcessOp> {
     let process = pc.process;
     if process.args.is_empty() {
         return Err(StartFailureError::new("no command was given: process.args must not be empty")
-            .hint("name a program after the image, or use an image with an entrypoint"));
+            .hint("name a program: after the image, as the image's entrypoint, or in process.args of config.json"));
     }
     if process.args.iter().any(|s| s.contains('\0')) {
         return Err(StartFailureError::new("process.args contains a NUL byte"));

@@ -17,7 +17,7 @@ use super::{Program, SeccompError};
 const MAGIC: &[u8; 8] = b"onggiBPF";
 
 /// Raised whenever the compiler's output or the system call table changes.
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 
 const HEADER: usize = 8 + 2 + 4 + 1 + 16 + 4;
 const INSTRUCTION: usize = 8;

@@ -134,6 +134,9 @@ fn holds(asm: &mut Assembler, c: &Condition, yes: Label, no: Label) -> Label {
     }
     let low_at = OFFSET_ARGS + 8 * u32::from(c.index);
     let halves = Halves { low_at, high_at: low_at + 4, value: c.value };
+    if c.narrow {
+        return halves.low_only(asm, c, yes, no);
+    }
     match c.op {
         SeccompOp::Equal => halves.equal(asm, yes, no),
         SeccompOp::NotEqual => halves.equal(asm, no, yes),
@@ -171,12 +174,24 @@ impl Halves {
         asm.load(self.high_at, decide)
     }
 
+    /// The comparison of 32 bits.
+    fn low_only(&self, asm: &mut Assembler, c: &Condition, yes: Label, no: Label) -> Label {
+        let (_, low) = split(self.value);
+        let decide = match c.op {
+            SeccompOp::Equal => asm.branch(Test::Equal(low), yes, no),
+            SeccompOp::NotEqual => asm.branch(Test::Equal(low), no, yes),
+            SeccompOp::GreaterThan => asm.branch(Test::Greater(low), yes, no),
+            SeccompOp::LessOrEqual => asm.branch(Test::Greater(low), no, yes),
+            SeccompOp::GreaterOrEqual => asm.branch(Test::GreaterOrEqual(low), yes, no),
+            SeccompOp::LessThan => asm.branch(Test::GreaterOrEqual(low), no, yes),
+            SeccompOp::MaskedEqual => return self.masked(asm, c.value_two, yes, no),
+        };
+        asm.load(self.low_at, decide)
+    }
+
     /// `(argument & value) == wanted`; a half that the mask leaves out is not looked at.
     fn masked(&self, asm: &mut Assembler, wanted: u64, yes: Label, no: Label) -> Label {
         let ((mask_high, mask_low), (high, low)) = (split(self.value), split(wanted));
-        if wanted & !self.value != 0 {
-            return no;
-        }
         let mut next = yes;
         for (at, mask, half) in [(self.low_at, mask_low, low), (self.high_at, mask_high, high)] {
             if mask != 0 {

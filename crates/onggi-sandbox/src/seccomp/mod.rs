@@ -10,6 +10,9 @@
 //! 4. else the default action. Where that forbids, numbers above every system call that the policy names
 //!    answer ENOSYS (as runc does), so that programs fall back from calls newer than the policy.
 //!
+//! On interfaces of 32 bits (i386, x32) conditions are about 32 bits, and what i386 also does through socketcall(2)
+//! and ipc(2) is meant there too.
+//!
 //! A foreign architecture is killed; so is x32 on x86_64 unless the policy lists it. System calls that
 //! exist on no listed architecture are ignored and reported in [`Program::unknown`].
 //!

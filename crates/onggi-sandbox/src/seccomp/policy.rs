@@ -34,7 +34,7 @@ pub(super) mod ret {
 /// Answers by system call number, for each interface that the policy covers.
 #[derive(Debug)]
 pub(super) struct Policy {
-    /// The document's rules.
+    /// The document's rules, then the same for interfaces of 32 bits, then those of their combined calls.
     pub(super) rules: Vec<Rule>,
     /// For numbers without rules, and when no rule matches.
     pub(super) default: u32,
@@ -83,6 +83,8 @@ pub(super) struct Condition {
     pub(super) value: u64,
     /// Second operand of a masked comparison.
     pub(super) value_two: u64,
+    /// On an interface of 32 bits: the upper half is no part of the argument.
+    pub(super) narrow: bool,
 }
 
 /// An interface by which a process may enter the kernel.
@@ -99,13 +101,17 @@ impl Policy {
         let abis = abis(&seccomp.architectures)?;
         let default = action(seccomp.default_action, seccomp.default_errno_ret)?;
         let notify = check_notify(seccomp)?;
-        let rules = seccomp.syscalls.iter().map(rule).collect::<Result<Vec<_>, _>>()?;
+        let mut rules = seccomp.syscalls.iter().map(rule).collect::<Result<Vec<_>, _>>()?;
+        if abis.iter().any(|abi| *abi != Abi::X86_64) {
+            rules.extend(rules.iter().map(narrowed).collect::<Vec<_>>());
+        }
         let mut unknown = BTreeSet::new();
-        let mut read = |abi| answers(&seccomp.syscalls, &rules, default, abi, &mut unknown);
+        let mut read = |abi| answers(&seccomp.syscalls, &mut rules, default, abi, &mut unknown);
         let x86_64 = read(Abi::X86_64);
         let i386 = abis.contains(&Abi::I386).then(|| read(Abi::I386));
         let x32 = abis.contains(&Abi::X32).then(|| read(Abi::X32));
-        let known = |name: &str| number(Abi::X86_64, name).is_some() || abis.iter().any(|a| number(*a, name).is_some());
+        let on = |abi, name: &str| number(abi, name).is_some() || combined(abi, name).is_some();
+        let known = |name: &str| on(Abi::X86_64, name) || abis.iter().any(|abi| on(*abi, name));
         let unknown = unknown.into_iter().filter(|name| !known(name)).map(cut).collect();
         Ok(Self { rules, default, x86_64, i386, x32, flags: all_flags(seccomp, notify)?, notify, unknown })
     }
@@ -120,23 +126,29 @@ impl Policy {
 /// Resolves the names for one interface; those that it lacks go to `unknown`.
 fn answers<'s>(
     syscalls: &'s [LinuxSyscall],
-    rules: &[Rule],
+    rules: &mut Vec<Rule>,
     default: u32,
     abi: Abi,
     unknown: &mut BTreeSet<&'s str>,
 ) -> Answers {
     let mut last = None;
     let mut found: Vec<(u32, usize)> = Vec::new();
-    for (index, syscall) in syscalls.iter().enumerate() {
+    let first = if abi == Abi::X86_64 { 0 } else { syscalls.len() };
+    for (index, syscall) in (first..).zip(syscalls) {
         for name in &syscall.names {
-            let Some(number) = number(abi, name) else {
+            let (direct, combined) = (number(abi, name), combined(abi, name));
+            if direct.is_none() && combined.is_none() {
                 unknown.insert(name);
-                continue;
-            };
-            last = last.max(Some(number));
+            }
+            last = last.max(direct).max(combined.map(|(number, _)| number));
             // A rule with the default action says nothing.
-            if rules[index].answer != default {
-                found.push((number, index));
+            if rules[index].answer == default {
+                continue;
+            }
+            found.extend(direct.map(|number| (number, index)));
+            if let Some((number, condition)) = combined.filter(|_| reaches_combined(&rules[index])) {
+                found.push((number, rules.len()));
+                rules.push(Rule { alternatives: vec![vec![condition]], answer: rules[index].answer });
             }
         }
     }
@@ -157,6 +169,31 @@ fn decision(rules: &[Rule], group: &[(u32, usize)]) -> Decision {
 
 fn rule(syscall: &LinuxSyscall) -> Result<Rule, SeccompError> {
     Ok(Rule { alternatives: alternatives(conditions(syscall)?), answer: action(syscall.action, syscall.errno_ret)? })
+}
+
+/// The same on an interface of 32 bits: of operands the lower halves count, as in libseccomp. -1 is -1 there.
+fn narrowed(rule: &Rule) -> Rule {
+    let half = |value: u64| value & u64::from(u32::MAX);
+    let narrow = |c: &Condition| Condition { value: half(c.value), value_two: half(c.value_two), narrow: true, ..*c };
+    let alternatives = rule.alternatives.iter().map(|conditions| conditions.iter().map(narrow).collect());
+    Rule { alternatives: alternatives.collect(), answer: rule.answer }
+}
+
+/// 32-bit programs reach sockets and System V IPC also through one call each for all of it, socketcall(2) and ipc(2),
+/// whose first argument tells which is meant; a rule about the one is about the other (as in libseccomp).
+fn combined(abi: Abi, name: &str) -> Option<(u32, Condition)> {
+    let find = |(number, mask, names): &(u32, u64, &[(&str, u64)])| {
+        let (_, which) = names.iter().find(|(known, _)| *known == name)?;
+        let (op, value, value_two) = (SeccompOp::MaskedEqual, *mask, *which);
+        Some((*number, Condition { index: 0, op, value, value_two, narrow: true }))
+    };
+    if abi == Abi::I386 { table::COMBINED.iter().find_map(find) } else { None }
+}
+
+/// The other arguments of a combined call are in memory, where no filter sees them: a condition on them cannot be
+/// kept. What is forbidden under a condition is then forbidden, and what is allowed under one is not.
+fn reaches_combined(rule: &Rule) -> bool {
+    rule.alternatives.is_empty() || rule.answer != ret::ALLOW
 }
 
 /// Conditions on different arguments must all hold. With two on one argument every condition stands alone:
@@ -225,7 +262,10 @@ fn conditions(rule: &LinuxSyscall) -> Result<Vec<Condition>, SeccompError> {
             _ => return Err(SeccompError::ArgumentIndex { syscall: syscall(), index: arg.index }),
         };
         // Go programs leave a valueTwo of 0 out: Docker's rule for clone(2) compares masked flags with it.
-        Ok(Condition { index, op: arg.op, value: arg.value, value_two: arg.value_two.unwrap_or(0) })
+        let two = arg.value_two.unwrap_or(0);
+        // Bits that the mask leaves out are not compared, on neither side (as in libseccomp).
+        let value_two = if arg.op == SeccompOp::MaskedEqual { two & arg.value } else { two };
+        Ok(Condition { index, op: arg.op, value: arg.value, value_two, narrow: false })
     };
     rule.args.iter().map(condition).collect()
 }

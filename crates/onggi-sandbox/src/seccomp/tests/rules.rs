@@ -4,7 +4,7 @@ use onggi_spec::oci::runtime::{LinuxSeccomp, SeccompAction, SeccompOp};
 
 use super::{
     super::{ACTIONS, FLAGS, OPERATORS, architectures, compile},
-    ALLOW, Call, ERRNO, first, policy, rule, run,
+    ALLOW, Call, ERRNO, I386, X86_64, first, policy, rule, run,
 };
 
 #[test]
@@ -74,4 +74,38 @@ fn every_name_that_features_lists_is_understood() {
     for (flag, _) in FLAGS {
         of(format!(r#"{{"defaultAction":"SCMP_ACT_ALLOW","flags":["{flag}"]}}"#)).expect("known").expect("compiled");
     }
+}
+
+#[test]
+fn what_is_said_of_sockets_holds_for_the_calls_of_32_bit_programs_that_stand_for_many() {
+    let forbid = |args| rule(&["socket", "shmget"], SeccompAction::Errno, args);
+    let with = |rule, default| {
+        let p = LinuxSeccomp { architectures: vec!["SCMP_ARCH_X86".into()], ..policy(default, vec![rule]) };
+        compile(&p).expect("compile").instructions
+    };
+    let i386 = |program: &[_], nr, which| run(program, &Call { arch: I386, nr, args: first(which) });
+    for args in [&[][..], &[(0, SeccompOp::Equal, 40, 0)]] {
+        let program = with(forbid(args), SeccompAction::Allow);
+        // socketcall(SYS_SOCKET), socketcall(SYS_BIND), ipc(SHMGET), the same with a version.
+        let answers = [(102, 1), (102, 2), (117, 23), (117, 0x1_0017)].map(|(nr, which)| i386(&program, nr, which));
+        assert_eq!(answers, [ERRNO | 1, ALLOW, ERRNO | 1, ERRNO | 1], "{args:?}");
+        assert_eq!(run(&program, &Call::native(102, first(1))), ALLOW, "getuid of 64-bit programs");
+    }
+    let allow = |args| with(rule(&["socket"], SeccompAction::Allow, args), SeccompAction::Errno);
+    assert_eq!(i386(&allow(&[]), 102, 1), ALLOW);
+    assert_eq!(i386(&allow(&[(0, SeccompOp::NotEqual, 40, 0)]), 102, 1), ERRNO | 1, "nobody can see the family");
+}
+
+#[test]
+fn conditions_are_about_32_bits_where_arguments_have_no_more() {
+    let minus_one = rule(&["ioctl"], SeccompAction::Errno, &[(1, SeccompOp::Equal, u64::MAX, 0)]);
+    let p = LinuxSeccomp {
+        architectures: vec!["SCMP_ARCH_X86".into(), "SCMP_ARCH_X32".into()],
+        ..policy(SeccompAction::Allow, vec![minus_one])
+    };
+    let program = compile(&p).expect("compile").instructions;
+    let at = |arch, nr, value| run(&program, &Call { arch, nr, args: [0, value, 0, 0, 0, 0] });
+    assert_eq!((at(I386, 54, 0xffff_ffff), at(I386, 54, 0xffff_fffe)), (ERRNO | 1, ALLOW));
+    assert_eq!(at(X86_64, 0x4000_0000 | 514, 0xffff_ffff), ERRNO | 1);
+    assert_eq!((at(X86_64, 16, 0xffff_ffff), at(X86_64, 16, u64::MAX)), (ALLOW, ERRNO | 1));
 }
