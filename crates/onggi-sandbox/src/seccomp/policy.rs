@@ -182,10 +182,10 @@ fn narrowed(rule: &Rule) -> Rule {
 /// 32-bit programs reach sockets and System V IPC also through one call each for all of it, socketcall(2) and ipc(2),
 /// whose first argument tells which is meant; a rule about the one is about the other (as in libseccomp).
 fn combined(abi: Abi, name: &str) -> Option<(u32, Condition)> {
-    let find = |(number, mask, names): &(u32, u64, &[(&str, u64)])| {
-        let (_, which) = names.iter().find(|(known, _)| *known == name)?;
-        let (op, value, value_two) = (SeccompOp::MaskedEqual, *mask, *which);
-        Some((*number, Condition { index: 0, op, value, value_two, narrow: true }))
+    let find = |call: &table::Combined| {
+        let (_, which) = call.names.iter().find(|(known, _)| *known == name)?;
+        let (op, value, value_two) = (SeccompOp::MaskedEqual, call.mask, *which);
+        Some((call.number, Condition { index: 0, op, value, value_two, narrow: true }))
     };
     if abi == Abi::I386 { table::COMBINED.iter().find_map(find) } else { None }
 }

@@ -2,20 +2,28 @@
 //! list them (asm/unistd_64.h, unistd_32.h, unistd_x32.h), up to Linux 6.18. Never edit a number: the
 //! kernel does not change them. Add new calls in their alphabetical place.
 
-/// Calls of 32-bit x86 that stand for many: number, bits of the first argument that tell which one (the upper half of
-/// ipc(2)'s is a version), and these (linux/net.h, linux/ipc.h).
+/// A call that stands for many.
+pub(super) struct Combined {
+    pub(super) number: u32,
+    /// Bits of the first argument that tell which one; the upper half of ipc(2)'s is a version.
+    pub(super) mask: u64,
+    /// These.
+    pub(super) names: &'static [(&'static str, u64)],
+}
+
+/// Those of 32-bit x86 (linux/net.h, linux/ipc.h).
 #[rustfmt::skip]
-pub(super) const COMBINED: &[(u32, u64, &[(&str, u64)])] = &[
-    (102, 0xffff_ffff, &[
+pub(super) const COMBINED: &[Combined] = &[
+    Combined { number: 102, mask: 0xffff_ffff, names: &[
         ("socket", 1), ("bind", 2), ("connect", 3), ("listen", 4), ("accept", 5), ("getsockname", 6),
         ("getpeername", 7), ("socketpair", 8), ("send", 9), ("recv", 10), ("sendto", 11), ("recvfrom", 12),
         ("shutdown", 13), ("setsockopt", 14), ("getsockopt", 15), ("sendmsg", 16), ("recvmsg", 17), ("accept4", 18),
         ("recvmmsg", 19), ("sendmmsg", 20),
-    ]),
-    (117, 0xffff, &[
+    ] },
+    Combined { number: 117, mask: 0xffff, names: &[
         ("semop", 1), ("semget", 2), ("semctl", 3), ("semtimedop", 4), ("msgsnd", 11), ("msgrcv", 12),
         ("msgget", 13), ("msgctl", 14), ("shmat", 21), ("shmdt", 22), ("shmget", 23), ("shmctl", 24),
-    ]),
+    ] },
 ];
 
 /// 64-bit x86.
