@@ -3,7 +3,7 @@
 use std::{error::Error, io, io::Write as _};
 
 use onggi_engine::EngineError;
-use onggi_observe::ObserveError;
+use onggi_primitives::PrimitiveError;
 use onggi_spec::ParseError;
 use thiserror::Error;
 
@@ -68,7 +68,7 @@ pub(crate) enum CliError {
     Signals(#[source] io::Error),
     /// The kernel does not show, or does not do, what was asked.
     #[error(transparent)]
-    Observe(#[from] ObserveError),
+    Primitive(#[from] PrimitiveError),
     /// A command of this machine cannot be executed.
     #[error("cannot execute {program:?}")]
     Execute {
@@ -138,7 +138,7 @@ impl CliError {
             Self::Parse(e) => e.hint.clone(),
             Self::Usage { hint, .. } => hint.clone(),
             Self::LeftRunning { name } => format!("end it with: onggi stop {name}"),
-            Self::Observe(e) => e.hint().unwrap_or_default().to_owned(),
+            Self::Primitive(e) => e.hint().unwrap_or_default().to_owned(),
             Self::Execute { .. } => {
                 "it is looked up where it runs: in the PATH of yours, in the namespaces that were entered".to_owned()
             }

@@ -111,3 +111,78 @@ fn e2e_capabilities_are_decoded_as_libcap_does() {
     stage.onggi.ok(&["rm", "-f", "box"]);
     stage.onggi.assert_nothing_left();
 }
+
+/// What a command sees of its namespaces; inode numbers differ from run to run.
+const LOOK: &str = "readlink /proc/self/ns/* | cut -d: -f1; hostname; ls /sys/class/net; if [ $$ = 1 ]; then echo first; fi; ls /proc | grep -c '^[0-9]'; \
+                    cat /proc/self/uid_map /proc/self/gid_map /proc/self/setgroups; id -u; pwd; cut -d' ' -f1 /proc/uptime | wc -l; \
+                    grep -c . /proc/self/timens_offsets; cat /proc/self/timens_offsets";
+
+#[test]
+fn e2e_ns_run_does_what_unshare_does() {
+    let stage = Stage::new();
+    let flags: [&[&str]; 8] = [
+        &["--uts", "--ipc", "--net"],
+        &["--pid", "--fork", "--mount-proc"],
+        &["--map-root-user"],
+        &["--map-current-user", "--mount"],
+        &["--user", "--map-root-user", "--net", "--pid", "--fork", "--mount-proc"],
+        &["--time", "--fork", "--boottime", "100000", "--monotonic", "50"],
+        &["--cgroup", "--fork", "--kill-child"],
+        &["--mount", "--propagation", "slave", "-R", "/", "--wd", "/usr"],
+    ];
+    for flags in flags {
+        let theirs = sh(&format!("exec unshare {} sh -c '{}'", flags.join(" "), LOOK.replace('\'', "'\\''")));
+        let ours = stage.onggi.ok(&[&["ns", "run"], flags, &["sh", "-c", LOOK]].concat());
+        assert_eq!(ours.trim_end(), theirs.trim_end(), "{flags:?}");
+    }
+    stage.onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_ns_run_explains_itself_and_its_script_does_the_same() {
+    let stage = Stage::new();
+    let own = |link: &str| sh(&format!("readlink /proc/self/ns/{link}"));
+    let look = "hostname; readlink /proc/self/ns/uts; readlink /proc/self/ns/net; echo $$";
+    let options = ["--pid", "--mount-proc", "--net", "--hostname", "jar"];
+    let run = |how: &[&str]| stage.onggi.ok(&[&["ns", "run"], how, &options, &["sh", "-c", look]].concat());
+    let script = run(&["--explain=sh"]);
+    for text in [run(&[]), sh(&script)] {
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!((lines[0], lines[3]), ("jar", "1"), "{script}");
+        assert!(lines[1] != own("uts").trim() && lines[2] != own("net").trim(), "{script}");
+    }
+    let words = run(&["--explain"]);
+    for part in
+        ["unshare(2): new namespaces", "fork", "sethostname(2): \"jar\"", "new proc on /proc", "execve(2): sh -c"]
+    {
+        assert!(words.contains(part), "{part:?} is missing in\n{words}");
+    }
+    let json: serde_json::Value = serde_json::from_str(&run(&["--explain=json"])).expect("it is JSON");
+    assert_eq!((&json["ops"][0]["op"], &json["ops"][1]["op"]), (&"unshare".into(), &"fork".into()));
+    let codes = [("exit 5", 5), ("kill -TERM $$", 143)];
+    for (script, code) in codes {
+        assert_eq!(stage.onggi.run(&["ns", "run", "--fork", "sh", "-c", script]).code, Some(code), "{script}");
+    }
+    assert_eq!(stage.onggi.run(&["ns", "run", "--net", "no-such-program"]).code, Some(127));
+    for (arguments, part) in [
+        (&["-R", "/no/such/directory"][..], "/no/such/directory"),
+        (&["--monotonic", "99999999999999"], "/proc/self/timens_offsets"),
+        (&["--propagation", "sideways"], "sideways"),
+        (&["-r", "-c"], "cannot be used with"),
+    ] {
+        let refused = stage.onggi.run(&[&["ns", "run"], arguments, &["true"]].concat());
+        assert!(refused.code != Some(0) && refused.stderr.contains(part), "{refused}");
+    }
+    stage.onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_ns_run_needs_no_root() {
+    let stage = Stage::new();
+    let onggi = stage.onggi.command(&["ns", "run", "-r", "-p", "--mount-proc", "sh", "-c", "id -u; echo $$; whoami"]);
+    let words = [onggi.get_program()].into_iter().chain(onggi.get_args());
+    let line = words.map(|word| format!("'{}'", word.to_string_lossy())).collect::<Vec<_>>().join(" ");
+    let ran = sh(&format!("setpriv --reuid 12345 --regid 12345 --clear-groups {line}"));
+    assert_eq!(ran, "0\n1\nroot\n");
+    stage.onggi.assert_nothing_left();
+}

@@ -18,7 +18,7 @@ const LAYERS: &[(&str, u32)] = &[
     ("onggi-storage", 20),
     ("onggi-network", 20),
     ("onggi-sandbox", 20),
-    ("onggi-observe", 20),
+    ("onggi-primitives", 20),
     // The runtime is the sandbox's own program.
     ("onggi-oci", 25),
     ("onggi-engine", 30),

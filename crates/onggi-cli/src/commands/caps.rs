@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use clap::{Args, Subcommand};
-use onggi_observe::{CapabilitySets, FileCapabilities, file_capabilities, process_capabilities};
+use onggi_primitives::{CapabilitySets, FileCapabilities, file_capabilities, process_capabilities};
 use onggi_spec::{ParseError, capability};
 use serde_json::{Value, json};
 

@@ -33,7 +33,7 @@ pub(crate) struct RunArgs {
 
 /// How a plan is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum ExplainFormat {
+pub(crate) enum ExplainFormat {
     /// One sentence per kernel operation.
     Words,
     /// The plan's own structure.

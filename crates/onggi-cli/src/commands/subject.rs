@@ -1,6 +1,6 @@
 //! What a command that looks at the kernel is pointed at: a process by its number, or a container by its name.
 
-use onggi_observe::{ObserveError, ProcessFacts, process};
+use onggi_primitives::{PrimitiveError, ProcessFacts, process};
 
 use crate::{cli::GlobalArgs, error::CliError};
 
@@ -17,7 +17,7 @@ pub(crate) fn pid(text: &str, global: &GlobalArgs) -> Result<i32, CliError> {
         // A container may be called 42 too, and then it is meant where there is no such process.
         Some(pid) => match process(pid) {
             Ok(_) => Ok(pid),
-            Err(gone @ ObserveError::NoProcess { .. }) => {
+            Err(gone @ PrimitiveError::NoProcess { .. }) => {
                 let container = global.engine().and_then(|engine| Ok(engine.first_process(text)?));
                 container.map_err(|_| gone.into())
             }

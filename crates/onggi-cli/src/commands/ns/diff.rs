@@ -1,7 +1,7 @@
 //! `onggi ns diff`: what two processes share and what not.
 
 use clap::Args;
-use onggi_observe::{Kind, ProcessFacts};
+use onggi_primitives::{Kind, ProcessFacts};
 use serde_json::{Value, json};
 
 use crate::{

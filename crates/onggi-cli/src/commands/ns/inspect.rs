@@ -1,7 +1,7 @@
 //! `onggi ns inspect`: the namespaces of one process, and how they stand to ours.
 
 use clap::Args;
-use onggi_observe::{Kind, ProcessFacts, process, processes, relations};
+use onggi_primitives::{Kind, ProcessFacts, process, processes, relations};
 use serde_json::{Value, json};
 
 use crate::{

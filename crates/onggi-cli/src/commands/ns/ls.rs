@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
 use onggi_engine::{ListFilter, Status};
-use onggi_observe::{Kind, Namespace, NamespaceId, ProcessFacts, namespaces, process, processes, relations};
+use onggi_primitives::{Kind, Namespace, NamespaceId, ProcessFacts, namespaces, process, processes, relations};
 use serde_json::{Value, json};
 
 use crate::{

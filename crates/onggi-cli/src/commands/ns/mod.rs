@@ -1,9 +1,11 @@
 //! `onggi ns …`: namespaces that exist, what is in them, and how to get into them.
 
+mod child;
 mod diff;
 mod enter;
 mod inspect;
 mod ls;
+mod run;
 
 use clap::Subcommand;
 
@@ -19,6 +21,11 @@ pub(crate) enum NsCommand {
     Inspect(inspect::InspectArgs),
     /// Show which namespaces two processes or containers share
     Diff(diff::DiffArgs),
+    /// Run a command in new namespaces
+    Run(Box<run::RunArgs>),
+    /// The child of `ns run`
+    #[command(name = "__inside", hide = true)]
+    Inside(run::InsideArgs),
     /// Run a command in namespaces of a process or container, or of a file that keeps one
     Enter(enter::EnterArgs),
 }
@@ -31,6 +38,8 @@ impl NsCommand {
             Self::Inspect(args) => args.run(global),
             Self::Diff(args) => args.run(global),
             Self::Enter(args) => args.run(global),
+            Self::Run(args) => args.run(global),
+            Self::Inside(args) => args.run(),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use rustix::io::Errno;
 
-use crate::{ObserveError, process};
+use crate::{PrimitiveError, process};
 
 /// The extended attribute that holds a file's capabilities.
 const ATTRIBUTE: &str = "security.capability";
@@ -55,10 +55,10 @@ pub struct FileCapabilities {
 ///
 /// # Errors
 /// There is no such process, or /proc is not what it should be.
-pub fn process_capabilities(pid: i32) -> Result<CapabilitySets, ObserveError> {
+pub fn process_capabilities(pid: i32) -> Result<CapabilitySets, PrimitiveError> {
     let path = PathBuf::from(format!("/proc/{pid}/status"));
     let status = process::read(&path, pid)?;
-    sets(&status).ok_or(ObserveError::Format { path })
+    sets(&status).ok_or(PrimitiveError::Format { path })
 }
 
 fn sets(status: &str) -> Option<CapabilitySets> {
@@ -78,15 +78,15 @@ fn sets(status: &str) -> Option<CapabilitySets> {
 ///
 /// # Errors
 /// The file cannot be read, or its attribute is none that the kernel would accept.
-pub fn file_capabilities(path: &Path) -> Result<Option<FileCapabilities>, ObserveError> {
+pub fn file_capabilities(path: &Path) -> Result<Option<FileCapabilities>, PrimitiveError> {
     let mut buffer = [0u8; LONGEST];
     let length = match rustix::fs::getxattr(path, ATTRIBUTE, &mut buffer[..]) {
         Ok(length) => length,
         // Without the attribute, or on a filesystem without such attributes.
         Err(Errno::NODATA | Errno::OPNOTSUPP) => return Ok(None),
-        Err(e) => return Err(ObserveError::Read { path: path.to_owned(), source: io::Error::from(e) }),
+        Err(e) => return Err(PrimitiveError::Read { path: path.to_owned(), source: io::Error::from(e) }),
     };
-    decode(&buffer[..length]).map(Some).ok_or_else(|| ObserveError::Format { path: path.to_owned() })
+    decode(&buffer[..length]).map(Some).ok_or_else(|| PrimitiveError::Format { path: path.to_owned() })
 }
 
 /// `struct vfs_cap_data` and `struct vfs_ns_cap_data`: little-endian words.

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Kind, ObserveError};
+use crate::{Kind, PrimitiveError};
 
 /// Bytes of a command line that are read; what is shown is shorter still.
 const COMMAND_MAX: usize = 4096;
@@ -30,9 +30,9 @@ pub struct ProcessFacts {
 ///
 /// # Errors
 /// /proc cannot be listed.
-pub fn processes() -> Result<Vec<ProcessFacts>, ObserveError> {
+pub fn processes() -> Result<Vec<ProcessFacts>, PrimitiveError> {
     let proc = Path::new("/proc");
-    let failed = |source| ObserveError::Read { path: proc.to_owned(), source };
+    let failed = |source| PrimitiveError::Read { path: proc.to_owned(), source };
     let mut pids = Vec::new();
     for entry in fs::read_dir(proc).map_err(failed)? {
         pids.extend(entry.map_err(failed)?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
@@ -41,7 +41,7 @@ pub fn processes() -> Result<Vec<ProcessFacts>, ObserveError> {
     let mut found = Vec::with_capacity(pids.len());
     for pid in pids {
         match process(pid) {
-            Err(ObserveError::NoProcess { .. }) => {}
+            Err(PrimitiveError::NoProcess { .. }) => {}
             other => found.push(other?),
         }
     }
@@ -52,22 +52,22 @@ pub fn processes() -> Result<Vec<ProcessFacts>, ObserveError> {
 ///
 /// # Errors
 /// There is no such process, or /proc is not what it should be.
-pub fn process(pid: i32) -> Result<ProcessFacts, ObserveError> {
+pub fn process(pid: i32) -> Result<ProcessFacts, PrimitiveError> {
     let path = PathBuf::from(format!("/proc/{pid}/status"));
     let status = read(&path, pid)?;
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     let number = |name: &str| field(name).and_then(|rest| rest.split_whitespace().next());
     let parsed = || Some((number("PPid")?.parse().ok()?, number("Uid")?.parse().ok()?, field("Name")?.trim()));
-    let Some((parent, uid, name)) = parsed() else { return Err(ObserveError::Format { path }) };
+    let Some((parent, uid, name)) = parsed() else { return Err(PrimitiveError::Format { path }) };
     Ok(ProcessFacts { pid, parent, uid, command: command(pid, name), namespaces: inodes(pid) })
 }
 
 /// Reads a file of /proc/PID. A process that goes meanwhile shows as ESRCH.
-pub(crate) fn read(path: &Path, pid: i32) -> Result<String, ObserveError> {
+pub(crate) fn read(path: &Path, pid: i32) -> Result<String, PrimitiveError> {
     match fs::read(path) {
         Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-        Err(e) if is_gone(&e) => Err(ObserveError::NoProcess { pid }),
-        Err(source) => Err(ObserveError::Read { path: path.to_owned(), source }),
+        Err(e) if is_gone(&e) => Err(PrimitiveError::NoProcess { pid }),
+        Err(source) => Err(PrimitiveError::Read { path: path.to_owned(), source }),
     }
 }
 
@@ -108,14 +108,14 @@ mod tests {
         let pid = std::process::id().cast_signed();
         let own = processes().expect("/proc is readable").into_iter().find(|p| p.pid == pid).expect("we are there");
         assert_eq!(own.parent, std::os::unix::process::parent_id().cast_signed());
-        assert!(own.command.contains("onggi_observe"), "{}", own.command);
+        assert!(own.command.contains("onggi_primitives"), "{}", own.command);
         assert_eq!(own.namespaces.len(), 8, "{:?}", own.namespaces);
     }
 
     #[test]
     fn a_process_that_is_not_there_is_named() {
         let error = process(i32::MAX).expect_err("no machine has so many");
-        assert!(matches!(error, ObserveError::NoProcess { pid: i32::MAX }) && error.hint().is_some());
+        assert!(matches!(error, PrimitiveError::NoProcess { pid: i32::MAX }) && error.hint().is_some());
     }
 
     #[test]

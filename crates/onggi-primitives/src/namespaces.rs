@@ -11,7 +11,7 @@ use std::{
 use onggi_sys::{SysError, ns};
 use rustix::io::Errno;
 
-use crate::{Kind, ObserveError, ProcessFacts};
+use crate::{Kind, PrimitiveError, ProcessFacts};
 
 /// A namespace: inode numbers are unique among the kinds that exist at one time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,7 +50,7 @@ pub struct Relations {
 ///
 /// # Errors
 /// The mount table cannot be read.
-pub fn namespaces(processes: &[ProcessFacts]) -> Result<Vec<Namespace>, ObserveError> {
+pub fn namespaces(processes: &[ProcessFacts]) -> Result<Vec<Namespace>, PrimitiveError> {
     let mut found: BTreeMap<NamespaceId, Namespace> = BTreeMap::new();
     for process in processes {
         for (&kind, &inode) in &process.namespaces {
@@ -72,9 +72,9 @@ pub fn namespaces(processes: &[ProcessFacts]) -> Result<Vec<Namespace>, ObserveE
 }
 
 /// Files of nsfs that are mounted somewhere: `ip netns add` and `unshare --net=FILE` make them.
-fn kept_by_files() -> Result<Vec<(NamespaceId, PathBuf)>, ObserveError> {
+fn kept_by_files() -> Result<Vec<(NamespaceId, PathBuf)>, PrimitiveError> {
     let path = PathBuf::from("/proc/self/mountinfo");
-    let text = fs::read_to_string(&path).map_err(|source| ObserveError::Read { path, source })?;
+    let text = fs::read_to_string(&path).map_err(|source| PrimitiveError::Read { path, source })?;
     Ok(text.lines().filter_map(kept_by).collect())
 }
 
@@ -100,14 +100,14 @@ fn unescape(field: &str) -> String {
 ///
 /// # Errors
 /// The process is gone, or belongs to somebody else.
-pub fn relations(pid: i32, kind: Kind) -> Result<Relations, ObserveError> {
+pub fn relations(pid: i32, kind: Kind) -> Result<Relations, PrimitiveError> {
     let path = PathBuf::from(format!("/proc/{pid}/ns/{kind}"));
     let file = match fs::File::open(&path) {
         Ok(file) => file,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Err(ObserveError::NoProcess { pid }),
-        Err(source) => return Err(ObserveError::Read { path, source }),
+        Err(e) if e.kind() == ErrorKind::NotFound => return Err(PrimitiveError::NoProcess { pid }),
+        Err(source) => return Err(PrimitiveError::Read { path, source }),
     };
-    let failed = |source| ObserveError::Sys { operation: format!("ask about {}", path.display()), source };
+    let failed = |source| PrimitiveError::Sys { operation: format!("ask about {}", path.display()), source };
     let inode = |fd: std::os::fd::OwnedFd| fs::File::from(fd).metadata().ok().map(|m| m.ino());
     let owner = seen(ns::owner(file.as_fd())).map_err(failed)?.and_then(inode);
     let parent = match kind {
@@ -171,6 +171,6 @@ mod tests {
         let net = relations(pid, Kind::Net).expect("it is ours");
         assert_eq!((net.owner, net.parent, net.creator), (own.get(&Kind::User).copied(), None, None));
         assert!(relations(pid, Kind::User).expect("it is ours").creator.is_some());
-        assert!(matches!(relations(i32::MAX, Kind::Net), Err(ObserveError::NoProcess { .. })));
+        assert!(matches!(relations(i32::MAX, Kind::Net), Err(PrimitiveError::NoProcess { .. })));
     }
 }

@@ -8,7 +8,7 @@ use thiserror::Error;
 /// A failed look.
 #[derive(Debug, Error)]
 #[non_exhaustive]
-pub enum ObserveError {
+pub enum PrimitiveError {
     /// There is no such process.
     #[error("there is no process {pid}")]
     NoProcess {
@@ -45,7 +45,7 @@ pub enum ObserveError {
     },
 }
 
-impl ObserveError {
+impl PrimitiveError {
     /// What the user may do about it.
     pub fn hint(&self) -> Option<&'static str> {
         let errno = match self {

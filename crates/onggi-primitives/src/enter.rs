@@ -8,7 +8,7 @@ use std::{
 use onggi_sys::{SysError, cred, ns, process::pidfd_open};
 use rustix::io::Errno;
 
-use crate::{Kind, ObserveError, process};
+use crate::{Kind, PrimitiveError, process};
 
 /// The type of nsfs in statfs(2) (linux/magic.h).
 const NSFS_MAGIC: u64 = 0x6e73_6673;
@@ -32,7 +32,7 @@ pub enum Target {
 ///
 /// # Errors
 /// The target is gone or may not be entered, or the file keeps no namespace.
-pub fn enter(target: &Target) -> Result<Vec<Kind>, ObserveError> {
+pub fn enter(target: &Target) -> Result<Vec<Kind>, PrimitiveError> {
     let (fd, kinds) = match target {
         Target::Process { pid, kinds } => (pidfd(*pid)?, wanted(*pid, kinds)?),
         Target::File(path) => open(path)?,
@@ -42,11 +42,11 @@ pub fn enter(target: &Target) -> Result<Vec<Kind>, ObserveError> {
     }
     let flags = kinds.iter().fold(0, |flags, kind| flags | kind.flag());
     let names = kinds.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ");
-    let failed = |source| ObserveError::Sys { operation: format!("enter {names} of {}", describe(target)), source };
+    let failed = |source| PrimitiveError::Sys { operation: format!("enter {names} of {}", describe(target)), source };
     ns::join(fd.as_fd(), flags).map_err(failed)?;
     if kinds.contains(&Kind::User) {
         become_root()
-            .map_err(|source| ObserveError::Sys { operation: "become root in the user namespace".into(), source })?;
+            .map_err(|source| PrimitiveError::Sys { operation: "become root in the user namespace".into(), source })?;
     }
     Ok(kinds)
 }
@@ -58,16 +58,16 @@ fn describe(target: &Target) -> String {
     }
 }
 
-fn pidfd(pid: i32) -> Result<OwnedFd, ObserveError> {
+fn pidfd(pid: i32) -> Result<OwnedFd, PrimitiveError> {
     match pidfd_open(pid) {
         Ok(fd) => Ok(fd),
-        Err(e) if matches!(e.errno, Errno::SRCH | Errno::INVAL) => Err(ObserveError::NoProcess { pid }),
-        Err(source) => Err(ObserveError::Sys { operation: format!("open process {pid}"), source }),
+        Err(e) if matches!(e.errno, Errno::SRCH | Errno::INVAL) => Err(PrimitiveError::NoProcess { pid }),
+        Err(source) => Err(PrimitiveError::Sys { operation: format!("open process {pid}"), source }),
     }
 }
 
 /// A process cannot join the user namespace that it is in (EINVAL).
-fn wanted(pid: i32, kinds: &[Kind]) -> Result<Vec<Kind>, ObserveError> {
+fn wanted(pid: i32, kinds: &[Kind]) -> Result<Vec<Kind>, PrimitiveError> {
     let own = process(std::process::id().cast_signed())?.namespaces;
     let theirs = process(pid)?.namespaces;
     let asked = if kinds.is_empty() { &Kind::ALL[..] } else { kinds };
@@ -76,18 +76,18 @@ fn wanted(pid: i32, kinds: &[Kind]) -> Result<Vec<Kind>, ObserveError> {
 }
 
 /// Opens a file of nsfs; what is none is refused by name.
-fn open(path: &Path) -> Result<(OwnedFd, Vec<Kind>), ObserveError> {
+fn open(path: &Path) -> Result<(OwnedFd, Vec<Kind>), PrimitiveError> {
     // Without waiting for whoever writes to a FIFO.
     let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::CLOEXEC;
     let file = rustix::fs::open(path, flags, rustix::fs::Mode::empty());
-    let file = file.map_err(|e| ObserveError::Read { path: path.to_owned(), source: e.into() })?;
+    let file = file.map_err(|e| PrimitiveError::Read { path: path.to_owned(), source: e.into() })?;
     // The request may mean something else to a device.
     let nsfs = rustix::fs::fstatfs(&file).is_ok_and(|fs| u64::try_from(fs.f_type) == Ok(NSFS_MAGIC));
     let flag = nsfs.then(|| ns::kind(file.as_fd()).ok()).flatten();
     let kind = flag.and_then(|flag| Kind::ALL.into_iter().find(|kind| kind.flag() == flag));
     match kind {
         Some(kind) => Ok((file, vec![kind])),
-        None => Err(ObserveError::NoNamespace { path: path.to_owned() }),
+        None => Err(PrimitiveError::NoNamespace { path: path.to_owned() }),
     }
 }
 
@@ -108,9 +108,9 @@ mod tests {
     #[test]
     fn what_cannot_be_entered_is_named() {
         let gone = enter(&Target::Process { pid: i32::MAX, kinds: Vec::new() });
-        assert!(matches!(gone, Err(ObserveError::NoProcess { pid: i32::MAX })), "{gone:?}");
+        assert!(matches!(gone, Err(PrimitiveError::NoProcess { pid: i32::MAX })), "{gone:?}");
         let plain = enter(&Target::File("/etc/passwd".into()));
-        assert!(matches!(&plain, Err(ObserveError::NoNamespace { .. })), "{plain:?}");
+        assert!(matches!(&plain, Err(PrimitiveError::NoNamespace { .. })), "{plain:?}");
     }
 
     #[test]

@@ -4,10 +4,12 @@ use std::{fmt, str::FromStr};
 
 use onggi_spec::ParseError;
 use onggi_sys::ns::flag;
+use serde::{Deserialize, Serialize};
 
 /// A kind of namespace. In the order in which a process can join them: its user namespace first, which may give the
 /// right to join the others, its mount namespace last, after which paths mean something else.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// Users, groups and capabilities.
     User,

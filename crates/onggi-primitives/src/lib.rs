@@ -1,0 +1,21 @@
+//! The kernel's primitives, one by one: namespaces and capabilities of processes that run, and a command in others.
+//!
+//! Looking reads /proc and asks nsfs (ioctl_ns(2)). [`enter`] and [`apply`] change the calling process alone, and an
+//! [`UnsharePlan`] says beforehand how. Never a container: those are the sandbox's. Processes come and go while they are read: one that has gone is left out, what the
+//! caller may not see is left out of what is shown, and neither is an error.
+
+mod capabilities;
+mod enter;
+mod error;
+mod kind;
+mod namespaces;
+mod process;
+mod unshare;
+
+pub use capabilities::{CapabilitySets, FileCapabilities, file_capabilities, process_capabilities};
+pub use enter::{Target, enter};
+pub use error::PrimitiveError;
+pub use kind::Kind;
+pub use namespaces::{Namespace, NamespaceId, Relations, namespaces, relations};
+pub use process::{ProcessFacts, process, processes};
+pub use unshare::{Caller, Clock, Identity, Op, Propagation, Stage, UnsharePlan, UnshareRequest, apply};

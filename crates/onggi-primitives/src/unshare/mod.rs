@@ -1,0 +1,275 @@
+//! A command in new namespaces, as unshare(1): request → plan → apply.
+//!
+//! The plan is made of what the kernel is asked for, one operation after the other. Where the command is in a new pid
+//! or time namespace, only a child is: the plan has a [`Op::Fork`], and what follows it is done by the child.
+
+mod apply;
+mod show;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Kind;
+
+pub use apply::{Stage, apply};
+
+/// What is asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UnshareRequest {
+    /// Namespaces to be made.
+    pub kinds: Vec<Kind>,
+    /// Who the caller is in a new user namespace.
+    pub identity: Option<Identity>,
+    /// Where the /proc of a new pid namespace is mounted.
+    pub mount_proc: Option<PathBuf>,
+    /// How mounts pass between the new mount namespace and the old one.
+    pub propagation: Propagation,
+    /// The directory that becomes `/`.
+    pub root: Option<PathBuf>,
+    /// The working directory, as it is called then.
+    pub workdir: Option<PathBuf>,
+    /// The host name.
+    pub hostname: Option<String>,
+    /// Seconds that are added to the monotonic clock.
+    pub monotonic: Option<i64>,
+    /// Seconds that are added to the time since the boot.
+    pub boottime: Option<i64>,
+    /// The command ends when we do.
+    pub kill_child: bool,
+    /// A child is the command, even where this process could be.
+    pub fork: bool,
+    /// Program and arguments.
+    pub command: Vec<String>,
+}
+
+/// Who the caller is in a new user namespace. Other ids have no meaning there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Identity {
+    /// root, with every capability there.
+    Root,
+    /// The same user and group as before.
+    Current,
+}
+
+/// Propagation of every mount of a new mount namespace (mount_namespaces(7)).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Propagation {
+    /// Neither way.
+    #[default]
+    Private,
+    /// From the old one only.
+    Slave,
+    /// Both ways.
+    Shared,
+    /// As it was.
+    Unchanged,
+}
+
+/// Facts about the caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller {
+    /// Effective user id.
+    pub uid: u32,
+    /// Effective group id.
+    pub gid: u32,
+}
+
+/// A clock that a time namespace offsets (time_namespaces(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Clock {
+    /// CLOCK_MONOTONIC.
+    Monotonic,
+    /// CLOCK_BOOTTIME.
+    Boottime,
+}
+
+/// One thing that the kernel is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "kebab-case")]
+pub enum Op {
+    /// unshare(2) of these kinds.
+    Unshare {
+        /// By their names in /proc.
+        kinds: Vec<Kind>,
+    },
+    /// `deny` in /proc/self/setgroups: without it an ordinary user may not map groups.
+    DenySetgroups,
+    /// One line in /proc/self/uid_map.
+    MapUser {
+        /// Id in the new namespace.
+        inside: u32,
+        /// Id in the old one.
+        outside: u32,
+    },
+    /// One line in /proc/self/gid_map.
+    MapGroup {
+        /// Id in the new namespace.
+        inside: u32,
+        /// Id in the old one.
+        outside: u32,
+    },
+    /// One line in /proc/self/timens_offsets.
+    OffsetClock {
+        /// Which clock.
+        clock: Clock,
+        /// Seconds that are added.
+        seconds: i64,
+    },
+    /// A child goes on; this process waits for it.
+    Fork {
+        /// It is killed when this process ends.
+        kill_child: bool,
+    },
+    /// PR_SET_PDEATHSIG: what the child of [`Op::Fork`] begins with, where it is killed with its parent.
+    DieWithParent,
+    /// mount(2) of `/` with a new propagation, recursively.
+    Propagate {
+        /// Which.
+        propagation: Propagation,
+    },
+    /// sethostname(2).
+    Hostname {
+        /// The name.
+        name: String,
+    },
+    /// chroot(2), and `/` as the working directory.
+    Chroot {
+        /// The new root.
+        dir: PathBuf,
+    },
+    /// A new proc(5), of the new pid namespace.
+    MountProc {
+        /// On this directory.
+        dir: PathBuf,
+    },
+    /// chdir(2).
+    Workdir {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// execve(2).
+    Execute {
+        /// Program and arguments.
+        command: Vec<String>,
+    },
+}
+
+/// What will be done, in order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnsharePlan {
+    /// The operations.
+    pub ops: Vec<Op>,
+}
+
+impl UnsharePlan {
+    /// The operations that answer a request. What a request implies is added: a /proc needs its pid and mount
+    /// namespaces, a mapping its user namespace, an offset its time namespace, a name its uts namespace.
+    pub fn new(request: &UnshareRequest, caller: Caller) -> Self {
+        let kinds = implied(request);
+        let has = |kind| kinds.contains(&kind);
+        let mut ops = Vec::new();
+        if !kinds.is_empty() {
+            ops.push(Op::Unshare { kinds: kinds.clone() });
+        }
+        if let Some(identity) = request.identity {
+            let id = |own: u32| if identity == Identity::Root { 0 } else { own };
+            ops.push(Op::DenySetgroups);
+            ops.push(Op::MapUser { inside: id(caller.uid), outside: caller.uid });
+            ops.push(Op::MapGroup { inside: id(caller.gid), outside: caller.gid });
+        }
+        for (clock, seconds) in [(Clock::Monotonic, request.monotonic), (Clock::Boottime, request.boottime)] {
+            ops.extend(seconds.map(|seconds| Op::OffsetClock { clock, seconds }));
+        }
+        if request.fork || request.kill_child || has(Kind::Pid) || has(Kind::Time) {
+            ops.push(Op::Fork { kill_child: request.kill_child });
+        }
+        if has(Kind::Mnt) && request.propagation != Propagation::Unchanged {
+            ops.push(Op::Propagate { propagation: request.propagation });
+        }
+        ops.extend(request.hostname.clone().map(|name| Op::Hostname { name }));
+        ops.extend(request.root.clone().map(|dir| Op::Chroot { dir }));
+        ops.extend(request.mount_proc.clone().map(|dir| Op::MountProc { dir }));
+        ops.extend(request.workdir.clone().map(|dir| Op::Workdir { dir }));
+        ops.push(Op::Execute { command: request.command.clone() });
+        Self { ops }
+    }
+}
+
+fn implied(request: &UnshareRequest) -> Vec<Kind> {
+    let proc = request.mount_proc.is_some();
+    let clock = request.monotonic.is_some() || request.boottime.is_some();
+    let wanted = |kind: &Kind| {
+        request.kinds.contains(kind)
+            || match kind {
+                Kind::User => request.identity.is_some(),
+                Kind::Pid | Kind::Mnt => proc,
+                Kind::Time => clock,
+                Kind::Uts => request.hostname.is_some(),
+                Kind::Cgroup | Kind::Ipc | Kind::Net => false,
+            }
+    };
+    Kind::ALL.into_iter().filter(wanted).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(request: UnshareRequest) -> UnsharePlan {
+        UnsharePlan::new(&UnshareRequest { command: vec!["id".into()], ..request }, Caller { uid: 1000, gid: 100 })
+    }
+
+    #[test]
+    fn what_is_implied_is_made_too_and_a_child_is_in_a_pid_namespace() {
+        let request = UnshareRequest {
+            identity: Some(Identity::Root),
+            mount_proc: Some("/proc".into()),
+            hostname: Some("jar".into()),
+            ..UnshareRequest::default()
+        };
+        let kinds = vec![Kind::User, Kind::Uts, Kind::Pid, Kind::Mnt];
+        let expected = [
+            Op::Unshare { kinds },
+            Op::DenySetgroups,
+            Op::MapUser { inside: 0, outside: 1000 },
+            Op::MapGroup { inside: 0, outside: 100 },
+            Op::Fork { kill_child: false },
+            Op::Propagate { propagation: Propagation::Private },
+            Op::Hostname { name: "jar".into() },
+            Op::MountProc { dir: "/proc".into() },
+            Op::Execute { command: vec!["id".into()] },
+        ];
+        assert_eq!(plan(request).ops, expected);
+    }
+
+    #[test]
+    fn without_need_there_is_no_child() {
+        let request = UnshareRequest { kinds: vec![Kind::Net], ..UnshareRequest::default() };
+        let kinds = vec![Kind::Net];
+        assert_eq!(plan(request).ops, [Op::Unshare { kinds }, Op::Execute { command: vec!["id".into()] }]);
+    }
+
+    #[test]
+    fn an_offset_needs_a_time_namespace_and_is_set_before_the_child_is_in_it() {
+        let request = UnshareRequest { boottime: Some(-5), ..UnshareRequest::default() };
+        let kinds = vec![Kind::Time];
+        let first = [
+            Op::Unshare { kinds },
+            Op::OffsetClock { clock: Clock::Boottime, seconds: -5 },
+            Op::Fork { kill_child: false },
+        ];
+        assert_eq!(plan(request).ops[..3], first);
+    }
+
+    #[test]
+    fn a_plan_is_read_back_from_its_json() {
+        let request =
+            UnshareRequest { kinds: Kind::ALL.to_vec(), root: Some("/r".into()), ..UnshareRequest::default() };
+        let plan = plan(request);
+        let text = serde_json::to_string(&plan).expect("plain data");
+        assert_eq!(serde_json::from_str::<UnsharePlan>(&text).expect("what was written"), plan);
+    }
+}

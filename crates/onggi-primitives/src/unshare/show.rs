@@ -1,0 +1,183 @@
+//! The plan in words, and as the command of util-linux that does the same.
+
+use super::{Clock, Op, Propagation, UnsharePlan};
+use crate::Kind;
+
+impl UnsharePlan {
+    /// One line per operation.
+    pub fn words(&self) -> String {
+        self.ops.iter().map(|op| words(op) + "\n").collect()
+    }
+
+    /// A script of unshare(1) and what it lacks.
+    pub fn shell(&self) -> String {
+        let mut flags = Vec::new();
+        let mut inside = Vec::new();
+        let mut command = String::new();
+        for op in &self.ops {
+            match op {
+                Op::Hostname { name } => inside.push(format!("hostname {}", quote(name))),
+                Op::Execute { command: words } => {
+                    command = words.iter().map(|w| quote(w)).collect::<Vec<_>>().join(" ");
+                }
+                // Without a new mount namespace unshare(1) has nothing to set, and with one this is its default.
+                Op::Propagate { propagation: Propagation::Private } | Op::DenySetgroups => {}
+                Op::MapUser { inside, .. } => {
+                    flags.push(if *inside == 0 { "--map-root-user" } else { "--map-current-user" }.to_owned());
+                }
+                Op::MapGroup { .. } => {}
+                other => flags.extend(flag(other)),
+            }
+        }
+        if !self.ops.iter().any(|op| matches!(op, Op::Propagate { .. })) && self.makes(Kind::Mnt) {
+            flags.push("--propagation unchanged".to_owned());
+        }
+        let flags = flags.join(" ");
+        match inside.is_empty() {
+            true => format!("unshare {flags} {command}\n"),
+            false => format!(
+                "unshare {flags} sh -c {} sh {command}\n",
+                quote(&format!("{} && exec \"$@\"", inside.join(" && ")))
+            ),
+        }
+    }
+
+    fn makes(&self, kind: Kind) -> bool {
+        self.ops.iter().any(|op| matches!(op, Op::Unshare { kinds } if kinds.contains(&kind)))
+    }
+}
+
+fn words(op: &Op) -> String {
+    match op {
+        Op::Unshare { kinds } => {
+            let each = kinds.iter().map(|kind| format!("{kind} ({})", kind.meaning())).collect::<Vec<_>>();
+            format!("unshare(2): new namespaces: {}", each.join("; "))
+        }
+        Op::DenySetgroups => "write deny to /proc/self/setgroups: groups may be mapped only then".to_owned(),
+        Op::MapUser { inside, outside } => {
+            format!("write \"{inside} {outside} 1\" to /proc/self/uid_map: user {outside} is user {inside} there")
+        }
+        Op::MapGroup { inside, outside } => {
+            format!("write \"{inside} {outside} 1\" to /proc/self/gid_map: group {outside} is group {inside} there")
+        }
+        Op::OffsetClock { clock, seconds } => {
+            format!(
+                "write \"{} {seconds} 0\" to /proc/self/timens_offsets: that clock is {seconds} s ahead there",
+                clock.name()
+            )
+        }
+        Op::Fork { kill_child } => {
+            let killed = if *kill_child { ", killed when this process ends (PR_SET_PDEATHSIG)" } else { "" };
+            format!("fork: only a child is in the new pid and time namespaces{killed}")
+        }
+        Op::DieWithParent => "prctl(2): be killed with the parent".to_owned(),
+        Op::Propagate { propagation } => format!("mount(2): every mount below / becomes {}", propagation.name()),
+        Op::Hostname { name } => format!("sethostname(2): {name:?}"),
+        Op::Chroot { dir } => format!("chroot(2) to {}", dir.display()),
+        Op::MountProc { dir } => format!("mount(2) a new proc on {}: it shows the new pid namespace", dir.display()),
+        Op::Workdir { dir } => format!("chdir(2) to {}", dir.display()),
+        Op::Execute { command } => {
+            format!("execve(2): {}", command.iter().map(|w| quote(w)).collect::<Vec<_>>().join(" "))
+        }
+    }
+}
+
+fn flag(op: &Op) -> Vec<String> {
+    let path = |dir: &std::path::Path| quote(&dir.display().to_string());
+    match op {
+        Op::Unshare { kinds } => kinds.iter().map(|kind| format!("--{}", long_name(*kind))).collect(),
+        Op::OffsetClock { clock, seconds } => vec![format!("--{} {seconds}", clock.name())],
+        Op::Fork { kill_child } => match kill_child {
+            true => vec!["--fork".to_owned(), "--kill-child".to_owned()],
+            false => vec!["--fork".to_owned()],
+        },
+        Op::Propagate { propagation } => vec![format!("--propagation {}", propagation.name())],
+        Op::Chroot { dir } => vec![format!("--root {}", path(dir))],
+        Op::MountProc { dir } => vec![format!("--mount-proc={}", path(dir))],
+        Op::Workdir { dir } => vec![format!("--wd {}", path(dir))],
+        Op::DenySetgroups
+        | Op::MapUser { .. }
+        | Op::MapGroup { .. }
+        | Op::DieWithParent
+        | Op::Hostname { .. }
+        | Op::Execute { .. } => Vec::new(),
+    }
+}
+
+fn long_name(kind: Kind) -> &'static str {
+    if kind == Kind::Mnt { "mount" } else { kind.name() }
+}
+
+impl Clock {
+    /// Its name in /proc/PID/timens_offsets.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Monotonic => "monotonic",
+            Self::Boottime => "boottime",
+        }
+    }
+}
+
+impl Propagation {
+    /// mount(8)'s word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Private => "private",
+            Self::Slave => "slave",
+            Self::Shared => "shared",
+            Self::Unchanged => "unchanged",
+        }
+    }
+}
+
+/// For sh(1).
+fn quote(text: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./=:,+@%".contains(&b);
+    if !text.is_empty() && text.bytes().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::*, *};
+
+    fn plan(request: UnshareRequest) -> UnsharePlan {
+        let command = vec!["echo".into(), "it's".into()];
+        UnsharePlan::new(&UnshareRequest { command, ..request }, Caller { uid: 1000, gid: 1000 })
+    }
+
+    #[test]
+    fn the_script_is_one_unshare() {
+        let all = UnshareRequest {
+            kinds: vec![Kind::Net, Kind::Mnt, Kind::Pid],
+            identity: Some(Identity::Root),
+            root: Some("/a b".into()),
+            mount_proc: Some("/proc".into()),
+            kill_child: true,
+            ..UnshareRequest::default()
+        };
+        let expected = "unshare --user --net --pid --mount --map-root-user --fork --kill-child --root '/a b' \
+                        --mount-proc=/proc echo 'it'\\''s'\n";
+        assert_eq!(plan(all).shell(), expected);
+        let named = UnshareRequest { hostname: Some("jar".into()), ..UnshareRequest::default() };
+        assert_eq!(plan(named).shell(), "unshare --uts sh -c 'hostname jar && exec \"$@\"' sh echo 'it'\\''s'\n");
+    }
+
+    #[test]
+    fn the_words_name_the_call_of_each_operation() {
+        let request =
+            UnshareRequest { monotonic: Some(60), identity: Some(Identity::Current), ..UnshareRequest::default() };
+        let words = plan(request).words();
+        for part in [
+            "unshare(2): new namespaces: user",
+            "uid_map: user 1000 is user 1000",
+            "60 s ahead",
+            "fork",
+            "execve(2): echo",
+        ] {
+            assert!(words.contains(part), "{part:?} is missing in\n{words}");
+        }
+    }
+}
