@@ -88,6 +88,14 @@ enum Command {
     Inspect(commands::inspect::InspectArgs),
     /// Fetch an image from a registry
     Pull(commands::pull::PullArgs),
+    /// Send an image to a registry
+    Push(commands::push::PushArgs),
+    /// Keep credentials for a registry
+    Login(commands::login::LoginArgs),
+    /// Forget credentials for a registry
+    Logout(commands::login::LogoutArgs),
+    /// Look for images in registries
+    Search(commands::search::SearchArgs),
     /// List images
     Images(commands::images::ImagesArgs),
     /// Remove images
@@ -160,6 +168,12 @@ enum ImageCommand {
     Ls(commands::images::ImagesArgs),
     /// Fetch an image from a registry
     Pull(commands::pull::PullArgs),
+    /// Send an image to a registry
+    Push(commands::push::PushArgs),
+    /// List signatures, attestations and the like that refer to an image
+    Referrers(commands::referrers::ReferrersArgs),
+    /// Look for images in registries
+    Search(commands::search::SearchArgs),
     /// Remove images
     #[command(visible_alias = "remove")]
     Rm(commands::rmi::RmiArgs),
@@ -246,6 +260,10 @@ impl Command {
             Self::Wait(args) => args.run(global),
             Self::Inspect(args) => args.run(global),
             Self::Pull(args) => args.run(global),
+            Self::Push(args) => args.run(global),
+            Self::Login(args) => args.run(global),
+            Self::Logout(args) => args.run(global),
+            Self::Search(args) => args.run(global),
             Self::Images(args) => args.run(global),
             Self::Rmi(args) => args.run(global),
             Self::Tag(args) => args.run(global),
@@ -287,6 +305,9 @@ impl ImageCommand {
         match self {
             Self::Ls(args) => args.run(global),
             Self::Pull(args) => args.run(global),
+            Self::Push(args) => args.run(global),
+            Self::Referrers(args) => args.run(global),
+            Self::Search(args) => args.run(global),
             Self::Rm(args) => args.run(global),
             Self::Tag(args) => args.run(global),
             Self::Inspect(args) => args.run(global, commands::inspect::Kind::Image),

@@ -60,6 +60,14 @@ pub(crate) enum CliError {
         /// Why.
         source: io::Error,
     },
+    /// A file named on the command line cannot be written.
+    #[error("cannot write {path}")]
+    WriteFile {
+        /// As written.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
     /// The current directory is gone.
     #[error("cannot tell the current directory")]
     CurrentDirectory(#[source] io::Error),

@@ -5,8 +5,8 @@
 
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
 
-use clap::Args;
-use onggi_engine::PullOptions;
+use clap::{Args, ValueEnum};
+use onggi_engine::{Credentials, Engine, PullOptions, PullPolicy, RegistryChoice};
 use onggi_spec::{
     ContainerRequest, ImageReference, ImageSource, NetworkMode, ParseError, UserNamespace,
     capability::parse_capability,
@@ -98,7 +98,7 @@ pub(crate) struct ContainerArgs {
     #[arg(short, long, value_name = "KEY[=VALUE]")]
     label: Vec<String>,
     #[command(flatten)]
-    pub(crate) pull: RegistryArgs,
+    pub(crate) pull: ImagePullArgs,
     /// Show help
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,
@@ -107,12 +107,56 @@ pub(crate) struct ContainerArgs {
     pub(crate) image_and_command: Vec<String>,
 }
 
-/// How a registry is talked to.
+/// How registries are talked to.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ChoiceArgs {
+    /// Verify the registry's certificate; false also allows plain HTTP
+    #[arg(long, value_name = "BOOL", default_value = "true", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_tls_verify, action = clap::ArgAction::Set)]
+    tls_verify: bool,
+    /// File with credentials, instead of the usual ones
+    #[arg(long, value_name = "FILE")]
+    authfile: Option<PathBuf>,
+    /// Directory with certificates for the registry: *.crt, *.cert, *.key
+    #[arg(long, value_name = "DIR")]
+    cert_dir: Option<PathBuf>,
+    /// Credentials for this once; others can see them in the list of processes
+    #[arg(long, value_name = "USER:PASSWORD")]
+    creds: Option<String>,
+}
+
+impl ChoiceArgs {
+    /// The engine's options.
+    pub(crate) fn choice(&self) -> Result<RegistryChoice, CliError> {
+        let credentials = self.creds.as_deref().map(|text| match text.split_once(':') {
+            Some((user, password)) if !user.is_empty() => {
+                Ok(Credentials::Basic { username: user.to_owned(), password: password.to_owned() })
+            }
+            // Not repeated: it may be a password.
+            _ => Err(CliError::usage("--creds is not USER:PASSWORD", "use `onggi login` to be asked for them")),
+        });
+        Ok(RegistryChoice {
+            insecure: !self.tls_verify,
+            auth_file: self.authfile.clone(),
+            cert_dir: self.cert_dir.clone(),
+            credentials: credentials.transpose()?,
+        })
+    }
+}
+
+/// `true` or `false`, as Docker and Podman write them.
+pub(crate) fn parse_tls_verify(text: &str) -> Result<bool, String> {
+    match text {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err("write true or false".to_owned()),
+    }
+}
+
+/// How an image is fetched.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RegistryArgs {
-    /// Verify the registry's certificate; false also allows plain HTTP
-    #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
-    tls_verify: bool,
+    #[command(flatten)]
+    choice: ChoiceArgs,
     /// Platform of the image, as in linux/arm64
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Option<String>,
@@ -122,8 +166,64 @@ impl RegistryArgs {
     /// The engine's options.
     pub(crate) fn options(&self) -> Result<PullOptions, CliError> {
         let platform = self.platform.as_deref().map(parse_platform).transpose()?;
-        Ok(PullOptions { insecure: !self.tls_verify, platform })
+        Ok(PullOptions { registry: self.choice.choice()?, platform, ..PullOptions::default() })
     }
+}
+
+/// When a registry is asked for an image that is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Policy {
+    /// Every time
+    Always,
+    /// Only when the image is not stored
+    #[value(alias = "ifnotpresent")]
+    Missing,
+    /// Every time; a stored image will do when no registry can be reached
+    #[value(alias = "ifnewer")]
+    Newer,
+    /// Never
+    Never,
+}
+
+impl From<Policy> for PullPolicy {
+    fn from(policy: Policy) -> Self {
+        match policy {
+            Policy::Always => Self::Always,
+            Policy::Missing => Self::Missing,
+            Policy::Newer => Self::Newer,
+            Policy::Never => Self::Never,
+        }
+    }
+}
+
+/// How `run` and `create` come by their image.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ImagePullArgs {
+    #[command(flatten)]
+    registry: RegistryArgs,
+    /// When to ask the registry for the image
+    #[arg(long, value_enum, default_value_t = Policy::Missing, value_name = "WHEN")]
+    pull: Policy,
+}
+
+impl ImagePullArgs {
+    /// The engine's options.
+    pub(crate) fn options(&self) -> Result<PullOptions, CliError> {
+        Ok(PullOptions { policy: self.pull.into(), ..self.registry.options()? })
+    }
+}
+
+/// The image that a short name stands for by `registries.conf`.
+pub(crate) fn qualify(
+    engine: &Engine,
+    text: &str,
+    request: &mut ContainerRequest,
+    options: &PullOptions,
+) -> Result<(), CliError> {
+    if let ImageSource::Image(reference) = &mut request.image {
+        *reference = engine.qualify(text, &options.registry)?;
+    }
+    Ok(())
 }
 
 /// What the environment of the caller gives; a parameter so that tests need none.

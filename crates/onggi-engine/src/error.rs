@@ -101,13 +101,14 @@ pub enum EngineError {
         /// Why.
         source: onggi_image::CredentialsError,
     },
-    /// Credentials are kept by a helper program.
-    #[error("the credentials for {registry} are kept by docker-credential-{program}")]
-    CredentialHelper {
-        /// The helper.
-        program: String,
-        /// The registry.
-        registry: String,
+    /// The configuration of registries, or a credential helper.
+    #[error(transparent)]
+    Registry(#[from] crate::registry::RegistryError),
+    /// The policy forbids to fetch the image.
+    #[error("image {image} is not stored here, and is not to be pulled")]
+    NotPulled {
+        /// As written.
+        image: String,
     },
     /// No socket pair.
     #[error("cannot make the attach stream")]
@@ -278,7 +279,8 @@ impl EngineError {
             Self::SeveralNames { .. } => text("remove the names one by one, or use rmi -f"),
             Self::Config { .. } => text("docs/images.md lists the settings; ONGGI_CONFIG names another file"),
             Self::MissingBlob { .. } => text("pull the image again"),
-            Self::CredentialHelper { .. } => text("store them in auths of ~/.docker/config.json or auth.json for now"),
+            Self::Registry(e) => e.hint(),
+            Self::NotPulled { .. } => text("leave --pull=never out, or pull the image first"),
             Self::WrongState { hint, .. } => text(hint),
             Self::Unsupported { hint, .. } => Some(hint.clone()),
             Self::Parse(e) => Some(e.hint.clone()).filter(|h| !h.is_empty()),

@@ -1,8 +1,8 @@
 //! `images`, `tag`, `rmi`, and what other verbs need to know of a stored image.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use onggi_image::BlobStore;
+use onggi_image::{BlobStore, closure};
 use onggi_spec::{Digest, ImageReference, image::ImageConfig};
 use onggi_state::{ImageRecord, RemovedImage, StateError, files::Lock};
 
@@ -10,6 +10,9 @@ use crate::{Engine, EngineError};
 
 /// An image configuration larger than this is not one (I12); the registry client has the same bound.
 const MAX_CONFIG: u64 = 4 * 1024 * 1024;
+
+/// What a broken download left is kept so long for the next attempt.
+const KEEP_PARTS: Duration = Duration::from_secs(24 * 3600);
 
 /// One line of `images`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,9 +114,14 @@ impl Engine {
         let blobs = self.blobs()?;
         let on_disk: Vec<Digest> = blobs.list()?.into_iter().map(|(digest, _)| digest).collect();
         let unused = self.state()?.unreferenced_blobs(&on_disk)?;
-        for digest in unused {
-            blobs.delete(&digest)?;
+        // Manifests in an index, other platforms, attachments: the database knows the top of each image only.
+        let tops: Vec<Digest> = self.state()?.list_images()?.into_iter().map(|i| i.manifest_digest).collect();
+        let reachable = closure::reachable(&blobs, &tops)?;
+        for digest in unused.iter().filter(|d| !reachable.contains(d)) {
+            blobs.delete(digest)?;
         }
+        closure::forget_referrers(&blobs, &reachable)?;
+        blobs.remove_parts(KEEP_PARTS)?;
         Ok(())
     }
 

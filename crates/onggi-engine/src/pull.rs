@@ -4,11 +4,12 @@
 //! a power cut or a kill leaves is either unreferenced, and collected later, or whole.
 
 use std::{
+    collections::BTreeSet,
     ops::ControlFlow,
     sync::{Mutex, PoisonError},
 };
 
-use onggi_image::{ImagePlan, LayerReady, Lookup, ProxySettings, PulledImage, Puller, RemoteOptions, credentials};
+use onggi_image::{Access, ImagePlan, LayerReady, Mirror, PulledImage, Puller, Remote, RemoteOptions, closure};
 use onggi_spec::{
     Digest, ImageReference,
     image::Platform,
@@ -17,18 +18,43 @@ use onggi_spec::{
 use onggi_state::{ImageRecord, LayerRecord, files::Lock};
 use onggi_storage::{LayerInfo, Layers, Prepared, UnpackRequest};
 
-use crate::{Engine, EngineError, create, failpoint, names};
+use crate::{
+    Engine, EngineError, create, failpoint, names,
+    registry::{Registries, RegistryChoice},
+};
 
+/// Blobs beyond the image itself that are fetched at the same time.
+const PARALLEL: usize = 3;
 /// How the intents of pulls begin; what follows is random.
 pub(crate) const PULL_INTENT: &str = "pull-";
+
+/// When a registry is asked for an image that is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PullPolicy {
+    /// Every time.
+    Always,
+    /// Never, but for one that is not stored.
+    #[default]
+    Missing,
+    /// Every time; a stored one is good enough when no registry can be reached.
+    Newer,
+    /// Never at all.
+    Never,
+}
 
 /// How to pull.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PullOptions {
-    /// Accept certificates that cannot be verified, and plain HTTP, for this registry.
-    pub insecure: bool,
+    /// How registries are talked to.
+    pub registry: RegistryChoice,
     /// The platform; this machine's when absent.
     pub platform: Option<Platform>,
+    /// When to ask the registry.
+    pub policy: PullPolicy,
+    /// Also store every other platform of the image, without unpacking it.
+    pub all_platforms: bool,
+    /// Also store what refers to the image: signatures, attestations.
+    pub referrers: bool,
 }
 
 impl Engine {
@@ -43,24 +69,56 @@ impl Engine {
         progress: &dyn Progress,
     ) -> Result<ImageRecord, EngineError> {
         self.recover_containers()?;
-        self.pull_image(reference, options, progress)
+        self.find_or_pull(reference, options, progress)
     }
 
-    /// The stored image, else the pulled one.
+    /// Pulls every tag of a repository; their names. An image that fails ends it.
+    ///
+    /// # Errors
+    /// As for [`pull`](Self::pull).
+    pub fn pull_all_tags(
+        &self,
+        reference: &ImageReference,
+        options: &PullOptions,
+        progress: &dyn Progress,
+    ) -> Result<Vec<ImageReference>, EngineError> {
+        self.recover_containers()?;
+        let source = Registries::gather(&options.registry)?.sources(reference)?.pop();
+        let Some(Mirror { reference: place, remote }) = source else { return Ok(Vec::new()) };
+        let tags = Remote::new(&place, &Access::Pull, &remote, progress)?.tags()?;
+        let mut names = Vec::new();
+        for tag in tags {
+            let name = reference.with_tag(&tag)?;
+            self.find_or_pull(&name, options, progress)?;
+            names.push(name);
+        }
+        Ok(names)
+    }
+
+    /// The stored image or the pulled one, as the policy says.
     pub(crate) fn find_or_pull(
         &self,
         reference: &ImageReference,
         options: &PullOptions,
         progress: &dyn Progress,
     ) -> Result<ImageRecord, EngineError> {
+        if options.policy == PullPolicy::Always {
+            return self.pull_image(reference, options, progress);
+        }
         let by_name = self.state()?.image_by_name(reference)?;
         let stored = match by_name {
             Some(image) => Some(image),
             None => self.image_by_id(reference)?,
         };
-        match stored {
-            Some(image) => self.check_platform(image, reference, options),
-            None => self.pull_image(reference, options, progress),
+        match (stored, options.policy) {
+            (Some(image), PullPolicy::Newer) => match self.pull_image(reference, options, progress) {
+                Ok(newer) => Ok(newer),
+                Err(EngineError::Image(e)) if e.is_unreachable() => self.check_platform(image, reference, options),
+                Err(e) => Err(e),
+            },
+            (Some(image), _) => self.check_platform(image, reference, options),
+            (None, PullPolicy::Never) => Err(EngineError::NotPulled { image: reference.familiar() }),
+            (None, _) => self.pull_image(reference, options, progress),
         }
     }
 
@@ -113,7 +171,9 @@ impl Engine {
         progress: &dyn Progress,
     ) -> Result<ImageRecord, EngineError> {
         let blobs = self.blobs()?;
-        let puller = Puller::new(&blobs, reference, registry_options(reference, options)?, progress)?;
+        let registry = registry_options(reference, options)?;
+        let source = registry.1.clone();
+        let puller = Puller::new(&blobs, reference, registry.0, progress)?;
         let plan = puller.plan()?;
         failpoint::hit("pull.resolved");
         let layers = LayerPlan::new(self.layers()?, &plan);
@@ -138,11 +198,36 @@ impl Engine {
             return Err(e);
         }
         let pulled = pulled?;
+        self.fetch_more(&source, &pulled, options, progress)?;
         failpoint::hit("pull.before-commit");
         let prepared = unlocked(&prepared).drain(..).flatten().collect();
         // Lowest first; one sync for all of them.
         let unpacked = layers.store.commit_all(prepared)?;
         self.record_image(reference, pulled, &unpacked)
+    }
+
+    /// What was asked for beyond the image of one platform.
+    fn fetch_more(
+        &self,
+        source: &Mirror,
+        pulled: &PulledImage,
+        options: &PullOptions,
+        progress: &dyn Progress,
+    ) -> Result<(), EngineError> {
+        if !options.all_platforms && !options.referrers {
+            return Ok(());
+        }
+        let blobs = self.blobs()?;
+        let remote = Remote::new(&source.reference, &Access::Pull, &source.remote, progress)?;
+        if options.all_platforms {
+            closure::fetch_whole(&blobs, &remote, &pulled.repo_digest, PARALLEL)?;
+        }
+        if options.referrers {
+            for digest in BTreeSet::from([&pulled.repo_digest, &pulled.manifest_digest]) {
+                closure::fetch_referrers(&blobs, &remote, digest, PARALLEL)?;
+            }
+        }
+        Ok(())
     }
 
     /// The image exists from here on. The hold on its blobs ends after the row is there.
@@ -199,36 +284,31 @@ impl LayerPlan {
             diff_id: ready.layer.diff_id.clone(),
             parent: ready.index.checked_sub(1).and_then(|i| self.chain_ids.get(i)).cloned(),
         };
+        progress.event(ProgressEvent::Unpacking { digest: ready.layer.digest.clone() });
         let prepared = self.store.prepare(request)?;
         progress.event(ProgressEvent::Unpacked { digest: ready.layer.digest.clone() });
         Ok(prepared)
     }
 }
 
-/// What a registry needs to know of the caller's environment: credentials and proxies.
+/// Where the image is looked for and how; the registry itself a second time, for what is fetched beside it.
 fn registry_options(
     reference: &ImageReference,
     options: &PullOptions,
-) -> Result<onggi_image::PullOptions, EngineError> {
-    let files = credentials::credential_files(&|name| std::env::var_os(name));
-    let found = match credentials::find(&files, reference).map_err(|source| EngineError::Credentials { source })? {
-        Lookup::Found(credentials) => Some(credentials),
-        Lookup::Helper(program) => {
-            return Err(EngineError::CredentialHelper { program, registry: reference.registry().to_owned() });
-        }
-        Lookup::Absent => None,
-    };
+) -> Result<(onggi_image::PullOptions, Mirror), EngineError> {
+    let mut sources = Registries::gather(&options.registry)?.sources(reference)?;
+    // `sources` ends with the registry itself; it is never empty.
+    let own =
+        sources.pop().unwrap_or_else(|| Mirror { reference: reference.clone(), remote: RemoteOptions::default() });
     let defaults = onggi_image::PullOptions::default();
-    Ok(onggi_image::PullOptions {
+    let pull = onggi_image::PullOptions {
         platform: options.platform.clone().unwrap_or(defaults.platform),
-        remote: RemoteOptions {
-            tls_verify: !options.insecure,
-            credentials: found,
-            proxies: ProxySettings::from_vars(&|name| std::env::var(name).ok()),
-            ..RemoteOptions::default()
-        },
+        remote: own.remote.clone(),
+        location: Some(own.reference.clone()),
+        mirrors: sources,
         ..onggi_image::PullOptions::default()
-    })
+    };
+    Ok((pull, own))
 }
 
 /// The image's own idea of when it was built; the epoch when it has none.

@@ -7,7 +7,10 @@
 
 use std::{
     io::Read,
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -49,6 +52,11 @@ pub(crate) struct Auth {
     trusted_realms: Vec<String>,
     /// The lock is kept during a token request, so that parallel transfers make only one.
     grant: Mutex<Option<Grant>>,
+    /// Ask for a refresh token too (`login`).
+    wants_identity: AtomicBool,
+    identity: Mutex<Option<String>>,
+    /// The registry's TLS is verified, so that nobody else can have named the token service.
+    verified: bool,
 }
 
 #[derive(Debug)]
@@ -65,12 +73,24 @@ struct TokenAnswer {
     access_token: Option<String>,
     #[serde(default)]
     expires_in: Option<u64>,
+    #[serde(default)]
+    refresh_token: Option<String>,
 }
 
 impl Auth {
     pub(crate) fn new(registry: String, repository: String, scopes: Vec<String>, options: &RemoteOptions) -> Self {
         let (credentials, trusted_realms) = (options.credentials.clone(), options.trusted_realms.clone());
-        Self { registry, repository, scopes, credentials, trusted_realms, grant: Mutex::default() }
+        Self {
+            registry,
+            repository,
+            scopes,
+            credentials,
+            trusted_realms,
+            grant: Mutex::default(),
+            wants_identity: AtomicBool::new(false),
+            identity: Mutex::default(),
+            verified: options.tls_verify,
+        }
     }
 
     /// The `Authorization` to send to the registry's origin, if one is known and still valid.
@@ -78,6 +98,16 @@ impl Auth {
         let grant = self.grant.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let grant = grant.as_ref()?;
         grant.ends.is_none_or(|end| Instant::now() < end).then(|| grant.header.clone())
+    }
+
+    /// Asks for an identity token with the next token.
+    pub(crate) fn want_identity(&self) {
+        self.wants_identity.store(true, Ordering::Relaxed);
+    }
+
+    /// The identity token that came.
+    pub(crate) fn identity(&self) -> Option<String> {
+        self.identity.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
     /// True when there is something to log in with.
@@ -135,15 +165,58 @@ impl Auth {
         let realm = url::parse_absolute(realm_text).ok_or_else(|| refuse("it is not an http or https URL"))?;
         let realm_origin = Origin::of(&realm).ok_or_else(|| refuse("it has no origin"))?;
         check_realm(origin, &realm_origin).map_err(refuse)?;
-        let may_have = belongs_to(&origin.host, &realm_origin.host) || self.trusted_realms.contains(&realm_origin.host);
+        // A registry that proved its name by TLS could have had the credentials by a Basic challenge: whom it names
+        // over TLS may have them too. In the clear anybody could have named the realm.
+        let named_by_itself = self.verified && origin.tls && realm_origin.tls;
+        let may_have = named_by_itself
+            || belongs_to(&origin.host, &realm_origin.host)
+            || self.trusted_realms.contains(&realm_origin.host);
         let credentials = self.credentials.as_ref().filter(|_| may_have);
         let service = challenge.param("service").unwrap_or_default();
-        let asked = ask(http, &realm, service, &self.scopes, credentials);
+        let asked = self.ask(http, &realm, service, credentials);
         let response = asked.map_err(|source| {
             let again = after_transport(source.kind);
             Failure::new(ImageError::RegistryUnreachable { registry: realm_origin.host.clone(), source }, again)
         })?;
         self.read_token(&realm, response, credentials.is_some())
+    }
+
+    /// Asks the token service: GET with Basic, or POST with a refresh token (OAuth2 form).
+    fn ask(
+        &self,
+        http: &HttpClient,
+        realm: &Uri,
+        service: &str,
+        credentials: Option<&Credentials>,
+    ) -> Result<Response<Body>, crate::error::TransportError> {
+        let service = encode_query(service);
+        if let Some(Credentials::IdentityToken(token)) = credentials {
+            let scope = match &self.scopes[..] {
+                [] => String::new(),
+                // RFC 6749, 3.3: one parameter, separated by spaces.
+                some => format!("&scope={}", encode_query(&some.join(" "))),
+            };
+            let token = encode_query(token);
+            let form =
+                format!("grant_type=refresh_token&client_id=onggi&service={service}{scope}&refresh_token={token}");
+            return http.send("POST", realm, &[], Payload::Form(&form));
+        }
+        let joiner = if realm.query().is_some() { '&' } else { '?' };
+        let mut query = format!("{realm}{joiner}service={service}");
+        for scope in &self.scopes {
+            query.push_str(&format!("&scope={}", encode_query(scope)));
+        }
+        if let (true, Some(Credentials::Basic { username, .. })) =
+            (self.wants_identity.load(Ordering::Relaxed), credentials)
+        {
+            query.push_str(&format!("&offline_token=true&client_id=onggi&account={}", encode_query(username)));
+        }
+        // The realm was parsed and the rest is percent-encoded, so this cannot fail; if it did, the registry would
+        // refuse the request without scope.
+        let target = url::parse_absolute(&query).unwrap_or_else(|| realm.clone());
+        let basic = credentials.and_then(Credentials::basic_header);
+        let headers: Vec<_> = basic.iter().map(|b| ("authorization", b.as_str())).collect();
+        http.send("GET", &target, &headers, Payload::None)
     }
 
     fn read_token(&self, realm: &Uri, response: Response<Body>, sent: bool) -> Result<Grant, Failure> {
@@ -168,6 +241,11 @@ impl Auth {
         if token.is_empty() || token.len() > MAX_TOKEN || !token.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(bad("its token is empty, too long or not plain text".to_owned()).into());
         }
+        if self.wants_identity.load(Ordering::Relaxed) {
+            let plain = |t: &String| !t.is_empty() && t.len() <= MAX_TOKEN && t.bytes().all(|b| b.is_ascii_graphic());
+            *self.identity.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
+                answer.refresh_token.filter(plain);
+        }
         let lifetime = answer.expires_in.unwrap_or(DEFAULT_LIFETIME).saturating_sub(RENEW_EARLY).max(1);
         let ends = Instant::now().checked_add(Duration::from_secs(lifetime));
         Ok(Grant { header: format!("Bearer {token}"), ends })
@@ -190,38 +268,6 @@ pub(crate) fn retry_after(response: &Response<Body>) -> Option<Duration> {
     let header = |name| response.headers().get(name).and_then(|v| v.to_str().ok());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     parse_retry_after(header("retry-after")?, header("date"), now)
-}
-
-/// Asks the token service: GET with Basic, or POST with a refresh token (OAuth2 form).
-fn ask(
-    http: &HttpClient,
-    realm: &Uri,
-    service: &str,
-    scopes: &[String],
-    credentials: Option<&Credentials>,
-) -> Result<Response<Body>, crate::error::TransportError> {
-    let service = encode_query(service);
-    if let Some(Credentials::IdentityToken(token)) = credentials {
-        let scope = match scopes {
-            [] => String::new(),
-            // RFC 6749, 3.3: one parameter, separated by spaces.
-            some => format!("&scope={}", encode_query(&some.join(" "))),
-        };
-        let token = encode_query(token);
-        let form = format!("grant_type=refresh_token&client_id=onggi&service={service}{scope}&refresh_token={token}");
-        return http.send("POST", realm, &[], Payload::Form(&form));
-    }
-    let joiner = if realm.query().is_some() { '&' } else { '?' };
-    let mut query = format!("{realm}{joiner}service={service}");
-    for scope in scopes {
-        query.push_str(&format!("&scope={}", encode_query(scope)));
-    }
-    // The realm was parsed and the rest is percent-encoded, so this cannot fail; if it did, the registry would
-    // refuse the request without scope.
-    let target = url::parse_absolute(&query).unwrap_or_else(|| realm.clone());
-    let basic = credentials.and_then(Credentials::basic_header);
-    let headers: Vec<_> = basic.iter().map(|b| ("authorization", b.as_str())).collect();
-    http.send("GET", &target, &headers, Payload::None)
 }
 
 /// A token service may be asked at all (with or without credentials).

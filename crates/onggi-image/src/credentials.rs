@@ -89,6 +89,21 @@ pub enum CredentialsError {
         /// The key.
         entry: String,
     },
+    /// Not a JSON object where one belongs.
+    #[error("credentials in {} are not as they should be: no JSON object", path.display())]
+    NotAnObject {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It cannot be written.
+    #[error("write credentials to {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// Larger than any real one.
     #[error("credentials in {} are larger than {MAX_FILE} bytes", path.display())]
     TooLarge {
@@ -178,7 +193,7 @@ impl Entry {
 }
 
 /// `https://index.docker.io/v1/` and its like are `docker.io`; a scheme and an API version are cut off.
-fn canonical(key: &str) -> String {
+pub(crate) fn canonical(key: &str) -> String {
     let (url, bare) = match key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")) {
         Some(rest) => (true, rest),
         None => (false, key),

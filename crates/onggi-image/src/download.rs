@@ -6,12 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use onggi_spec::progress::ProgressEvent;
+use onggi_spec::{Digest, progress::ProgressEvent};
 use ureq::Body;
 
 use crate::{
     error::ImageError,
-    plan::LayerBlob,
     remote::{Remote, content_range_start},
     retry::{self, Again, Failure},
     store::{Begin, BlobStore, BlobWriter, COPY_BUFFER, FinishError, VerifiedBlob},
@@ -34,25 +33,37 @@ pub(crate) enum Obtained {
     Fresh(VerifiedBlob),
 }
 
-/// Makes a blob available: from the store, or from the registry.
+/// A blob that is wanted, as a manifest describes it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted<'w> {
+    /// Its digest.
+    pub(crate) digest: &'w Digest,
+    /// Its size in bytes.
+    pub(crate) size: u64,
+}
+
+/// Makes a blob available: from the store, or from the registry, going on where an earlier download broke off.
 pub(crate) fn obtain(
     store: &BlobStore,
     registry: &Remote<'_>,
-    layer: &LayerBlob,
+    blob: Wanted<'_>,
     stop: &AtomicBool,
 ) -> Result<Obtained, ImageError> {
-    let digest = || layer.digest.clone();
+    let digest = || blob.digest.clone();
+    let waiting = || registry.progress().event(ProgressEvent::Waiting { digest: digest() });
     let mut pieced_together_before = false;
     loop {
-        let writer = match store.begin(&layer.digest, Some(layer.size))? {
+        let writer = match store.begin_download(blob.digest, blob.size, &waiting)? {
             Begin::Exists(_) => {
                 registry.progress().event(ProgressEvent::Exists { digest: digest() });
                 return Ok(Obtained::Present);
             }
             Begin::Mine(writer) => writer,
         };
-        registry.progress().event(ProgressEvent::Download { digest: digest(), total: layer.size });
-        let mut transfer = Transfer { registry, layer, stop, writer, pieces: 0 };
+        registry.progress().event(ProgressEvent::Download { digest: digest(), total: blob.size });
+        // What an earlier attempt left counts as a piece.
+        let pieces = u32::from(writer.written() > 0);
+        let mut transfer = Transfer { registry, blob, stop, writer, pieces };
         transfer.run(!pieced_together_before)?;
         match transfer.writer.finish() {
             Ok(blob) => {
@@ -73,7 +84,7 @@ pub(crate) fn obtain(
 
 struct Transfer<'t, 'r> {
     registry: &'t Remote<'r>,
-    layer: &'t LayerBlob,
+    blob: Wanted<'t>,
     stop: &'t AtomicBool,
     writer: BlobWriter,
     /// Responses that contributed bytes.
@@ -85,7 +96,7 @@ impl Transfer<'_, '_> {
     fn run(&mut self, may_continue: bool) -> Result<(), ImageError> {
         let mut failures = 0;
         let mut buffer = vec![0; COPY_BUFFER];
-        while self.writer.written() < self.layer.size || self.layer.size == 0 {
+        while self.writer.written() < self.blob.size || self.blob.size == 0 {
             if !may_continue {
                 self.writer.restart()?;
                 self.pieces = 0;
@@ -103,16 +114,24 @@ impl Transfer<'_, '_> {
 
     /// One response.
     fn attempt(&mut self, buffer: &mut [u8]) -> Result<(), Failure> {
-        let response = self.registry.blob(&self.layer.digest, self.writer.written())?;
+        let response = match self.registry.blob(self.blob.digest, self.writer.written()) {
+            // The registry knows no such place in the blob: what is here is not a part of it.
+            Err(failure) if self.writer.written() > 0 && is_status(&failure.error, 416) => {
+                self.writer.restart()?;
+                self.pieces = 0;
+                return Err(Failure::new(*failure.error, Again::Often));
+            }
+            answer => answer?,
+        };
         if response.status() != 206 || content_range_start(&response) != Some(self.writer.written()) {
             if response.status() == 206 {
                 let reason = "the registry sent another range than was asked for".to_owned();
-                return Err(ImageError::Invalid { what: format!("blob {}", self.layer.digest), reason }.into());
+                return Err(ImageError::Invalid { what: format!("blob {}", self.blob.digest), reason }.into());
             }
             self.writer.restart()?;
             self.pieces = 0;
         }
-        let missing = self.layer.size - self.writer.written();
+        let missing = self.blob.size - self.writer.written();
         if let Some(announced) = response.body().content_length().filter(|&n| n != missing) {
             return Err(self.wrong_size(self.writer.written() + announced).into());
         }
@@ -127,21 +146,21 @@ impl Transfer<'_, '_> {
         loop {
             let (filled, ended) = fill(&mut body, buffer);
             let total = self.writer.written() + filled as u64;
-            if total > self.layer.size {
+            if total > self.blob.size {
                 return Err(self.wrong_size(total).into());
             }
             self.writer.write(&buffer[..filled])?;
-            if total - reported >= REPORT_EVERY || total == self.layer.size {
+            if total - reported >= REPORT_EVERY || total == self.blob.size {
                 reported = total;
                 self.registry
                     .progress()
-                    .event(ProgressEvent::Advanced { digest: self.layer.digest.clone(), done: total });
+                    .event(ProgressEvent::Advanced { digest: self.blob.digest.clone(), done: total });
             }
             if self.stop.load(Ordering::Relaxed) {
                 return Err(ImageError::Stopped.into());
             }
             match ended {
-                true if total == self.layer.size => return Ok(()),
+                true if total == self.blob.size => return Ok(()),
                 true => return Err(self.truncated()),
                 false => self.check_rate(started.elapsed(), total - first)?,
             }
@@ -153,20 +172,24 @@ impl Transfer<'_, '_> {
         if elapsed < SLOW_AFTER || received / seconds.max(1) >= SLOWEST_RATE {
             return Ok(());
         }
-        let (registry, digest) = (self.registry.name().to_owned(), self.layer.digest.clone());
+        let (registry, digest) = (self.registry.name().to_owned(), self.blob.digest.clone());
         Err(ImageError::Stalled { registry, digest, received, seconds })
     }
 
     fn truncated(&self) -> Failure {
-        let (registry, digest) = (self.registry.name().to_owned(), self.layer.digest.clone());
-        let (expected, received) = (self.layer.size, self.writer.written());
+        let (registry, digest) = (self.registry.name().to_owned(), self.blob.digest.clone());
+        let (expected, received) = (self.blob.size, self.writer.written());
         Failure::new(ImageError::Truncated { registry, digest, expected, received }, Again::Often)
     }
 
     fn wrong_size(&self, announced: u64) -> ImageError {
-        let (registry, digest) = (self.registry.name().to_owned(), self.layer.digest.clone());
-        ImageError::WrongSize { registry, digest, expected: self.layer.size, announced }
+        let (registry, digest) = (self.registry.name().to_owned(), self.blob.digest.clone());
+        ImageError::WrongSize { registry, digest, expected: self.blob.size, announced }
     }
+}
+
+fn is_status(error: &ImageError, wanted: u16) -> bool {
+    matches!(error, ImageError::BadStatus { status, .. } if *status == wanted)
 }
 
 /// Fills the buffer as far as the body goes, so that hash and disk see large pieces. True at the end of the body,

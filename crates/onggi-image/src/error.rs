@@ -112,7 +112,7 @@ pub enum ImageError {
         digest: Digest,
     },
     /// Credentials are needed, or those given were refused.
-    #[error("registry {registry} refuses access to {repository}: {}", if *.sent { "the credentials were not accepted" } else { "authentication is required" })]
+    #[error("registry {registry} refuses access{}: {}", to(repository), if *.sent { "the credentials were not accepted" } else { "authentication is required" })]
     Unauthorized {
         /// The registry.
         registry: String,
@@ -122,7 +122,7 @@ pub enum ImageError {
         sent: bool,
     },
     /// The credentials are known but do not allow this.
-    #[error("registry {registry} denies access to {repository}")]
+    #[error("registry {registry} denies access{}", to(repository))]
     Denied {
         /// The registry.
         registry: String,
@@ -146,6 +146,14 @@ pub enum ImageError {
         status: u16,
         /// The URL without its query.
         url: String,
+    },
+    /// The store lacks what is to be pushed.
+    #[error("the store does not have all of {digest}: missing {}", missing.join(", "))]
+    Incomplete {
+        /// Manifest, index or layer.
+        digest: Digest,
+        /// What of it.
+        missing: Vec<String>,
     },
     /// The registry does not accept what was pushed.
     #[error("registry {registry} rejects {method} {url}: {status}{}{}", shown_code(code), shown_code(message))]
@@ -306,6 +314,14 @@ pub enum ImageError {
 }
 
 impl ImageError {
+    /// No registry answered, or not in a usable way: what is stored may do instead.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(
+            self,
+            Self::RegistryUnreachable { .. } | Self::BadStatus { status: 500.., .. } | Self::RateLimited { .. }
+        )
+    }
+
     /// What the user can do, in one sentence.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
@@ -313,7 +329,7 @@ impl ImageError {
             Self::UnknownImage { .. } => "check the spelling; a private repository may also need credentials".to_owned(),
             Self::UnknownTag { reference, .. } => format!("check the tag; the tags of {} are listed by its registry", reference.familiar_name()),
             Self::Unauthorized { registry, sent: false, .. } => format!(
-                "log in to {registry} (for instance `docker login {registry}` or `skopeo login {registry}`), or check the image name: some registries answer this way for names that do not exist"
+                "log in to {registry} (`onggi login {registry}`), or check the image name: some registries answer this way for names that do not exist"
             ),
             Self::Unauthorized { registry, sent: true, .. } => format!("log in to {registry} again"),
             Self::Denied { registry, .. } => format!("ask the owner of the repository for access, or log in to {registry} as another user"),
@@ -323,8 +339,9 @@ impl ImageError {
             Self::WrongDigest { .. } | Self::WrongSize { .. } => {
                 "nothing was stored; the registry or something on the way alters content: do not trust it before this is explained".to_owned()
             }
-            Self::Truncated { .. } | Self::Stalled { .. } => "nothing was stored; check the network and pull again".to_owned(),
+            Self::Truncated { .. } | Self::Stalled { .. } => "check the network and pull again; what arrived is kept, and the pull goes on from there".to_owned(),
             Self::MissingBlob { .. } => "the image in the registry is incomplete; it must be pushed again".to_owned(),
+            Self::Incomplete { .. } => "pull the image again; for every platform of it, with --all-platforms".to_owned(),
             Self::WrongArchitecture { available, .. } => format!("it is available for: {}", available.join(", ")),
             Self::Malformed { source, .. } if !source.hint.is_empty() => source.hint.clone(),
             Self::UnsupportedMediaType { .. } => "this may not be a container image, or it needs a newer Onggi".to_owned(),
@@ -343,6 +360,11 @@ impl ImageError {
         };
         Some(hint)
     }
+}
+
+/// ` to repository`, or nothing when it is about the registry as a whole.
+fn to(repository: &str) -> String {
+    if repository.is_empty() { String::new() } else { format!(" to {repository}") }
 }
 
 /// ` word`, or nothing.

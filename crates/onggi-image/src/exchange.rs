@@ -16,6 +16,7 @@ use crate::{
     auth::{Auth, rate_limited, retry_after},
     error::{FailureKind, ImageError, TransportError},
     http::{HttpClient, Payload},
+    lists::next_link,
     options::RemoteOptions,
     retry::{Again, Failure, RetryPolicy, after_transport},
     url::{self, Origin},
@@ -201,6 +202,33 @@ impl<'a> Exchange<'a> {
         let origin = Origin::of(&target).ok_or_else(|| self.bad_redirect(&target, "it has no origin"))?;
         check_redirect(home, &origin, self.tls_verify).map_err(|reason| self.bad_redirect(&target, reason))?;
         Ok(target)
+    }
+
+    /// From now on, token services are asked for an identity token too.
+    pub(crate) fn want_identity(&self) {
+        self.auth.want_identity();
+    }
+
+    /// The identity token that a token service gave.
+    pub(crate) fn identity(&self) -> Option<String> {
+        self.auth.identity()
+    }
+
+    /// The page after this one. It is on the registry's own origin, or the list is refused.
+    pub(crate) fn next_page(&self, from: Target<'_>, response: &Response<Body>) -> Result<Option<Uri>, ImageError> {
+        let header = response.headers().get("link").and_then(|v| v.to_str().ok());
+        let Some(link) = header.and_then(next_link) else { return Ok(None) };
+        let tls = self.tls.get() != Some(&false);
+        let base = match from {
+            Target::Path(path) => self.own_uri(path, tls)?,
+            Target::Url(uri) => uri.clone(),
+        };
+        let target = url::resolve(&base, link);
+        let target = target.ok_or_else(|| self.bad_redirect(&base, "its next page is not an http or https URL"))?;
+        if Origin::of(&target) != Origin::of(&base) {
+            return Err(self.bad_redirect(&target, "the next page of a list is on another host"));
+        }
+        Ok(Some(target))
     }
 
     /// The URL to go on at that an answer to an upload names (distribution-spec, "Pushing blobs"), under the rules

@@ -8,17 +8,23 @@
 //! credentials to anyone but the registry they belong to and its token service.
 
 mod auth;
+pub mod certificates;
 pub mod challenge;
+pub mod closure;
 mod content;
+pub mod credential_file;
 pub mod credentials;
 mod download;
 pub mod error;
 mod exchange;
 mod http;
+pub mod lists;
 mod options;
 mod plan;
 mod platform;
 mod pull;
+mod push;
+pub mod registries;
 mod remote;
 mod retry;
 pub mod store;
@@ -29,10 +35,12 @@ pub use content::Content;
 pub use credentials::{Credentials, CredentialsError, Lookup};
 pub use error::{FailureKind, ImageError, StoreError, TransportError};
 pub use http::{ProxySettings, Timeouts};
+pub use lists::{Found, Host};
 pub use options::{ClientIdentity, RemoteOptions};
 pub use plan::{ImagePlan, LayerBlob};
 pub use platform::native_platform;
 pub use pull::{LayerReady, Mirror, OnLayer, PullOptions, PulledImage, Puller, pull, stored_image};
+pub use push::{PushImage, PushOptions, Pushed, Recreate, push};
 pub use remote::{Access, BlobReader, Remote, RemoteDocument};
 pub use retry::RetryPolicy;
 pub use store::{Begin, BlobStore, BlobWriter, Deletion, FinishError, StoreHold, VerifiedBlob, digest_of};

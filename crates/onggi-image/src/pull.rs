@@ -31,7 +31,7 @@ use onggi_spec::{
 };
 
 use crate::{
-    download::{self, Obtained},
+    download::{self, Obtained, Wanted},
     error::{ImageError, StoreError},
     options::RemoteOptions,
     plan::{self, ImagePlan, LayerBlob, Source},
@@ -50,6 +50,8 @@ pub struct PullOptions {
     pub platform: Platform,
     /// How the registry is talked to.
     pub remote: RemoteOptions,
+    /// The image's name in the registry, where it is another than the one it is to have here.
+    pub location: Option<ImageReference>,
     /// Where to look before the registry itself, in order: the image's name there, and how to talk to it. A mirror
     /// that fails is passed over; what it serves is verified like anything else.
     pub mirrors: Vec<Mirror>,
@@ -59,7 +61,13 @@ pub struct PullOptions {
 
 impl Default for PullOptions {
     fn default() -> Self {
-        Self { platform: native_platform(), remote: RemoteOptions::default(), mirrors: Vec::new(), parallel: PARALLEL }
+        Self {
+            platform: native_platform(),
+            remote: RemoteOptions::default(),
+            location: None,
+            mirrors: Vec::new(),
+            parallel: PARALLEL,
+        }
     }
 }
 
@@ -132,7 +140,7 @@ impl<'a> Puller<'a> {
         options: PullOptions,
         progress: &'a dyn Progress,
     ) -> Result<Self, ImageError> {
-        let own = (reference, &options.remote);
+        let own = (options.location.as_ref().unwrap_or(reference), &options.remote);
         let all = options.mirrors.iter().map(|m| (&m.reference, &m.remote)).chain([own]);
         let sources = all.map(|(name, remote)| Remote::new(name, &Access::Pull, remote, progress));
         let sources = sources.collect::<Result<_, _>>()?;
@@ -150,7 +158,7 @@ impl<'a> Puller<'a> {
             match self.plan_from(remote) {
                 Ok(plan) => {
                     self.chosen.set(at);
-                    self.progress.event(ProgressEvent::Resolved { digest: plan.repo_digest.clone() });
+                    self.announce(&plan);
                     return Ok(plan);
                 }
                 Err(error) if at < last => {
@@ -162,6 +170,13 @@ impl<'a> Puller<'a> {
         }
         // There is always at least the registry itself.
         Err(ImageError::Stopped)
+    }
+
+    fn announce(&self, plan: &ImagePlan) {
+        self.progress.event(ProgressEvent::Resolved { digest: plan.repo_digest.clone() });
+        for layer in &plan.layers {
+            self.progress.event(ProgressEvent::Layer { digest: layer.digest.clone(), total: layer.size });
+        }
     }
 
     fn plan_from(&self, remote: &Remote<'_>) -> Result<ImagePlan, ImageError> {
@@ -325,8 +340,9 @@ impl Crew<'_, '_> {
     /// From the source that had the documents, then from those after it.
     fn obtain(&self, layer: &LayerBlob) -> Result<Obtained, ImageError> {
         let (last, mirrors) = self.sources.split_last().ok_or(ImageError::Stopped)?;
+        let wanted = Wanted { digest: &layer.digest, size: layer.size };
         for mirror in mirrors {
-            match download::obtain(self.store, mirror, layer, &self.stop) {
+            match download::obtain(self.store, mirror, wanted, &self.stop) {
                 Err(error) if !matches!(error, ImageError::Stopped | ImageError::Store(_)) => {
                     let reason = format!("mirror {} is passed over: {error}", mirror.name());
                     self.progress().event(ProgressEvent::Retry { reason });
@@ -334,7 +350,7 @@ impl Crew<'_, '_> {
                 result => return result,
             }
         }
-        download::obtain(self.store, last, layer, &self.stop)
+        download::obtain(self.store, last, wanted, &self.stop)
     }
 
     fn progress(&self) -> &dyn Progress {

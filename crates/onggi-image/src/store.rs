@@ -4,12 +4,15 @@
 //! <root>/blobs/sha256/<hex>     verified content, 0600; appears by rename, never changes
 //! <root>/blobs/lock             flock: shared while a pull relies on blobs, exclusive while some are deleted
 //! <root>/blobs/turn-<xx>        flock: one pull at a time of images on one base layer (xx: first digits of its diff id)
-//! <root>/tmp/blob-<hex>.part    a download; flocked by its writer. A crash leaves it unlocked: garbage
+//! <root>/tmp/blob-<hex>.part    a download; flocked by its writer. A broken one stays, unlocked: the next pull goes
+//!                               on from there, hashing what is here again; a clean-up takes old ones
 //! ```
 //!
 //! Two processes that want one blob meet at the flock on its `.part` file: the second waits and then finds the
 //! blob. Content is flushed to disk before the rename, so that a power cut leaves the old state or the whole
 //! blob. This module never trusts a length or a digest that it did not count itself.
+
+mod parts;
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
@@ -206,9 +209,31 @@ impl BlobStore {
             if let Some(file) = usable()? {
                 return Ok(Begin::Exists(file));
             }
-            let Some(writer) = self.lock_part(digest)? else { continue };
+            let Some(writer) = self.lock_part(digest, None, &|| ())? else { continue };
             // The one that held the lock before may have finished the blob.
             if let Some(file) = usable()? {
+                return Ok(Begin::Exists(file));
+            }
+            return Ok(Begin::Mine(writer));
+        }
+    }
+
+    /// Like [`begin`](Self::begin) for a download of `size` bytes: goes on where an earlier one broke off, what is here
+    /// being hashed again, and keeps what arrives when it breaks off too. `waiting` is called when another process
+    /// has the blob.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn begin_download(&self, digest: &Digest, size: u64, waiting: &dyn Fn()) -> Result<Begin, StoreError> {
+        let usable = || if self.has(digest, Some(size)) { self.open_blob(digest) } else { Ok(None) };
+        loop {
+            if let Some(file) = usable()? {
+                return Ok(Begin::Exists(file));
+            }
+            let Some(mut writer) = self.lock_part(digest, Some(size), waiting)? else { continue };
+            writer.part.keep = true;
+            if let Some(file) = usable()? {
+                writer.part.keep = false;
                 return Ok(Begin::Exists(file));
             }
             return Ok(Begin::Mine(writer));
@@ -326,36 +351,65 @@ impl BlobStore {
     /// Like `begin`, but without looking whether the blob is there.
     fn begin_anew(&self, digest: &Digest) -> Result<BlobWriter, StoreError> {
         loop {
-            if let Some(writer) = self.lock_part(digest)? {
+            if let Some(writer) = self.lock_part(digest, None, &|| ())? {
                 return Ok(writer);
             }
         }
     }
 
-    /// Opens and locks the `.part` file. `None` when it was renamed or removed while waiting for the lock.
-    fn lock_part(&self, digest: &Digest) -> Result<Option<BlobWriter>, StoreError> {
+    /// Opens and locks the `.part` file. `None` when it was renamed or removed while waiting for the lock. With
+    /// `resume`, what is in it counts, when it is no more than so many bytes.
+    fn lock_part(
+        &self,
+        digest: &Digest,
+        resume: Option<u64>,
+        waiting: &dyn Fn(),
+    ) -> Result<Option<BlobWriter>, StoreError> {
         let part = self.root.join("tmp").join(format!("blob-{}.part", digest.hex()));
         let fail = |operation| {
             let path = part.clone();
             move |source| StoreError { operation, path, source }
         };
-        let file = open_private(&part).map_err(fail("create"))?;
-        file.lock().map_err(fail("lock"))?;
+        let mut file = open_private(&part).map_err(fail("create"))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                waiting();
+                file.lock().map_err(fail("lock"))?;
+            }
+            Err(TryLockError::Error(source)) => return Err(fail("lock")(source)),
+        }
         let mine = file.metadata().map_err(fail("stat"))?;
         let same = fs::symlink_metadata(&part).is_ok_and(|m| (m.dev(), m.ino()) == (mine.dev(), mine.ino()));
         if !same {
             return Ok(None);
         }
-        file.set_len(0).map_err(fail("truncate"))?;
-        let target = self.path(digest);
-        Ok(Some(BlobWriter {
-            digest: digest.clone(),
-            file,
-            part: PartFile(part),
-            target,
-            hasher: Sha256::new(),
-            written: 0,
-        }))
+        let mut hasher = Sha256::new();
+        let mut written = 0;
+        if resume.is_some_and(|most| mine.len() <= most) {
+            written = hash_rest(&mut file, &mut hasher).map_err(fail("read"))?;
+        } else {
+            file.set_len(0).map_err(fail("truncate"))?;
+        }
+        let part = PartFile { path: part, keep: false };
+        Ok(Some(BlobWriter { digest: digest.clone(), file, part, target: self.path(digest), hasher, written }))
+    }
+}
+
+/// Hashes a file to its end, where it is left; returns how many bytes that were.
+fn hash_rest(file: &mut File, hasher: &mut Sha256) -> io::Result<u64> {
+    let mut buffer = vec![0; COPY_BUFFER];
+    let mut total = 0;
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(total),
+            Ok(n) => {
+                hasher.update(&buffer[..n]);
+                total += n as u64;
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
     }
 }
 
@@ -407,12 +461,14 @@ impl BlobWriter {
     pub fn finish(mut self) -> Result<VerifiedBlob, FinishError> {
         let actual = Digest::from_sha256(&std::mem::take(&mut self.hasher).finalize().into());
         if actual != self.digest {
+            self.part.keep = false;
             return Err(FinishError::WrongDigest { expected: self.digest.clone(), actual });
         }
         Ok(self.verified())
     }
 
-    fn verified(self) -> VerifiedBlob {
+    fn verified(mut self) -> VerifiedBlob {
+        self.part.keep = false;
         VerifiedBlob { part: self.part, file: self.file, target: self.target }
     }
 }
@@ -431,7 +487,7 @@ impl VerifiedBlob {
     /// # Errors
     /// It cannot be opened.
     pub fn reader(&self) -> Result<File, StoreError> {
-        File::open(&self.part.0).map_err(|source| self.part.error("open", source))
+        File::open(&self.part.path).map_err(|source| self.part.error("open", source))
     }
 
     /// Flushes the content and gives it its name. Durable when this returns.
@@ -451,26 +507,33 @@ impl VerifiedBlob {
     /// The disk failed.
     pub fn commit_content(mut self) -> Result<(), StoreError> {
         self.file.sync_data().map_err(|source| self.part.error("flush", source))?;
-        let part = std::mem::take(&mut self.part.0);
+        let part = std::mem::take(&mut self.part.path);
         fs::rename(&part, &self.target).map_err(|source| StoreError { operation: "rename", path: part, source })
     }
 }
 
-/// The name of a temporary; removed on drop unless it was taken away by a rename.
+/// The name of a temporary; removed on drop unless it was taken away by a rename, or is worth keeping.
 #[derive(Debug)]
-struct PartFile(PathBuf);
+struct PartFile {
+    path: PathBuf,
+    keep: bool,
+}
+
+/// Less than this is fetched again rather than kept.
+const WORTH_KEEPING: u64 = 64 << 10;
 
 impl PartFile {
     fn error(&self, operation: &'static str, source: io::Error) -> StoreError {
-        StoreError { operation, path: self.0.clone(), source }
+        StoreError { operation, path: self.path.clone(), source }
     }
 }
 
 impl Drop for PartFile {
     fn drop(&mut self) {
-        if !self.0.as_os_str().is_empty() {
+        let worth = self.keep && fs::symlink_metadata(&self.path).is_ok_and(|m| m.len() >= WORTH_KEEPING);
+        if !self.path.as_os_str().is_empty() && !worth {
             // Failure leaves an unlocked file in tmp, which the next clean-up takes.
-            let _ = fs::remove_file(&self.0);
+            let _ = fs::remove_file(&self.path);
         }
     }
 }

@@ -32,7 +32,7 @@ pub use id_block::IdBlock;
 pub use reference::{Digest, ImageReference};
 pub use request::{ContainerRequest, ImageSource, NetworkMode, UserNamespace};
 
-/// Progress of a pull, one event at a time. Libraries emit, the command line draws.
+/// Progress of a pull or push, one event at a time. Libraries emit, the command line draws.
 pub mod progress {
     use crate::Digest;
 
@@ -44,7 +44,19 @@ pub mod progress {
             /// Its digest.
             digest: Digest,
         },
-        /// Already in the store.
+        /// A layer of the image, before anything is done about it.
+        Layer {
+            /// Its blob.
+            digest: Digest,
+            /// The blob's size in bytes.
+            total: u64,
+        },
+        /// Another process is fetching the blob; this one waits for it.
+        Waiting {
+            /// The blob.
+            digest: Digest,
+        },
+        /// Already in the store, or in the registry that is pushed to.
         Exists {
             /// The blob.
             digest: Digest,
@@ -56,7 +68,7 @@ pub mod progress {
             /// Its size in bytes.
             total: u64,
         },
-        /// Bytes received so far.
+        /// Bytes received or sent so far.
         Advanced {
             /// The blob.
             digest: Digest,
@@ -67,6 +79,30 @@ pub mod progress {
         Downloaded {
             /// The blob.
             digest: Digest,
+        },
+        /// Being unpacked.
+        Unpacking {
+            /// The blob.
+            digest: Digest,
+        },
+        /// An upload begins.
+        Upload {
+            /// The blob.
+            digest: Digest,
+            /// Its size in bytes.
+            total: u64,
+        },
+        /// The registry has it.
+        Uploaded {
+            /// The blob.
+            digest: Digest,
+        },
+        /// The registry took it over from another of its repositories.
+        Mounted {
+            /// The blob.
+            digest: Digest,
+            /// That repository.
+            from: String,
         },
         /// Unpacked to a layer.
         Unpacked {

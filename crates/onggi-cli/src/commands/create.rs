@@ -6,7 +6,7 @@ use crate::{
     cli::GlobalArgs,
     error::CliError,
     render::{self, progress::Draw},
-    request::{Caller, ContainerArgs},
+    request::{Caller, ContainerArgs, qualify},
 };
 
 /// Arguments of `create`.
@@ -21,8 +21,11 @@ impl CreateArgs {
     /// Makes a container and prints its id.
     pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
         let pull = self.container.pull.options()?;
-        let request = self.container.request(&Caller::of_process()?)?;
-        let record = global.engine()?.create(&request, &pull, &Draw::new())?;
+        let name = self.container.image_and_command.first().cloned().unwrap_or_default();
+        let mut request = self.container.request(&Caller::of_process()?)?;
+        let engine = global.engine()?;
+        qualify(&engine, &name, &mut request, &pull)?;
+        let record = engine.create(&request, &pull, &Draw::new())?;
         render::line(record.id.as_str())?;
         Ok(0)
     }

@@ -10,7 +10,7 @@ use crate::{
     cli::GlobalArgs,
     error::CliError,
     render::{self, format, progress::Draw},
-    request::{Caller, ContainerArgs},
+    request::{Caller, ContainerArgs, qualify},
     session::{self, detach::DetachKeys},
 };
 
@@ -47,8 +47,10 @@ impl RunArgs {
     pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
         let terminal_size = session::terminal::size();
         let options = RunOptions { detach: self.detach, terminal_size, pull: self.container.pull.options()? };
-        let request = self.container.request(&Caller::of_process()?)?;
+        let name = self.container.image_and_command.first().cloned().unwrap_or_default();
+        let mut request = self.container.request(&Caller::of_process()?)?;
         let engine = global.engine()?;
+        qualify(&engine, &name, &mut request, &options.pull)?;
         if let Some(wanted) = self.explain {
             if matches!(wanted, ExplainFormat::Sh) && request.userns == UserNamespace::Auto {
                 return Err(CliError::usage(

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
 use crate::error::CliError;
 
@@ -35,4 +35,29 @@ impl Drop for RawTerminal {
 pub(crate) fn size() -> Option<(u16, u16)> {
     let size = tcgetwinsize(io::stdout()).or_else(|_| tcgetwinsize(io::stdin())).ok()?;
     Some((size.ws_col, size.ws_row))
+}
+
+/// stdin's terminal without echo, for a password; restored when dropped.
+pub(crate) struct Hidden {
+    saved: Termios,
+}
+
+impl Hidden {
+    /// Switches the echo off.
+    pub(crate) fn enter() -> Result<Self, CliError> {
+        let saved = tcgetattr(io::stdin())
+            .map_err(|source| CliError::Terminal { operation: "read the terminal's mode", source })?;
+        let mut quiet = saved.clone();
+        quiet.local_modes.remove(LocalModes::ECHO);
+        let set = tcsetattr(io::stdin(), OptionalActions::Flush, &quiet);
+        set.map_err(|source| CliError::Terminal { operation: "set the terminal's mode", source })?;
+        Ok(Self { saved })
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        // A terminal that is gone needs no restoring.
+        let _ = tcsetattr(io::stdin(), OptionalActions::Flush, &self.saved);
+    }
 }

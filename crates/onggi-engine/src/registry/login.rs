@@ -1,0 +1,128 @@
+//! `login` and `logout`.
+
+use std::path::PathBuf;
+
+use onggi_image::{Credentials, Host, credential_file};
+use onggi_spec::{ImageReference, progress::Silent, reference::DEFAULT_REGISTRY};
+
+use super::{Registries, RegistryChoice, RegistryError, helper};
+use crate::{Engine, EngineError};
+
+/// A login.
+#[derive(Debug, Clone)]
+pub struct LoginRequest {
+    /// `HOST[:PORT]`; Docker's when absent.
+    pub registry: Option<String>,
+    /// User name and password.
+    pub credentials: Credentials,
+}
+
+/// What a login did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoginResult {
+    /// The file that knows of it now.
+    pub file: PathBuf,
+    /// The helper that keeps the secret.
+    pub helper: Option<String>,
+}
+
+impl Engine {
+    /// Shows credentials to a registry and, when it accepts them, keeps them.
+    ///
+    /// # Errors
+    /// The registry refuses them or cannot be reached, or they cannot be kept.
+    pub fn login(&self, request: &LoginRequest, choice: &RegistryChoice) -> Result<LoginResult, EngineError> {
+        let (registry, reference) = registry_name(request.registry.as_deref())?;
+        let file = file(choice)?;
+        let shown = RegistryChoice { credentials: Some(request.credentials.clone()), ..choice.clone() };
+        let remote = Registries::gather(&shown)?.target(&reference)?.1;
+        let identity = Host::new(&registry, &[], &remote, &Silent)?.login()?;
+        let credentials = identity.as_ref().unwrap_or(&request.credentials);
+        let keep = |source| EngineError::Credentials { source };
+        let helper = credential_file::helper_for(&file, &registry).map_err(keep)?;
+        if let Some(name) = &helper {
+            helper::store(name, &registry, credentials)?;
+        }
+        let plain = helper.is_none().then_some(credentials);
+        credential_file::store(&file, &registry, plain).map_err(keep)?;
+        Ok(LoginResult { file, helper })
+    }
+
+    /// The user name that is stored for a registry, as `login --get-login` shows it.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn login_of(&self, registry: Option<&str>, choice: &RegistryChoice) -> Result<String, EngineError> {
+        let (registry, reference) = registry_name(registry)?;
+        match Registries::gather(choice)?.credentials(&reference)? {
+            Some(Credentials::Basic { username, .. }) => Ok(username),
+            Some(Credentials::IdentityToken(_)) => Ok("<token>".to_owned()),
+            None => Err(RegistryError::NotLoggedIn { registry }.into()),
+        }
+    }
+
+    /// Forgets the credentials of a registry.
+    ///
+    /// # Errors
+    /// There are none, or they cannot be removed.
+    pub fn logout(&self, registry: Option<&str>, choice: &RegistryChoice) -> Result<String, EngineError> {
+        let (registry, _) = registry_name(registry)?;
+        let file = file(choice)?;
+        let keep = |source| EngineError::Credentials { source };
+        if let Some(name) = credential_file::helper_for(&file, &registry).map_err(keep)? {
+            helper::erase(&name, &registry)?;
+        }
+        if !credential_file::erase(&file, &registry).map_err(keep)? {
+            return Err(RegistryError::NotLoggedIn { registry }.into());
+        }
+        Ok(registry)
+    }
+
+    /// Forgets the credentials of every registry in the file; their names.
+    ///
+    /// # Errors
+    /// The file cannot be read or written.
+    pub fn logout_all(&self, choice: &RegistryChoice) -> Result<Vec<String>, EngineError> {
+        let all = credential_file::registries(&file(choice)?).map_err(|source| EngineError::Credentials { source })?;
+        all.iter().map(|registry| self.logout(Some(registry), choice)).collect()
+    }
+}
+
+/// A registry as people write it, and a reference in it. A scheme and a path are dropped, as Docker does.
+fn registry_name(text: Option<&str>) -> Result<(String, ImageReference), EngineError> {
+    let text = text.unwrap_or(DEFAULT_REGISTRY);
+    let bare = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or(text);
+    let host = bare.split('/').next().unwrap_or_default();
+    let host = match host {
+        "index.docker.io" | "registry-1.docker.io" | "hub.docker.com" => DEFAULT_REGISTRY,
+        other => other,
+    };
+    let bad = || RegistryError::BadRegistry { name: text.to_owned() };
+    let reference: ImageReference = format!("{host}/login").parse().map_err(|_| bad())?;
+    if reference.registry() != host {
+        return Err(bad().into());
+    }
+    Ok((host.to_owned(), reference))
+}
+
+fn file(choice: &RegistryChoice) -> Result<PathBuf, RegistryError> {
+    let default = || credential_file::default_file(&|name| std::env::var_os(name));
+    choice.auth_file.clone().or_else(default).ok_or(RegistryError::NoFile)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn registries_are_named_as_people_write_them() {
+        let name = |text: Option<&str>| registry_name(text).map(|(host, _)| host).ok();
+        assert_eq!(name(None).as_deref(), Some("docker.io"));
+        assert_eq!(name(Some("https://index.docker.io/v1/")).as_deref(), Some("docker.io"));
+        assert_eq!(name(Some("r.example:5000")).as_deref(), Some("r.example:5000"));
+        assert_eq!(name(Some("http://127.0.0.1:5000/v2/")).as_deref(), Some("127.0.0.1:5000"));
+        for bad in ["", "UPPER case", "user", "a:b:c"] {
+            assert_eq!(name(Some(bad)), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Registries as this machine and user have configured them: where an image is looked for, and with which credentials,
+//! certificates and proxies. Gathered once per verb from the environment and `registries.conf`; the rest is
+//! [`onggi_image`]'s.
+
+mod error;
+mod helper;
+mod login;
+mod push;
+mod search;
+
+use std::path::PathBuf;
+
+use onggi_image::{
+    Credentials, Lookup, Mirror, ProxySettings, RemoteOptions,
+    certificates::{self, HostCertificates},
+    credentials,
+    registries::{self, Place, RegistriesConf},
+};
+use onggi_spec::{
+    ImageReference,
+    progress::{Progress, Silent},
+};
+
+use crate::{Engine, EngineError};
+
+pub use error::RegistryError;
+pub use login::{LoginRequest, LoginResult};
+pub use push::PushRequest;
+pub use search::{SearchHit, TagList};
+
+/// What the caller says about talking to registries; the rest comes from the configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RegistryChoice {
+    /// Accept certificates that cannot be verified, and plain HTTP.
+    pub insecure: bool,
+    /// `--authfile`: the only file with credentials.
+    pub auth_file: Option<PathBuf>,
+    /// `--cert-dir`: certificates of whichever registry is asked.
+    pub cert_dir: Option<PathBuf>,
+    /// `--creds USER:PASSWORD`: used instead of any that are stored.
+    pub credentials: Option<Credentials>,
+}
+
+/// The configuration of this machine and user.
+pub(crate) struct Registries<'c> {
+    choice: &'c RegistryChoice,
+    conf: RegistriesConf,
+    credential_files: Vec<PathBuf>,
+    certificate_dirs: Vec<PathBuf>,
+    proxies: ProxySettings,
+}
+
+impl<'c> Registries<'c> {
+    /// From the environment and the files that it points to.
+    pub(crate) fn gather(choice: &'c RegistryChoice) -> Result<Self, EngineError> {
+        let env = |name: &str| std::env::var_os(name);
+        let conf = registries::files(&env).and_then(|files| registries::load(&files));
+        let credential_files = match &choice.auth_file {
+            Some(only) => vec![only.clone()],
+            None => credentials::credential_files(&env),
+        };
+        Ok(Self {
+            choice,
+            conf: conf.map_err(RegistryError::Configuration)?,
+            credential_files,
+            certificate_dirs: certificates::directories(&env),
+            proxies: ProxySettings::from_vars(&|name| std::env::var(name).ok()),
+        })
+    }
+
+    /// How the registry of `reference` is talked to, as it stands (nothing is rewritten).
+    pub(crate) fn remote(&self, reference: &ImageReference, insecure: bool) -> Result<RemoteOptions, EngineError> {
+        let HostCertificates { authorities, identity } = match &self.choice.cert_dir {
+            Some(dir) => certificates::read(dir),
+            None => certificates::find(&self.certificate_dirs, reference.registry()),
+        }
+        .map_err(RegistryError::Certificates)?;
+        Ok(RemoteOptions {
+            tls_verify: !(insecure || self.choice.insecure),
+            authorities,
+            identity,
+            credentials: self.credentials(reference)?,
+            proxies: self.proxies.clone(),
+            ..RemoteOptions::default()
+        })
+    }
+
+    /// Where a push of `reference` goes, and how.
+    pub(crate) fn target(&self, reference: &ImageReference) -> Result<(ImageReference, RemoteOptions), EngineError> {
+        let Place { reference, insecure } = self.conf.places(reference).map_err(RegistryError::Configuration)?.own;
+        let remote = self.remote(&reference, insecure)?;
+        Ok((reference, remote))
+    }
+
+    /// Where a pull of `reference` looks, in order; the last is the registry itself.
+    pub(crate) fn sources(&self, reference: &ImageReference) -> Result<Vec<Mirror>, EngineError> {
+        let places = self.conf.places(reference).map_err(RegistryError::Configuration)?;
+        let all = places.mirrors.into_iter().chain([places.own]);
+        all.map(|p| Ok(Mirror { remote: self.remote(&p.reference, p.insecure)?, reference: p.reference })).collect()
+    }
+
+    fn credentials(&self, reference: &ImageReference) -> Result<Option<Credentials>, EngineError> {
+        if let Some(given) = &self.choice.credentials {
+            return Ok(Some(given.clone()));
+        }
+        let found = credentials::find(&self.credential_files, reference);
+        Ok(match found.map_err(|source| EngineError::Credentials { source })? {
+            Lookup::Found(credentials) => Some(credentials),
+            Lookup::Helper(name) => helper::get(&name, reference.registry())?,
+            Lookup::Absent => None,
+        })
+    }
+}
+
+impl Engine {
+    /// The image that a name as the user wrote it means: with a registry in it, that one; an alias of
+    /// `registries.conf`; the first search registry that has it, if some are configured; else Docker's.
+    ///
+    /// # Errors
+    /// It is no reference, or none of the search registries has it.
+    pub fn qualify(&self, text: &str, choice: &RegistryChoice) -> Result<ImageReference, EngineError> {
+        let registries = Registries::gather(choice)?;
+        let mut candidates = registries.conf.candidates(text).map_err(RegistryError::from_name)?;
+        if candidates.len() == 1 {
+            return Ok(candidates.remove(0));
+        }
+        if let Some(own) = text.parse().ok().filter(|_| self.find_image(text).is_ok()) {
+            return Ok(own);
+        }
+        for candidate in &candidates {
+            if self.state()?.image_by_name(candidate)?.is_some() {
+                return Ok(candidate.clone());
+            }
+        }
+        let mut failures = Vec::new();
+        for candidate in candidates {
+            match registries.has(&candidate, &Silent) {
+                Ok(true) => return Ok(candidate),
+                Ok(false) => failures.push(format!("{candidate}: not found")),
+                Err(error) => failures.push(format!("{candidate}: {}", crate::error_chain(&error))),
+            }
+        }
+        Err(RegistryError::NowhereFound { name: text.to_owned(), failures }.into())
+    }
+}
+
+impl Registries<'_> {
+    /// Whether a registry has an image under this name.
+    fn has(&self, reference: &ImageReference, progress: &dyn Progress) -> Result<bool, EngineError> {
+        use onggi_image::{Access, Remote};
+        for source in self.sources(reference)? {
+            let remote = Remote::new(&source.reference, &Access::Pull, &source.remote, progress)?;
+            if remote.head(source.reference.selector())?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}

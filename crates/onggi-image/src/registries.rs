@@ -1,0 +1,492 @@
+//! `registries.conf`, version 2 (containers-registries.conf(5)): mirrors, rewritten prefixes, blocked registries,
+//! short names. Pure: texts in, decisions out; [`load`] is the one place that reads the files.
+//!
+//! ```text
+//! $CONTAINERS_REGISTRIES_CONF                 alone, when it is set
+//! $HOME/.config/containers/registries.conf    else this, or
+//! /etc/containers/registries.conf             this; then, in the order of their names,
+//! /etc/containers/registries.conf.d/*.conf
+//! $HOME/.config/containers/registries.conf.d/*.conf
+//! ```
+//! A later file replaces a registry of the same prefix, an alias of the same name, and the list of search registries.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fs::{self, File},
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+};
+
+use onggi_spec::{ImageReference, ParseError, reference::DEFAULT_REGISTRY};
+use serde::Deserialize;
+
+/// Largest file that is read.
+const MAX_FILE: u64 = 1 << 20;
+/// Most files of one `registries.conf.d`.
+const MAX_DROP_INS: usize = 256;
+
+/// A `registries.conf` that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistriesError {
+    /// It exists but cannot be read.
+    #[error("read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Not the TOML it should be.
+    #[error("{} is malformed", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Where.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// A rule of the format is broken.
+    #[error("{}: {reason}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// The rule.
+        reason: String,
+    },
+    /// The registry is blocked here.
+    #[error("registry {prefix} is blocked by registries.conf")]
+    Blocked {
+        /// The prefix of the rule.
+        prefix: String,
+    },
+    /// A rewritten name is no reference.
+    #[error("registries.conf turns {from} into {to:?}")]
+    Rewrite {
+        /// What was asked for.
+        from: String,
+        /// What it became.
+        to: String,
+        /// Why that is none.
+        #[source]
+        source: Box<ParseError>,
+    },
+}
+
+/// When a mirror may be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum PullFrom {
+    #[default]
+    All,
+    DigestOnly,
+    TagOnly,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+struct MirrorRule {
+    location: String,
+    #[serde(default)]
+    insecure: bool,
+    #[serde(default, rename = "pull-from-mirror")]
+    pull_from: PullFrom,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+struct Rule {
+    #[serde(default)]
+    prefix: String,
+    #[serde(default)]
+    location: String,
+    #[serde(default)]
+    insecure: bool,
+    #[serde(default)]
+    blocked: bool,
+    #[serde(default, rename = "mirror-by-digest-only")]
+    by_digest_only: bool,
+    #[serde(default, rename = "mirror")]
+    mirrors: Vec<MirrorRule>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Text {
+    #[serde(default, rename = "unqualified-search-registries")]
+    search: Option<Vec<String>>,
+    #[serde(default)]
+    registry: Vec<Rule>,
+    #[serde(default)]
+    aliases: BTreeMap<String, String>,
+    /// Version 1 of the format.
+    #[serde(default)]
+    registries: Option<toml::Table>,
+}
+
+/// All files together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RegistriesConf {
+    rules: Vec<Rule>,
+    aliases: BTreeMap<String, String>,
+    search: Vec<String>,
+}
+
+/// A place where an image is looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The image's name there.
+    pub reference: ImageReference,
+    /// Certificates are not verified, and plain HTTP is allowed.
+    pub insecure: bool,
+}
+
+/// Where an image is really kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places {
+    /// Mirrors that may be asked for it, in order.
+    pub mirrors: Vec<Place>,
+    /// The registry itself, after rewriting.
+    pub own: Place,
+}
+
+impl RegistriesConf {
+    /// Adds a file to what was read before.
+    ///
+    /// # Errors
+    /// It is malformed; `path` is for the message.
+    pub fn add(&mut self, text: &str, path: &Path) -> Result<(), RegistriesError> {
+        let invalid = |reason: &str| RegistriesError::Invalid { path: path.to_owned(), reason: reason.to_owned() };
+        let parsed: Text = toml::from_str(text)
+            .map_err(|source| RegistriesError::Malformed { path: path.to_owned(), source: Box::new(source) })?;
+        if parsed.registries.is_some() {
+            return Err(invalid(
+                "version 1 of the format ([registries.search]) is not supported; see containers-registries.conf(5)",
+            ));
+        }
+        for mut rule in parsed.registry {
+            if rule.prefix.is_empty() {
+                rule.prefix.clone_from(&rule.location);
+            }
+            if rule.prefix.is_empty() {
+                return Err(invalid("a [[registry]] has neither prefix nor location"));
+            }
+            if rule.prefix.contains('*') && (!rule.prefix.starts_with("*.") || rule.prefix[1..].contains('*')) {
+                return Err(invalid("a prefix may contain * only in front, as in *.example.com"));
+            }
+            if rule.mirrors.iter().any(|m| m.location.is_empty()) {
+                return Err(invalid("a mirror has no location"));
+            }
+            if rule.location.is_empty() && !rule.prefix.starts_with('*') {
+                rule.location.clone_from(&rule.prefix);
+            }
+            self.rules.retain(|known| known.prefix != rule.prefix);
+            self.rules.push(rule);
+        }
+        self.search = parsed.search.unwrap_or(std::mem::take(&mut self.search));
+        self.aliases.extend(parsed.aliases);
+        Ok(())
+    }
+
+    /// The names that a name as the user wrote it may stand for, in order. One without registry is an alias, else is
+    /// looked for in the search registries, else is Docker's.
+    ///
+    /// # Errors
+    /// It is no reference, or an alias or search registry makes none of it.
+    pub fn candidates(&self, text: &str) -> Result<Vec<ImageReference>, RegistriesError> {
+        let parse = |to: String| {
+            to.parse::<ImageReference>().map_err(|source| RegistriesError::Rewrite {
+                from: text.to_owned(),
+                to,
+                source: Box::new(source),
+            })
+        };
+        let own = parse(text.to_owned())?;
+        if !is_short(text) {
+            return Ok(vec![own]);
+        }
+        let name_end = text.find('@').unwrap_or(text.len());
+        let name_end = text[..name_end].rfind(':').unwrap_or(name_end);
+        let (name, suffix) = text.split_at(name_end);
+        if let Some(target) = self.aliases.get(name).filter(|t| !t.is_empty()) {
+            return Ok(vec![parse(format!("{target}{suffix}"))?]);
+        }
+        if self.search.is_empty() {
+            return Ok(vec![own]);
+        }
+        let found = self.search.iter().map(|registry| match registry.as_str() {
+            DEFAULT_REGISTRY => Ok(own.clone()),
+            other => parse(format!("{other}/{text}")),
+        });
+        found.collect()
+    }
+
+    /// The search registries, as `search` uses them.
+    pub fn search_registries(&self) -> &[String] {
+        &self.search
+    }
+
+    /// Where to look for a reference.
+    ///
+    /// # Errors
+    /// It is blocked, or a rule makes something of it that is no reference.
+    pub fn places(&self, reference: &ImageReference) -> Result<Places, RegistriesError> {
+        let text = reference.to_string();
+        let found = self.rules.iter().filter_map(|rule| Some((matched(&text, &rule.prefix)?, rule)));
+        // Of a host and a pattern that match as much, the host is the more specific.
+        let best = found.max_by_key(|(length, rule)| (*length, !rule.prefix.starts_with('*'), rule.prefix.len()));
+        let Some((length, rule)) = best else {
+            return Ok(Places { mirrors: Vec::new(), own: Place { reference: reference.clone(), insecure: false } });
+        };
+        if rule.blocked {
+            return Err(RegistriesError::Blocked { prefix: rule.prefix.clone() });
+        }
+        let rewrite = |location: &str| {
+            let to = format!("{location}{}", &text[length..]);
+            to.parse().map_err(|e| RegistriesError::Rewrite { from: text.clone(), to, source: Box::new(e) })
+        };
+        let own = if rule.location.is_empty() { reference.clone() } else { rewrite(&rule.location)? };
+        let by_digest = reference.digest().is_some();
+        let usable = |m: &&MirrorRule| match m.pull_from {
+            _ if rule.by_digest_only => by_digest,
+            PullFrom::All => true,
+            PullFrom::DigestOnly => by_digest,
+            PullFrom::TagOnly => !by_digest,
+        };
+        let mirrors = rule.mirrors.iter().filter(usable);
+        let mirrors = mirrors.map(|m| Ok(Place { reference: rewrite(&m.location)?, insecure: m.insecure }));
+        Ok(Places {
+            mirrors: mirrors.collect::<Result<_, _>>()?,
+            own: Place { reference: own, insecure: rule.insecure },
+        })
+    }
+}
+
+/// How many bytes of a full name a prefix covers; `None` when it is not one. `*.example.com` covers the host.
+fn matched(name: &str, prefix: &str) -> Option<usize> {
+    if let Some(domain) = prefix.strip_prefix('*') {
+        let (host, _) = name.split_once('/')?;
+        let bare = host.split(':').next()?;
+        return (bare.ends_with(domain) && bare.len() > domain.len()).then_some(host.len());
+    }
+    let rest = name.strip_prefix(prefix)?;
+    (rest.is_empty() || rest.starts_with(['/', ':', '@'])).then_some(prefix.len())
+}
+
+/// A name whose first part is no host: Docker's rule.
+fn is_short(text: &str) -> bool {
+    match text.split_once('/') {
+        None => true,
+        Some((first, _)) => !first.contains(['.', ':']) && first != "localhost",
+    }
+}
+
+/// The files that exist, in the order in which they are read.
+///
+/// # Errors
+/// A directory of drop-ins cannot be listed.
+pub fn files(env: &dyn Fn(&str) -> Option<OsString>) -> Result<Vec<PathBuf>, RegistriesError> {
+    let path = |name: &str| env(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    if let Some(only) = path("CONTAINERS_REGISTRIES_CONF") {
+        return Ok(vec![only]);
+    }
+    let user =
+        path("XDG_CONFIG_HOME").or_else(|| path("HOME").map(|h| h.join(".config"))).map(|d| d.join("containers"));
+    let system = PathBuf::from("/etc/containers");
+    let mains = user.iter().chain([&system]).map(|d| d.join("registries.conf"));
+    let mut found: Vec<PathBuf> = mains.filter(|p| p.exists()).take(1).collect();
+    for dir in [Some(&system), user.as_ref()].into_iter().flatten() {
+        found.extend(drop_ins(&dir.join("registries.conf.d"))?);
+    }
+    Ok(found)
+}
+
+fn drop_ins(dir: &Path) -> Result<Vec<PathBuf>, RegistriesError> {
+    let fail = |source| RegistriesError::Read { path: dir.to_owned(), source };
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(Vec::new()),
+        Err(source) => return Err(fail(source)),
+    };
+    let mut found = Vec::new();
+    for entry in entries.take(MAX_DROP_INS) {
+        let path = entry.map_err(fail)?.path();
+        if path.extension().is_some_and(|e| e == "conf") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Reads the files; nothing configured is Docker's behaviour.
+///
+/// # Errors
+/// A file cannot be read or is malformed.
+pub fn load(files: &[PathBuf]) -> Result<RegistriesConf, RegistriesError> {
+    let mut conf = RegistriesConf::default();
+    for path in files {
+        let mut text = String::new();
+        let read = File::open(path).and_then(|f| f.take(MAX_FILE).read_to_string(&mut text));
+        read.map_err(|source| RegistriesError::Read { path: path.clone(), source })?;
+        conf.add(&text, path)?;
+    }
+    Ok(conf)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn conf(text: &str) -> RegistriesConf {
+        let mut conf = RegistriesConf::default();
+        conf.add(text, Path::new("registries.conf")).unwrap();
+        conf
+    }
+
+    fn shown(conf: &RegistriesConf, name: &str) -> Vec<String> {
+        let places = conf.places(&name.parse().unwrap()).unwrap();
+        let show = |p: Place| format!("{}{}", p.reference, if p.insecure { " insecure" } else { "" });
+        places.mirrors.into_iter().chain([places.own]).map(show).collect()
+    }
+
+    #[test]
+    fn without_configuration_everything_is_where_its_name_says() {
+        assert_eq!(shown(&RegistriesConf::default(), "nginx"), ["docker.io/library/nginx:latest"]);
+        let names = RegistriesConf::default().candidates("nginx:1").unwrap();
+        assert_eq!(names[0].to_string(), "docker.io/library/nginx:1");
+    }
+
+    #[test]
+    fn mirrors_are_asked_in_order_and_only_for_what_they_may() {
+        let conf = conf(
+            r#"
+            [[registry]]
+            location = "docker.io"
+            [[registry.mirror]]
+            location = "one.example:5000/hub"
+            insecure = true
+            [[registry.mirror]]
+            location = "two.example"
+            pull-from-mirror = "digest-only"
+            [[registry.mirror]]
+            location = "three.example"
+            pull-from-mirror = "tag-only"
+            "#,
+        );
+        let digest = format!("sha256:{}", "a".repeat(64));
+        assert_eq!(
+            shown(&conf, "nginx"),
+            [
+                "one.example:5000/hub/library/nginx:latest insecure",
+                "three.example/library/nginx:latest",
+                "docker.io/library/nginx:latest"
+            ]
+        );
+        assert_eq!(
+            shown(&conf, &format!("nginx@{digest}")),
+            [
+                format!("one.example:5000/hub/library/nginx@{digest} insecure"),
+                format!("two.example/library/nginx@{digest}"),
+                format!("docker.io/library/nginx@{digest}")
+            ]
+        );
+    }
+
+    #[test]
+    fn the_longest_prefix_decides_and_is_replaced() {
+        let conf = conf(
+            r#"
+            [[registry]]
+            prefix = "*.example.com"
+            insecure = true
+            [[registry]]
+            prefix = "a.example.com/team"
+            location = "other.example/t"
+            [[registry]]
+            prefix = "bad.example"
+            blocked = true
+            "#,
+        );
+        assert_eq!(shown(&conf, "a.example.com/x/y:1"), ["a.example.com/x/y:1 insecure"]);
+        assert_eq!(shown(&conf, "a.b.example.com:5000/x:1"), ["a.b.example.com:5000/x:1 insecure"]);
+        assert_eq!(shown(&conf, "a.example.com/team/app:1"), ["other.example/t/app:1"]);
+        assert_eq!(shown(&conf, "a.example.com/teams/app:1"), ["a.example.com/teams/app:1 insecure"]);
+        assert_eq!(shown(&conf, "example.com/x:1"), ["example.com/x:1"]);
+        let blocked = conf.places(&"bad.example/x".parse().unwrap()).unwrap_err();
+        assert!(matches!(blocked, RegistriesError::Blocked { .. }));
+        assert_eq!(shown(&conf, "bad.example.org/x:1"), ["bad.example.org/x:1"]);
+    }
+
+    #[test]
+    fn short_names_are_aliases_or_searched_for() {
+        let mut conf = conf(
+            "unqualified-search-registries = [\"one.example\", \"docker.io\"]\n[aliases]\n\"fedora\" = \"registry.fedoraproject.org/fedora\"\n",
+        );
+        let names = |conf: &RegistriesConf, text: &str| -> Vec<String> {
+            conf.candidates(text).unwrap().iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(names(&conf, "fedora:41"), ["registry.fedoraproject.org/fedora:41"]);
+        assert_eq!(names(&conf, "team/app"), ["one.example/team/app:latest", "docker.io/team/app:latest"]);
+        assert_eq!(names(&conf, "docker.io/library/fedora"), ["docker.io/library/fedora:latest"]);
+        assert_eq!(names(&conf, "localhost/x"), ["localhost/x:latest"]);
+        conf.add("[aliases]\n\"fedora\" = \"mine.example/f\"\n", Path::new("x")).unwrap();
+        assert_eq!(names(&conf, "fedora"), ["mine.example/f:latest"]);
+    }
+
+    #[test]
+    fn a_later_file_replaces_the_same_prefix() {
+        let mut conf = conf("[[registry]]\nprefix = \"a.example\"\nblocked = true\n");
+        conf.add("[[registry]]\nprefix = \"a.example\"\nlocation = \"b.example\"\n", Path::new("x")).unwrap();
+        assert_eq!(shown(&conf, "a.example/x:1"), ["b.example/x:1"]);
+    }
+
+    #[test]
+    fn what_breaks_a_rule_is_refused() {
+        let bad = [
+            "[[registry]]\n",
+            "[[registry]]\nprefix = \"a.*.com\"\n",
+            "[[registry]]\nprefix = \"a\"\n[[registry.mirror]]\nlocation = \"\"\n",
+            "[registries.search]\nregistries = ['docker.io']\n",
+            "[[registry]]\nprefix = 3\n",
+        ];
+        for text in bad {
+            assert!(RegistriesConf::default().add(text, Path::new("x")).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn files_are_found_in_the_documented_order() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("containers");
+        fs::create_dir_all(dir.join("registries.conf.d")).unwrap();
+        for name in
+            ["registries.conf", "registries.conf.d/b.conf", "registries.conf.d/a.conf", "registries.conf.d/no.txt"]
+        {
+            fs::write(dir.join(name), "").unwrap();
+        }
+        let env = |name: &str| (name == "XDG_CONFIG_HOME").then(|| home.path().as_os_str().to_owned());
+        let found = files(&env).unwrap();
+        let own: Vec<_> = found.iter().filter(|p| p.starts_with(&dir)).collect();
+        assert_eq!(
+            own,
+            [
+                &dir.join("registries.conf"),
+                &dir.join("registries.conf.d/a.conf"),
+                &dir.join("registries.conf.d/b.conf")
+            ]
+        );
+        assert_eq!(found[0], dir.join("registries.conf"));
+        let only = |name: &str| (name == "CONTAINERS_REGISTRIES_CONF").then(|| OsString::from("/x"));
+        assert_eq!(files(&only).unwrap(), [PathBuf::from("/x")]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_without_panic(text in ".{0,200}", name in "[a-z0-9./:@-]{0,40}") {
+            let mut conf = RegistriesConf::default();
+            let _ = conf.add(&text, Path::new("x"));
+            let _ = conf.candidates(&name);
+        }
+    }
+}
