@@ -204,7 +204,7 @@ fn record(root: &Path, kind: DriverKind) -> Result<()> {
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
     let (path, new) = (root.join("driver"), root.join(format!("tmp/driver-{}-{number}", std::process::id())));
     let text = format!("{kind}\n");
-    let written = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&new);
+    let written = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new);
     let written = written.and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()));
     let linked = written.and_then(|()| std::fs::hard_link(&new, &path));
     let _ = std::fs::remove_file(&new);
