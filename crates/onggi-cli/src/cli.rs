@@ -102,6 +102,20 @@ enum Command {
     Rmi(commands::rmi::RmiArgs),
     /// Give an image a further name
     Tag(commands::tag::TagArgs),
+    /// Write images to an archive
+    Save(commands::save::SaveArgs),
+    /// Read images from an archive
+    Load(commands::load::LoadArgs),
+    /// Make an image of a root filesystem's archive
+    Import(commands::import::ImportArgs),
+    /// Show the steps that an image was made by
+    History(commands::history::HistoryArgs),
+    /// Write a container's root filesystem to an archive
+    Export(commands::export::ExportArgs),
+    /// Make an image of a container's changes
+    Commit(commands::commit::CommitArgs),
+    /// Show what a container has changed
+    Diff(commands::diff::DiffArgs),
     /// Show versions
     Version(commands::version::VersionArgs),
     /// Show the host and what is stored
@@ -111,7 +125,7 @@ enum Command {
     Container(ContainerCommand),
     /// Images
     #[command(subcommand)]
-    Image(ImageCommand),
+    Image(commands::image::ImageCommand),
     /// Namespaces
     #[command(subcommand)]
     Ns(commands::ns::NsCommand),
@@ -158,29 +172,12 @@ enum ContainerCommand {
     Wait(commands::wait::WaitArgs),
     /// Show everything about containers as JSON
     Inspect(commands::inspect::NamedInspectArgs),
-}
-
-/// `onggi image …`.
-#[derive(Debug, Subcommand)]
-enum ImageCommand {
-    /// List images
-    #[command(visible_alias = "list")]
-    Ls(commands::images::ImagesArgs),
-    /// Fetch an image from a registry
-    Pull(commands::pull::PullArgs),
-    /// Send an image to a registry
-    Push(commands::push::PushArgs),
-    /// List signatures, attestations and the like that refer to an image
-    Referrers(commands::referrers::ReferrersArgs),
-    /// Look for images in registries
-    Search(commands::search::SearchArgs),
-    /// Remove images
-    #[command(visible_alias = "remove")]
-    Rm(commands::rmi::RmiArgs),
-    /// Give an image a further name
-    Tag(commands::tag::TagArgs),
-    /// Show everything about images as JSON
-    Inspect(commands::inspect::NamedInspectArgs),
+    /// Write a container's root filesystem to an archive
+    Export(commands::export::ExportArgs),
+    /// Make an image of a container's changes
+    Commit(commands::commit::CommitArgs),
+    /// Show what a container has changed
+    Diff(commands::diff::DiffArgs),
 }
 
 /// Parses, dispatches, prints an error once.
@@ -267,6 +264,13 @@ impl Command {
             Self::Images(args) => args.run(global),
             Self::Rmi(args) => args.run(global),
             Self::Tag(args) => args.run(global),
+            Self::Save(args) => args.run(global),
+            Self::Load(args) => args.run(global),
+            Self::Import(args) => args.run(global),
+            Self::History(args) => args.run(global),
+            Self::Export(args) => args.run(global),
+            Self::Commit(args) => args.run(global),
+            Self::Diff(args) => args.run(global),
             Self::Version(args) => args.run(global),
             Self::Info(args) => args.run(global),
             Self::Container(command) => command.dispatch(global),
@@ -296,21 +300,9 @@ impl ContainerCommand {
             Self::Rm(args) => args.run(global),
             Self::Wait(args) => args.run(global),
             Self::Inspect(args) => args.run(global, commands::inspect::Kind::Container),
-        }
-    }
-}
-
-impl ImageCommand {
-    fn dispatch(self, global: &GlobalArgs) -> Result<u8, CliError> {
-        match self {
-            Self::Ls(args) => args.run(global),
-            Self::Pull(args) => args.run(global),
-            Self::Push(args) => args.run(global),
-            Self::Referrers(args) => args.run(global),
-            Self::Search(args) => args.run(global),
-            Self::Rm(args) => args.run(global),
-            Self::Tag(args) => args.run(global),
-            Self::Inspect(args) => args.run(global, commands::inspect::Kind::Image),
+            Self::Export(args) => args.run(global),
+            Self::Commit(args) => args.run(global),
+            Self::Diff(args) => args.run(global),
         }
     }
 }

@@ -344,7 +344,7 @@ pub(crate) fn parse_workdir(text: &str) -> Result<String, ParseError> {
         .ok_or_else(|| ParseError::new("working directory", text, "it must be absolute and without '..'"))
 }
 
-fn parse_platform(text: &str) -> Result<onggi_spec::image::Platform, ParseError> {
+pub(crate) fn parse_platform(text: &str) -> Result<onggi_spec::image::Platform, ParseError> {
     let parts: Vec<&str> = text.split('/').collect();
     let word = |w: &str| !w.is_empty() && w.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
     let (os, architecture, variant) = match parts.as_slice() {

@@ -12,7 +12,10 @@ use onggi_network::NetworkRecord;
 use onggi_spec::{ContainerId, NetworkMode, monitor::ExitRecord};
 use onggi_state::{ContainerRecord, files::Intent};
 
-use crate::{Engine, EngineError, failpoint, json, process::PidFd, pull::PULL_INTENT, rootfs, status, stop::SIGKILL};
+use crate::{
+    Engine, EngineError, failpoint, freeze::FREEZE_INTENT, json, process::PidFd, pull::PULL_INTENT, rootfs, status,
+    stop::SIGKILL,
+};
 
 /// The kernel needs moments, not seconds, to end a workload whose monitor is dead.
 const LAST_WAIT: Duration = Duration::from_secs(5);
@@ -73,6 +76,10 @@ impl Engine {
         for intent in intents.abandoned()? {
             match intent.id().parse() {
                 Ok(id) => self.recover_or_leave(&id, intent),
+                Err(_) if intent.id().starts_with(FREEZE_INTENT) => {
+                    self.thaw_abandoned(&intent.id()[FREEZE_INTENT.len()..]);
+                    intent.complete()?;
+                }
                 // Dropped, not completed: it stays abandoned until the garbage is collected.
                 Err(_) => pulls |= intent.id().starts_with(PULL_INTENT),
             }

@@ -242,6 +242,9 @@ pub enum EngineError {
     /// Layers and snapshots.
     #[error(transparent)]
     Storage(#[from] onggi_storage::StorageError),
+    /// An archive or a directory of images.
+    #[error(transparent)]
+    Format(#[from] crate::transfer::FormatError),
     /// Network.
     #[error(transparent)]
     Network(#[from] onggi_network::NetworkError),
@@ -294,6 +297,7 @@ impl EngineError {
             Self::State(e) => state_hint(e),
             Self::Image(e) => e.hint(),
             Self::Storage(e) => e.hint(),
+            Self::Format(e) => e.hint(),
             Self::Network(e) => Some(e.hint()).filter(|h| !h.is_empty()),
             Self::Cgroup(e) => e.hint(),
             Self::Sys { source, .. } => errno_hint(source.raw()),
@@ -356,7 +360,7 @@ fn state_hint(e: &onggi_state::StateError) -> Option<String> {
     }
 }
 
-fn io_hint(e: &io::Error) -> Option<String> {
+pub(crate) fn io_hint(e: &io::Error) -> Option<String> {
     errno_hint(e.raw_os_error()?)
 }
 

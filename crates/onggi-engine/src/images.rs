@@ -147,7 +147,7 @@ impl Engine {
         }
     }
 
-    fn names_of(&self, id: &Digest) -> Result<Vec<String>, EngineError> {
+    pub(crate) fn names_of(&self, id: &Digest) -> Result<Vec<String>, EngineError> {
         let all = self.state()?.list_images()?;
         Ok(all
             .iter()

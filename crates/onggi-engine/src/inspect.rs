@@ -6,7 +6,7 @@ use onggi_spec::{
     port::PortMapping,
     security::AppArmorChoice,
 };
-use onggi_state::{ContainerRecord, ImageRecord};
+use onggi_state::ContainerRecord;
 use serde_json::{Map, Value, json};
 
 use crate::{Engine, EngineError, Status, create, json as files};
@@ -97,32 +97,6 @@ impl Engine {
         Ok(json!({
             "IPAddress": ip, "IPPrefixLen": prefix, "Gateway": gateway, "MacAddress": mac,
             "Ports": ports, "Networks": networks,
-        }))
-    }
-
-    fn inspect_image(&self, image: &ImageRecord) -> Result<Value, EngineError> {
-        let names: Vec<ImageRecord> =
-            self.state()?.list_images()?.into_iter().filter(|i| i.config_digest == image.config_digest).collect();
-        let config = self.stored_config(&image.config_digest)?;
-        let tags: Vec<String> =
-            names.iter().filter_map(|i| i.name.as_ref()).filter(|n| n.tag().is_some()).map(|n| n.familiar()).collect();
-        let digests: Vec<String> = names
-            .iter()
-            .filter_map(|i| Some(format!("{}@{}", i.name.as_ref()?.familiar_name(), i.manifest_digest)))
-            .collect();
-        Ok(json!({
-            "Id": image.config_digest.as_str(),
-            "RepoTags": tags,
-            "RepoDigests": digests,
-            "Created": rfc3339(image.created),
-            "Architecture": config.architecture,
-            "Os": config.os,
-            "Size": image.size,
-            "Config": config.config,
-            "RootFS": { "Type": "layers", "Layers": config.rootfs.diff_ids },
-            "ChainIDs": image.chain_ids,
-            "History": config.history,
-            "Metadata": { "LastTagTime": rfc3339(image.pulled_at) },
         }))
     }
 }

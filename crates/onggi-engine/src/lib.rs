@@ -7,19 +7,28 @@
 mod apparmor;
 mod attach;
 mod cleanup;
+mod commit;
 pub mod config;
+mod copy;
 mod create;
+mod diff;
 mod error;
 mod exec;
 mod explain;
+mod export;
 pub mod facts;
 pub mod failpoint;
+mod freeze;
+mod history;
+mod image_inspect;
 mod images;
+mod import;
 mod info;
 mod inspect;
 mod json;
 mod launch;
 mod list;
+mod load;
 mod logs;
 mod names;
 mod paths;
@@ -29,9 +38,11 @@ mod registry;
 mod rm;
 mod rootfs;
 mod run;
+mod save;
 mod start;
 mod status;
 mod stop;
+mod transfer;
 mod userns;
 
 use std::{
@@ -45,21 +56,29 @@ use onggi_state::{ContainerRecord, State, files::Intents};
 use onggi_storage::{DriverKind, Layers};
 
 pub use attach::{AttachEvent, AttachStream};
+pub use commit::CommitOptions;
+pub use copy::CopyOptions;
 pub use error::{EngineError, chain as error_chain};
 pub use exec::{ExecRequest, ExecSession};
 pub use explain::Explanation;
+pub use history::HistoryEntry;
 pub use images::ImageSummary;
+pub use import::ImportOptions;
 pub use info::Info;
 pub use list::{ContainerSummary, ListFilter};
+pub use load::{LoadFrom, Loaded};
 pub use logs::{LogEntry, LogOptions, LogReader};
 pub use onggi_image::{Credentials, Pushed};
+pub use onggi_storage::diff::{Change, ChangeKind};
 pub use paths::{DirEnv, Paths};
 pub use process::ProcessHandle;
 pub use pull::{PullOptions, PullPolicy};
 pub use registry::{LoginRequest, LoginResult, PushRequest, RegistryChoice, RegistryError, SearchHit, TagList};
 pub use run::{RunOptions, Started};
+pub use save::{SaveFormat, SaveTo};
 pub use status::Status;
 pub use stop::{StopOptions, Stopping};
+pub use transfer::{FormatError, ManifestFormat, location::Location};
 
 /// Directories that replace the defaults.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -312,7 +312,7 @@ fn registry_options(
 }
 
 /// The image's own idea of when it was built; the epoch when it has none.
-fn created(text: Option<&str>) -> i64 {
+pub(crate) fn created(text: Option<&str>) -> i64 {
     let time = text.and_then(|t| t.parse::<jiff::Timestamp>().ok());
     time.map_or(0, |t| i64::try_from(t.as_nanosecond()).unwrap_or(0))
 }

@@ -40,7 +40,7 @@ fn variant_distance(offered: &Platform, wanted: &Platform) -> Option<u32> {
 
 /// The entry that fits best: the closest variant, the first among equals. An index whose only entry names no
 /// platform is taken at its word; the image's own configuration decides later.
-pub(crate) fn select<'i>(index: &'i Index, wanted: &Platform) -> Option<&'i Descriptor> {
+pub fn select<'i>(index: &'i Index, wanted: &Platform) -> Option<&'i Descriptor> {
     let candidates: Vec<&Descriptor> = index.manifests.iter().filter(|d| is_image(d)).collect();
     if let [only] = candidates[..]
         && only.platform.is_none()

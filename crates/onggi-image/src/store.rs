@@ -13,6 +13,7 @@
 //! blob. This module never trusts a length or a digest that it did not count itself.
 
 mod parts;
+mod scratch;
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
@@ -27,6 +28,7 @@ use onggi_spec::Digest;
 use sha2::{Digest as _, Sha256};
 
 use crate::error::StoreError;
+pub use scratch::Scratch;
 
 /// Bytes moved at once between socket, hash and file: large enough that system calls do not count.
 pub(crate) const COPY_BUFFER: usize = 1 << 20;

@@ -302,6 +302,9 @@ pub struct ContainerConfig {
     /// Health check.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub healthcheck: Option<Healthcheck>,
+    /// Instructions for builds on top of this image.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
+    pub on_build: Vec<String>,
     /// Shell of Dockerfile shell forms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shell: Option<Vec<String>>,

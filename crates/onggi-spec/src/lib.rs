@@ -5,6 +5,7 @@
 
 pub mod attach;
 pub mod capability;
+pub mod change;
 pub mod env;
 pub mod error;
 pub mod facts;

@@ -159,6 +159,32 @@ pub enum StorageError {
         /// The limit.
         limit: usize,
     },
+    /// A file of a tree that is to be archived or compared cannot be read.
+    #[error("cannot read {path:?} in the container's root filesystem")]
+    ReadTree {
+        /// The path in the tree, cut.
+        path: String,
+        /// The failed call.
+        source: SysError,
+    },
+    /// A path of a tree is too long for anyone to unpack it.
+    #[error("a path below {path:?} is longer than 4095 bytes")]
+    PathTooLong {
+        /// The directory, cut.
+        path: String,
+    },
+    /// A file whose name means a deletion in an image layer.
+    #[error("{path:?} has a name that image layers reserve for deletions")]
+    ReservedName {
+        /// The path, cut.
+        path: String,
+    },
+    /// The archive cannot be written.
+    #[error("cannot write the archive")]
+    WriteArchive {
+        /// Why.
+        source: std::io::Error,
+    },
 }
 
 /// Why an entry was refused although its header is well formed.
@@ -256,11 +282,18 @@ impl StorageError {
                 ));
             }
             Self::NotBtrfs { .. } => "choose a directory on btrfs with --root, or another --storage-driver",
+            Self::ReservedName { .. } | Self::PathTooLong { .. } => "remove or rename it in the container",
+            Self::WriteArchive { source } => errno_io(source)?,
             Self::MissingLayer { .. } | Self::LayerRecord { .. } => "pull the image again",
             _ => return None,
         };
         Some(hint.to_owned())
     }
+}
+
+fn errno_io(source: &std::io::Error) -> Option<&'static str> {
+    let full = matches!(source.raw_os_error().and_then(onggi_sys::error::name), Some("ENOSPC" | "EDQUOT"));
+    full.then_some("free some disk space, or write the archive elsewhere")
 }
 
 /// Result of this crate.

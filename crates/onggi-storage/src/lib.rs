@@ -25,7 +25,9 @@
 //! complete, also after a power cut. A crash leaves unlocked things in `tmp/`, which [`Layers::gc`] removes.
 
 mod chain;
+pub mod compress;
 pub mod decompress;
+pub mod diff;
 pub mod driver;
 pub mod error;
 pub mod extract;

@@ -12,6 +12,7 @@ mod docker_more;
 mod docker_run;
 mod docker_verbs;
 mod docs;
+mod formats;
 mod podman;
 mod podman_more;
 mod rootless;

@@ -1,4 +1,4 @@
-//! `kill -9` at every named point of run, stop, rm and pull, and of the monitor; then the next command;
+//! `kill -9` at every named point of run, commit, stop, rm and pull, and of the monitor; then the next command;
 //! then nothing is left.
 //!
 //! The points are listed by the program itself (`onggi __failpoints`), so that a new one is tested without
@@ -26,8 +26,10 @@ fn life(image: &str) -> Vec<Vec<&str>> {
     vec![
         vec!["pull", image],
         vec!["run", "-d", "--name", "web", "-p", "8080:80", image, "sleep", "100"],
+        vec!["commit", "web", "made"],
         vec!["stop", "-t", "0", "web"],
         vec!["rm", "-f", "web"],
+        vec!["rmi", "-f", "made"],
     ]
 }
 

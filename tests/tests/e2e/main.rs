@@ -7,6 +7,7 @@ mod bad_input;
 mod concurrency;
 mod crash;
 mod explain;
+mod formats;
 mod images;
 mod kernel;
 mod network;

@@ -46,6 +46,15 @@ pub(crate) fn local(unix_ns: i64) -> String {
     time.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %z %Z").to_string()
 }
 
+/// `2026-11-22T03:04:05Z`; `N/A` for a time that is not known.
+pub(crate) fn rfc3339(unix_ns: i64) -> String {
+    if unix_ns <= 0 {
+        return "N/A".to_owned();
+    }
+    let time = Timestamp::from_nanosecond(i128::from(unix_ns)).unwrap_or(Timestamp::UNIX_EPOCH);
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,4 +1,4 @@
-//! A strict tar reader.
+//! A strict tar reader, and a deterministic writer (`writer.rs`).
 //!
 //! In: bytes in pieces ([`Source`]). Out: [`Entry`] after entry with every extension applied (PAX, GNU long
 //! names, the four GNU sparse formats), and the content in pieces. It exists because image layers are hostile
@@ -12,7 +12,9 @@ mod error;
 mod header;
 mod pax;
 mod reader;
+mod writer;
 
 pub use error::{TarError, TarErrorKind};
 pub use header::BLOCK;
 pub use reader::{Entry, Kind, Source, TarReader};
+pub use writer::TarWriter;

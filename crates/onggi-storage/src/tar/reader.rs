@@ -13,6 +13,11 @@ pub trait Source {
     fn fill(&mut self) -> &[u8];
     /// Drops the first `n` of them.
     fn consume(&mut self, n: usize);
+    /// Drops `n` bytes, at hand or not, if they are there and that is cheaper than reading them; returns how many it
+    /// dropped: `n` or none.
+    fn skip(&mut self, _n: u64) -> u64 {
+        0
+    }
 }
 
 impl Source for &[u8] {
@@ -127,6 +132,11 @@ impl<S: Source> TarReader<S> {
         let piece = self.source.fill();
         let n = piece.len().min(usize::try_from(self.remaining).unwrap_or(usize::MAX));
         Ok(&piece[..n])
+    }
+
+    /// Offset in the stream of the next byte to be read: right after [`Self::next_entry`], of the entry's content.
+    pub fn position(&self) -> u64 {
+        self.position
     }
 
     /// Marks `n` bytes of the last [`Self::content`] as used.
@@ -379,6 +389,9 @@ impl<S: Source> TarReader<S> {
     fn skip_content(&mut self) -> Result<(), E> {
         self.remaining += std::mem::take(&mut self.padding);
         while self.remaining > 0 {
+            let skipped = self.source.skip(self.remaining);
+            self.position += skipped;
+            self.remaining -= skipped;
             let n = self.content().map_err(|e| e.kind)?.len();
             self.consume(n);
         }

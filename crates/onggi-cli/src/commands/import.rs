@@ -1,0 +1,53 @@
+//! `onggi import`.
+
+use std::io;
+
+use clap::Args;
+use onggi_engine::{ImportOptions, LoadFrom};
+
+use crate::{cli::GlobalArgs, error::CliError, render, request};
+
+/// Arguments of `import`.
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// Dockerfile instruction to apply; may be repeated
+    #[arg(short, long, value_name = "INSTRUCTION")]
+    change: Vec<String>,
+    /// Shown by `history`
+    #[arg(short, long)]
+    message: Option<String>,
+    /// What its programs run on: os[/architecture[/variant]]
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<String>,
+    /// Nothing but the id (which is all there is)
+    #[arg(short, long, hide = true)]
+    quiet: bool,
+    /// File, URL, or - for standard input
+    #[arg(value_name = "FILE|URL|-")]
+    source: String,
+    /// Name of the new image
+    #[arg(value_name = "REPOSITORY[:TAG]")]
+    image: Option<String>,
+}
+
+impl ImportArgs {
+    /// Makes the image and prints its id.
+    pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
+        let options = ImportOptions {
+            changes: self.change,
+            message: self.message,
+            platform: self.platform.as_deref().map(request::parse_platform).transpose()?,
+            origin: self.source.clone(),
+        };
+        let reference = self.image.as_deref().map(str::parse).transpose()?;
+        let engine = global.engine()?;
+        let from = match self.source.as_str() {
+            "-" => LoadFrom::Stream(Box::new(io::stdin()), "standard input"),
+            url if url.starts_with("http://") || url.starts_with("https://") => LoadFrom::url(url)?,
+            path => LoadFrom::Path(path.into()),
+        };
+        let id = engine.import(from, reference.as_ref(), &options)?;
+        render::line(id.as_str())?;
+        Ok(0)
+    }
+}

@@ -1,0 +1,106 @@
+//! `import`: a root filesystem's tar archive as an image of one layer.
+
+use std::{fs::File, io::Write as _};
+
+use onggi_spec::{
+    Digest, ImageReference,
+    change::apply_change,
+    image::{ContainerConfig, History, ImageConfig, Platform, RootfsConfig},
+};
+use onggi_storage::decompress::Decoder;
+
+use crate::{
+    Engine, EngineError, LoadFrom, ManifestFormat, create,
+    transfer::{FormatError, store::StoreSink},
+};
+
+/// Bytes moved at once.
+const PIECE: usize = 1 << 20;
+
+/// How to import.
+#[derive(Debug, Clone, Default)]
+pub struct ImportOptions {
+    /// Dockerfile instructions.
+    pub changes: Vec<String>,
+    /// Shown by `history`.
+    pub message: Option<String>,
+    /// What the programs in it run on; this machine's when absent.
+    pub platform: Option<Platform>,
+    /// Where it came from, for `history`.
+    pub origin: String,
+}
+
+impl Engine {
+    /// Makes an image of an archive, compressed or not; returns its id.
+    ///
+    /// # Errors
+    /// It is no valid archive, a change is no instruction, or the disk is full.
+    pub fn import(
+        &self,
+        from: LoadFrom,
+        reference: Option<&ImageReference>,
+        options: &ImportOptions,
+    ) -> Result<Digest, EngineError> {
+        self.recover_containers()?;
+        let mut config = ContainerConfig::default();
+        for change in &options.changes {
+            apply_change(&mut config, change)?;
+        }
+        let mut sink = StoreSink::new(self)?;
+        let imported = self.import_into(&mut sink, from, reference, config, options);
+        if imported.is_err() {
+            use crate::transfer::Sink as _;
+            sink.finish()?;
+            drop(sink);
+            self.collect_garbage()?;
+        }
+        imported
+    }
+
+    fn import_into(
+        &self,
+        sink: &mut StoreSink<'_>,
+        from: LoadFrom,
+        reference: Option<&ImageReference>,
+        config: ContainerConfig,
+        options: &ImportOptions,
+    ) -> Result<Digest, EngineError> {
+        let input: Box<dyn std::io::Read + Send> = match from {
+            LoadFrom::Stream(stream, _) => stream,
+            LoadFrom::Path(path) => {
+                let opened = File::open(&path);
+                Box::new(opened.map_err(|source| FormatError::File { action: "open", path, source })?)
+            }
+        };
+        let format = ManifestFormat::Oci;
+        let layer = self.make_layer(format, |out| {
+            let mut decoder = Decoder::new(input)?;
+            let mut buffer = vec![0; PIECE];
+            loop {
+                let n = decoder.fill(&mut buffer)?;
+                let written = out.write_all(&buffer[..n]);
+                written.map_err(|source| FormatError::Stream { action: "write the layer", source })?;
+                if n < PIECE {
+                    return Ok(false);
+                }
+            }
+        })?;
+        let created = create::timestamp(create::now());
+        let platform = options.platform.clone().unwrap_or_else(onggi_image::native_platform);
+        let image = ImageConfig {
+            architecture: platform.architecture,
+            os: platform.os,
+            variant: platform.variant,
+            created: Some(created.clone()),
+            author: None,
+            config,
+            rootfs: RootfsConfig { typ: "layers".to_owned(), diff_ids: vec![layer.diff_id.clone()] },
+            history: vec![History {
+                created: Some(created),
+                comment: Some(options.message.clone().unwrap_or_else(|| format!("Imported from {}", options.origin))),
+                ..History::default()
+            }],
+        };
+        self.put_made(sink, &image, &[layer.blob], format, reference)
+    }
+}

@@ -1,0 +1,217 @@
+//! `save`, `load`, `import`, `export`, `commit`, `diff`, `history`, `image copy`.
+
+use std::{fs, process::Command};
+
+use onggi_tests::{machine::sh, registry::Registry};
+
+use crate::Stage;
+
+/// Names of the members of an archive.
+fn members(archive: &str) -> Vec<String> {
+    let mut names: Vec<String> = sh(&format!("tar -tf {archive}")).lines().map(str::to_owned).collect();
+    names.sort();
+    names
+}
+
+/// A container that has changed something of every kind.
+const CHANGES: &str = "set -e; B=/bin/busybox; echo new > /new; rm /etc/not-executable; mkdir -p /d/e; echo y > /d/e/f; $B ln /d/e/f /d/g; \
+    touch -d @1000000000 /d/e/f; $B ln -s nowhere /d/s; $B chmod 4755 /bin/no-interpreter; rm -rf /srv; mkdir /srv; \
+    echo z > /srv/z; cat /etc/group > /tmp/g; cat /tmp/g > /etc/group; touch -r /etc/passwd /etc/group; $B mkfifo /p";
+
+const DIFF: &str = "C /bin\nC /bin/no-interpreter\nA /d\nA /d/e\nA /d/e/f\nA /d/g\nA /d/s\nC /etc\nD /etc/not-executable\n\
+    A /new\nA /p\nC /srv\nD /srv/layer\nA /srv/z\nC /tmp\nA /tmp/g";
+
+#[test]
+fn e2e_commit_holds_exactly_what_a_container_changed() {
+    let stage = Stage::new();
+    let onggi = &stage.onggi;
+    onggi.ok(&["run", "--name", "box1", "--network", "none", &stage.busybox, "sh", "-c", CHANGES]);
+    assert_eq!(onggi.ok(&["diff", "box1"]), DIFF);
+    let change = "CMD [\"cat\", \"/new\"]";
+    let id = onggi.ok(&["commit", "-a", "A <a@b>", "-m", "why", "-c", change, "-c", "ENV X=1", "box1", "made:1"]);
+    assert_eq!(onggi.ok(&["run", "--rm", "--network", "none", "made:1"]), "new");
+    assert_eq!(onggi.ok(&["diff", "made:1"]), DIFF, "the topmost layer is what the container changed");
+    assert_eq!(onggi.ok(&["diff", "made:1", &stage.busybox]), DIFF);
+    assert_eq!(onggi.ok(&["diff", "made:1", "box1"]), "", "the image has what the container has");
+    let history = onggi.ok(&["history", "--format", "{{.ID}} {{.Comment}}", "--no-trunc", "made:1"]);
+    assert_eq!(history.lines().next(), Some(format!("{id} why").as_str()));
+    assert_eq!(onggi.ok(&["image", "inspect", "-f", "{{.Author}} {{.Comment}}", "made:1"]), "A <a@b> why");
+    let out = stage.onggi.dir().join("out");
+    onggi.ok(&["save", "--format", "oci-dir", "-o", &out.to_string_lossy(), "made:1"]);
+    // The layer on top, as GNU tar sees it.
+    let top = onggi.ok(&["image", "inspect", "-f", "{{range .RootFS.Layers}}{{.}} {{end}}", "made:1"]);
+    let diff_id = top.split_whitespace().next_back().expect("a layer").to_owned();
+    let find = format!(
+        "for f in {}/blobs/sha256/*; do [ \"sha256:$(gzip -dc < $f 2>/dev/null | sha256sum | cut -d' ' -f1)\" = {diff_id} ] \
+         && gzip -dc < $f | tar -tvf - ; done; true",
+        out.display()
+    );
+    let listed = sh(&find);
+    assert!(listed.contains("-rwsr-xr-x") && listed.contains("d/g link to d/e/f"), "{listed}");
+    for whiteout in ["etc/.wh.not-executable", "srv/.wh.layer"] {
+        assert!(listed.contains(whiteout), "{whiteout}: {listed}");
+    }
+    assert!(!listed.contains("etc/group"), "copied up and the same as before:\n{listed}");
+    onggi.ok(&["rm", "box1"]);
+    onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_a_container_without_changes_makes_no_layer() {
+    let stage = Stage::new();
+    stage.onggi.ok(&["run", "--name", "box1", "--network", "none", &stage.busybox, "true"]);
+    assert_eq!(stage.onggi.ok(&["diff", "box1"]), "");
+    stage.onggi.ok(&["commit", "box1", "same"]);
+    let layers = |image: &str| stage.onggi.ok(&["image", "inspect", "-f", "{{json .RootFS.Layers}}", image]);
+    assert_eq!(layers("same"), layers(&stage.busybox));
+    stage.onggi.ok(&["rm", "box1"]);
+}
+
+#[test]
+fn e2e_commit_of_a_running_container_lets_it_go_on() {
+    let stage = Stage::new();
+    let script = "i=0; while true; do i=$((i+1)); echo $i > /n; done";
+    stage.onggi.ok(&["run", "-d", "--name", "box1", "--network", "none", &stage.busybox, "sh", "-c", script]);
+    for pause in ["--pause=true", "--pause=false", "-p"] {
+        stage.onggi.ok(&["commit", pause, "box1", "made"]);
+        let (before, after) = ("exec", ["box1", "cat", "/n"]);
+        let first = stage.onggi.ok(&[&[before][..], &after].concat());
+        onggi_tests::eventually("the container goes on", || {
+            (stage.onggi.ok(&[&[before][..], &after].concat()) != first).then_some(())
+        });
+    }
+    stage.onggi.ok(&["rm", "-f", "box1"]);
+    stage.onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_every_format_is_saved_and_loaded_as_the_same_image() {
+    let stage = Stage::new();
+    let onggi = &stage.onggi;
+    onggi.ok(&["pull", &stage.busybox]);
+    onggi.ok(&["tag", &stage.busybox, "box:1"]);
+    onggi.ok(&["tag", &stage.busybox, "box:2"]);
+    let id = onggi.ok(&["images", "-q", "--no-trunc"]);
+    for format in ["docker-archive", "oci-archive", "oci-dir", "docker-dir"] {
+        let out = onggi.dir().join(format).to_string_lossy().into_owned();
+        onggi.ok(&["save", "--format", format, "-o", &out, "box:1"]);
+        onggi.ok(&["rmi", "-f", &id]);
+        assert_eq!(onggi.ok(&["images", "-q"]), "");
+        let loaded = onggi.ok(&["load", "-i", &out]);
+        let named =
+            if format == "docker-dir" { format!("Loaded image ID: {id}") } else { "Loaded image: box:1".to_owned() };
+        assert_eq!(loaded, named, "{format}");
+        assert_eq!(onggi.ok(&["images", "-q", "--no-trunc"]), id, "{format}");
+        assert_eq!(onggi.ok(&["run", "--rm", "--network", "none", &id[7..], "cat", "/srv/layer"]), "second layer");
+        onggi.ok(&["tag", &id[7..], "box:1"]);
+        onggi.ok(&["tag", &id[7..], "box:2"]);
+    }
+    onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_archives_are_read_from_streams_and_compressed_and_written_the_same_twice() {
+    let stage = Stage::new();
+    let onggi = &stage.onggi;
+    onggi.ok(&["pull", &stage.busybox]);
+    onggi.ok(&["tag", &stage.busybox, "box:1"]);
+    onggi.ok(&["tag", &stage.busybox, "box:2"]);
+    let path = |name: &str| onggi.dir().join(name).to_string_lossy().into_owned();
+    for name in ["a", "b"] {
+        onggi.ok(&["save", "-o", &path(name), "box"]);
+    }
+    let out = fs::File::create(path("c")).expect("make a file");
+    let saved = onggi.command(&["save", "box"]).stdout(out).status().expect("start onggi");
+    assert!(saved.success());
+    let read = |name: &str| fs::read(path(name)).expect("read the archive");
+    assert!(read("a") == read("b") && read("a") == read("c"), "the same image makes the same archive");
+    let tags = sh(&format!("tar -xOf {} manifest.json", path("a")));
+    assert!(tags.contains(r#""RepoTags":["box:1","box:2"]"#), "a repository stands for all of its tags: {tags}");
+    let id = onggi.ok(&["images", "-q", "--no-trunc"]);
+    sh(&format!("gzip -k {0}; zstd -q {0}", path("a")));
+    for file in ["a", "a.gz", "a.zst"] {
+        onggi.ok(&["rmi", "-f", &id]);
+        let mut load = onggi.command(&["load"]);
+        load.stdin(fs::File::open(path(file)).expect("open the archive"));
+        let ran = onggi.finish(&mut load);
+        assert_eq!(ran.stdout, "Loaded image: box:1\nLoaded image: box:2\n", "{file}: {ran}");
+        assert_eq!(onggi.ok(&["images", "-q", "--no-trunc"]), id);
+    }
+    assert_eq!(onggi.ok(&["load", "-q", "-i", &path("a")]), "");
+}
+
+#[test]
+fn e2e_export_and_import_keep_every_file() {
+    let stage = Stage::new();
+    let onggi = &stage.onggi;
+    let path = |name: &str| onggi.dir().join(name).to_string_lossy().into_owned();
+    onggi.ok(&["run", "--name", "box1", "--network", "none", &stage.busybox, "sh", "-c", CHANGES]);
+    onggi.ok(&["export", "-o", &path("one"), "box1"]);
+    let names = members(&path("one"));
+    assert!(names.contains(&"srv/z".to_owned()) && !names.iter().any(|n| n.contains(".wh.") || n == "srv/layer"));
+    let id = onggi.ok(&["import", "-m", "note", "-c", "CMD [\"cat\", \"/new\"]", &path("one"), "again:1"]);
+    assert!(id.starts_with("sha256:"));
+    assert_eq!(onggi.ok(&["run", "--rm", "--network", "none", "again:1"]), "new");
+    assert_eq!(onggi.ok(&["history", "--format", "{{.Comment}}", "again:1"]), "note");
+    onggi.ok(&["create", "--name", "box2", "--network", "none", "again:1"]);
+    let out = onggi.finish(onggi.command(&["export", "-o", &path("two"), "box2"]).current_dir("/"));
+    assert_eq!(out.code, Some(0), "{out}");
+    assert!(fs::read(path("one")).unwrap() == fs::read(path("two")).unwrap(), "what is imported is exported again");
+    let mut import = onggi.command(&["import", "--platform", "linux/arm64", "-"]);
+    import.stdin(fs::File::open(path("one")).unwrap());
+    let piped = onggi.finish(&mut import).stdout;
+    assert_eq!(onggi.ok(&["image", "inspect", "-f", "{{.Architecture}}", piped.trim()]), "arm64");
+    onggi.ok(&["rm", "box1", "box2"]);
+    onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_copy_goes_between_any_two_places_and_keeps_digests() {
+    let stage = Stage::new();
+    let onggi = &stage.onggi;
+    let registry = Registry::new();
+    onggi.ok(&["pull", &stage.busybox]);
+    let path = |name: &str| onggi.dir().join(name).to_string_lossy().into_owned();
+    let remote =
+        format!("docker://{}", registry.push("copied", &onggi_tests::image::busybox(onggi_tests::image::Flavour::Oci)));
+    let other = remote.replace("copied", "elsewhere");
+    let oci = format!("oci:{}:v1", path("oci"));
+    let archive = format!("oci-archive:{}:v1", path("oci.tar"));
+    let docker = format!("docker-archive:{}:box:1", path("docker.tar"));
+    let dir = format!("dir:{}", path("dir"));
+    let digest = onggi.ok(&["image", "copy", &remote, &oci]);
+    for (from, to) in [(&oci, &archive), (&archive, &dir), (&dir, &other), (&other, &oci), (&oci, &docker)] {
+        assert_eq!(onggi.ok(&["image", "copy", from, to]), digest, "{from} to {to}");
+    }
+    assert_eq!(onggi.ok(&["image", "copy", "--preserve-digests", &other, "onggi:in:1"]), digest);
+    assert_eq!(onggi.ok(&["images", "--digests", "--format", "{{.Digest}}", "in"]), digest);
+    let made = onggi.ok(&["image", "copy", &docker, "in:2"]);
+    assert_ne!(made, digest, "such an archive has no manifests");
+    assert_eq!(onggi.ok(&["images", "-q", "in:1"]), onggi.ok(&["images", "-q", "in:2"]), "it is the same image");
+    let converted = onggi.ok(&["image", "copy", "--format", "docker", "in:1", &format!("{other}-d")]);
+    assert_ne!(converted, digest);
+    let back = onggi.ok(&["image", "copy", "--format", "oci", &format!("{other}-d"), &format!("oci:{}", path("back"))]);
+    let ids = |place: &str| sh(&format!("skopeo inspect --config --tls-verify=false {place} | sha256sum"));
+    assert_eq!(ids(&format!("oci:{}", path("back"))), ids(&oci), "{back}");
+    let refused = onggi.run(&["image", "copy", "--preserve-digests", "--format", "docker", "in:1", &dir]);
+    assert_eq!(refused.code, Some(1), "{refused}");
+    let list = Command::new("ls").arg(onggi.root().join("tmp")).output().unwrap();
+    assert!(list.stdout.is_empty(), "{list:?}");
+}
+
+#[test]
+fn e2e_inspect_computes_chain_ids_as_sha256sum_does_and_names_the_directory() {
+    let stage = Stage::new();
+    stage.onggi.ok(&["pull", &stage.busybox]);
+    let field = |template: &str| stage.onggi.ok(&["image", "inspect", "-f", template, &stage.busybox]);
+    let diff_ids: Vec<String> =
+        field("{{range .RootFS.Layers}}{{.}} {{end}}").split_whitespace().map(str::to_owned).collect();
+    let [first, second] = &diff_ids[..] else { panic!("two layers: {diff_ids:?}") };
+    let chain = sh(&format!("printf '%s %s' {first} {second} | sha256sum | cut -d' ' -f1"));
+    let chain = chain.trim();
+    assert_eq!(field("{{range .Layers}}{{.ChainID}} {{end}}").trim(), format!("{first} sha256:{chain}"));
+    let cache_id = field("{{(index .Layers 1).CacheID}}");
+    let file = stage.onggi.root().join("layers").join(&cache_id).join("diff/srv/layer");
+    assert_eq!(fs::read_to_string(file).expect("the layer's own directory"), "second layer\n");
+    assert_eq!(field("{{.GraphDriver.Name}}"), "overlay");
+}
