@@ -256,7 +256,11 @@ impl Child {
             SetupOp::NewSession => onggi_sys::process::setsid().step(step),
             SetupOp::NewKeyring { name, label } => self.new_keyring(name, label.as_deref()),
             SetupOp::HostPropagation { propagation } => {
-                onggi_sys::mount::set_root_propagation(mounts::propagation_flags(*propagation)).step(step)
+                let set = onggi_sys::mount::set_root_propagation(mounts::propagation_flags(*propagation)).step(step);
+                set.map_err(|e| match e.0.errno == Errno::INVAL.raw_os_error() {
+                    true => e.hint("the caller's root directory is no mount (a chroot?): bind it onto itself before"),
+                    false => e,
+                })
             }
             SetupOp::BindRoot { .. } | SetupOp::OverlayRoot { .. } => self.make_root(index, op),
             SetupOp::AttachRoot { at } => self.attach_root(at),

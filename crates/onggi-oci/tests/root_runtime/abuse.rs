@@ -203,3 +203,26 @@ fn root_a_runtime_that_is_killed_leaves_what_delete_removes() {
     let inside = roots.lines().filter(|at| fs::read_link(at).is_ok_and(|to| to.starts_with(&b.dir)));
     assert_eq!(inside.count(), 0, "a process is left in the container's root");
 }
+
+/// The root of a chroot is no mount, so its propagation cannot be changed.
+#[test]
+fn root_a_caller_in_a_chroot_is_told_what_is_missing() {
+    let b = Bundle::new("echo ran");
+    b.write_config();
+    let inner = b.dir.join("outer");
+    let inside = |at: &str| inner.join(at);
+    for dir in ["proc", "dev", "lib", "lib64", "usr", "bundle", "program"] {
+        fs::create_dir_all(inside(dir)).unwrap();
+    }
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_onggi-oci")).parent().unwrap().display();
+    let (at, dir) = (inner.display(), b.dir.display());
+    let mounts = format!(
+        "set -e; for d in lib lib64 usr dev; do mount --rbind /$d {at}/$d; done; mount -t proc proc {at}/proc; \
+         mount --bind {dir} {at}/bundle; mount --bind {program} {at}/program; \
+         exec chroot {at} /program/onggi-oci --root /state run -b /bundle {}",
+        b.id
+    );
+    let done: Done = Command::new("unshare").args(["-m", "sh", "-c", &mounts]).output().unwrap().into();
+    assert!(done.code == 1 && done.out.is_empty() && done.err.contains("a chroot?"), "{done:?}");
+    assert!(!inside("state").join(&b.id).exists());
+}
