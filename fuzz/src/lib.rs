@@ -4,11 +4,13 @@
 //! Inputs that once failed stay in `corpus/TARGET/` and are run first by every later run.
 
 mod bpf;
+mod images;
 #[path = "../../crates/onggi-sandbox/src/seccomp/tests/machine.rs"]
 mod machine;
 mod plans;
 mod texts;
 
 pub use bpf::seccomp;
+pub use images::{challenges, digests, manifests, references};
 pub use plans::{config, mappings, mount_options, process};
 pub use texts::{cgroup_files, mountinfo, state, users};

@@ -5,7 +5,8 @@
 pub const REQUIRED: &str = "2015-1331 2015-1334 2015-1335 2016-3697 2016-9962 2017-5985 2018-6556 2022-47952 2026-39402 \
     2019-5736 2019-16884 2019-19921 2023-27561 2021-30465 2021-43784 GHSA-g54h-m393-cpwq 2022-29162 2022-27650 \
     2022-24769 2022-27649 2022-27651 2022-27652 2025-27612 2023-25809 2023-28642 2024-21626 2024-45310 2025-31133 \
-    2025-52565 2025-52881 2025-62161 2025-62596 2025-24965 2026-30892 2026-41579 2026-47766 2024-0132 2025-23266";
+    2025-52565 2025-52881 2025-62161 2025-62596 2025-24965 2026-30892 2026-41579 2026-47766 2024-0132 2025-23266 \
+    2019-10214 2020-15157 2021-41092 2021-41190 2024-3727 2021-21285 2017-14992";
 
 /// One known vulnerability of low-level runtimes, or several of one mechanism.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +27,44 @@ pub struct Advisory {
 
 /// Every advisory whose class this runtime could have.
 pub const ADVISORIES: &[Advisory] = &[
+    Advisory {
+        ids: &["2019-10214", "2020-15157", "2021-41092"],
+        component: "containers/image, containerd, docker/cli",
+        mechanism: "credentials are sent in the clear, to a stranger's token service, or to another registry",
+        invariants: "I18",
+        hostile: &[
+            "root_cve_2019_10214_2020_15157_2021_41092_credentials_go_to_no_stranger",
+            "root_cve_2020_15157_layers_are_never_fetched_from_urls_in_a_manifest",
+        ],
+        benign: &[
+            "root_cve_2019_10214_2020_15157_2021_41092_benign_the_registry_and_its_token_service_get_them",
+            "root_cve_2020_15157_benign_an_ordinary_layer_may_carry_urls_that_are_not_used",
+        ],
+    },
+    Advisory {
+        ids: &["2021-41190"],
+        component: "containerd, moby",
+        mechanism: "a document is a manifest to one reader and an index to another",
+        invariants: "I9",
+        hostile: &["root_cve_2021_41190_a_document_with_two_meanings_is_refused"],
+        benign: &["root_cve_2021_41190_benign_documents_with_one_meaning_are_pulled"],
+    },
+    Advisory {
+        ids: &["2024-3727"],
+        component: "containers/image",
+        mechanism: "a digest that is none becomes part of a path",
+        invariants: "I9",
+        hostile: &["root_cve_2024_3727_a_digest_is_never_a_path"],
+        benign: &["root_cve_2024_3727_benign_a_digest_names_its_content"],
+    },
+    Advisory {
+        ids: &["2021-21285", "2017-14992"],
+        component: "moby",
+        mechanism: "a malformed manifest crashes the daemon or eats its memory",
+        invariants: "I12",
+        hostile: &["root_cve_2021_21285_2017_14992_no_manifest_ends_the_program_or_eats_the_machine"],
+        benign: &["root_cve_2021_21285_2017_14992_benign_an_image_is_pulled_after_bad_ones"],
+    },
     Advisory {
         ids: &["2015-1331", "2015-1334", "2015-1335"],
         component: "LXC",

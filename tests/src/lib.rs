@@ -10,6 +10,7 @@ pub mod assertions;
 pub mod bundle;
 pub mod cve;
 pub mod fake_registry;
+pub mod gate;
 pub mod image;
 pub mod isolation;
 pub mod leaks;

@@ -27,14 +27,43 @@ impl Default for Registry {
 impl Registry {
     /// Starts one with an empty store.
     pub fn new() -> Registry {
+        Self::with("", |_| String::new())
+    }
+
+    /// Starts one that wants the user `alice` with the password `s:ecret`.
+    pub fn with_password() -> Registry {
+        Self::with("", |dir| {
+            let file = dir.join("htpasswd");
+            let line = "alice:$2b$04$BAky2RTEzeCb5lmYSSBai.25P6WK1hGxgRfkuHK0oFrGARsxUuLn6\n";
+            fs::write(&file, line).expect("write the registry's passwords");
+            format!("auth: {{ htpasswd: {{ realm: test, path: {} }} }}\n", file.display())
+        })
+    }
+
+    /// Starts one with the certificates of a directory: `server.crt`, `server.key`, and `ca.crt`, which clients must
+    /// have theirs from.
+    pub fn with_tls(certificates: &Path) -> Registry {
+        let at = |name: &str| certificates.join(name).display().to_string();
+        let tls = format!(
+            ", tls: {{ certificate: {}, key: {}, clientcas: [{}] }}",
+            at("server.crt"),
+            at("server.key"),
+            at("ca.crt")
+        );
+        Self::with(&tls, |_| String::new())
+    }
+
+    /// `http` is added to the section of that name, `more` to the file.
+    fn with(http: &str, more: impl FnOnce(&Path) -> String) -> Registry {
         let dir = tempfile::Builder::new().prefix("onggi-e2e-registry-").tempdir().expect("make a directory");
         let free = TcpListener::bind("127.0.0.1:0").expect("bind a loopback port");
         let port = free.local_addr().expect("the port's address").port();
         drop(free);
         let config = format!(
             "version: 0.1\nlog: {{ level: error }}\nstorage: {{ filesystem: {{ rootdirectory: {}/data }} }}\n\
-             http: {{ addr: '127.0.0.1:{port}' }}\n",
-            dir.path().display()
+             http: {{ addr: '127.0.0.1:{port}'{http} }}\n{}",
+            dir.path().display(),
+            more(dir.path())
         );
         let file = dir.path().join("config.yml");
         fs::write(&file, config).expect("write the registry's configuration");
@@ -42,13 +71,23 @@ impl Registry {
         serve.arg("serve").arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let process = serve.spawn().expect("start docker-registry (Debian package docker-registry)");
         let registry = Registry { process, dir, port };
-        eventually("the registry answers", || machine::http_get("127.0.0.1", port, "/v2/").ok());
+        eventually("the registry listens", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
         registry
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// `127.0.0.1:PORT`.
+    pub fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 
     /// Pushes an image with skopeo; returns the reference to pull.
     pub fn push(&self, name: &str, image: &Image) -> String {
-        let layout = self.dir.path().join(format!("layout-{name}"));
+        let layout = self.dir.path().join(format!("layout-{}", name.replace('/', "-")));
         image.write_layout(&layout);
         self.push_layout(name, &layout)
     }
@@ -57,7 +96,7 @@ impl Registry {
     pub fn push_layout(&self, name: &str, layout: &Path) -> String {
         let reference = format!("127.0.0.1:{}/{name}:latest", self.port);
         machine::sh(&format!(
-            "skopeo --insecure-policy copy -q --dest-tls-verify=false oci:{}:latest docker://{reference}",
+            "skopeo --insecure-policy copy -q --dest-creds alice:s:ecret --dest-tls-verify=false oci:{}:latest docker://{reference}",
             layout.display()
         ));
         reference

@@ -30,6 +30,7 @@ const PACKAGES: &[Package] = &[
     package("mmdebstrap", "tests: builds the nginx image"),
     package("skopeo", "tests: pushes images to a registry"),
     package("docker-registry", "tests: a real registry on the loopback"),
+    package("openssl", "tests: certificates of registries and their clients"),
     package("curl", "tests: fetches pages over published ports"),
     package("jq", "tests: compares plans"),
     package("iproute2", "tests: private networks, and the scripts of --explain=sh"),

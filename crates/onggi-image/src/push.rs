@@ -305,7 +305,6 @@ impl Push<'_, '_> {
 
     fn send(&self, part: &Part) -> Result<(), ImageError> {
         let digest = || part.digest.clone();
-        self.progress.event(ProgressEvent::Upload { digest: digest(), total: part.size });
         let event = match self.remote.put_blob(&part.digest, part.size, &part.content, &self.options.mount_from)? {
             Uploaded::Exists => ProgressEvent::Exists { digest: digest() },
             Uploaded::Mounted(from) => ProgressEvent::Mounted { digest: digest(), from },

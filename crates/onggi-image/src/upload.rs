@@ -76,6 +76,7 @@ impl Remote<'_> {
                 return Ok(Uploaded::Mounted(repository.clone()));
             }
         }
+        self.progress().event(ProgressEvent::Upload { digest: digest.clone(), total: size });
         let mut last = None;
         for _ in 0..FRESH_STARTS {
             let session = self.begin(size)?;

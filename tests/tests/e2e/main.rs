@@ -12,6 +12,7 @@ mod images;
 mod kernel;
 mod network;
 mod nginx;
+mod registry;
 mod rootless;
 mod run;
 mod runtime;

@@ -1,4 +1,4 @@
-//! Attacks on `onggi-oci` that have worked on other runtimes, each with a benign twin that must keep working.
+//! Attacks on `onggi-oci` and on pulls that have worked on other programs, each with a benign twin that must keep working.
 //!
 //! `onggi_tests::cve` says which test belongs to which advisory; `cargo xtask test --cve` runs them by it. The
 //! tests need root and the installed programs (`cargo xtask test` builds them).
@@ -14,6 +14,7 @@ mod limits;
 mod mounts;
 mod procfs;
 mod races;
+mod registries;
 mod sources;
 mod table;
 mod users;

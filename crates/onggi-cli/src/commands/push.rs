@@ -90,7 +90,7 @@ impl PushArgs {
             true => engine.tags_of(&self.name)?.iter().map(ToString::to_string).collect(),
             false => vec![self.name.clone()],
         };
-        let draw = Draw::in_mode(if self.quiet { Mode::Quiet } else { self.progress });
+        let draw = Draw::pushing(if self.quiet { Mode::Quiet } else { self.progress });
         for name in names {
             // An id has a destination beside it; without one it is no name to push to.
             let shown = match &target {

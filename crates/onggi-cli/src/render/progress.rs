@@ -36,6 +36,7 @@ pub(crate) enum Mode {
 /// Draws events on stderr.
 pub(crate) struct Draw {
     out: Out,
+    pushing: bool,
     by_blob: Mutex<HashMap<Digest, Blob>>,
 }
 
@@ -66,14 +67,23 @@ impl Draw {
     /// Bars or lines, as stderr demands.
     pub(crate) fn new() -> Self {
         let out = if io::stderr().is_terminal() { Out::Bars(MultiProgress::new()) } else { Out::Lines };
-        Self { out, by_blob: Mutex::default() }
+        Self { out, pushing: false, by_blob: Mutex::default() }
     }
 
-    /// As the user wants it.
+    /// A pull, as the user wants it shown.
     pub(crate) fn in_mode(mode: Mode) -> Box<dyn Progress> {
-        let with = |out| Box::new(Self { out, by_blob: Mutex::default() });
+        Self::of(mode, false)
+    }
+
+    /// A push, as the user wants it shown.
+    pub(crate) fn pushing(mode: Mode) -> Box<dyn Progress> {
+        Self::of(mode, true)
+    }
+
+    fn of(mode: Mode, pushing: bool) -> Box<dyn Progress> {
+        let with = |out| Box::new(Self { out, pushing, by_blob: Mutex::default() });
         match mode {
-            Mode::Auto => Box::new(Self::new()),
+            Mode::Auto => Box::new(Self { pushing, ..Self::new() }),
             Mode::Plain => with(Out::Lines),
             Mode::Json => with(Out::Json),
             Mode::Quiet => Box::new(Silent),
@@ -98,9 +108,13 @@ impl Draw {
         match event {
             ProgressEvent::Resolved { digest } => Some(Step::note(format!("Digest: {digest}"))),
             ProgressEvent::Retry { reason } => Some(Step::note(format!("Retrying: {reason}"))),
-            ProgressEvent::Layer { digest, total } => phase(digest, "Pulling fs layer", Some(total), false),
+            ProgressEvent::Layer { digest, total } => {
+                phase(digest, if self.pushing { "Preparing" } else { "Pulling fs layer" }, Some(total), false)
+            }
             ProgressEvent::Waiting { digest } => phase(digest, "Waiting for another process", None, false),
-            ProgressEvent::Exists { digest } => phase(digest, "Already exists", None, true),
+            ProgressEvent::Exists { digest } => {
+                phase(digest, if self.pushing { "Layer already exists" } else { "Already exists" }, None, true)
+            }
             ProgressEvent::Download { digest, total } => phase(digest, "Downloading", Some(total), false),
             ProgressEvent::Downloaded { digest } => phase(digest, "Download complete", None, false),
             ProgressEvent::Unpacking { digest } => phase(digest, "Extracting", None, false),
@@ -201,7 +215,7 @@ mod tests {
     use super::*;
 
     fn shown(events: &[ProgressEvent]) -> Vec<String> {
-        let draw = Draw { out: Out::Lines, by_blob: Mutex::default() };
+        let draw = Draw { out: Out::Lines, pushing: false, by_blob: Mutex::default() };
         events.iter().filter_map(|e| draw.step(e.clone())?.line()).collect()
     }
 
@@ -239,7 +253,7 @@ mod tests {
 
     #[test]
     fn json_has_the_shape_of_dockers_api() {
-        let draw = Draw { out: Out::Json, by_blob: Mutex::default() };
+        let draw = Draw { out: Out::Json, pushing: false, by_blob: Mutex::default() };
         let json = |event| draw.step(event).map(|s| s.json()).unwrap_or_default();
         json(ProgressEvent::Download { digest: digest(), total: 10 });
         let line = json(ProgressEvent::Advanced { digest: digest(), done: 4 });
