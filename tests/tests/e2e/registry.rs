@@ -250,9 +250,18 @@ fn e2e_a_token_service_is_asked_for_the_right_scopes_and_its_identity_token_is_k
 fn e2e_a_broken_pull_goes_on_where_it_ended() {
     isolated();
     let (onggi, registry) = (Onggi::new(), Registry::new());
-    let noise: Vec<u8> = (0..600_000_u64).map(|i| (i.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8).collect();
+    let mut state = 1_u64;
+    let noise: Vec<u8> = std::iter::repeat_with(|| {
+        // xorshift: what no compression makes smaller.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    })
+    .take(600_000)
+    .collect();
     let layer = Tarball::new().file("noise", 0o644, &noise).finish();
-    let image = ImageBuilder::new(Flavour::Oci).layer(&layer, Compression::Plain).build();
+    let image = ImageBuilder::new(Flavour::Oci).layer(&layer, Compression::Gzip).build();
     registry.push("app", &image);
     let blob = image.layers[0].digest();
     let broken = Arc::new(AtomicBool::new(true));

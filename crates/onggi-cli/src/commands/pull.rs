@@ -63,7 +63,10 @@ impl PullArgs {
 
     fn one(&self, engine: &Engine, name: &str, options: &PullOptions) -> Result<String, CliError> {
         let name = name.strip_prefix("docker://").unwrap_or(name);
-        let reference = engine.qualify(name, &options.registry)?;
+        let reference = match self.policy {
+            Policy::Always | Policy::Newer => engine.qualify_fresh(name, &options.registry)?,
+            Policy::Missing | Policy::Never => engine.qualify(name, &options.registry)?,
+        };
         let draw = Draw::in_mode(if self.quiet { Mode::Quiet } else { self.progress });
         if !self.all_tags {
             engine.pull(&reference, options, &*draw)?;

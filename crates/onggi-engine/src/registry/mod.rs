@@ -114,15 +114,15 @@ impl<'c> Registries<'c> {
 
 impl Engine {
     /// The image that a name as the user wrote it means: with a registry in it, that one; an alias of
-    /// `registries.conf`; the first search registry that has it, if some are configured; else Docker's.
+    /// `registries.conf`; one that is stored; the first search registry that has it, if some are configured; else
+    /// Docker's.
     ///
     /// # Errors
     /// It is no reference, or none of the search registries has it.
     pub fn qualify(&self, text: &str, choice: &RegistryChoice) -> Result<ImageReference, EngineError> {
-        let registries = Registries::gather(choice)?;
-        let mut candidates = registries.conf.candidates(text).map_err(RegistryError::from_name)?;
-        if candidates.len() == 1 {
-            return Ok(candidates.remove(0));
+        let candidates = Registries::gather(choice)?.candidates(text)?;
+        if let [only] = &candidates[..] {
+            return Ok(only.clone());
         }
         if let Some(own) = text.parse().ok().filter(|_| self.find_image(text).is_ok()) {
             return Ok(own);
@@ -131,6 +131,19 @@ impl Engine {
             if self.state()?.image_by_name(candidate)?.is_some() {
                 return Ok(candidate.clone());
             }
+        }
+        self.qualify_fresh(text, choice)
+    }
+
+    /// Like [`qualify`](Self::qualify), but what is stored counts for nothing.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn qualify_fresh(&self, text: &str, choice: &RegistryChoice) -> Result<ImageReference, EngineError> {
+        let registries = Registries::gather(choice)?;
+        let candidates = registries.candidates(text)?;
+        if let [only] = &candidates[..] {
+            return Ok(only.clone());
         }
         let mut failures = Vec::new();
         for candidate in candidates {
@@ -145,6 +158,10 @@ impl Engine {
 }
 
 impl Registries<'_> {
+    fn candidates(&self, text: &str) -> Result<Vec<ImageReference>, EngineError> {
+        self.conf.candidates(text).map_err(RegistryError::from_name)
+    }
+
     /// Whether a registry has an image under this name.
     fn has(&self, reference: &ImageReference, progress: &dyn Progress) -> Result<bool, EngineError> {
         use onggi_image::{Access, Remote};
