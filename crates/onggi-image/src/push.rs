@@ -39,8 +39,10 @@ const ZSTD_LEVEL: i32 = 3;
 pub struct PushOptions {
     /// How the registry is talked to.
     pub remote: RemoteOptions,
-    /// How layers are compressed that are not yet.
+    /// How layers are compressed that the store has no blob of.
     pub compression: LayerCompression,
+    /// Compress layers that are stored as plain tar, too; the manifest is then another one.
+    pub compress_plain: bool,
     /// Every platform of a multi-platform image, not only the one that is used here.
     pub all_platforms: bool,
     /// Also what refers to the image: signatures, attestations.
@@ -56,6 +58,7 @@ impl Default for PushOptions {
         Self {
             remote: RemoteOptions::default(),
             compression: LayerCompression::Gzip,
+            compress_plain: false,
             all_platforms: false,
             referrers: false,
             mount_from: Vec::new(),
@@ -244,7 +247,13 @@ impl Push<'_, '_> {
 
     /// Sends a layer; returns the descriptor under which it went.
     fn layer(&self, layer: &Descriptor, diff_id: Option<&Digest>) -> Result<Descriptor, ImageError> {
-        if let Some(file) = self.store.open_blob(&layer.digest)? {
+        let plain = LayerCompression::of(&layer.media_type) == Some(LayerCompression::None);
+        let stored = self.store.open_blob(&layer.digest)?;
+        if let (Some(tar), true) = (&stored, plain && self.options.compress_plain) {
+            let tar = tar.try_clone().map_err(|source| self.spool_error("read the layer from", source))?;
+            return self.send_compressed(layer, Box::new(tar));
+        }
+        if let Some(file) = stored {
             self.send(&Part { digest: layer.digest.clone(), size: layer.size, content: file })?;
             return Ok(layer.clone());
         }
@@ -255,16 +264,17 @@ impl Push<'_, '_> {
             return Ok(known);
         }
         let tar = (self.recreate)(diff_id).map_err(|source| self.spool_error("read the layer for", source))?;
-        let part = self.compress(tar.ok_or_else(lost)?)?;
-        self.send(&part)?;
-        let descriptor = Descriptor {
-            media_type: with_compression(&layer.media_type, self.options.compression).to_owned(),
-            digest: part.digest,
-            size: part.size,
-            ..layer.clone()
-        };
+        let descriptor = self.send_compressed(layer, tar.ok_or_else(lost)?)?;
         self.compressed.lock().unwrap_or_else(PoisonError::into_inner).insert(diff_id.clone(), descriptor.clone());
         Ok(descriptor)
+    }
+
+    /// Sends a layer in another form than the manifest has it.
+    fn send_compressed(&self, layer: &Descriptor, tar: Box<dyn Read + Send + '_>) -> Result<Descriptor, ImageError> {
+        let part = self.compress(tar)?;
+        self.send(&part)?;
+        let media_type = with_compression(&layer.media_type, self.options.compression).to_owned();
+        Ok(Descriptor { media_type, digest: part.digest, size: part.size, ..layer.clone() })
     }
 
     /// A tar, compressed into a nameless file.

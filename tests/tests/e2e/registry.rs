@@ -159,6 +159,16 @@ fn e2e_what_is_pushed_keeps_its_digest_for_skopeo_and_podman() {
         &format!("docker://{}/third:x", registry.host()),
     ]);
     assert_eq!(fs::read_to_string(&file).expect("read"), digest_at(&format!("{}/third:x", registry.host()), ""));
+    // Plain layers can be compressed on the way, to the same bytes each time.
+    let plain = format!("{}/dst/app:oci-plain", registry.host());
+    let compressed = |to: &str| {
+        let to = format!("{}/{to}", registry.host());
+        onggi.ok(&["push", "-q", "--compression", "zstd", &plain, &to]);
+        (digest_at(&to, ""), machine::sh(&format!("skopeo inspect --raw --tls-verify=false docker://{to}")))
+    };
+    let (first, second) = (compressed("zstd:a"), compressed("more/zstd:b"));
+    assert!(first == second && first.1.contains("tar+zstd"), "{first:?} {second:?}");
+    onggi.ok(&["pull", "-q", &format!("{}/zstd:a", registry.host())]);
     let absent = onggi.run(&["push", &format!("{}/absent", registry.host())]);
     assert_eq!(absent.code, Some(1), "{absent}");
     onggi.assert_nothing_left();

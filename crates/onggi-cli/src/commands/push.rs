@@ -34,9 +34,9 @@ pub(crate) struct PushArgs {
     /// Bars, lines, or one JSON object a line on stderr
     #[arg(long, value_enum, default_value_t = Mode::Auto, value_name = "MODE")]
     progress: Mode,
-    /// How layers are compressed that are not stored compressed
-    #[arg(long, value_enum, default_value_t = Compression::Gzip, value_name = "FORMAT")]
-    compression: Compression,
+    /// Compress layers that are stored as plain tar; the digest is then another one
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    compression: Option<Compression>,
     /// Write the digest of what was pushed to this file
     #[arg(long, value_name = "FILE")]
     digestfile: Option<PathBuf>,
@@ -60,8 +60,6 @@ pub(crate) enum Compression {
     Gzip,
     /// zstd, which is smaller and faster.
     Zstd,
-    /// None.
-    None,
 }
 
 impl PushArgs {
@@ -75,11 +73,10 @@ impl PushArgs {
         }
         let engine = global.engine()?;
         let request = PushRequest {
-            compression: match self.compression {
+            compression: self.compression.map(|c| match c {
                 Compression::Gzip => LayerCompression::Gzip,
                 Compression::Zstd => LayerCompression::Zstd,
-                Compression::None => LayerCompression::None,
-            },
+            }),
             all_platforms: self.all_platforms,
             referrers: self.referrers,
             choice: self.registry.choice()?,

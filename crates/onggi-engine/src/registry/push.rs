@@ -15,8 +15,8 @@ const MOUNT_FROM: usize = 3;
 /// What to push.
 #[derive(Debug, Clone)]
 pub struct PushRequest {
-    /// Layers that are not stored compressed are compressed so.
-    pub compression: LayerCompression,
+    /// Layers that are stored as plain tar are compressed so; sent as they are when absent.
+    pub compression: Option<LayerCompression>,
     /// Every platform of a multi-platform image.
     pub all_platforms: bool,
     /// Also what refers to the image.
@@ -28,7 +28,7 @@ pub struct PushRequest {
 impl Default for PushRequest {
     fn default() -> Self {
         let choice = RegistryChoice::default();
-        Self { compression: LayerCompression::Gzip, all_platforms: false, referrers: false, choice }
+        Self { compression: None, all_platforms: false, referrers: false, choice }
     }
 }
 
@@ -80,7 +80,8 @@ impl Engine {
         let (place, remote) = Registries::gather(&request.choice)?.target(target)?;
         let options = PushOptions {
             remote,
-            compression: request.compression,
+            compression: request.compression.unwrap_or(LayerCompression::Gzip),
+            compress_plain: request.compression.is_some(),
             all_platforms: request.all_platforms,
             referrers: request.referrers,
             mount_from: self.neighbours(image, &place)?,
