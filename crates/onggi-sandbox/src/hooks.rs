@@ -1,13 +1,16 @@
 //! Hooks: programs that the configuration names, with exactly its arguments and environment and the state on
-//! stdin. Only startContainer hooks without an environment have that of the container's process (runc). config.md "POSIX-platform Hooks".
+//! stdin. Without an environment they have the runtime's, startContainer hooks that of the container's process (runc). config.md "POSIX-platform Hooks".
 //!
-//! A hook inherits nothing but its namespaces, credentials and limits: its output goes to memory and becomes
+//! A hook inherits nothing else but its namespaces, credentials and limits: its output goes to memory and becomes
 //! part of the error when it fails. Needs a single-threaded caller, like every clone of this crate.
 
 use std::{
     fs::File,
     io::{Read, Seek, Write},
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
     path::Path,
     time::{Duration, Instant},
 };
@@ -38,7 +41,7 @@ pub(crate) struct Stage<'a> {
     pub(crate) kind: &'static str,
     /// The state as JSON.
     pub(crate) state: &'a [u8],
-    /// Environment of hooks that have none of their own.
+    /// Environment of hooks that have none of their own; the runtime's when absent.
     pub(crate) environment: Option<&'a CStrings>,
     /// Working directory; the caller's own when absent.
     pub(crate) directory: Option<BorrowedFd<'a>>,
@@ -74,8 +77,8 @@ fn run(stage: Stage<'_>, hook: &Hook) -> Result<()> {
     let program = CStrings::new([hook.path.as_bytes()]).step(step)?;
     let arguments = if hook.args.is_empty() { std::slice::from_ref(&hook.path) } else { &hook.args };
     let argv = CStrings::new(arguments.iter().map(String::as_bytes)).step(step)?;
-    let own = CStrings::new(hook.env.iter().map(String::as_bytes)).step(step)?;
-    let envp = stage.environment.filter(|_| hook.env.is_empty()).unwrap_or(&own);
+    let own = environment(hook).step(step)?;
+    let envp = stage.environment.filter(|_| hook.env.is_none()).unwrap_or(&own);
     let stdin = memory(stage.state).step(step)?;
     let (stdout, stderr) = (memory(b"").step(step)?, memory(b"").step(step)?);
     let (ours, theirs) = Channel::pair()?;
@@ -100,6 +103,19 @@ fn run(stage: Stage<'_>, hook: &Hook) -> Result<()> {
                 return Err(StartFailureError(failure));
             }
             ended.map_err(|why| StartFailureError::new(why + &quote(stdout, stderr)))
+        }
+    }
+}
+
+/// What it was given; without a list of its own the runtime's environment, as runc and crun have it: hooks are
+/// programs of the host that look for others in its PATH.
+fn environment(hook: &Hook) -> onggi_sys::Result<CStrings> {
+    match &hook.env {
+        Some(list) => CStrings::new(list.iter().map(String::as_bytes)),
+        None => {
+            let inherited = std::env::vars_os().map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat());
+            let inherited: Vec<_> = inherited.collect();
+            CStrings::new(inherited.iter().map(Vec::as_slice))
         }
     }
 }

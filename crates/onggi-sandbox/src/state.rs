@@ -56,11 +56,13 @@ pub fn check_id(id: &str) -> Result<()> {
         return Ok(());
     }
     let shown: String = id.chars().take(64).collect();
+    let culprit = id.chars().find(|c| !c.is_ascii() || !right(*c as u8));
+    let culprit = culprit.map_or(String::new(), |c| format!(": invalid character {c:?}"));
     let hint = match id.len() {
         0..=MAX_ID => "letters, digits and _ + - . are allowed".to_owned(),
         long => format!("it has {long} bytes, at most {MAX_ID} are allowed"),
     };
-    Err(StartFailureError::new(format!("invalid container ID format: {shown:?}")).hint(hint))
+    Err(StartFailureError::new(format!("invalid container ID format: {shown:?}{culprit}")).hint(hint))
 }
 
 fn sys(call: &'static str, at: &Path, e: &io::Error) -> SysError {

@@ -364,3 +364,31 @@ fn root_exec_follows_an_init_whose_group_is_gone() {
     process.wait().unwrap();
     b.until("the group is empty", |_| fs::remove_dir(&other).is_ok());
 }
+
+#[test]
+fn root_a_hook_without_environment_has_the_runtimes() {
+    for stage in ["prestart", "createRuntime", "createContainer", "poststart", "poststop"] {
+        let mut b = Bundle::new("true");
+        let record = |to: &str| format!("env > {}", b.dir.join(to).display());
+        let hook = |to: &str| json!({ "path": "/bin/sh", "args": ["sh", "-c", record(to)] });
+        let (without, mut empty) = (hook("inherited"), hook("empty"));
+        empty["env"] = json!([]);
+        b.config["hooks"] = json!({ stage: [without, empty] });
+        b.write_config();
+        let bundle = b.dir.to_str().unwrap();
+        let done: Done = b.oci(&["run", "-b", bundle, &b.id]).env("MARK", "of the caller").output().unwrap().into();
+        assert_eq!(done.code, 0, "{stage}: {}", done.err);
+        let read = |name: &str| fs::read_to_string(b.dir.join(name)).unwrap();
+        assert!(read("inherited").contains("MARK=of the caller"), "{stage}: {}", read("inherited"));
+        assert!(!read("empty").contains("MARK"), "{stage}");
+    }
+}
+
+#[test]
+fn root_an_id_that_is_not_one_is_told_by_its_character() {
+    let b = Bundle::new("true");
+    b.write_config();
+    let done: Done = b.oci(&["run", "-b", b.dir.to_str().unwrap(), "this/is/not"]).output().unwrap().into();
+    assert!(done.code == 1 && done.err.contains("invalid container ID format"), "{}", done.err);
+    assert!(done.err.contains("invalid character '/'"), "{}", done.err);
+}

@@ -184,8 +184,10 @@ fn label_failure(lsm: Lsm, label: &str, e: StartFailureError) -> StartFailureErr
     }
     let mut e = e;
     let missing = e.0.errno == Errno::NOENT.raw_os_error();
-    let why = if missing { format!("profile {label:?} is not loaded: ") } else { format!("profile {label:?}: ") };
-    e.0.step = format!("unable to apply apparmor profile: apparmor failed to apply profile: {why}{}", e.0.step);
+    // crun's words, then runc's.
+    let why = if missing { "profile not loaded" } else { "the kernel refuses it" };
+    e.0.step =
+        format!("unable to apply apparmor profile `{label}`: {why}: apparmor failed to apply profile: {}", e.0.step);
     if missing {
         return e.hint(
             "load it with apparmor_parser --replace FILE; /sys/kernel/security/apparmor/profiles lists what is loaded",

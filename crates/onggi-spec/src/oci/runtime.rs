@@ -298,9 +298,9 @@ pub struct Hook {
     /// argv, including argv\[0\].
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
-    /// Environment.
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
-    pub env: Vec<String>,
+    /// Environment; absent: the runtime's own (runc, crun).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub env: Option<Vec<String>>,
     /// Seconds, above 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<i64>,
