@@ -45,9 +45,41 @@ pub(crate) fn static_runtime() -> Outcome<PathBuf> {
     let dir = target_dir().join("oci");
     let mut build = cargo();
     build.args(["build", "--locked", "--profile", "oci", "--target", TARGET, "-p", "onggi-oci", "--target-dir"]);
-    build.arg(&dir).env("RUSTFLAGS", "-C target-feature=+crt-static").env("ONGGI_COMMIT", commit());
+    build.arg(&dir).env("CARGO_ENCODED_RUSTFLAGS", runtime_flags().join("\x1f")).env("ONGGI_COMMIT", commit());
     run(&mut build)?;
     Ok(dir.join(TARGET).join("oci/onggi-oci"))
+}
+
+/// Where the linker writes which function of the static runtime is where.
+pub(crate) fn runtime_map() -> PathBuf {
+    target_dir().join("oci/onggi-oci.map")
+}
+
+/// The linker script that puts the functions of the start path side by side (docs/performance.md).
+pub(crate) fn hot_functions() -> PathBuf {
+    workspace().join("crates/onggi-oci/hot.ld")
+}
+
+/// Static, with the functions of the start path side by side and its relocations packed as bit maps.
+fn runtime_flags() -> Vec<String> {
+    let link = |argument: String| ["-C".to_owned(), format!("link-arg=-Wl,{argument}")];
+    // The script names functions, so the names must tell instances of a generic function apart.
+    let mut flags =
+        ["-C", "target-feature=+crt-static", "-C", "symbol-mangling-version=v0"].map(str::to_owned).to_vec();
+    flags.extend(link(format!("-T,{}", hot_functions().display())));
+    flags.extend(link(format!("-Map={}", runtime_map().display())));
+    let libc = std::process::Command::new("getconf").arg("GNU_LIBC_VERSION").output();
+    if libc.is_ok_and(|o| applies_packed_relocations(&String::from_utf8_lossy(&o.stdout))) {
+        flags.extend(link("-z,pack-relative-relocs".to_owned()));
+    }
+    flags
+}
+
+/// The start code of a static program applies them since glibc 2.36; an older one would leave them undone.
+fn applies_packed_relocations(version: &str) -> bool {
+    let numbers = version.trim().strip_prefix("glibc ").and_then(|v| v.split_once('.'));
+    let minor = |text: &str| text.split('.').next().and_then(|n| n.parse::<u32>().ok());
+    numbers.is_some_and(|(major, rest)| major == "2" && minor(rest).is_some_and(|n| n >= 36))
 }
 
 /// What `onggi-oci --version` shows; a source tree without git has none.
@@ -76,6 +108,13 @@ pub(crate) fn dist() -> Outcome<Programs> {
     lay_out(&built, &target_dir().join("dist"))
 }
 
+/// Builds the runtime alone and lays it out; an `onggi` that is there stays.
+pub(crate) fn runtime_dist() -> Outcome<PathBuf> {
+    let to = target_dir().join("dist/libexec/onggi/onggi-oci");
+    replace(&static_runtime()?, &to)?;
+    Ok(to)
+}
+
 /// Copies both programs below `prefix`, each replaced by a rename so that a running one is not disturbed.
 pub(crate) fn lay_out(built: &Programs, prefix: &Path) -> Outcome<Programs> {
     let onggi = prefix.join("bin/onggi");
@@ -96,6 +135,15 @@ fn replace(from: &Path, to: &Path) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn relocations_are_packed_only_where_the_start_code_knows_them() {
+        assert!(applies_packed_relocations("glibc 2.36\n"));
+        assert!(applies_packed_relocations("glibc 2.41\n"));
+        for other in ["glibc 2.35\n", "musl 1.2\n", ""] {
+            assert!(!applies_packed_relocations(other), "{other}");
+        }
+    }
 
     #[test]
     fn laying_out_replaces_what_was_there_and_leaves_no_temporary_file() {

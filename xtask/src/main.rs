@@ -39,7 +39,10 @@ usage: cargo xtask VERB
   demo                  build both programs and run containers with what the machine already has
   install [--prefix D]  install into D (default /usr/local)
   bench [--rows 1,3] [--samples N]
-                        measure against the installed peers, side by side";
+                        measure against the installed peers, side by side
+  bench --syscalls [--samples N]
+                        the system calls of one start with the time of each
+  bench --hot           write the list of functions of the start path, which the linker puts side by side";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -4,6 +4,7 @@
 //! mount or process touches the machine or outlives the run. Where control groups are hybrid, the v2 mount
 //! is taken away in there for every contender, because crun refuses it.
 
+mod hot;
 mod image;
 mod large;
 mod measure;
@@ -12,6 +13,7 @@ mod pulls;
 mod report;
 mod rows;
 mod runtime;
+mod syscalls;
 mod tarball;
 
 use std::{
@@ -61,7 +63,19 @@ const ROWS: &[(u32, bool, Measure)] = &[
     (25, true, pulls::images),
 ];
 
+/// What is done in the namespaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Task {
+    /// Measures rows.
+    Rows,
+    /// Prints the system calls of the start path.
+    Syscalls,
+    /// Writes the list of functions of the start path.
+    Hot,
+}
+
 struct Options {
+    task: Task,
     rows: Vec<u32>,
     samples: usize,
     containers: usize,
@@ -76,7 +90,11 @@ pub(crate) fn main(args: &[String]) -> Outcome {
     if let Some(dir) = std::env::var_os(INSIDE) {
         return measure(&options, Path::new(&dir));
     }
-    build::dist()?;
+    match options.task {
+        Task::Rows => drop(build::dist()?),
+        // Only the runtime is looked at.
+        Task::Syscalls | Task::Hot => drop(build::runtime_dist()?),
+    }
     build_floor()?;
     if options.rows.iter().any(|row| pulls::LARGE.contains(row)) {
         large::layout()?;
@@ -89,9 +107,18 @@ pub(crate) fn main(args: &[String]) -> Outcome {
 }
 
 fn parse(args: &[String]) -> Outcome<Options> {
-    let mut options = Options { rows: ROWS.iter().map(|row| row.0).collect(), samples: 30, containers: 200 };
+    let rows = ROWS.iter().map(|row| row.0).collect();
+    let mut options = Options { task: Task::Rows, rows, samples: 30, containers: 200 };
     let mut words = args.iter();
     while let Some(option) = words.next() {
+        match option.as_str() {
+            "--syscalls" => options.task = Task::Syscalls,
+            "--hot" => options.task = Task::Hot,
+            _ => {}
+        }
+        if matches!(option.as_str(), "--syscalls" | "--hot") {
+            continue;
+        }
         let value = words.next().ok_or(format!("{option} needs a value"))?;
         let number = || value.parse::<usize>().map_err(|_| format!("{option}: {value:?} is not a number"));
         match option.as_str() {
@@ -100,6 +127,9 @@ fn parse(args: &[String]) -> Outcome<Options> {
             "--rows" => options.rows = parse_rows(value)?,
             other => return Err(format!("unknown option {other}")),
         }
+    }
+    if options.task != Task::Rows {
+        options.rows.clear();
     }
     Ok(options)
 }
@@ -145,7 +175,7 @@ fn measure(options: &Options, dir: &Path) -> Outcome {
     println!("# onggi bench\n\n{}, {} samples per contender, interleaved", report::machine(), options.samples);
     let dist = build::target_dir().join("dist");
     let floor = floor_program();
-    let mut bench = rows::Bench {
+    let bench = rows::Bench {
         dir: dir.to_owned(),
         programs: build::Programs { onggi: dist.join("bin/onggi"), onggi_oci: dist.join("libexec/onggi/onggi-oci") },
         floor: floor.is_file().then_some(floor),
@@ -155,6 +185,14 @@ fn measure(options: &Options, dir: &Path) -> Outcome {
         engines: Vec::new(),
         missing: Vec::new(),
     };
+    match options.task {
+        Task::Rows => measure_rows(options, bench),
+        Task::Syscalls => syscalls::table(&bench),
+        Task::Hot => hot::record(&bench),
+    }
+}
+
+fn measure_rows(options: &Options, mut bench: rows::Bench) -> Outcome {
     let mut done = Vec::new();
     let mut failed = Vec::new();
     for (number, needs_engines, act) in ROWS.iter().filter(|row| options.rows.contains(&row.0)) {
@@ -192,6 +230,8 @@ mod tests {
         let options = parse(&words("--rows 1,16 --samples 5")).unwrap();
         assert_eq!((options.rows, options.samples, options.containers), (vec![1, 16], 5, 200));
         assert_eq!(parse(&[]).unwrap().rows, [1, 2, 3, 4, 5, 7, 9, 10, 16, 18, 19, 20, 21, 22, 23, 24, 25]);
+        assert_eq!(parse(&words("--syscalls --samples 5")).unwrap().task, Task::Syscalls);
+        assert_eq!(parse(&words("--hot")).unwrap().task, Task::Hot);
         for bad in ["--rows 6", "--rows", "--samples x", "--what 1"] {
             assert!(parse(&words(bad)).is_err(), "{bad}");
         }

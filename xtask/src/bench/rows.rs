@@ -56,6 +56,22 @@ impl Bench {
         tried.map_err(|e| notes.push(format!("Not measured: {name} does not work here: {e}."))).ok()
     }
 
+    /// Ours alone.
+    pub(crate) fn own_runtime(&self, notes: &mut Vec<String>) -> Outcome<Runtime> {
+        self.runtime("onggi-oci", notes).ok_or_else(|| notes.join(" "))
+    }
+
+    /// Every verb of a container's life once, the one-shot run first.
+    pub(crate) fn every_verb(&self) -> Outcome {
+        let mut runtime = self.own_runtime(&mut Vec::new())?;
+        let id = runtime.running()?;
+        for args in [&["state"][..], &["exec", "/bin/true"], &["kill", "KILL"]] {
+            runtime.in_running(&id, args)?;
+        }
+        runtime.remove(&id)?;
+        runtime.verb(Verb::Delete).map(drop)
+    }
+
     /// Every runtime that works here; ours first.
     fn runtimes(&self, notes: &mut Vec<String>) -> Outcome<Vec<Runtime>> {
         let names = ["onggi-oci", "crun", "runc", "youki"];

@@ -1,0 +1,287 @@
+//! `cargo xtask bench --hot`: which functions of `onggi-oci` run when containers start, written as the linker
+//! script that puts them side by side (`crates/onggi-oci/hot.ld`).
+//!
+//! A fault maps 64 KiB of program text at once, so scattered functions make all of the program resident. A
+//! breakpoint of the kernel (uprobe) on every function tells which are entered, in order. The linker's map
+//! tells where they are and which section of which object they come from. A list that is behind the code costs
+//! memory, never correctness: what it does not name stands in the ordinary text.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use super::rows::Bench;
+use crate::{
+    Outcome, build,
+    process::{read, run_quietly},
+};
+
+/// A section of program text as the linker's map has it.
+#[derive(Debug, PartialEq, Eq)]
+struct Section {
+    address: u64,
+    size: u64,
+    /// `/usr/lib/libc.a(malloc.o)`.
+    object: String,
+    /// `.text._RNv…`.
+    name: String,
+}
+
+/// A loaded part of the program file.
+struct Segment {
+    offset: u64,
+    address: u64,
+    size: u64,
+}
+
+/// Runs containers under breakpoints and writes the script.
+pub(super) fn record(bench: &Bench) -> Outcome {
+    let map = build::runtime_map();
+    let map = fs::read_to_string(&map).map_err(|e| format!("read {}: {e}", map.display()))?;
+    let (sections, functions) = parse_map(&map);
+    if functions.is_empty() {
+        return Err("the linker's map names no function: it has to be lld's".to_owned());
+    }
+    let segments = segments(&bench.programs.onggi_oci)?;
+    let probes = Probes::set(bench, &functions, &segments)?;
+    bench.every_verb()?;
+    let entered = probes.entered()?;
+    drop(probes);
+    let patterns = patterns(&sections, &entered);
+    let at = build::hot_functions();
+    fs::write(&at, script(&patterns)).map_err(|e| format!("write {}: {e}", at.display()))?;
+    println!("{} functions of {} were entered: {}", patterns.len(), functions.len(), at.display());
+    Ok(())
+}
+
+/// Sections and the addresses of functions; lld's format: address twice, size, alignment, then by indentation an
+/// output section, an input section, a symbol.
+fn parse_map(map: &str) -> (Vec<Section>, Vec<u64>) {
+    let (mut sections, mut functions) = (Vec::<Section>::new(), Vec::new());
+    for line in map.lines() {
+        let Some((head, tail)) = line.split_at_checked(50) else { continue };
+        let numbers: Vec<u64> =
+            head.split_whitespace().take(3).filter_map(|n| u64::from_str_radix(n, 16).ok()).collect();
+        let [address, _, size] = numbers[..] else { continue };
+        let rest = tail.trim_start();
+        match rest.rsplit_once(":(") {
+            Some((object, name)) if name.starts_with(".text") => {
+                let name = name.trim_end_matches(')').to_owned();
+                // A stripped program's map does not name every function; a Rust function is a section.
+                functions.extend(name.contains("._R").then_some(address));
+                sections.push(Section { address, size, object: object.to_owned(), name });
+            }
+            _ => {
+                let inside = sections.last().is_some_and(|s| (s.address..s.address + s.size).contains(&address));
+                if inside && !rest.contains(' ') {
+                    functions.push(address);
+                }
+            }
+        }
+    }
+    sections.sort_by_key(|section| section.address);
+    functions.sort_unstable();
+    functions.dedup();
+    (sections, functions)
+}
+
+fn segments(program: &Path) -> Outcome<Vec<Segment>> {
+    let text = read(Command::new("readelf").arg("-lW").arg(program))?;
+    let hex = |word: &str| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok();
+    let segment = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [kind, offset, address, _, size, ..] = words[..] else { return None };
+        let segment = Segment { offset: hex(offset)?, address: hex(address)?, size: hex(size)? };
+        (kind == "LOAD").then_some(segment)
+    };
+    Ok(text.lines().filter_map(segment).collect())
+}
+
+/// Breakpoints in a trace instance of their own; removed when dropped.
+struct Probes {
+    tracing: PathBuf,
+    instance: PathBuf,
+    group: String,
+}
+
+impl Probes {
+    fn set(bench: &Bench, functions: &[u64], segments: &[Segment]) -> Outcome<Self> {
+        let tracing = bench.dir.join("tracing");
+        fs::create_dir_all(&tracing).map_err(|e| format!("make {}: {e}", tracing.display()))?;
+        run_quietly(Command::new("mount").args(["-t", "tracefs", "tracefs"]).arg(&tracing))?;
+        let group = format!("onggi{}", std::process::id());
+        let this = Self { instance: tracing.join("instances").join(&group), tracing, group };
+        fs::create_dir(&this.instance).map_err(|e| format!("make {}: {e}", this.instance.display()))?;
+        let file = this.tracing.join("uprobe_events");
+        let mut events =
+            fs::OpenOptions::new().append(true).open(&file).map_err(|e| format!("open {}: {e}", file.display()))?;
+        let mut set = 0;
+        for address in functions {
+            let Some(s) = segments.iter().find(|s| (s.address..s.address + s.size).contains(address)) else { continue };
+            let offset = address - s.address + s.offset;
+            let program = bench.programs.onggi_oci.display();
+            // The kernel refuses a few instructions; what begins with one stays in the ordinary text.
+            let event = format!("p:{}/f{address:x} {program}:{offset:#x}\n", this.group);
+            set += usize::from(events.write_all(event.as_bytes()).is_ok());
+        }
+        println!("{set} of {} functions are watched", functions.len());
+        this.write("buffer_size_kb", "16384")?;
+        this.write(&format!("events/{}/enable", this.group), "1")?;
+        Ok(this)
+    }
+
+    fn write(&self, file: &str, text: &str) -> Outcome {
+        let at = self.instance.join(file);
+        fs::write(&at, text).map_err(|e| format!("write {}: {e}", at.display()))
+    }
+
+    /// Addresses in the order of their first call.
+    fn entered(&self) -> Outcome<Vec<u64>> {
+        let at = self.instance.join("trace");
+        let trace = fs::read_to_string(&at).map_err(|e| format!("read {}: {e}", at.display()))?;
+        Ok(first_calls(&trace))
+    }
+}
+
+impl Drop for Probes {
+    fn drop(&mut self) {
+        let _ = self.write(&format!("events/{}/enable", self.group), "0");
+        let _ = fs::remove_dir(&self.instance);
+        let events = self.tracing.join("uprobe_events");
+        let ours = format!(":{}/", self.group);
+        let list = fs::read_to_string(&events).unwrap_or_default();
+        if let Ok(mut file) = fs::OpenOptions::new().append(true).open(&events) {
+            for name in list.lines().filter_map(|line| line.split_whitespace().next()).filter(|n| n.contains(&ours)) {
+                let _ = file.write_all(format!("-{}\n", &name[1..]).as_bytes());
+            }
+        }
+        let _ = run_quietly(Command::new("umount").arg(&self.tracing));
+    }
+}
+
+/// `onggi-oci-7 [000] ..... 12.3: f5b280: (0x7f…)`.
+fn first_calls(trace: &str) -> Vec<u64> {
+    let mut seen = HashSet::new();
+    let call = |line: &str| {
+        let word = line.split_whitespace().find(|w| w.starts_with('f') && w.ends_with(':'))?;
+        u64::from_str_radix(&word[1..word.len() - 1], 16).ok()
+    };
+    trace.lines().filter(|l| !l.starts_with('#')).filter_map(call).filter(|a| seen.insert(*a)).collect()
+}
+
+/// The input sections of the linker script, in order. The C library's come last: its objects are sections as a
+/// whole, with much besides.
+fn patterns(sections: &[Section], entered: &[u64]) -> Vec<String> {
+    let (mut own, mut foreign, mut seen) = (Vec::new(), BTreeMap::new(), HashSet::new());
+    for address in entered {
+        let after = sections.partition_point(|s| s.address <= *address);
+        let Some(section) = after.checked_sub(1).map(|at| &sections[at]) else { continue };
+        let pattern = pattern(section);
+        if !seen.insert(pattern.clone()) {
+            continue;
+        }
+        if pattern.starts_with("*(") {
+            own.push(pattern);
+        } else {
+            foreign.insert(pattern, ());
+        }
+    }
+    own.extend(foreign.into_keys());
+    own
+}
+
+/// A function of ours by its name without the hashes of crates, which differ from machine to machine; of the C
+/// library by its object.
+fn pattern(section: &Section) -> String {
+    if section.name.starts_with(".text._R") || section.name.starts_with(".text.unlikely._R") {
+        return format!("*({})", without_instantiating_crate(&without_crate_hashes(&section.name)));
+    }
+    let (archive, member) = section.object.rsplit_once('(').unwrap_or(("", &section.object));
+    let file = |path: &str| path.rsplit('/').next().unwrap_or(path).trim_end_matches(')').to_owned();
+    match archive.is_empty() {
+        true => format!("*{}({})", file(member), section.name),
+        false => format!("*{}:{}({})", file(archive), file(member), section.name),
+    }
+}
+
+/// `NtCs9xyz_4core` → `NtCs*_4core` (Rust's symbol name mangling, version 0: `s` and a number in base 62).
+fn without_crate_hashes(name: &str) -> String {
+    let mut out = String::new();
+    let mut rest = name;
+    while let Some(at) = rest.find("Cs") {
+        let (before, after) = rest.split_at(at + 2);
+        out.push_str(before);
+        let digits = after.bytes().take_while(u8::is_ascii_alphanumeric).count();
+        let is_hash = (8..=13).contains(&digits) && after[digits..].starts_with('_');
+        if is_hash {
+            out.push('*');
+        }
+        rest = if is_hash { &after[digits..] } else { after };
+    }
+    out + rest
+}
+
+/// The crate at the end of a generic function's name is the one that happened to instantiate it: any will do.
+fn without_instantiating_crate(name: &str) -> String {
+    // The compiler numbers copies: `….190`.
+    let numbered = name.rsplit_once('.').filter(|(_, n)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+    let name = numbered.map_or(name, |(name, _)| name);
+    let Some((head, tail)) = name.rsplit_once("Cs*_") else { return name.to_owned() };
+    let digits = tail.bytes().take_while(u8::is_ascii_digit).count();
+    let whole = tail[..digits].parse() == Ok(tail.len() - digits);
+    if whole && !head.ends_with("Nv") { format!("{head}*") } else { name.to_owned() }
+}
+
+fn script(patterns: &[String]) -> String {
+    let mut text = String::from(
+        "/* Written by `cargo xtask bench --hot`: the functions that run when a container is made, in the order of\n   \
+         their first call. Names that no longer exist are ignored. See docs/performance.md, \"Peak memory\". */\n\
+         SECTIONS {\n  .text.hot : {\n",
+    );
+    for pattern in patterns {
+        text += &format!("    {pattern}\n");
+    }
+    text + "  }\n} INSERT BEFORE .text;\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAP: &str = "\
+             VMA              LMA     Size Align Out     In      Symbol
+           a4600            a4600   1e9ef8    64 .text
+           a4600            a4600       40    16         /usr/lib/x/rcrt1.o:(.text)
+           a4600            a4600       22     1                 _start
+           a4640            a4640       10     1         /t/onggi_oci.o:(.text._RNvCs1DRnZkZK5mh_9onggi_oci4main)
+           a4640            a4640       10     1                 _RNvCs1DRnZkZK5mh_9onggi_oci4main
+          240130           240130     5c56    16         /usr/lib/libc.a(malloc.o):(.text)
+          240130           240130       15     1                 _int_malloc
+          290000           290000       10     1         /t/onggi_oci.o:(.rodata..L1)
+          290000           290000       10     1                 .L1
+";
+
+    #[test]
+    fn the_map_has_sections_and_functions() {
+        let (sections, functions) = parse_map(MAP);
+        assert_eq!(sections.len(), 3);
+        assert_eq!(functions, [0xa4600, 0xa4640, 0x240130]);
+        assert_eq!(sections[2].object, "/usr/lib/libc.a(malloc.o)");
+    }
+
+    #[test]
+    fn functions_are_named_without_hashes_and_the_c_library_by_object() {
+        let (sections, _) = parse_map(MAP);
+        let trace = "# header: x\n p-7 [0] ..... 1.0: f240140: (0x7f)\n p-7 [0] ..... 1.1: fa4640: (0x7f)\n";
+        let found = patterns(&sections, &first_calls(trace));
+        assert_eq!(found, ["*(.text._RNvCs*_9onggi_oci4main)", "*libc.a:malloc.o(.text)"]);
+        let generic = ".text._RNvMsF_NtCs*_5alloc3vecINtB5_3VecE4pushCs*_12onggi_cgroup";
+        assert_eq!(without_instantiating_crate(generic), ".text._RNvMsF_NtCs*_5alloc3vecINtB5_3VecE4push*");
+        assert_eq!(without_instantiating_crate(".text._RNvCs*_9onggi_oci4main"), ".text._RNvCs*_9onggi_oci4main");
+        assert!(script(&found).contains("    *libc.a:malloc.o(.text)\n  }\n} INSERT BEFORE .text;\n"));
+    }
+}
