@@ -215,19 +215,7 @@ pub(crate) fn field<'a>(text: &'a str, name: &str) -> &'a str {
 }
 
 fn config(script: &str) -> Value {
-    let caps = [
-        "CAP_CHOWN",
-        "CAP_DAC_OVERRIDE",
-        "CAP_FOWNER",
-        "CAP_FSETID",
-        "CAP_KILL",
-        "CAP_NET_BIND_SERVICE",
-        "CAP_SETFCAP",
-        "CAP_SETGID",
-        "CAP_SETPCAP",
-        "CAP_SETUID",
-        "CAP_SYS_CHROOT",
-    ];
+    let caps = onggi_spec::capability::DEFAULT;
     let mount = |destination: &str, typ: &str, options: &[&str]| json!({ "destination": destination, "type": typ, "source": typ, "options": options });
     json!({
         "ociVersion": "1.2.0",

@@ -14,6 +14,7 @@ mod process;
 mod suites;
 mod view;
 mod vm_cgroup;
+mod vm_labels;
 mod vm_systemd;
 
 use std::{fs, io::Read};
