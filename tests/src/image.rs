@@ -137,7 +137,8 @@ fn layer_type(flavour: Flavour, compression: Compression) -> &'static str {
     }
 }
 
-fn compress(tar: &[u8], compression: Compression) -> Vec<u8> {
+/// The tar as a layer stores it.
+pub fn compress(tar: &[u8], compression: Compression) -> Vec<u8> {
     match compression {
         Compression::Plain => tar.to_vec(),
         Compression::Zstd => zstd::encode_all(tar, 1).expect("compress in memory"),

@@ -137,6 +137,21 @@ impl State {
         })
     }
 
+    /// Takes a name away and leaves the image, even without a name (`untag`).
+    ///
+    /// # Errors
+    /// There is no such name.
+    pub fn take_name(&mut self, name: &ImageReference) -> Result<(), StateError> {
+        const OP: &str = "untag the image";
+        self.write(OP, Sync::Normal, |tx, path| {
+            let gone = tx.execute("DELETE FROM names WHERE name = ?1", [name_text(name)]);
+            match gone.map_err(|e| translate(OP, path, e))? {
+                0 => Err(StateError::ImageNotFound { reference: name_text(name) }),
+                _ => Ok(()),
+            }
+        })
+    }
+
     /// Removes an image with all its names. Refuses while a container refers to it, unless `force`.
     pub fn remove_image(&mut self, id: &Digest, force: bool) -> Result<RemovedImage, StateError> {
         const OP: &str = "remove the image";

@@ -29,6 +29,7 @@ pub mod compress;
 pub mod decompress;
 pub mod diff;
 pub mod driver;
+pub mod elf_needs;
 pub mod error;
 pub mod extract;
 mod host_view;

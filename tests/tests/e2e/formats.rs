@@ -215,3 +215,57 @@ fn e2e_inspect_computes_chain_ids_as_sha256sum_does_and_names_the_directory() {
     assert_eq!(fs::read_to_string(file).expect("the layer's own directory"), "second layer\n");
     assert_eq!(field("{{.GraphDriver.Name}}"), "overlay");
 }
+
+#[test]
+fn e2e_an_image_of_programs_has_what_they_need_and_runs() {
+    let stage = Stage::new();
+    let onggi = &stage.onggi;
+    let id = onggi.ok(&["image", "from-binary", "-t", "tools", "--entrypoint", "bash", "bash", "ls", "cat"]);
+    assert_eq!(onggi.ok(&["image", "from-binary", "--entrypoint", "bash", "bash", "ls", "cat"]), id, "the same files");
+    let ran = onggi.ok(&[
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "tools",
+        "-c",
+        "echo from $BASH; cat /proc/self/comm; ls -d /usr",
+    ]);
+    assert!(ran.contains("from ") && ran.ends_with("cat\n/usr"), "{ran}");
+    let explained = onggi.ok(&["image", "from-binary", "--explain", "ls"]);
+    assert!(explained.contains("the loader of") && explained.contains("libc.so.6"), "{explained}");
+    // What the loader itself would take, as ldd tells it.
+    for line in sh("ldd /bin/ls").lines().filter(|l| l.contains("=> /")) {
+        let path = line.split_whitespace().nth(2).expect("a path");
+        let real = fs::canonicalize(path).expect("it exists");
+        assert!(explained.contains(&*real.to_string_lossy()), "{path}: {explained}");
+    }
+    let script = onggi.dir().join("script");
+    fs::write(&script, "#!/usr/bin/env bash\necho scripted\n").unwrap();
+    sh(&format!("chmod 755 {}", script.display()));
+    onggi.ok(&["image", "from-binary", "-t", "script", &script.to_string_lossy()]);
+    assert_eq!(onggi.ok(&["run", "--rm", "--network", "none", "script"]), "scripted");
+    let missing = onggi.run(&["image", "from-binary", "no-such-program"]);
+    assert_eq!(missing.code, Some(1), "{missing}");
+    onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_images_are_untagged_looked_for_and_shown_as_a_tree() {
+    let stage = Stage::new();
+    let onggi = &stage.onggi;
+    onggi.ok(&["pull", &stage.busybox]);
+    onggi.ok(&["tag", &stage.busybox, "one"]);
+    assert_eq!(onggi.run(&["image", "exists", "one"]).code, Some(0));
+    assert_eq!(onggi.run(&["image", "exists", "two"]).code, Some(1));
+    let tree = onggi.ok(&["image", "tree", "one"]);
+    assert_eq!(tree.lines().filter(|l| l.contains("ID: ") && l.contains("──")).count(), 2, "{tree}");
+    assert!(
+        tree.lines().next_back().is_some_and(|l| l.contains("Top Layer of: [") && l.contains("one:latest")),
+        "{tree}"
+    );
+    onggi.ok(&["image", "untag", "one", "one"]);
+    assert_eq!(onggi.run(&["image", "exists", "one"]).code, Some(1));
+    onggi.ok(&["image", "untag", &stage.busybox]);
+    assert_eq!(onggi.ok(&["images", "--format", "{{.Repository}}"]), "<none>", "the image stays");
+}

@@ -2,6 +2,7 @@
 //!
 //! They need root. Run them with `cargo xtask test`, which builds the programs first.
 
+mod archives;
 mod bad_images;
 mod bad_input;
 mod concurrency;

@@ -2,7 +2,10 @@
 
 use clap::Subcommand;
 
-use super::{copy, diff, history, images, import, inspect, load, pull, push, referrers, rmi, save, search, tag};
+use super::{
+    copy, diff, from_binary, history, images, import, inspect, load, manage, pull, push, referrers, rmi, save, search,
+    tag,
+};
 use crate::{cli::GlobalArgs, error::CliError};
 
 /// `onggi image …`.
@@ -39,6 +42,14 @@ pub(crate) enum ImageCommand {
     /// Copy an image between registries, the store, archives and directories
     #[command(visible_alias = "cp")]
     Copy(copy::CopyArgs),
+    /// Make a minimal image of programs of this machine
+    FromBinary(from_binary::FromBinaryArgs),
+    /// Show the layers of an image
+    Tree(manage::TreeArgs),
+    /// Take names away from an image
+    Untag(manage::UntagArgs),
+    /// Tell by the exit code whether an image is stored
+    Exists(manage::ExistsArgs),
 }
 
 impl ImageCommand {
@@ -59,6 +70,10 @@ impl ImageCommand {
             Self::History(args) => args.run(global),
             Self::Diff(args) => args.run(global),
             Self::Copy(args) => args.run(global),
+            Self::FromBinary(args) => args.run(global),
+            Self::Tree(args) => args.run(global),
+            Self::Untag(args) => args.run(global),
+            Self::Exists(args) => args.run(global),
         }
     }
 }

@@ -12,6 +12,7 @@ pub(crate) mod export;
 #[cfg(feature = "failpoints")]
 pub(crate) mod failpoints;
 mod filter;
+pub(crate) mod from_binary;
 pub(crate) mod history;
 pub(crate) mod image;
 pub(crate) mod images;
@@ -22,6 +23,7 @@ pub(crate) mod kill;
 pub(crate) mod load;
 pub(crate) mod login;
 pub(crate) mod logs;
+pub(crate) mod manage;
 pub(crate) mod ns;
 pub(crate) mod ps;
 pub(crate) mod pull;

@@ -1,0 +1,53 @@
+//! `onggi image from-binary`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use onggi_engine::FromBinary;
+
+use crate::{cli::GlobalArgs, error::CliError, render};
+
+/// Arguments of `image from-binary`.
+#[derive(Debug, Args)]
+pub(crate) struct FromBinaryArgs {
+    /// Name of the new image
+    #[arg(short, long, value_name = "REPOSITORY[:TAG]")]
+    tag: Option<String>,
+    /// Command of the image, as words or as a JSON list [default: the first program]
+    #[arg(long, value_name = "COMMAND")]
+    entrypoint: Option<String>,
+    /// Also this file or directory, at the same path; may be repeated
+    #[arg(long, value_name = "FILE")]
+    with: Vec<PathBuf>,
+    /// Also what the C library loads to look up users and hosts
+    #[arg(long)]
+    nss: bool,
+    /// Say what would be in it and why, and make nothing
+    #[arg(long)]
+    explain: bool,
+    /// Programs of this machine: names or paths
+    #[arg(required = true, value_name = "PROGRAM")]
+    programs: Vec<String>,
+}
+
+impl FromBinaryArgs {
+    /// Makes the image and prints its id.
+    pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
+        let entrypoint = self.entrypoint.as_deref().map(|text| {
+            let list = serde_json::from_str(text).ok();
+            list.unwrap_or_else(|| text.split_whitespace().map(str::to_owned).collect::<Vec<String>>())
+        });
+        let request = FromBinary { programs: self.programs, with: self.with, nss: self.nss, entrypoint };
+        let engine = global.engine()?;
+        if self.explain {
+            let files = engine.from_binary_files(&request)?;
+            let text: String = files.iter().map(|f| format!("{}\t{}\n", f.path.display(), f.reason)).collect();
+            render::stdout(&render::table::align(&text.lines().map(str::to_owned).collect::<Vec<_>>()))?;
+            return Ok(0);
+        }
+        let reference = self.tag.as_deref().map(str::parse).transpose()?;
+        let id = engine.from_binary(&request, reference.as_ref())?;
+        render::line(id.as_str())?;
+        Ok(0)
+    }
+}
