@@ -154,7 +154,7 @@ fn choose(request: &FromBinary) -> Result<(Files, PathBuf), EngineError> {
     if request.nss {
         let model = first.as_deref().and_then(|p| read_needs(p).ok().flatten()).unwrap_or_default();
         for name in NSS {
-            if let Some(path) = files.library(name.as_bytes(), &model, Path::new("/"), &[]) {
+            if let Some(path) = files.find_library(name.as_bytes(), &model, Path::new("/"), &[]) {
                 files.add(&path, "loaded by the C library to look up users and hosts", Vec::new())?;
             }
         }
@@ -262,14 +262,14 @@ impl Files {
             let dirs = [rpath.clone(), own(&needs.runpath)].concat();
             let missing =
                 || FormatError::Missing { member: format!("{} (needed by {shown})", String::from_utf8_lossy(name)) };
-            let found = self.library(name, needs, path, &dirs).ok_or_else(missing)?;
+            let found = self.find_library(name, needs, path, &dirs).ok_or_else(missing)?;
             self.add(&found, &format!("a library of {shown}"), rpath.clone())?;
         }
         Ok(())
     }
 
     /// The library that the loader would take: of the same word size and processor.
-    fn library(&self, name: &[u8], model: &Needs, of: &Path, dirs: &[PathBuf]) -> Option<PathBuf> {
+    fn find_library(&self, name: &[u8], model: &Needs, of: &Path, dirs: &[PathBuf]) -> Option<PathBuf> {
         if name.contains(&b'/') {
             return Some(expand(name, of));
         }
