@@ -225,6 +225,10 @@ impl<'a> Puller<'a> {
         };
         crew.run(self.options.parallel);
         if let Some(error) = crew.failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            // The content was refused: nobody goes on with the rest of such an image.
+            if matches!(error, ImageError::Stopped | ImageError::WrongDigest { .. } | ImageError::WrongSize { .. }) {
+                plan.layers.iter().for_each(|layer| self.store.remove_part(&layer.digest));
+            }
             return Err(error);
         }
         for (digest, bytes) in &plan.documents {

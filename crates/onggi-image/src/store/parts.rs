@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use onggi_spec::Digest;
 use rustix::fs::{Mode, OFlags};
 
 use super::BlobStore;
@@ -35,6 +36,17 @@ impl BlobStore {
             }
         }
         Ok(freed)
+    }
+
+    /// Removes what a broken download of this blob left, unless somebody writes it.
+    pub(crate) fn remove_part(&self, digest: &Digest) {
+        let path = self.root.join("tmp").join(format!("blob-{}.part", digest.hex()));
+        if let Ok(file) = File::open(&path)
+            && file.try_lock().is_ok()
+        {
+            // Gone already is as good, and a clean-up takes what stays.
+            let _ = fs::remove_file(&path);
+        }
     }
 
     /// A file without a name on the store's filesystem; a crash leaves nothing of it.
