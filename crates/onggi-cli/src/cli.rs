@@ -132,6 +132,9 @@ enum Command {
     /// Capabilities
     #[command(subcommand)]
     Caps(commands::caps::CapsCommand),
+    /// The store
+    #[command(subcommand)]
+    System(SystemCommand),
     /// What the monitor calls when nobody waits for a container
     #[command(name = "__cleanup", hide = true)]
     Cleanup(commands::cleanup::CleanupArgs),
@@ -139,6 +142,19 @@ enum Command {
     #[cfg(feature = "failpoints")]
     #[command(name = "__failpoints", hide = true)]
     Failpoints(commands::failpoints::FailpointsArgs),
+}
+
+/// `onggi system …`.
+#[derive(Debug, Subcommand)]
+enum SystemCommand {
+    /// Show what images and containers occupy
+    Df(commands::df::DfArgs),
+    /// Remove what is not used
+    Prune(commands::system::PruneArgs),
+    /// Verify everything that is stored
+    Check(commands::system::CheckArgs),
+    /// Show the host and what is stored
+    Info(commands::info::InfoArgs),
 }
 
 /// `onggi container …`.
@@ -168,6 +184,8 @@ enum ContainerCommand {
     /// Remove containers
     #[command(visible_alias = "remove")]
     Rm(commands::rm::RmArgs),
+    /// Remove containers that do not run
+    Prune(commands::system::CommonArgs),
     /// Wait until containers end and print their exit codes
     Wait(commands::wait::WaitArgs),
     /// Show everything about containers as JSON
@@ -277,6 +295,7 @@ impl Command {
             Self::Image(command) => command.dispatch(global),
             Self::Ns(command) => command.run(global),
             Self::Caps(command) => command.run(global),
+            Self::System(command) => command.dispatch(global),
             Self::Cleanup(args) => args.run(global),
             #[cfg(feature = "failpoints")]
             Self::Failpoints(args) => args.run(global),
@@ -284,9 +303,21 @@ impl Command {
     }
 }
 
+impl SystemCommand {
+    fn dispatch(self, global: &GlobalArgs) -> Result<u8, CliError> {
+        match self {
+            Self::Df(args) => args.run(global),
+            Self::Prune(args) => args.run(global),
+            Self::Check(args) => args.run(global),
+            Self::Info(args) => args.run(global),
+        }
+    }
+}
+
 impl ContainerCommand {
     fn dispatch(self, global: &GlobalArgs) -> Result<u8, CliError> {
         match self {
+            Self::Prune(args) => args.run(global),
             Self::Run(args) => args.run(global),
             Self::Create(args) => args.run(global),
             Self::Ls(args) => args.run(global),

@@ -1,6 +1,6 @@
 //! `images`, `tag`, `rmi`, and what other verbs need to know of a stored image.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::{BTreeMap, HashSet}, path::PathBuf, time::Duration};
 
 use onggi_image::{BlobStore, closure};
 use onggi_spec::{Digest, ImageReference, image::ImageConfig};
@@ -113,16 +113,27 @@ impl Engine {
         layers.gc()?;
         let blobs = self.blobs()?;
         let on_disk: Vec<Digest> = blobs.list()?.into_iter().map(|(digest, _)| digest).collect();
-        let unused = self.state()?.unreferenced_blobs(&on_disk)?;
-        // Manifests in an index, other platforms, attachments: the database knows the top of each image only.
-        let tops: Vec<Digest> = self.state()?.list_images()?.into_iter().map(|i| i.manifest_digest).collect();
-        let reachable = closure::reachable(&blobs, &tops)?;
-        for digest in unused.iter().filter(|d| !reachable.contains(d)) {
+        let (unneeded, reachable) = self.unneeded_blobs(&blobs, &on_disk)?;
+        for digest in &unneeded {
             blobs.delete(digest)?;
         }
         closure::forget_referrers(&blobs, &reachable)?;
         blobs.remove_parts(KEEP_PARTS)?;
         Ok(())
+    }
+
+    /// Those of `on_disk` that nothing refers to, and what can be reached from the images.
+    pub(crate) fn unneeded_blobs(
+        &self,
+        blobs: &BlobStore,
+        on_disk: &[Digest],
+    ) -> Result<(Vec<Digest>, HashSet<Digest>), EngineError> {
+        let mut unused = self.state()?.unreferenced_blobs(on_disk)?;
+        // Manifests in an index, other platforms, attachments: the database knows the top of each image only.
+        let tops: Vec<Digest> = self.state()?.list_images()?.into_iter().map(|i| i.manifest_digest).collect();
+        let reachable = closure::reachable(blobs, &tops)?;
+        unused.retain(|digest| !reachable.contains(digest));
+        Ok((unused, reachable))
     }
 
     /// Held by pulls together and by a collection of garbage alone.

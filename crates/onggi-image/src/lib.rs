@@ -31,6 +31,7 @@ mod retry;
 pub mod store;
 mod upload;
 mod url;
+mod verify;
 
 pub use content::Content;
 pub use credentials::{Credentials, CredentialsError, Lookup};

@@ -124,6 +124,13 @@ impl State {
     pub fn delete_container(&mut self, id: &ContainerId) -> Result<bool, StateError> {
         const OP: &str = "remove the container";
         self.write(OP, Sync::Normal, |tx, path| {
+            // An image counts as used until its last container is gone.
+            tx.execute(
+                "INSERT OR REPLACE INTO image_uses SELECT image_id, unixepoch() * 1000000000 \
+                 FROM containers WHERE id = ?1 AND image_id IS NOT NULL",
+                [id.as_str()],
+            )
+            .map_err(|e| translate(OP, path, e))?;
             tx.execute("DELETE FROM containers WHERE id = ?1", [id.as_str()])
                 .map(|n| n > 0)
                 .map_err(|e| translate(OP, path, e))

@@ -29,7 +29,8 @@ use crate::StateError;
 
 /// The schema, one step per version: step `n` leads from `user_version` n to n + 1.
 /// A step that has been released is never edited.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE images (
         id TEXT PRIMARY KEY,               -- digest of the image configuration
         manifest_digest TEXT NOT NULL,
@@ -59,7 +60,14 @@ const MIGRATIONS: [&str; 1] = ["
         record TEXT NOT NULL               -- ContainerRecord as JSON
     );
     CREATE INDEX containers_by_image ON containers(image_id);
-"];
+",
+    "
+    CREATE TABLE image_uses (
+        image_id TEXT PRIMARY KEY,         -- outlives the image, so that a new pull is not the oldest
+        used_at INTEGER NOT NULL           -- unix ns; when its last container was removed
+    ) WITHOUT ROWID;
+",
+];
 
 /// `application_id` of our databases ("Ongi"): another program's file is refused, not migrated.
 const APPLICATION_ID: i64 = 0x4f6e_6769;

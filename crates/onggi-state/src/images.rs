@@ -176,6 +176,23 @@ impl State {
         })
     }
 
+    /// The image that no container refers to and that was pulled, or whose last container was removed, before all
+    /// others; never `keep`.
+    pub fn least_recently_used_image(&self, keep: &Digest) -> Result<Option<Digest>, StateError> {
+        let found: Option<String> = self
+            .conn()
+            .query_row(
+                "SELECT id FROM images LEFT JOIN image_uses ON image_uses.image_id = images.id \
+                 WHERE id <> ?1 AND NOT EXISTS (SELECT 1 FROM containers WHERE containers.image_id = images.id) \
+                 ORDER BY max(pulled_at, coalesce(used_at, 0)), id LIMIT 1",
+                [text(keep)],
+                |row| row.get(0),
+            )
+            .optional()
+            .map_err(|e| self.fail("read the images", e))?;
+        found.map(|id| digest(self.path(), &id)).transpose()
+    }
+
     fn images(&self, sql: &str, args: &[&dyn rusqlite::ToSql]) -> Result<Vec<ImageRecord>, StateError> {
         let rows: Vec<ImageRow> = self
             .conn()

@@ -68,6 +68,16 @@ impl State {
         self.layers(&format!("SELECT * FROM layers WHERE chain_id NOT IN ({USED_LAYERS}) ORDER BY chain_id"), &[])
     }
 
+    /// ChainIDs that images and containers refer to, recorded or not.
+    pub fn used_layers(&self) -> Result<Vec<Digest>, StateError> {
+        let found: Vec<String> = self
+            .conn()
+            .prepare(&format!("SELECT value FROM ({USED_LAYERS}) ORDER BY value"))
+            .and_then(|mut s| s.query_map([], |r| r.get(0))?.collect())
+            .map_err(|e| self.fail("read the layers", e))?;
+        found.iter().map(|text| digest(self.path(), text)).collect()
+    }
+
     /// Forgets a layer unless something uses it by now; true when it is forgotten (or was unknown).
     /// Remove the directory afterwards.
     pub fn remove_layer(&mut self, chain_id: &Digest) -> Result<bool, StateError> {

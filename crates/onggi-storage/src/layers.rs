@@ -22,6 +22,7 @@ use crate::driver::{self, Driver, DriverKind, LayerDir};
 use crate::error::{Result, StorageError, StoreContext};
 use crate::extract::{ExtractOptions, Privilege, Unpacked, extract};
 use crate::limits::MAX_LOWER;
+use crate::record::{self, Verdict};
 use crate::{inherit, pipeline, rmtree, trash};
 
 /// Largest `layer.json`: five short fields.
@@ -273,6 +274,7 @@ impl Layers {
             let below = self.below(work.info.parent.as_ref(), siblings)?;
             inherit::attributes(&path.join("diff"), &below, &work.unpacked.implicit, self.options.privilege)?;
         }
+        record::write(work.dir.as_fd(), path, &work.unpacked.contents)?;
         let record = path.join("layer.json");
         let text = serde_json::to_vec(&work.info).map_err(|e| StorageError::Pipeline { reason: e.to_string() })?;
         let file = fs::create_file(work.dir.as_fd(), b"layer.json", 0o600).store("create", &record)?;
@@ -352,7 +354,7 @@ impl Layers {
             if !trash::is_still(tmp.as_fd(), name.as_bytes(), dir.as_fd()).store("open", &path)? {
                 continue;
             }
-            for left in [&b"diff"[..], b"tree", b"layer.json"] {
+            for left in [&b"diff"[..], b"tree", b"layer.tree", b"layer.json"] {
                 rmtree::remove(dir.as_fd(), left).store("clear", &path)?;
             }
             return Ok(Some((tmp, name, dir)));
@@ -373,6 +375,14 @@ impl Layers {
     /// The filesystem fails; the rest has been tried.
     pub fn gc(&self) -> Result<usize> {
         trash::collect(&self.root)
+    }
+
+    /// Compares a layer with what it was when it was committed, every byte of it.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn verify(&self, chain_id: &Digest) -> Result<Verdict> {
+        record::verify(&self.dir(chain_id))
     }
 
     /// Bytes that a layer occupies on disk.

@@ -10,6 +10,7 @@
 //!   <hex of ChainID>/
 //!     diff/                  the unpacked layer, as overlayfs wants it
 //!     tree/                  drivers btrfs and vfs: this layer above all below it (see [`driver`])
+//!     layer.tree             what diff/ held when it was committed: damage is found by it
 //!     layer.json             LayerInfo
 //! driver                     name of the storage driver that made the store
 //! tmp/                       0700
@@ -37,6 +38,7 @@ mod inherit;
 mod layers;
 pub mod limits;
 mod pipeline;
+mod record;
 mod rmtree;
 pub mod snapshot;
 pub mod tar;
@@ -56,6 +58,7 @@ pub use error::{EntryProblem, InRootProblem, Result, StorageError};
 pub use extract::Privilege;
 pub use host_view::HostMounts;
 pub use layers::{LayerInfo, Layers, Prepared, UnpackRequest};
+pub use record::Verdict;
 pub use snapshot::{changes, host_snapshot, remove_container_dir, remove_snapshot, rootfs_snapshot, snapshot, written};
 pub use usage::disk_usage;
 pub use view::{Executable, ExecutableProblem, ExecutableQuery, find_executable, read_in_root, resolve_user};

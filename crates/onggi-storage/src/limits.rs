@@ -28,6 +28,10 @@ pub const MAX_ENTRIES: u64 = 1 << 24;
 /// attack or an accident, and a 100 MB zstd stream can claim it.
 pub const MAX_UNPACKED: u64 = 1 << 40;
 
+/// Files of one layer whose content's checksum is kept in memory until its record is written: 2^20 entries take
+/// 30 MB. Contents of further ones are read again.
+pub const MAX_REMEMBERED: usize = 1 << 20;
+
 /// Memory for directories whose attributes are set at the end: names of 2 million directories.
 pub const MAX_PENDING_BYTES: usize = 256 << 20;
 

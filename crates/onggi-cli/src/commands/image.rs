@@ -4,7 +4,7 @@ use clap::Subcommand;
 
 use super::{
     copy, diff, from_binary, history, images, import, inspect, load, manage, pull, push, referrers, rmi, save, search,
-    tag,
+    system, tag,
 };
 use crate::{cli::GlobalArgs, error::CliError};
 
@@ -27,6 +27,8 @@ pub(crate) enum ImageCommand {
     Rm(rmi::RmiArgs),
     /// Give an image a further name
     Tag(tag::TagArgs),
+    /// Remove images that are not used
+    Prune(system::ImagePruneArgs),
     /// Show everything about images as JSON
     Inspect(inspect::NamedInspectArgs),
     /// Write images to an archive
@@ -63,6 +65,7 @@ impl ImageCommand {
             Self::Search(args) => args.run(global),
             Self::Rm(args) => args.run(global),
             Self::Tag(args) => args.run(global),
+            Self::Prune(args) => args.run(global),
             Self::Inspect(args) => args.run(global, inspect::Kind::Image),
             Self::Save(args) => args.run(global),
             Self::Load(args) => args.run(global),

@@ -7,6 +7,7 @@ pub(crate) mod commit;
 pub(crate) mod copy;
 pub(crate) mod create;
 pub(crate) mod diff;
+pub(crate) mod df;
 pub(crate) mod exec;
 pub(crate) mod export;
 #[cfg(feature = "failpoints")]
@@ -38,6 +39,7 @@ pub(crate) mod search;
 pub(crate) mod start;
 pub(crate) mod stop;
 mod subject;
+pub(crate) mod system;
 pub(crate) mod tag;
 pub(crate) mod version;
 pub(crate) mod wait;

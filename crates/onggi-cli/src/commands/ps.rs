@@ -143,7 +143,7 @@ fn row(c: &ContainerSummary, now: i64, full: bool) -> Value {
 }
 
 /// `Up 3 seconds`, `Exited (0) 5 minutes ago`, `Created`.
-fn status(status: &Status, now: i64) -> String {
+pub(super) fn status(status: &Status, now: i64) -> String {
     match status {
         Status::Created => "Created".to_owned(),
         Status::Running { started_at, .. } => format!("Up {}", time::human(now.saturating_sub(*started_at))),

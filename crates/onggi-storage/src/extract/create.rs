@@ -13,6 +13,7 @@ use super::whiteout::{is_whiteout, set_opaque};
 use super::xattr::{self, Policy};
 use super::{EntryPath, EntryResult, Extractor, Privilege};
 use crate::error::EntryProblem;
+use crate::limits::MAX_REMEMBERED;
 use crate::rmtree;
 use crate::tar::{Entry, Kind, Source, TarReader};
 
@@ -105,8 +106,15 @@ impl Extractor {
         let (file, _) = self.replacing(dir, name, || fs::create_file(dir, name, 0o600))?;
         let fd = file.as_fd();
         match sparse {
-            None => copy(tar, fd)?,
-            Some((segments, size)) => copy_sparse(tar, fd, segments, size)?,
+            None => {
+                let crc = copy(tar, fd)?;
+                self.remember(fd, crc)?;
+            }
+            Some((segments, size)) => {
+                copy_sparse(tar, fd, segments, size)?;
+                // The number may be that of a file that was replaced.
+                self.done.contents.remove(&fs::stat(fd)?.st_ino);
+            }
         }
         if self.must_chown(entry.uid, entry.gid) {
             let done = fs::chown(fd, entry.uid, entry.gid);
@@ -115,6 +123,14 @@ impl Extractor {
         fs::chmod(fd, entry.mode)?;
         self.xattrs(entry, |name, value| fs::set_xattr(fd, name, value))?;
         Ok(fs::set_times(fd, entry.mtime)?)
+    }
+
+    /// What was written need not be read again for the layer's record.
+    fn remember(&mut self, file: BorrowedFd<'_>, crc: u32) -> EntryResult<()> {
+        if self.done.contents.len() < MAX_REMEMBERED {
+            self.done.contents.insert(fs::stat(file)?.st_ino, crc);
+        }
+        Ok(())
     }
 
     fn symlink(&mut self, dir: BorrowedFd<'_>, entry: &Entry, name: &[u8], target: &[u8]) -> EntryResult<()> {
@@ -250,13 +266,16 @@ impl Extractor {
     }
 }
 
-fn copy<S: Source>(tar: &mut TarReader<S>, file: BorrowedFd<'_>) -> EntryResult<()> {
+/// Writes the content; its CRC-32.
+fn copy<S: Source>(tar: &mut TarReader<S>, file: BorrowedFd<'_>) -> EntryResult<u32> {
+    let mut hasher = crc32fast::Hasher::new();
     loop {
         let piece = tar.content()?;
         if piece.is_empty() {
-            return Ok(());
+            return Ok(hasher.finalize());
         }
         fs::write_all(file, piece)?;
+        hasher.update(piece);
         let n = piece.len();
         tar.consume(n);
     }

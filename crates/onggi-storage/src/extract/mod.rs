@@ -17,6 +17,7 @@ mod path;
 pub(crate) mod whiteout;
 mod xattr;
 
+use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 
 use onggi_sys::SysError;
@@ -73,6 +74,8 @@ pub struct Unpacked {
     pub skipped_devices: u64,
     /// Owners that could not be set for lack of privilege.
     pub skipped_owners: u64,
+    /// CRC-32 of the content of files by inode, as it was written; not of all in a very large layer.
+    pub contents: HashMap<u64, u32>,
 }
 
 /// Unpacks the archive into the empty directory `root`.

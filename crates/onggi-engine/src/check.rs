@@ -1,0 +1,223 @@
+//! `system check`: is everything in the store what it should be, and with `--repair`, make it so.
+//!
+//! Every blob is hashed again, every layer compared with its record (`layer.tree`), and both compared with what the
+//! database refers to. Repair removes what is damaged or belongs to nothing, then pulls the affected images by digest:
+//! what is sound is found in the store, so only the damaged parts cross the network.
+
+use std::collections::HashSet;
+
+use onggi_spec::{Digest, progress::Progress};
+use onggi_state::{ImageRecord, files::Lock};
+use onggi_storage::{Layers, Verdict};
+
+use crate::{Engine, EngineError, PullOptions};
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    /// A blob whose bytes have another digest.
+    BlobDamaged(Digest),
+    /// A blob that an image refers to is not there.
+    BlobMissing(Digest),
+    /// A blob that no image refers to.
+    BlobOrphan(Digest),
+    /// Entries of a layer differ from its record.
+    LayerDamaged(Digest, Vec<String>),
+    /// A layer that an image or a container refers to is not there.
+    LayerMissing(Digest),
+    /// A layer that nothing refers to.
+    LayerOrphan(Digest),
+    /// A layer that cannot be verified for lack of a record.
+    LayerUnrecorded(Digest),
+}
+
+/// What a check found, and what became of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CheckReport {
+    /// Blobs and layers that were looked at.
+    pub blobs: usize,
+    /// As above.
+    pub layers: usize,
+    /// What is wrong.
+    pub findings: Vec<Finding>,
+    /// Names or ids of images that were repaired.
+    pub repaired: Vec<String>,
+    /// What could not be repaired, and why.
+    pub left: Vec<String>,
+}
+
+impl Finding {
+    /// It says that content is lost or wrong; orphans only waste room.
+    pub fn is_damage(&self) -> bool {
+        !matches!(self, Self::BlobOrphan(_) | Self::LayerOrphan(_) | Self::LayerUnrecorded(_))
+    }
+
+    fn damaged(&self) -> Option<&Digest> {
+        match self {
+            Self::BlobDamaged(id) | Self::BlobMissing(id) | Self::LayerDamaged(id, _) | Self::LayerMissing(id) => {
+                Some(id)
+            }
+            _ => None,
+        }
+    }
+}
+
+impl CheckReport {
+    /// Nothing that is referred to is lost or wrong, or all of it was repaired.
+    pub fn is_sound(&self) -> bool {
+        self.left.is_empty() && (!self.repaired.is_empty() || !self.findings.iter().any(Finding::is_damage))
+    }
+}
+
+impl Engine {
+    /// Verifies the whole store.
+    ///
+    /// # Errors
+    /// The store cannot be read at all.
+    pub fn check(&self) -> Result<CheckReport, EngineError> {
+        // What pulls in progress have not recorded yet looks like orphans; what is collected meanwhile, like losses.
+        let _still = Lock::exclusive(&self.images_lock()?)?;
+        let mut report = CheckReport::default();
+        self.check_blobs(&mut report)?;
+        self.check_layers(&mut report)?;
+        Ok(report)
+    }
+
+    fn check_blobs(&self, report: &mut CheckReport) -> Result<(), EngineError> {
+        let blobs = self.blobs()?;
+        let on_disk: Vec<Digest> = blobs.list()?.into_iter().map(|(digest, _)| digest).collect();
+        for digest in &on_disk {
+            report.blobs += 1;
+            if !blobs.is_sound(digest)? {
+                report.findings.push(Finding::BlobDamaged(digest.clone()));
+            }
+        }
+        let present: HashSet<&Digest> = on_disk.iter().collect();
+        let mut missing = HashSet::new();
+        for image in self.state()?.list_images()? {
+            let documents = [image.config_digest.clone(), image.manifest_digest.clone()];
+            let all = documents.into_iter().chain(image.layer_digests);
+            missing.extend(all.filter(|digest| !present.contains(digest)));
+        }
+        let mut missing: Vec<Digest> = missing.into_iter().collect();
+        missing.sort();
+        report.findings.extend(missing.into_iter().map(Finding::BlobMissing));
+        let (orphans, _) = self.unneeded_blobs(&blobs, &on_disk)?;
+        report.findings.extend(orphans.into_iter().map(Finding::BlobOrphan));
+        Ok(())
+    }
+
+    fn check_layers(&self, report: &mut CheckReport) -> Result<(), EngineError> {
+        let layers = self.layers()?;
+        let on_disk = layers.list()?;
+        let unreferenced: HashSet<Digest> =
+            self.state()?.unreferenced_layers()?.into_iter().map(|layer| layer.chain_id).collect();
+        for chain_id in &on_disk {
+            report.layers += 1;
+            let known = self.state()?.layer(chain_id)?.is_some();
+            if !known || unreferenced.contains(chain_id) {
+                report.findings.push(Finding::LayerOrphan(chain_id.clone()));
+                continue;
+            }
+            match verify(&layers, chain_id) {
+                Verdict::Sound => {}
+                Verdict::NoRecord => report.findings.push(Finding::LayerUnrecorded(chain_id.clone())),
+                Verdict::Damaged(names) => report.findings.push(Finding::LayerDamaged(chain_id.clone(), names)),
+            }
+        }
+        let missing: Vec<Digest> = self
+            .state()?
+            .used_layers()?
+            .into_iter()
+            .filter(|chain_id| on_disk.binary_search(chain_id).is_err())
+            .collect();
+        report.findings.extend(missing.into_iter().map(Finding::LayerMissing));
+        Ok(())
+    }
+
+    /// Verifies, then removes what is damaged or orphaned and fetches what is missing.
+    ///
+    /// # Errors
+    /// The store cannot be read at all, or written. An image that cannot be fetched is part of the report.
+    pub fn repair(&self, options: &PullOptions, progress: &dyn Progress) -> Result<CheckReport, EngineError> {
+        let mut report = self.check()?;
+        let mut busy = HashSet::new();
+        {
+            let _alone = Lock::exclusive(&self.images_lock()?)?;
+            let (blobs, layers) = (self.blobs()?, self.layers()?);
+            for finding in &report.findings {
+                match finding {
+                    Finding::BlobDamaged(digest) => drop(blobs.delete(digest)?),
+                    Finding::LayerDamaged(chain_id, _) if self.is_mounted(chain_id)? => {
+                        busy.insert(chain_id.clone());
+                        let short = chain_id.short();
+                        report.left.push(format!("layer {short} is in use: stop the containers of its images first"));
+                    }
+                    Finding::LayerDamaged(chain_id, _) => layers.remove(chain_id)?,
+                    _ => {}
+                }
+            }
+        }
+        self.collect_garbage()?;
+        let wrong: HashSet<Digest> =
+            report.findings.iter().filter_map(Finding::damaged).filter(|id| !busy.contains(id)).cloned().collect();
+        let mut seen = HashSet::new();
+        for image in self.state()?.list_images()? {
+            let documents = [&image.config_digest, &image.manifest_digest];
+            let mut parts = image.chain_ids.iter().chain(&image.layer_digests).chain(documents);
+            if parts.any(|id| wrong.contains(id)) && seen.insert(image.config_digest.clone()) {
+                match self.fetch_again(&image, options, progress) {
+                    Ok(name) => report.repaired.push(name),
+                    Err(e) => report.left.push(format!("{}: {}", shown(&image), crate::error_chain(&e))),
+                }
+            }
+        }
+        Ok(report)
+    }
+
+    /// A running container has the layer in its root filesystem.
+    fn is_mounted(&self, chain_id: &Digest) -> Result<bool, EngineError> {
+        let containers = self.state()?.list_containers()?;
+        for container in containers.iter().filter(|c| c.chain_ids.contains(chain_id)) {
+            if self.status(&container.id)?.is_running() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Pulls exactly the image that is stored; a tag may mean another one by now.
+    fn fetch_again(
+        &self,
+        image: &ImageRecord,
+        options: &PullOptions,
+        progress: &dyn Progress,
+    ) -> Result<String, EngineError> {
+        let Some(name) = &image.name else {
+            return Err(EngineError::MissingBlob { digest: image.config_digest.clone() });
+        };
+        let exact = name.with_digest(image.manifest_digest.clone());
+        let named_before = self.state()?.image_by_name(&exact)?.is_some();
+        if named_before {
+            self.state()?.remove_name(&exact)?;
+        }
+        let platform = self.stored_config(&image.config_digest).ok().map(|config| config.platform());
+        let options = PullOptions { platform: options.platform.clone().or(platform), ..options.clone() };
+        let pulled = self.pull(&exact, &options, progress);
+        match (named_before, &pulled) {
+            (true, Err(_)) => self.state()?.put_name(&exact, image)?,
+            (false, Ok(_)) => drop(self.state()?.remove_name(&exact)?),
+            _ => {}
+        }
+        pulled.map(|_| shown(image))
+    }
+}
+
+fn shown(image: &ImageRecord) -> String {
+    image.name.as_ref().map_or_else(|| image.config_digest.short().to_owned(), |name| name.familiar())
+}
+
+/// A tree that cannot be read is damaged: an I/O error of its disk, say.
+fn verify(layers: &Layers, chain_id: &Digest) -> Verdict {
+    layers.verify(chain_id).unwrap_or_else(|e| Verdict::Damaged(vec![e.to_string()]))
+}

@@ -1,0 +1,266 @@
+//! What the store occupies, and making room: `system df`, the prunes, the budget of `onggi.toml`.
+//!
+//! Sizes are of layers (content, each once) and of stored blobs together. Nothing that a container refers to is ever
+//! removed here: an image counts as used while one does.
+
+use std::collections::{HashMap, HashSet};
+
+use onggi_spec::{ContainerId, Digest, ImageReference};
+use onggi_state::ImageRecord;
+
+use crate::{ContainerSummary, Engine, EngineError, ImageSummary, ListFilter, create};
+
+/// What each kind of thing occupies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskUsage {
+    /// Images, each once, newest first, with their own share.
+    pub images: Vec<ImageUsage>,
+    /// Containers, newest first, with the bytes that each has written.
+    pub containers: Vec<(ContainerSummary, u64)>,
+    /// Bytes of all layers and blobs.
+    pub image_bytes: u64,
+    /// Bytes of those that no container needs.
+    pub reclaimable: u64,
+}
+
+/// One image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageUsage {
+    /// The image, under one of its names.
+    pub summary: ImageSummary,
+    /// Bytes of layers that other images have too.
+    pub shared: u64,
+    /// Bytes of layers that no other image has.
+    pub unique: u64,
+}
+
+/// Which of the unused things are to go.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PruneFilter {
+    /// Only what was made before: unix time in nanoseconds.
+    pub until: Option<i64>,
+    /// Only what has all of these labels: name, and value when it matters.
+    pub with: Vec<(String, Option<String>)>,
+    /// Only what has none of these.
+    pub without: Vec<(String, Option<String>)>,
+}
+
+/// What went.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Containers.
+    pub containers: Vec<ContainerId>,
+    /// Names of images.
+    pub untagged: Vec<ImageReference>,
+    /// Images.
+    pub deleted: Vec<Digest>,
+    /// Bytes.
+    pub reclaimed: u64,
+}
+
+impl PruneFilter {
+    fn takes<'a>(&self, created: i64, label: impl Fn(&str) -> Option<&'a str>) -> bool {
+        let has = |(key, value): &(String, Option<String>)| match (label(key), value) {
+            (Some(found), Some(wanted)) => found == wanted,
+            (found, None) => found.is_some(),
+            (None, Some(_)) => false,
+        };
+        self.until.is_none_or(|until| created < until) && self.with.iter().all(&has) && !self.without.iter().any(has)
+    }
+}
+
+impl Engine {
+    /// What images and containers occupy.
+    ///
+    /// # Errors
+    /// The state or a container's directory cannot be read.
+    pub fn disk_usage(&self) -> Result<DiskUsage, EngineError> {
+        let mut summaries = self.images()?;
+        let mut seen = HashSet::new();
+        summaries.retain(|image| seen.insert(image.record.config_digest.clone()));
+        let sizes = self.layer_sizes()?;
+        let mut users: HashMap<&Digest, usize> = HashMap::new();
+        for chain_id in summaries.iter().flat_map(|image| distinct(&image.record)) {
+            *users.entry(chain_id).or_default() += 1;
+        }
+        let share = |image: &ImageSummary, shared: bool| -> u64 {
+            let mine = distinct(&image.record).into_iter().filter(|id| (users[id] > 1) == shared);
+            mine.filter_map(|id| sizes.get(id)).sum()
+        };
+        let images: Vec<ImageUsage> = summaries
+            .iter()
+            .map(|image| ImageUsage { summary: image.clone(), shared: share(image, true), unique: share(image, false) })
+            .collect();
+        let blobs: HashMap<Digest, u64> = self.blobs()?.list()?.into_iter().collect();
+        let image_bytes = sizes.values().chain(blobs.values()).sum();
+        let needed = needed(summaries.iter().filter(|image| image.containers > 0).map(|image| &image.record));
+        let kept: u64 = needed.iter().filter_map(|id| sizes.get(id).or_else(|| blobs.get(id))).sum();
+        let mut containers = Vec::new();
+        for container in self.list(&ListFilter { all: true, ..ListFilter::default() })? {
+            // One that is being removed right now has nothing any more.
+            let written = self.written(&container.record).unwrap_or_default();
+            containers.push((container, written));
+        }
+        Ok(DiskUsage { images, containers, image_bytes, reclaimable: image_bytes.saturating_sub(kept) })
+    }
+
+    fn layer_sizes(&self) -> Result<HashMap<Digest, u64>, EngineError> {
+        Ok(self.state()?.list_layers()?.into_iter().map(|layer| (layer.chain_id, layer.size)).collect())
+    }
+
+    /// Bytes of all layers and blobs.
+    fn occupied(&self) -> Result<u64, EngineError> {
+        let blobs: u64 = self.blobs()?.list()?.into_iter().map(|(_, size)| size).sum();
+        Ok(self.layer_sizes()?.values().sum::<u64>() + blobs)
+    }
+
+    /// Removes containers that do not run.
+    ///
+    /// # Errors
+    /// A removal failed; those before it are done.
+    pub fn prune_containers(&self, filter: &PruneFilter) -> Result<Pruned, EngineError> {
+        let mut pruned = Pruned::default();
+        for container in self.list(&ListFilter { all: true, ..ListFilter::default() })? {
+            let record = &container.record;
+            let label = |key: &str| record.request.labels.get(key).map(String::as_str);
+            if container.status.is_running() || !filter.takes(record.created_at, label) {
+                continue;
+            }
+            let written = self.written(record).unwrap_or_default();
+            match self.rm(record.id.as_str(), false) {
+                Ok(_) => {
+                    pruned.containers.push(record.id.clone());
+                    pruned.reclaimed += written;
+                }
+                // Started or removed by somebody else since.
+                Err(EngineError::WrongState { .. }) => {}
+                Err(e) if e.is_no_such_container() => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(pruned)
+    }
+
+    /// Removes images without a name, or with `all` every image, that no container was made from.
+    ///
+    /// # Errors
+    /// A removal failed; those before it are done.
+    pub fn prune_images(&self, all: bool, filter: &PruneFilter) -> Result<Pruned, EngineError> {
+        let before = self.occupied()?;
+        let mut pruned = Pruned::default();
+        let mut seen = HashSet::new();
+        for image in self.images()? {
+            let record = &image.record;
+            let label = |key: &str| image.labels.get(key).map(String::as_str);
+            let unwanted = (all || record.name.is_none()) && image.containers == 0;
+            if unwanted && filter.takes(record.created, label) && seen.insert(record.config_digest.clone()) {
+                pruned.take(self.remove_unused(&record.config_digest)?);
+            }
+        }
+        // Also what earlier removals had to leave because a pull was under way.
+        self.collect_garbage()?;
+        pruned.reclaimed = before.saturating_sub(self.occupied()?);
+        Ok(pruned)
+    }
+
+    /// `None` when somebody made a container of it, or removed it, meanwhile.
+    fn remove_unused(&self, id: &Digest) -> Result<Option<onggi_state::RemovedImage>, EngineError> {
+        use onggi_state::StateError;
+        let removed = self.state()?.remove_image(id, false);
+        match removed {
+            Ok(removed) => Ok(Some(removed)),
+            Err(StateError::ImageInUse { .. } | StateError::ImageNotFound { .. }) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Evicts unused images, least recently used first, until the store keeps the budget of the settings. `keep` was
+    /// just pulled and stays. Returns what went; when only used images are left the budget stays exceeded.
+    ///
+    /// # Errors
+    /// The state or the filesystem cannot be read, or a removal failed.
+    pub fn keep_budget(&self, keep: &Digest) -> Result<Pruned, EngineError> {
+        let mut pruned = Pruned::default();
+        while let Some(excess) = self.excess()? {
+            let Some(oldest) = self.state()?.least_recently_used_image(keep)? else {
+                tracing::warn!("the store is {excess} bytes over its budget, and every image left in it is used");
+                return Ok(pruned);
+            };
+            let before = self.occupied()?;
+            let removed = self.remove_unused(&oldest)?;
+            tracing::info!("image {} is evicted: the store is {excess} bytes over its budget", oldest.short());
+            pruned.take(removed);
+            self.collect_garbage()?;
+            let freed = before.saturating_sub(self.occupied()?);
+            pruned.reclaimed += freed;
+            if freed == 0 {
+                // A pull keeps the garbage for now, or everything was shared: evicting more would free no more.
+                return Ok(pruned);
+            }
+        }
+        Ok(pruned)
+    }
+
+    /// Bytes over the budget.
+    fn excess(&self) -> Result<Option<u64>, EngineError> {
+        let mut excess = 0;
+        if let Some(max) = self.settings.max_size {
+            excess = self.occupied()?.saturating_sub(max);
+        }
+        if let Some(min_free) = self.settings.min_free {
+            let path = &self.paths.root;
+            let found = rustix::fs::statvfs(path)
+                .map_err(|e| EngineError::ReadFile { path: path.clone(), source: e.into() })?;
+            let free = found.f_bavail * found.f_frsize;
+            excess = excess.max(min_free.bytes(found.f_blocks * found.f_frsize).saturating_sub(free));
+        }
+        Ok((excess > 0).then_some(excess))
+    }
+}
+
+impl Pruned {
+    fn take(&mut self, removed: Option<onggi_state::RemovedImage>) {
+        if let Some(removed) = removed {
+            self.untagged.extend(removed.untagged);
+            self.deleted.extend(removed.deleted);
+        }
+    }
+}
+
+/// The moment so many nanoseconds ago, for filters.
+pub fn ago(nanoseconds: i64) -> i64 {
+    create::now().saturating_sub(nanoseconds)
+}
+
+fn distinct(image: &ImageRecord) -> HashSet<&Digest> {
+    image.chain_ids.iter().collect()
+}
+
+/// Layers and blobs that images need.
+fn needed<'a>(images: impl Iterator<Item = &'a ImageRecord>) -> HashSet<&'a Digest> {
+    images
+        .flat_map(|image| {
+            let documents = [&image.config_digest, &image.manifest_digest];
+            image.chain_ids.iter().chain(&image.layer_digests).chain(documents)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_compare_time_and_labels() {
+        let labels = HashMap::from([("a", "1")]);
+        let takes = |filter: &PruneFilter| filter.takes(100, |key| labels.get(key).copied());
+        let label = |key: &str, value: Option<&str>| vec![(key.to_owned(), value.map(str::to_owned))];
+        assert!(takes(&PruneFilter::default()));
+        assert!(takes(&PruneFilter { until: Some(101), ..PruneFilter::default() }));
+        assert!(!takes(&PruneFilter { until: Some(100), ..PruneFilter::default() }));
+        assert!(takes(&PruneFilter { with: label("a", None), ..PruneFilter::default() }));
+        assert!(!takes(&PruneFilter { with: label("a", Some("2")), ..PruneFilter::default() }));
+        assert!(!takes(&PruneFilter { without: label("a", Some("1")), ..PruneFilter::default() }));
+        assert!(takes(&PruneFilter { without: label("b", None), ..PruneFilter::default() }));
+    }
+}

@@ -1,0 +1,242 @@
+//! `layer.tree`: what a layer's tree held when it was committed, one line per entry, so that later damage is found
+//! even where the blob that it came from is gone.
+//!
+//! ```text
+//! f 644 0 0 1000000000.000000000 13 9c3a61ae 00000000 etc/hostname
+//! │ │   │ │ │                    │  │        │        └ name: bytes outside of printable ASCII, and %, as %XX
+//! │ │   │ │ │                    │  │        └ CRC-32 of the extended attributes, names and values in order
+//! │ │   │ │ │                    │  └ CRC-32 of the content, or of a link's target
+//! │ │   │ │ │                    └ length; for devices their number
+//! │ │   │ │ └ modification time
+//! │ └ mode └ owner and group
+//! └ f file, d directory, l link, c and b devices, p FIFO, w whiteout
+//! ```
+//! A CRC is for accidents: whoever can write to the store needs no collision. The last line is `end <number of lines>`.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufWriter, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use onggi_sys::fs::{self, FileType, Stat};
+use onggi_sys::{Errno, SysError};
+
+use crate::error::{Result, StoreContext, shown};
+use crate::whiteout_of::is_whiteout;
+
+/// The file's name in a layer's directory.
+pub(crate) const NAME: &str = "layer.tree";
+
+/// Contents that are known already, by inode: what unpacking has seen pass.
+pub(crate) type Known = HashMap<u64, u32>;
+
+/// How many names of damaged entries are told.
+const TOLD: usize = 20;
+/// Largest record that is read: 2^24 entries of the longest name would be more, real images stay below 200 MB.
+const MAX_RECORD: u64 = 1 << 30;
+
+type Sys<T> = std::result::Result<T, SysError>;
+
+/// Writes the record of `diff` beside it.
+///
+/// # Errors
+/// The tree cannot be read, or the record not be written.
+pub(crate) fn write(dir: BorrowedFd<'_>, path: &Path, known: &Known) -> Result<()> {
+    let diff = fs::open_dir_at(dir, b"diff").store("open", path.join("diff"))?;
+    let file = fs::create_file(dir, NAME.as_bytes(), 0o600).store("create", path.join(NAME))?;
+    let mut out = BufWriter::with_capacity(1 << 16, File::from(file));
+    let mut count = 0u64;
+    let mut failed = None;
+    walk(diff, known, &mut |line| {
+        count += 1;
+        if let Err(e) = out.write_all(line.as_bytes()) {
+            failed.get_or_insert(e);
+        }
+    })
+    .store("read", path.join("diff"))?;
+    let ended = writeln!(out, "end {count}").and_then(|()| out.flush());
+    match failed.map_or(ended, Err) {
+        Ok(()) => Ok(()),
+        Err(e) => {
+            let errno = Errno::from_raw_os_error(e.raw_os_error().unwrap_or(5));
+            Err(SysError::new("write", NAME, errno)).store("write", path.join(NAME))
+        }
+    }
+}
+
+/// What a look at a layer found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Every entry is as it was.
+    Sound,
+    /// The record is missing, as in layers that an older version unpacked, or is itself damaged.
+    NoRecord,
+    /// Entries differ: their names, the first of them only.
+    Damaged(Vec<String>),
+}
+
+/// Compares a layer's tree with its record, contents included.
+///
+/// # Errors
+/// The tree cannot be read.
+pub(crate) fn verify(path: &Path) -> Result<Verdict> {
+    let Some(recorded) = read(&path.join(NAME)) else { return Ok(Verdict::NoRecord) };
+    let diff_path = path.join("diff");
+    let diff = match fs::open_dir(&diff_path) {
+        Err(e) if e.errno == Errno::NOENT => return Ok(Verdict::Damaged(vec!["/".to_owned()])),
+        other => other.store("open", &diff_path)?,
+    };
+    let mut wanted: HashMap<&str, &str> = recorded.lines().filter_map(|line| Some((name_of(line)?, line))).collect();
+    let mut damaged = Vec::new();
+    walk(diff, &Known::new(), &mut |line| {
+        let line = line.trim_end_matches('\n');
+        let name = name_of(line).unwrap_or_default();
+        if wanted.remove(name) != Some(line) {
+            damaged.push(name.to_owned());
+        }
+    })
+    .store("read", &diff_path)?;
+    damaged.extend(wanted.into_keys().map(str::to_owned));
+    damaged.sort();
+    damaged.truncate(TOLD);
+    Ok(if damaged.is_empty() { Verdict::Sound } else { Verdict::Damaged(damaged) })
+}
+
+/// The entries' lines, when the record is whole.
+fn read(path: &Path) -> Option<String> {
+    let mut text = String::new();
+    File::open(path).ok()?.take(MAX_RECORD).read_to_string(&mut text).ok()?;
+    let (body, last) = text.trim_end_matches('\n').rsplit_once('\n').unwrap_or(("", text.trim_end()));
+    let count: usize = last.strip_prefix("end ")?.parse().ok()?;
+    let found = if body.is_empty() { 0 } else { body.lines().count() };
+    (found == count).then(|| body.to_owned())
+}
+
+fn name_of(line: &str) -> Option<&str> {
+    line.splitn(9, ' ').nth(8)
+}
+
+/// Every entry below `top`, the root itself first, in an order that depends on names alone.
+fn walk(top: OwnedFd, known: &Known, tell: &mut dyn FnMut(String)) -> Sys<()> {
+    let stat = fs::stat(top.as_fd())?;
+    tell(line(b".", 'd', &stat, 0, 0, attributes(top.as_fd())?));
+    let mut todo = vec![Vec::new()];
+    while let Some(path) = todo.pop() {
+        let at: &[u8] = if path.is_empty() { b"." } else { &path };
+        let dir = fs::open_dir_same_mount(top.as_fd(), at)?;
+        let mut names: Vec<Vec<u8>> =
+            fs::read_dir(dir.as_fd())?.map(|entry| entry.map(|(name, _)| name)).collect::<Sys<_>>()?;
+        names.sort();
+        for name in names {
+            let full = if path.is_empty() { name.clone() } else { [&path[..], b"/", &name].concat() };
+            let stat = fs::stat_at(dir.as_fd(), &name)?;
+            tell(entry(dir.as_fd(), &name, &full, &stat, known)?);
+            if fs::file_type(&stat) == FileType::Directory {
+                todo.push(full);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn entry(dir: BorrowedFd<'_>, name: &[u8], path: &[u8], stat: &Stat, known: &Known) -> Sys<String> {
+    let kind = fs::file_type(stat);
+    let (letter, length, content) = match kind {
+        FileType::RegularFile => {
+            let length = stat.st_size.max(0).cast_unsigned();
+            let content = match known.get(&stat.st_ino) {
+                Some(crc) => *crc,
+                None => content(dir, name)?,
+            };
+            ('f', length, content)
+        }
+        FileType::Directory => ('d', 0, 0),
+        FileType::Symlink => ('l', 0, crc32fast::hash(&fs::read_link(dir, name)?)),
+        FileType::CharacterDevice if is_whiteout(stat) => ('w', 0, 0),
+        FileType::CharacterDevice => ('c', stat.st_rdev, 0),
+        FileType::BlockDevice => ('b', stat.st_rdev, 0),
+        _ => ('p', 0, 0),
+    };
+    // Links, devices and whiteouts of a layer have no attributes.
+    let attributes = match kind {
+        FileType::RegularFile | FileType::Directory => attributes(fs::open_handle(dir, name)?.as_fd())?,
+        _ => 0,
+    };
+    Ok(line(path, letter, stat, length, content, attributes))
+}
+
+fn line(path: &[u8], kind: char, stat: &Stat, length: u64, content: u32, attributes: u32) -> String {
+    let (mode, uid, gid) = (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid);
+    let (sec, nsec) = (stat.st_mtime, stat.st_mtime_nsec);
+    format!("{kind} {mode:o} {uid} {gid} {sec}.{nsec:09} {length} {content:08x} {attributes:08x} {}\n", escaped(path))
+}
+
+/// Printable ASCII but `%` stays, the rest becomes `%XX`.
+fn escaped(name: &[u8]) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::with_capacity(name.len());
+    for byte in name {
+        match byte {
+            b'!'..=b'~' if *byte != b'%' => out.push(*byte as char),
+            // Writing to a string cannot fail.
+            _ => drop(write!(out, "%{byte:02X}")),
+        }
+    }
+    out
+}
+
+fn content(dir: BorrowedFd<'_>, name: &[u8]) -> Sys<u32> {
+    let file = fs::reopen_read(fs::open_handle(dir, name)?.as_fd())?;
+    let mut hasher = crc32fast::Hasher::new();
+    let mut buffer = vec![0; 1 << 18];
+    let mut at = 0;
+    loop {
+        let n = fs::read_at(file.as_fd(), &mut buffer, at)
+            .map_err(|e| SysError::new(e.call, format!("{}: {}", shown(name), e.object), e.errno))?;
+        if n == 0 {
+            return Ok(hasher.finalize());
+        }
+        hasher.update(&buffer[..n]);
+        at += n as u64;
+    }
+}
+
+fn attributes(of: BorrowedFd<'_>) -> Sys<u32> {
+    let mut names = fs::list_xattr_handle(of)?;
+    // Labels are the host's and may come and go.
+    names.retain(|name| name == b"security.capability" || !name.starts_with(b"security."));
+    if names.is_empty() {
+        return Ok(0);
+    }
+    names.sort();
+    let mut hasher = crc32fast::Hasher::new();
+    for name in names {
+        hasher.update(&name);
+        hasher.update(&fs::get_xattr_handle(of, &name)?.unwrap_or_default());
+    }
+    Ok(hasher.finalize())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_name_is_one_word() {
+        assert_eq!(escaped(b"a b%\n\xff/c"), "a%20b%25%0A%FF/c");
+        assert_eq!(name_of("f 644 0 0 1.000000000 1 00000000 00000000 a%20b"), Some("a%20b"));
+    }
+
+    #[test]
+    fn a_record_that_was_cut_is_none() {
+        let path = std::env::temp_dir().join(format!("onggi-record-{}", std::process::id()));
+        for (text, whole) in
+            [("end 0\n", true), ("x\nend 1\n", true), ("x\n", false), ("", false), ("x\nend 2\n", false)]
+        {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(read(&path).is_some(), whole, "{text:?}");
+        }
+        std::fs::remove_file(path).unwrap();
+    }
+}
