@@ -17,6 +17,7 @@ pub mod leaks;
 pub mod machine;
 pub mod nginx;
 pub mod onggi;
+pub mod recorder;
 pub mod registry;
 pub mod runtime;
 pub mod tarball;

@@ -94,7 +94,9 @@ impl Engine {
         }
         let present: HashSet<&Digest> = on_disk.iter().collect();
         let mut missing = HashSet::new();
-        for image in self.state()?.list_images()? {
+        // Bound first: the borrow of the state must not last into the loops.
+        let images = self.state()?.list_images()?;
+        for image in images {
             let documents = [image.config_digest.clone(), image.manifest_digest.clone()];
             let all = documents.into_iter().chain(image.layer_digests);
             missing.extend(all.filter(|digest| !present.contains(digest)));
@@ -158,11 +160,13 @@ impl Engine {
                 }
             }
         }
+        self.remove_unrecorded_containers()?;
         self.collect_garbage()?;
         let wrong: HashSet<Digest> =
             report.findings.iter().filter_map(Finding::damaged).filter(|id| !busy.contains(id)).cloned().collect();
         let mut seen = HashSet::new();
-        for image in self.state()?.list_images()? {
+        let images = self.state()?.list_images()?;
+        for image in images {
             let documents = [&image.config_digest, &image.manifest_digest];
             let mut parts = image.chain_ids.iter().chain(&image.layer_digests).chain(documents);
             if parts.any(|id| wrong.contains(id)) && seen.insert(image.config_digest.clone()) {

@@ -158,9 +158,13 @@ impl Engine {
     ) -> Result<ImageRecord, EngineError> {
         let intent = self.intents()?.begin(&format!("{PULL_INTENT}{}", names::random_id()?.short()))?;
         // Shared with other pulls; a collection of garbage waits for none of us and takes nothing meanwhile.
-        let _keep = Lock::shared(&self.images_lock()?)?;
+        let keep = Lock::shared(&self.images_lock()?)?;
         let pulled = self.fetch_and_record(reference, options, progress);
         intent.complete()?;
+        drop(keep);
+        if let Ok(image) = &pulled {
+            self.after_pull(image);
+        }
         pulled
     }
 

@@ -120,6 +120,7 @@ impl Engine {
     /// A removal failed; those before it are done.
     pub fn prune_containers(&self, filter: &PruneFilter) -> Result<Pruned, EngineError> {
         let mut pruned = Pruned::default();
+        self.remove_unrecorded_containers()?;
         for container in self.list(&ListFilter { all: true, ..ListFilter::default() })? {
             let record = &container.record;
             let label = |key: &str| record.request.labels.get(key).map(String::as_str);
@@ -139,6 +140,28 @@ impl Engine {
             }
         }
         Ok(pruned)
+    }
+
+    /// Removes directories of containers that the database does not know: a container is made without waiting for the
+    /// disk, and a power cut may leave the one without the other.
+    pub(crate) fn remove_unrecorded_containers(&self) -> Result<usize, EngineError> {
+        drop(self.state()?);
+        let dir = self.paths.root.join("containers");
+        let failed = |source| EngineError::ReadFile { path: dir.clone(), source };
+        let mut removed = 0;
+        for entry in std::fs::read_dir(&dir).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            let Some(id) = name.to_str().and_then(|name| name.parse::<ContainerId>().ok()) else { continue };
+            // Held by whoever makes it right now.
+            let Some(intent) = self.intents()?.try_begin(id.as_str())? else { continue };
+            let known = self.state()?.container_by_id(&id)?.is_some();
+            if !known {
+                onggi_storage::remove_container_dir(&self.paths.root, &id)?;
+                removed += 1;
+            }
+            intent.complete()?;
+        }
+        Ok(removed)
     }
 
     /// Removes images without a name, or with `all` every image, that no container was made from.
@@ -199,6 +222,13 @@ impl Engine {
             }
         }
         Ok(pruned)
+    }
+
+    /// The image is there; a budget that could not be kept now is kept by the next pull.
+    pub(crate) fn after_pull(&self, image: &ImageRecord) {
+        if let Err(e) = self.keep_budget(&image.config_digest) {
+            tracing::warn!("cannot keep the store's budget: {}", crate::error_chain(&e));
+        }
     }
 
     /// Bytes over the budget.

@@ -118,7 +118,8 @@ impl State {
     /// stays as `<none>`.
     pub fn remove_name(&mut self, name: &ImageReference) -> Result<RemovedImage, StateError> {
         const OP: &str = "remove the image name";
-        self.write(OP, Sync::Normal, |tx, path| {
+        // Durable before the files go: a power cut must not leave an image without its layers.
+        self.write(OP, Sync::Full, |tx, path| {
             let fail = |e| translate(OP, path, e);
             let id: Option<String> = tx
                 .query_row("DELETE FROM names WHERE name = ?1 RETURNING image_id", [name_text(name)], |r| r.get(0))
@@ -155,7 +156,8 @@ impl State {
     /// Removes an image with all its names. Refuses while a container refers to it, unless `force`.
     pub fn remove_image(&mut self, id: &Digest, force: bool) -> Result<RemovedImage, StateError> {
         const OP: &str = "remove the image";
-        self.write(OP, Sync::Normal, |tx, path| {
+        // Durable before the files go: a power cut must not leave an image without its layers.
+        self.write(OP, Sync::Full, |tx, path| {
             let fail = |e| translate(OP, path, e);
             require_image(tx, path, id)?;
             let user: Option<String> = tx

@@ -777,8 +777,53 @@ fn sparse(cases: &mut Vec<Case>) {
     ]);
 }
 
+/// Every type of entry under every spelling of a name that leads out, and under spellings that do not.
+fn spellings(cases: &mut Vec<Case>) {
+    type Put = fn(&mut Tar, &str);
+    let kinds: [(&str, Put, &str); 5] = [
+        ("file", |t, name| _ = t.file(name, "x"), "f 644 x"),
+        ("directory", |t, name| _ = t.dir(name), "d 755"),
+        ("symlink", |t, name| _ = t.sym(name, "target"), "l target"),
+        ("hard_link", |t, name| _ = t.file("0", "x").hard(name, "0"), "f 644 x"),
+        ("fifo", |t, name| _ = t.raw(H::new(b'6', name), []), "p 644"),
+    ];
+    for (kind, put, words) in kinds {
+        for (at, name) in
+            ["..", "../x", "a/..", "a/../../x", "/../x", "./../x", "a/b/../../../x"].into_iter().enumerate()
+        {
+            cases.push(case(format!("spelling_{at}_of_a_{kind}_outside_is_refused"), Refused("'..'"), move |t, _| {
+                put(t, name);
+            }));
+        }
+        for (at, name) in ["./a", "/a", "a/b", ".//a/./b", "///a", "...", "a..b"].into_iter().enumerate() {
+            let path = name.split('/').filter(|part| !part.is_empty() && *part != ".").collect::<Vec<_>>();
+            let mut tree = if kind == "hard_link" { "0 f 644 x\n".to_owned() } else { String::new() };
+            if path.len() == 2 {
+                tree.push_str(&format!("{} d 755\n", path[0]));
+            }
+            tree.push_str(&format!("{} {words}\n", path.join("/")));
+            let mut expected: Vec<&str> = tree.lines().collect();
+            expected.sort_unstable();
+            let expect = lines(&expected.join("\n"));
+            cases.push(case(format!("twin_spelling_{at}_of_a_{kind}"), expect, move |t, _| put(t, name)));
+        }
+    }
+}
+
+/// A header with one byte that the checksum does not know of.
+fn checksums(cases: &mut Vec<Case>) {
+    for at in (0..512usize).step_by(16).filter(|at| !(144..160).contains(at)) {
+        cases.push(case(format!("header_byte_{at}_changed_is_refused"), Refused("checksum"), move |t, _| {
+            t.file("a", "x");
+            t.0[at] ^= 1;
+        }));
+    }
+}
+
 fn main() {
     let mut cases = Vec::new();
+    spellings(&mut cases);
+    checksums(&mut cases);
     through_links(&mut cases);
     links(&mut cases);
     roots(&mut cases);

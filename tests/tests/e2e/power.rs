@@ -1,0 +1,166 @@
+//! A power cut at any moment of pull, create, rm, rmi and prune: what was acknowledged is there and whole, the store
+//! opens, the next command works.
+//!
+//! The commands run once, on a filesystem on a disk that remembers every write and flush (`onggi_tests::recorder`). Then
+//! disks as a cut would leave them are made: everything up to the last flush, and none, all or some of the writes after
+//! it. Each is mounted (its journal is replayed) and looked at with a fresh run root, as after a boot.
+
+use std::{collections::BTreeSet, path::Path};
+
+use onggi_tests::{
+    Onggi,
+    image::{Compression, Flavour, ImageBuilder},
+    machine::sh,
+    recorder::{Recorder, Recording},
+    tarball::Tarball,
+};
+
+use crate::Stage;
+
+/// Bytes of the disk: XFS wants 300 MiB; it is sparse.
+const DISK: u64 = 320 << 20;
+
+/// A small generator: a failure repeats.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % bound.max(1)
+    }
+}
+
+/// One command: where it began and where it was acknowledged.
+struct Step {
+    name: &'static str,
+    begin: usize,
+    end: usize,
+}
+
+struct History {
+    recording: Recording,
+    steps: Vec<Step>,
+    images: [String; 2],
+}
+
+/// An image of some files, none of them empty.
+fn serve(stage: &Stage, name: &str) -> String {
+    let mut builder = ImageBuilder::new(Flavour::Oci);
+    for layer in 0..2 {
+        let mut tar = Tarball::new().directory("d/", 0o755);
+        for file in 0..40u32 {
+            let content = format!("{name} {layer} {file}\n").repeat(1 + file as usize * 20);
+            tar = tar.file(&format!("d/{name}-{layer}-{file}"), 0o644, content.as_bytes());
+        }
+        builder = builder.layer(&tar.finish(), Compression::Gzip);
+    }
+    stage.registry.serve(name, "latest", &builder.build())
+}
+
+/// Runs the commands on a recorded disk.
+fn record(stage: &Stage, mkfs: &str) -> History {
+    let onggi = &stage.onggi;
+    let recorder = Recorder::new(&onggi.dir().join("recorder"), &onggi.dir().join("backing"), DISK);
+    let (disk, root) = (recorder.disk(), onggi.root());
+    sh(&format!("{mkfs} {0}; mount -o loop {0} {1}; sync -f {1}", disk.display(), root.display()));
+    let images = [serve(stage, "first"), serve(stage, "second")];
+    let mut steps = Vec::new();
+    let mut step = |name: &'static str, args: &[&str]| {
+        let begin = recorder.position();
+        onggi.ok(args);
+        steps.push(Step { name, begin, end: recorder.position() });
+    };
+    step("pull first", &["pull", &images[0]]);
+    step("create", &["create", "--name", "web", &images[0], "x"]);
+    step("pull second", &["pull", &images[1]]);
+    step("rm", &["rm", "web"]);
+    step("rmi first", &["rmi", &images[0]]);
+    step("pull again", &["pull", &images[0]]);
+    step("prune", &["system", "prune", "-af"]);
+    sh(&format!("umount {}", root.display()));
+    let recording = recorder.recording();
+    History { recording, steps, images }
+}
+
+impl History {
+    /// Acknowledged before the cut, and not yet about to be undone.
+    fn holds(&self, at: usize, made: &str, undone: &str) -> bool {
+        let step = |name: &str| self.steps.iter().find(|step| step.name == name).expect("the step exists");
+        step(made).end <= at && at <= step(undone).begin
+    }
+
+    /// One cut.
+    fn cut(&self, random: &mut Random, kind: &str) {
+        let first = self.steps[0].begin;
+        let at = first + random.below(self.recording.len() - first + 1);
+        let onggi = Onggi::new();
+        let image = onggi.dir().join("disk.img");
+        let style = random.below(3);
+        self.recording.cut(at, &image, || style == 0 || (style == 1 && random.below(2) == 0));
+        let root = onggi.root();
+        sh(&format!("mount -o loop {} {}", image.display(), root.display()));
+        let label = format!("{kind}, cut at {at} of {}, style {style}", self.recording.len());
+        self.look(&onggi, at, &label);
+        sh(&format!("umount {}", root.display()));
+        std::fs::remove_file(image).expect("remove the disk's image");
+    }
+
+    fn look(&self, onggi: &Onggi, at: usize, label: &str) {
+        let listed = onggi.run(&["images", "--format", "{{.Repository}}"]);
+        assert_eq!(listed.code, Some(0), "{label}: {listed}");
+        let names: BTreeSet<&str> = listed.stdout.lines().collect();
+        let has = |image: &String| names.iter().any(|name| image.starts_with(*name));
+        if self.holds(at, "pull first", "rmi first") || self.holds(at, "pull again", "prune") {
+            assert!(has(&self.images[0]), "{label}: the first image is lost: {listed}");
+        }
+        if self.holds(at, "pull second", "prune") {
+            assert!(has(&self.images[1]), "{label}: the second image is lost: {listed}");
+        }
+        let check = onggi.run(&["system", "check"]);
+        assert!(check.code == Some(0) && !check.stdout.contains("not verifiable"), "{label}: {check}");
+        assert_eq!(empty_files(&onggi.root()), "", "{label}");
+        // The next commands work, whatever was under way. A container is made without waiting for the disk, so its last
+        // moments may be lost, but then nothing of it is left.
+        if onggi.ok(&["ps", "-a", "--format", "{{.Names}}"]) == "web" {
+            let removed = onggi.run(&["rm", "-f", "web"]);
+            assert_eq!(removed.code, Some(0), "{label}: {removed}");
+        }
+        onggi.ok(&["pull", &self.images[0]]);
+        onggi.ok(&["create", "--name", "web", &self.images[0], "x"]);
+        onggi.ok(&["rm", "web"]);
+        let pruned = onggi.run(&["system", "prune", "-af"]);
+        assert_eq!(pruned.code, Some(0), "{label}: {pruned}");
+        let left =
+            sh(&format!("find {0}/layers {0}/tmp {0}/blobs/sha256 {0}/containers -mindepth 1", onggi.root().display()));
+        assert_eq!(left, "", "{label}: something is left that nobody owns");
+    }
+}
+
+/// Files of committed layers and blobs without content; the images have none.
+fn empty_files(root: &Path) -> String {
+    sh(&format!("find {0}/layers {0}/blobs/sha256 -type f -size 0 2>/dev/null || true", root.display()))
+}
+
+fn cuts(count: usize) {
+    let seed = std::env::var("ONGGI_POWER_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    let kinds = [("ext4", "mkfs.ext4 -q -F -E nodiscard"), ("xfs", "mkfs.xfs -q -f -K")];
+    for (kind, mkfs) in kinds {
+        let stage = Stage::new();
+        let history = record(&stage, mkfs);
+        let mut random = Random(seed);
+        for _ in 0..count.div_ceil(kinds.len()) {
+            history.cut(&mut random, kind);
+        }
+    }
+}
+
+#[test]
+fn e2e_a_power_cut_loses_nothing_that_was_acknowledged() {
+    cuts(6);
+}
+
+#[test]
+#[ignore = "100 cuts take minutes; run with --long"]
+fn e2e_a_hundred_power_cuts_lose_nothing_that_was_acknowledged() {
+    cuts(100);
+}
