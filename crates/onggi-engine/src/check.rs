@@ -10,7 +10,7 @@ use onggi_spec::{Digest, progress::Progress};
 use onggi_state::{ImageRecord, files::Lock};
 use onggi_storage::{Layers, Verdict};
 
-use crate::{Engine, EngineError, PullOptions};
+use crate::{Engine, EngineError, PullOptions, PullPolicy};
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -206,7 +206,11 @@ impl Engine {
             self.state()?.remove_name(&exact)?;
         }
         let platform = self.stored_config(&image.config_digest).ok().map(|config| config.platform());
-        let options = PullOptions { platform: options.platform.clone().or(platform), ..options.clone() };
+        let options = PullOptions {
+            platform: options.platform.clone().or(platform),
+            policy: PullPolicy::Always,
+            ..options.clone()
+        };
         let pulled = self.pull(&exact, &options, progress);
         match (named_before, &pulled) {
             (true, Err(_)) => self.state()?.put_name(&exact, image)?,

@@ -1,6 +1,10 @@
 //! `images`, `tag`, `rmi`, and what other verbs need to know of a stored image.
 
-use std::{collections::{BTreeMap, HashSet}, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::PathBuf,
+    time::Duration,
+};
 
 use onggi_image::{BlobStore, closure};
 use onggi_spec::{Digest, ImageReference, image::ImageConfig};

@@ -60,9 +60,9 @@ use onggi_state::{ContainerRecord, State, files::Intents};
 use onggi_storage::{DriverKind, Layers};
 
 pub use attach::{AttachEvent, AttachStream};
+pub use check::{CheckReport, Finding};
 pub use commit::CommitOptions;
 pub use copy::CopyOptions;
-pub use check::{CheckReport, Finding};
 pub use error::{EngineError, chain as error_chain};
 pub use exec::{ExecRequest, ExecSession};
 pub use explain::Explanation;

@@ -6,8 +6,8 @@ pub(crate) mod cleanup;
 pub(crate) mod commit;
 pub(crate) mod copy;
 pub(crate) mod create;
-pub(crate) mod diff;
 pub(crate) mod df;
+pub(crate) mod diff;
 pub(crate) mod exec;
 pub(crate) mod export;
 #[cfg(feature = "failpoints")]
