@@ -15,7 +15,7 @@ use std::{
 };
 
 use onggi_sys::SysContext;
-use rustix::fs::OFlags;
+use rustix::{fs::OFlags, io::Errno};
 
 use crate::error::{Result, StartFailureError, Step};
 
@@ -33,7 +33,7 @@ impl<'a> PidFile<'a> {
         let name = at.file_name().unwrap_or_default().to_string_lossy();
         let temporary = at.with_file_name(format!(".{name}"));
         match fs::symlink_metadata(at) {
-            Ok(there) if there.is_dir() => Err(io::Error::from(io::ErrorKind::IsADirectory)),
+            Ok(there) if there.is_dir() => Err(Errno::ISDIR.into()),
             Ok(there) if !there.is_file() && !there.is_symlink() => return Ok(Self { at, temporary: None }),
             _ => make(&temporary),
         }

@@ -101,7 +101,9 @@ fn root_an_engine_with_a_log_gets_the_failure_there_and_the_bare_message_on_stde
         let done = oci(&b, &["--log", log_name, "--log-format", format, "run", "-b", "/not/there", &b.id]);
         let text = fs::read_to_string(&log).unwrap();
         let expected = "onggi-oci run failed: open bundle \"/not/there\": no such file or directory (ENOENT)";
-        assert_eq!((done.code, done.err.trim()), (1, expected));
+        let (bare, hint) = done.err.trim().split_once('\n').expect("a hint below");
+        assert_eq!((done.code, bare), (1, expected));
+        assert!(hint.starts_with("hint: --bundle"), "{hint}");
         match format {
             "json" => {
                 let line: Value = serde_json::from_str(text.trim()).unwrap();
