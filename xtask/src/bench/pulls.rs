@@ -85,7 +85,7 @@ fn reference(tag: &str) -> String {
     format!("127.0.0.1:{PORT}/large:{tag}")
 }
 
-/// What is known of who flushes what (strace of fsync, fdatasync, sync_file_range, syncfs during a pull).
+/// Who flushes layers to the disk before it says that they are there. What is said of the others is from their documents.
 fn label(engine: &str) -> String {
     match engine {
         "onggi" => "onggi, everything synced".to_owned(),
