@@ -318,7 +318,8 @@ pub const ADVISORIES: &[Advisory] = &[
         mechanism: "a hook inherits the image's LD_PRELOAD; check and use differ",
         invariants: "I1 I6",
         hostile: &[
-            "root_cve_2025_23266_2024_0132_hooks_inherit_nothing_of_the_image_or_of_the_caller",
+            "root_cve_2025_23266_2024_0132_hooks_inherit_nothing_of_the_image",
+            "root_cve_2025_23266_2024_0132_hooks_with_an_empty_environment_have_none",
             "root_cve_2024_0132_no_program_of_the_image_runs_with_the_hosts_rights",
         ],
         benign: &["root_cve_2025_23266_2024_0132_benign_hooks_get_the_environment_of_the_configuration"],

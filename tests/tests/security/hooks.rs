@@ -22,7 +22,7 @@ fn environment(jar: &Jar, name: &str) -> Vec<String> {
 const KINDS: [&str; 5] = ["prestart", "createRuntime", "createContainer", "poststart", "poststop"];
 
 #[test]
-fn root_cve_2025_23266_2024_0132_hooks_inherit_nothing_of_the_image_or_of_the_caller() {
+fn root_cve_2025_23266_2024_0132_hooks_inherit_nothing_of_the_image() {
     isolated();
     let mut jar = Jar::new("true");
     // What a hostile image can say.
@@ -30,15 +30,31 @@ fn root_cve_2025_23266_2024_0132_hooks_inherit_nothing_of_the_image_or_of_the_ca
         json!(["PATH=/bin", "LD_PRELOAD=/evil.so", "LD_LIBRARY_PATH=/evil", "BASH_ENV=/evil", "NVIDIA_VISIBLE=all"]);
     jar.write("rootfs/evil.so", "not an object");
     jar.config["annotations"] = json!({ "LD_AUDIT": "/evil.so" });
+    // Without a list, as engines and vendors write it, a hook has the runtime's environment, as with runc and crun.
     for kind in KINDS {
         jar.config["hooks"][kind] = witness(&jar, kind, &json!(null));
     }
-    // And what the caller's environment has is not the hooks' either.
     jar.save();
     let bundle = jar.dir().display().to_string();
     let mut run = jar.oci(&["run", "--bundle", &bundle, &jar.id]);
-    let done = run.env("ONGGI_TEST_SECRET", "secret").output().expect("start the runtime");
+    let done = run.env_clear().env("PATH", "/usr/bin:/bin").output().expect("start the runtime");
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    for kind in KINDS {
+        assert_eq!(environment(&jar, kind), ["PATH=/usr/bin:/bin"], "{kind}");
+    }
+}
+
+/// An empty list is one.
+#[test]
+fn root_cve_2025_23266_2024_0132_hooks_with_an_empty_environment_have_none() {
+    isolated();
+    let mut jar = Jar::new("true");
+    jar.config["process"]["env"] = json!(["PATH=/bin", "LD_PRELOAD=/evil.so"]);
+    for kind in KINDS {
+        jar.config["hooks"][kind] = witness(&jar, kind, &json!([]));
+    }
+    let done = jar.run();
+    assert_eq!(done.code, 0, "{}", done.err);
     for kind in KINDS {
         assert_eq!(environment(&jar, kind), Vec::<String>::new(), "{kind}");
     }
