@@ -41,6 +41,10 @@ impl Child {
         let fd = match ready.map_or_else(|| make(m, &target), Ok) {
             // Of another user namespace's network only a copy can be had.
             Err(e) if e.errno == Errno::PERM && m.fstype == "sysfs" => host_sys(m).unwrap_or(Err(e)),
+            // Before Linux 6.6 `lowerdir+` is unknown, which overlayfs says only when the filesystem is made.
+            Err(e) if e.errno == Errno::INVAL && long_options::has_lower_list(m) => {
+                return self.mount_long(m, target).map_err(|e| failure(step(), m, &e));
+            }
             r => r,
         }
         .map_err(|e| failure(step(), m, &e))?;

@@ -30,6 +30,11 @@ pub(super) fn is_lower_list(m: &FsMount, key: &str, value: &str) -> bool {
     m.fstype == "overlay" && key == "lowerdir" && is_long(value) && layers(value).is_some()
 }
 
+/// There is such a list.
+pub(super) fn has_lower_list(m: &FsMount) -> bool {
+    m.data.iter().any(|(key, value)| value.as_deref().is_some_and(|v| is_lower_list(m, key, v)))
+}
+
 /// Some other option is too long.
 pub(super) fn needs_mount_2(m: &FsMount) -> bool {
     let too_long = |(key, value): &(String, Option<String>)| {
