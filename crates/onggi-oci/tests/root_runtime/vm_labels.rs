@@ -109,5 +109,5 @@ fn vm_cve_2023_28642_a_profile_that_is_not_loaded_is_an_error() {
     b.config["process"]["apparmorProfile"] = json!(format!("onggi-test-missing-{}", b.id));
     let done = b.run();
     assert!(done.code == 1 && done.out.is_empty(), "{done:?}");
-    assert!(done.err.contains("is not loaded") && done.err.contains("hint="), "{}", done.err);
+    assert!(done.err.contains("profile not loaded") && done.err.contains("hint="), "{}", done.err);
 }
