@@ -21,6 +21,14 @@ use crate::plan::FsMount;
 /// Longest string of fsconfig(2), without its end.
 const MAX_STRING: usize = 255;
 
+/// Options of every filesystem that are flags of mount(2).
+const SB_FLAGS: [(&str, MountFlags); 4] = [
+    ("ro", MountFlags::RDONLY),
+    ("sync", MountFlags::SYNCHRONOUS),
+    ("dirsync", MountFlags::DIRSYNC),
+    ("lazytime", MountFlags::LAZYTIME),
+];
+
 fn is_long(value: &str) -> bool {
     value.len() > MAX_STRING
 }
@@ -66,9 +74,19 @@ pub(super) fn set_lower(fs: &FsContext, value: &str) -> onggi_sys::Result<()> {
 impl Child {
     /// Mounts by mount(2) on the directory that was found, and goes on with what is there then.
     pub(super) fn mount_long(&mut self, m: &FsMount, target: Target) -> onggi_sys::Result<()> {
-        let text = CString::new(m.data_text()).map_err(|_| SysError::new("mount", "NUL in an option", Errno::INVAL))?;
+        // What fsopen(2) takes by name is a flag here, and older kernels know it as nothing else.
+        let flag = |m: &FsMount, name: &str| m.data.iter().any(|(key, value)| key == name && value.is_none());
+        let flags =
+            SB_FLAGS.iter().filter(|(name, _)| flag(m, name)).fold(MountFlags::empty(), |all, (_, bit)| all | *bit);
+        let is_flag = |key: &str, value: &Option<String>| {
+            value.is_none() && (key == "rw" || key == "async" || SB_FLAGS.iter().any(|(name, _)| *name == key))
+        };
+        let mut options = m.clone();
+        options.data.retain(|(key, value)| !is_flag(key, value));
+        let text =
+            CString::new(options.data_text()).map_err(|_| SysError::new("mount", "NUL in an option", Errno::INVAL))?;
         rustix::process::fchdir(&target.fd).sys("fchdir", || format!("{:?}", m.target))?;
-        mount::mount_on_cwd(Path::new(&m.source), &m.fstype, MountFlags::empty(), &text)?;
+        mount::mount_on_cwd(Path::new(&m.source), &m.fstype, flags, &text)?;
         let root = self.root.as_ref().ok_or_else(|| SysError::new("mount", "no root", Errno::INVAL))?;
         let fd = path::open_in_root(root.as_fd(), &m.target, OFlags::PATH)?;
         if mount::id(fd.as_fd())? == mount::id(target.fd.as_fd())? {
