@@ -311,14 +311,7 @@ impl BlobStore {
             return Err(fail("lock a second time")(io::ErrorKind::Deadlock.into()));
         }
         let file = open_private(&path).map_err(fail("open"))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                waiting();
-                file.lock().map_err(fail("lock"))?;
-            }
-            Err(TryLockError::Error(source)) => return Err(fail("lock")(source)),
-        }
+        lock_or_wait(&file, waiting).map_err(fail("lock"))?;
         turns().push(me);
         Ok(Turn { path, _lock: file })
     }
@@ -373,14 +366,7 @@ impl BlobStore {
             move |source| StoreError { operation, path, source }
         };
         let mut file = open_private(&part).map_err(fail("create"))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                waiting();
-                file.lock().map_err(fail("lock"))?;
-            }
-            Err(TryLockError::Error(source)) => return Err(fail("lock")(source)),
-        }
+        lock_or_wait(&file, waiting).map_err(fail("lock"))?;
         let mine = file.metadata().map_err(fail("stat"))?;
         let same = fs::symlink_metadata(&part).is_ok_and(|m| (m.dev(), m.ino()) == (mine.dev(), mine.ino()));
         if !same {
@@ -555,6 +541,18 @@ fn sync_dir(dir: &Path) -> Result<(), StoreError> {
         path: dir.to_owned(),
         source,
     })
+}
+
+/// Locks a file for ourselves; `waiting` is called when somebody else has it.
+fn lock_or_wait(file: &File, waiting: impl FnOnce()) -> io::Result<()> {
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => {
+            waiting();
+            file.lock()
+        }
+        Err(TryLockError::Error(e)) => Err(e),
+    }
 }
 
 fn open_private(path: &Path) -> io::Result<File> {

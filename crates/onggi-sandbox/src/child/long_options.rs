@@ -21,8 +21,10 @@ use crate::plan::FsMount;
 /// Longest string of fsconfig(2), without its end.
 const MAX_STRING: usize = 255;
 
-/// Options of every filesystem that are flags of mount(2).
-const SB_FLAGS: [(&str, MountFlags); 4] = [
+/// Options of every filesystem that are flags of mount(2), or the absence of one.
+const SB_FLAGS: [(&str, MountFlags); 6] = [
+    ("rw", MountFlags::empty()),
+    ("async", MountFlags::empty()),
     ("ro", MountFlags::RDONLY),
     ("sync", MountFlags::SYNCHRONOUS),
     ("dirsync", MountFlags::DIRSYNC),
@@ -75,14 +77,15 @@ impl Child {
     /// Mounts by mount(2) on the directory that was found, and goes on with what is there then.
     pub(super) fn mount_long(&mut self, m: &FsMount, target: Target) -> onggi_sys::Result<()> {
         // What fsopen(2) takes by name is a flag here, and older kernels know it as nothing else.
-        let flag = |m: &FsMount, name: &str| m.data.iter().any(|(key, value)| key == name && value.is_none());
-        let flags =
-            SB_FLAGS.iter().filter(|(name, _)| flag(m, name)).fold(MountFlags::empty(), |all, (_, bit)| all | *bit);
-        let is_flag = |key: &str, value: &Option<String>| {
-            value.is_none() && (key == "rw" || key == "async" || SB_FLAGS.iter().any(|(name, _)| *name == key))
-        };
+        let mut flags = MountFlags::empty();
         let mut options = m.clone();
-        options.data.retain(|(key, value)| !is_flag(key, value));
+        options.data.retain(|(key, value)| match SB_FLAGS.iter().find(|(name, _)| name == key && value.is_none()) {
+            Some((_, bit)) => {
+                flags |= *bit;
+                false
+            }
+            None => true,
+        });
         let text =
             CString::new(options.data_text()).map_err(|_| SysError::new("mount", "NUL in an option", Errno::INVAL))?;
         rustix::process::fchdir(&target.fd).sys("fchdir", || format!("{:?}", m.target))?;
