@@ -32,11 +32,15 @@ pub(crate) fn target_dir() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
 }
 
-/// Builds both programs as they are installed.
+/// Builds both programs as they are installed; at the same time, because linking with LTO is one thread's work.
 pub(crate) fn release() -> Outcome<Programs> {
-    run(cargo().args(["build", "--release", "--locked", "-p", "onggi-cli"]))?;
-    let onggi = target_dir().join("release/onggi");
-    Ok(Programs { onggi, onggi_oci: static_runtime()? })
+    let (onggi, onggi_oci) = std::thread::scope(|threads| {
+        let runtime = threads.spawn(static_runtime);
+        let onggi = run(cargo().args(["build", "--release", "--locked", "-p", "onggi-cli"]));
+        (onggi, runtime.join().unwrap_or_else(|_| Err("building onggi-oci panicked".to_owned())))
+    });
+    onggi?;
+    Ok(Programs { onggi: target_dir().join("release/onggi"), onggi_oci: onggi_oci? })
 }
 
 /// Builds `onggi-oci` alone. It has a target directory of its own, because other flags in the shared one

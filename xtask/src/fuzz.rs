@@ -4,7 +4,7 @@
 //! libFuzzer from the `libfuzzer-sys` crate. `fuzz/corpus/TARGET` holds seeds and inputs that once failed; what a
 //! run finds besides goes to the target directory, and what fails to `fuzz/artifacts/TARGET`.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, sync::Mutex};
 
 use crate::{
     Outcome, build,
@@ -54,8 +54,23 @@ pub(crate) fn smoke() -> Outcome {
     all(SMOKE_SECONDS)
 }
 
+/// One fuzzer per processor at a time; each is a single thread.
 fn all(seconds: u32) -> Outcome {
-    let failed: Vec<String> = targets().iter().filter_map(|target| fuzz(target, seconds).err()).collect();
+    let waiting = Mutex::new(targets().into_iter());
+    let failed = Mutex::new(Vec::new());
+    let next = || waiting.lock().ok().and_then(|mut targets| targets.next());
+    std::thread::scope(|threads| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            threads.spawn(|| {
+                while let Some(target) = next() {
+                    if let (Err(e), Ok(mut failed)) = (fuzz(&target, seconds), failed.lock()) {
+                        failed.push(e);
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().map_err(|_| "a fuzzing thread panicked")?;
     if failed.is_empty() { Ok(()) } else { Err(failed.join("\n")) }
 }
 

@@ -94,7 +94,10 @@ pub(crate) fn main(args: &[String]) -> Outcome {
     }
     let mut counts = Counts::default();
     let mut built = false;
-    steps.push(check::step("build programs", || programs().inspect(|()| built = true)));
+    let vm_follows = !has("--no-vm") && vm::unavailable().is_none();
+    steps.push(check::step("build programs", || {
+        beside(vm_follows.then_some(vm::prepare), programs).inspect(|()| built = true)
+    }));
     let tier = if is_root() && built { Tier::All } else { Tier::NoRoot };
     if tier == Tier::NoRoot {
         println!("NOT RUN HERE: tests that need root (run as root for the whole suite)");
@@ -131,6 +134,16 @@ fn in_vm(filter: &[&String]) -> Outcome<Counts> {
     }
     let words: Vec<String> = filter.iter().map(|word| (*word).clone()).collect();
     vm::tests(&vm::installed(), &[], &words)
+}
+
+/// Does `work` while `other` runs in a thread: downloads and links wait for different things.
+fn beside(other: Option<fn()>, work: fn() -> Outcome) -> Outcome {
+    std::thread::scope(|threads| {
+        if let Some(other) = other {
+            threads.spawn(other);
+        }
+        work()
+    })
 }
 
 fn programs() -> Outcome {

@@ -100,6 +100,13 @@ pub(crate) fn unavailable() -> Option<String> {
     if missing.is_empty() { None } else { Some(format!("Debian packages are missing: {}", missing.join(" "))) }
 }
 
+/// Makes the guest's disk before it is needed. A failure shows again, and counts, when the tests want the disk.
+pub(crate) fn prepare() {
+    if let Err(e) = rootfs::ensure() {
+        println!("the guest's disk: {e}");
+    }
+}
+
 /// Runs the tests of this tier whose names contain one of `filters` (all when there is none).
 pub(crate) fn tests(prefix: &Programs, packages: &[String], filters: &[String]) -> Outcome<Counts> {
     let mut clock = Clock::start();
