@@ -4,7 +4,7 @@
 //! database refers to. Repair removes what is damaged or belongs to nothing, then pulls the affected images by digest:
 //! what is sound is found in the store, so only the damaged parts cross the network.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, path::PathBuf};
 
 use onggi_spec::{Digest, progress::Progress};
 use onggi_state::{ImageRecord, files::Lock};
@@ -29,6 +29,8 @@ pub enum Finding {
     LayerOrphan(Digest),
     /// A layer that cannot be verified for lack of a record.
     LayerUnrecorded(Digest),
+    /// An image is written down as mounted there, and is not.
+    MountLost(Digest, PathBuf),
 }
 
 /// What a check found, and what became of it.
@@ -49,7 +51,7 @@ pub struct CheckReport {
 impl Finding {
     /// It says that content is lost or wrong; orphans only waste room.
     pub fn is_damage(&self) -> bool {
-        !matches!(self, Self::BlobOrphan(_) | Self::LayerOrphan(_) | Self::LayerUnrecorded(_))
+        !matches!(self, Self::BlobOrphan(_) | Self::LayerOrphan(_) | Self::LayerUnrecorded(_) | Self::MountLost(..))
     }
 
     fn damaged(&self) -> Option<&Digest> {
@@ -80,6 +82,10 @@ impl Engine {
         let mut report = CheckReport::default();
         self.check_blobs(&mut report)?;
         self.check_layers(&mut report)?;
+        if self.image_mounts_dir().exists() {
+            let lost = self.image_mount_records()?.lost;
+            report.findings.extend(lost.into_iter().map(|record| Finding::MountLost(record.image, record.target)));
+        }
         Ok(report)
     }
 
@@ -153,7 +159,9 @@ impl Engine {
                     Finding::LayerDamaged(chain_id, _) if self.is_mounted(chain_id)? => {
                         busy.insert(chain_id.clone());
                         let short = chain_id.short();
-                        report.left.push(format!("layer {short} is in use: stop the containers of its images first"));
+                        report.left.push(format!(
+                            "layer {short} is in use: stop the containers of its images and unmount them first"
+                        ));
                     }
                     Finding::LayerDamaged(chain_id, _) => layers.remove(chain_id)?,
                     _ => {}
@@ -161,6 +169,7 @@ impl Engine {
             }
         }
         self.remove_unrecorded_containers()?;
+        self.forget_lost_mounts()?;
         self.collect_garbage()?;
         let wrong: HashSet<Digest> =
             report.findings.iter().filter_map(Finding::damaged).filter(|id| !busy.contains(id)).cloned().collect();
@@ -181,6 +190,9 @@ impl Engine {
 
     /// A running container has the layer in its root filesystem.
     fn is_mounted(&self, chain_id: &Digest) -> Result<bool, EngineError> {
+        if self.mounted_layers()?.contains(chain_id) {
+            return Ok(true);
+        }
         let containers = self.state()?.list_containers()?;
         for container in containers.iter().filter(|c| c.chain_ids.contains(chain_id)) {
             if self.status(&container.id)?.is_running() {

@@ -79,6 +79,22 @@ pub enum EngineError {
         /// The container's name.
         container: String,
     },
+    /// The image is mounted for somebody to look at.
+    #[error("image {image} is in use: it is mounted on {}", path.display())]
+    ImageMounted {
+        /// Short id.
+        image: String,
+        /// Where.
+        path: PathBuf,
+    },
+    /// A directory that something is to be mounted on.
+    #[error("cannot mount on {}", path.display())]
+    MountPoint {
+        /// As given.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The stored image is for another platform.
     #[error("image {image} is for {found}, not for {wanted}")]
     OtherPlatform {
@@ -273,6 +289,8 @@ impl EngineError {
             Self::ForeignDir { .. } => text("choose other directories with --root and --runroot"),
             Self::DamagedFile { .. } => text("remove the container with rm -f and create it again"),
             Self::ImageRuns { container, .. } => Some(format!("stop it first: onggi stop {container}")),
+            Self::ImageMounted { path, .. } => Some(format!("onggi image unmount {}", path.display())),
+            Self::MountPoint { path, .. } => Some(format!("make the directory first: mkdir -p {}", path.display())),
             Self::OtherPlatform { .. } => {
                 text("pull the image for that platform under a digest or another tag, or leave --platform out")
             }

@@ -82,27 +82,36 @@ fn read(path: &str, limit: u64) -> String {
     }
 }
 
+/// The mounts of our mount namespace, the topmost of a place last.
+pub(crate) fn mounts() -> Vec<MountLine> {
+    parse_mountinfo(&read("/proc/self/mountinfo", MAX_PROC_TEXT))
+}
+
 /// One line of mountinfo, as far as it matters here (proc_pid_mountinfo(5)).
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct MountLine {
-    path: String,
+pub(crate) struct MountLine {
+    pub(crate) root: String,
+    pub(crate) path: String,
+    pub(crate) source: String,
     fstype: String,
     read_only: bool,
     super_options: String,
 }
 
-fn parse_mountinfo(text: &str) -> Vec<MountLine> {
+pub(crate) fn parse_mountinfo(text: &str) -> Vec<MountLine> {
     text.lines().filter_map(parse_mountinfo_line).collect()
 }
 
 fn parse_mountinfo_line(line: &str) -> Option<MountLine> {
     let (left, right) = line.split_once(" - ")?;
-    let mut left = left.split(' ').skip(4);
-    let (path, options) = (left.next()?, left.next()?);
+    let mut left = left.split(' ').skip(3);
+    let (root, path, options) = (left.next()?, left.next()?, left.next()?);
     let mut right = right.split(' ');
-    let (fstype, _source, super_options) = (right.next()?, right.next()?, right.next().unwrap_or(""));
+    let (fstype, source, super_options) = (right.next()?, right.next()?, right.next().unwrap_or(""));
     Some(MountLine {
+        root: unescape(root),
         path: unescape(path),
+        source: unescape(source),
         fstype: fstype.to_owned(),
         read_only: options.split(',').any(|o| o == "ro"),
         super_options: super_options.to_owned(),

@@ -71,6 +71,7 @@ impl Engine {
             }
             _ => {
                 self.refuse_while_running(&image.config_digest)?;
+                self.refuse_while_mounted(&image.config_digest, force)?;
                 self.state()?.remove_image(&image.config_digest, force)?
             }
         };
@@ -104,13 +105,14 @@ impl Engine {
     pub(crate) fn collect_garbage(&self) -> Result<(), EngineError> {
         let Some(_alone) = Lock::try_exclusive(&self.images_lock()?)? else { return Ok(()) };
         let layers = self.layers()?;
+        let mounted = self.mounted_layers()?;
         let unused = self.state()?.unreferenced_layers()?;
-        for layer in unused {
+        for layer in unused.into_iter().filter(|layer| !mounted.contains(&layer.chain_id)) {
             layers.remove(&layer.chain_id)?;
             self.state()?.remove_layer(&layer.chain_id)?;
         }
         for chain_id in layers.list()? {
-            if self.state()?.layer(&chain_id)?.is_none() {
+            if !mounted.contains(&chain_id) && self.state()?.layer(&chain_id)?.is_none() {
                 layers.remove(&chain_id)?;
             }
         }

@@ -169,6 +169,7 @@ impl Engine {
     /// # Errors
     /// A removal failed; those before it are done.
     pub fn prune_images(&self, all: bool, filter: &PruneFilter) -> Result<Pruned, EngineError> {
+        self.forget_lost_mounts()?;
         let before = self.occupied()?;
         let mut pruned = Pruned::default();
         let mut seen = HashSet::new();
@@ -189,6 +190,9 @@ impl Engine {
     /// `None` when somebody made a container of it, or removed it, meanwhile.
     fn remove_unused(&self, id: &Digest) -> Result<Option<onggi_state::RemovedImage>, EngineError> {
         use onggi_state::StateError;
+        if self.mounted_images()?.iter().any(|mounted| mounted.image == *id) {
+            return Ok(None);
+        }
         let removed = self.state()?.remove_image(id, false);
         match removed {
             Ok(removed) => Ok(Some(removed)),

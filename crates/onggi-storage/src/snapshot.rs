@@ -57,7 +57,7 @@ pub fn written(layers: &Layers, id: &ContainerId, chain_ids: &[Digest]) -> Resul
 }
 
 /// The directories of layers, topmost first, down to one that hides the rest.
-fn stack(layers: &Layers, chain_ids: &[Digest]) -> Result<Vec<PathBuf>> {
+pub(crate) fn stack(layers: &Layers, chain_ids: &[Digest]) -> Result<Vec<PathBuf>> {
     let mut found = Vec::with_capacity(chain_ids.len());
     for chain_id in chain_ids.iter().rev() {
         let missing = || StorageError::MissingLayer { chain_id: chain_id.clone() };

@@ -292,6 +292,24 @@ pub fn mount_at(source: &Path, target: &Path, fstype: &str, flags: MountFlags) -
         .sys("mount", || format!("{source:?}, {target:?}, {fstype:?}, {flags:?}"))
 }
 
+/// mount(2) of a new filesystem at a path, with options as text: at most a page of them.
+///
+/// # Errors
+/// mount(2); EINVAL for a NUL byte in the options.
+pub fn mount_with(source: &Path, target: &Path, fstype: &str, flags: MountFlags, options: &str) -> Result<()> {
+    let what = || format!("{source:?}, {target:?}, {fstype:?}, {flags:?}, {options:?}");
+    let data = std::ffi::CString::new(options).map_err(|_| SysError::new("mount", what(), Errno::INVAL))?;
+    rustix::mount::mount(source, target, fstype, flags, Some(data.as_c_str())).sys("mount", what)
+}
+
+/// umount2(path, UMOUNT_NOFOLLOW).
+///
+/// # Errors
+/// EBUSY while something in it is in use; EINVAL when nothing is mounted there.
+pub fn unmount(path: &Path) -> Result<()> {
+    rustix::mount::unmount(path, UnmountFlags::NOFOLLOW).sys("umount2", || format!("{path:?}, UMOUNT_NOFOLLOW"))
+}
+
 /// umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW).
 ///
 /// # Errors

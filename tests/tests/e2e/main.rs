@@ -10,6 +10,7 @@ mod crash;
 mod docs;
 mod explain;
 mod formats;
+mod image_mount;
 mod images;
 mod kernel;
 mod network;

@@ -3,8 +3,8 @@
 use clap::Subcommand;
 
 use super::{
-    copy, diff, from_binary, history, images, import, inspect, load, manage, pull, push, referrers, rmi, save, search,
-    system, tag,
+    copy, diff, from_binary, history, image_mount, images, import, inspect, load, manage, pull, push, referrers, rmi,
+    save, search, system, tag,
 };
 use crate::{cli::GlobalArgs, error::CliError};
 
@@ -46,6 +46,13 @@ pub(crate) enum ImageCommand {
     Copy(copy::CopyArgs),
     /// Make a minimal image of programs of this machine
     FromBinary(from_binary::FromBinaryArgs),
+    /// Show the files of an image in a directory, read-only
+    Mount(image_mount::MountArgs),
+    /// Take away what `image mount` made
+    #[command(visible_alias = "umount")]
+    Unmount(image_mount::UnmountArgs),
+    /// List mounted images
+    Mounts(image_mount::MountsArgs),
     /// Show the layers of an image
     Tree(manage::TreeArgs),
     /// Take names away from an image
@@ -74,6 +81,9 @@ impl ImageCommand {
             Self::Diff(args) => args.run(global),
             Self::Copy(args) => args.run(global),
             Self::FromBinary(args) => args.run(global),
+            Self::Mount(args) => args.run(global),
+            Self::Unmount(args) => args.run(global),
+            Self::Mounts(args) => args.run(global),
             Self::Tree(args) => args.run(global),
             Self::Untag(args) => args.run(global),
             Self::Exists(args) => args.run(global),

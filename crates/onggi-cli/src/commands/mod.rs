@@ -16,6 +16,7 @@ mod filter;
 pub(crate) mod from_binary;
 pub(crate) mod history;
 pub(crate) mod image;
+pub(crate) mod image_mount;
 pub(crate) mod images;
 pub(crate) mod import;
 pub(crate) mod info;

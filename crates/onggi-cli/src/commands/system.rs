@@ -219,6 +219,7 @@ fn check_text(report: &CheckReport) -> String {
             Finding::LayerDamaged(id, names) => format!("damaged: layer {id}: {}", names.join(" ")),
             Finding::LayerMissing(id) => format!("missing: layer {id}"),
             Finding::LayerOrphan(id) => format!("orphan: layer {id}"),
+            Finding::MountLost(id, path) => format!("gone: mount of image {} on {}", id.short(), path.display()),
             Finding::LayerUnrecorded(id) => format!("not verifiable: layer {id} was unpacked by an older version"),
         };
         out.push_str(&format!("{line}\n"));

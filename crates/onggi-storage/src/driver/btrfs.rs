@@ -13,6 +13,7 @@ use onggi_sys::{Errno, clone_data, fs};
 use super::tree::{self, Marks, ROOTFS, Sharing, TREE};
 use super::{Changes, Driver, DriverKind, LayerDir};
 use crate::error::{Result, StorageError, StoreContext};
+use crate::image_view::ImageView;
 
 /// btrfs.
 #[derive(Debug)]
@@ -64,6 +65,10 @@ impl Driver for Btrfs {
             other => tree::mark_made(dir, &other?)?,
         }
         Ok(RootFs::Path)
+    }
+
+    fn image(&self, layers: &[PathBuf]) -> ImageView {
+        layers.first().map_or(ImageView::Layers(Vec::new()), |top| ImageView::Tree(top.join(TREE)))
     }
 
     fn changes(&self, dir: &Path, layers: &[PathBuf]) -> Result<Changes> {

@@ -33,6 +33,7 @@ use onggi_spec::monitor::{OverlayMount, RootFs};
 use onggi_sys::{Errno, SysError};
 
 use crate::error::{Result, StorageError};
+use crate::image_view::ImageView;
 
 /// The drivers by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -136,6 +137,9 @@ pub trait Driver: fmt::Debug + Send + Sync {
     /// # Errors
     /// The filesystem fails.
     fn snapshot(&self, dir: &Path, layers: &[PathBuf]) -> Result<RootFs>;
+
+    /// What shows the files of these layers, topmost first, without a container.
+    fn image(&self, layers: &[PathBuf]) -> ImageView;
 
     /// What the container in `dir` changed.
     ///

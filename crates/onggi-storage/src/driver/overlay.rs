@@ -19,6 +19,7 @@ use onggi_spec::monitor::RootFs;
 
 use super::{Changes, Driver, DriverKind, LayerDir};
 use crate::error::Result;
+use crate::image_view::ImageView;
 use crate::make_dir;
 use crate::snapshot::overlay;
 
@@ -43,6 +44,10 @@ impl Driver for Overlay {
             lower.push(dir.join("empty"));
         }
         overlay(dir, lower).map(RootFs::Overlay)
+    }
+
+    fn image(&self, layers: &[PathBuf]) -> ImageView {
+        ImageView::Layers(layers.iter().map(|layer| layer.join("diff")).collect())
     }
 
     fn changes(&self, dir: &Path, _layers: &[PathBuf]) -> Result<Changes> {

@@ -13,6 +13,7 @@ use onggi_sys::fs;
 use super::tree::{self, MADE, Marks, ROOTFS, Sharing, TREE};
 use super::{Changes, Driver, DriverKind, LayerDir};
 use crate::error::{Result, StoreContext};
+use crate::image_view::ImageView;
 use crate::{make_dir, rmtree};
 
 /// Copies.
@@ -55,6 +56,10 @@ impl Driver for Vfs {
         }
         tree::mark_made(dir, &rootfs)?;
         Ok(RootFs::Path)
+    }
+
+    fn image(&self, layers: &[PathBuf]) -> ImageView {
+        layers.first().map_or(ImageView::Layers(Vec::new()), |top| ImageView::Tree(top.join(TREE)))
     }
 
     fn changes(&self, dir: &Path, layers: &[PathBuf]) -> Result<Changes> {
