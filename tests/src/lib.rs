@@ -13,6 +13,7 @@ pub mod fake_registry;
 pub mod gate;
 pub mod image;
 pub mod isolation;
+pub mod labs;
 pub mod leaks;
 pub mod machine;
 pub mod nginx;

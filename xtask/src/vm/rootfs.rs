@@ -51,6 +51,9 @@ const PACKAGES: &[&str] = &[
     "jq",
     "strace",
     "e2fsprogs",
+    // What the labs show beside our own commands.
+    "cgroup-tools",
+    "stress",
 ];
 
 /// In a disk's directory: written whenever it is used.
