@@ -5,7 +5,7 @@ use std::{io::Write as _, path::PathBuf, process::ExitCode};
 use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 use onggi_engine::{Engine, EngineError, EngineOptions};
 
-use crate::{commands, error::CliError};
+use crate::{candidates, commands, error::CliError};
 
 /// Docker's exit code for a wrong command line.
 const USAGE_ERROR: u8 = 125;
@@ -135,6 +135,10 @@ enum Command {
     /// The store
     #[command(subcommand)]
     System(SystemCommand),
+    /// Print the script that makes a shell complete commands and names
+    Completion(commands::completion::CompletionArgs),
+    /// Print a manual page, or write all of them
+    Man(commands::man::ManArgs),
     /// What the monitor calls when nobody waits for a container
     #[command(name = "__cleanup", hide = true)]
     Cleanup(commands::cleanup::CleanupArgs),
@@ -200,6 +204,9 @@ enum ContainerCommand {
 
 /// Parses, dispatches, prints an error once.
 pub(crate) fn main() -> ExitCode {
+    if candidates::answer() {
+        return ExitCode::SUCCESS;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => return usage(&e),
@@ -296,6 +303,8 @@ impl Command {
             Self::Ns(command) => command.run(global),
             Self::Caps(command) => command.run(global),
             Self::System(command) => command.dispatch(global),
+            Self::Completion(args) => args.run(),
+            Self::Man(args) => args.run(),
             Self::Cleanup(args) => args.run(global),
             #[cfg(feature = "failpoints")]
             Self::Failpoints(args) => args.run(global),
@@ -338,8 +347,7 @@ impl ContainerCommand {
     }
 }
 
-/// The whole command tree, for tests and generators.
-#[allow(dead_code, reason = "used by tests")]
+/// The whole command tree, for manual pages, completion and tests.
 pub(crate) fn command() -> clap::Command {
     Cli::command()
 }

@@ -1,5 +1,6 @@
 //! `onggi`: arguments → engine → text. Everything that a person reads or writes is here, nothing else is.
 
+mod candidates;
 mod cli;
 mod commands;
 mod error;

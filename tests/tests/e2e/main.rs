@@ -21,6 +21,7 @@ mod rootless;
 mod run;
 mod runtime;
 mod security;
+mod shell;
 mod store;
 mod support;
 mod userns;
