@@ -129,6 +129,8 @@ enum Command {
     /// Namespaces
     #[command(subcommand)]
     Ns(commands::ns::NsCommand),
+    /// Run a command in another root directory, with mounts, processes and devices of its own
+    Chroot(Box<commands::chroot::ChrootArgs>),
     /// Capabilities
     #[command(subcommand)]
     Caps(commands::caps::CapsCommand),
@@ -259,8 +261,10 @@ pub(crate) enum Codes {
 
 fn codes(command: &Command) -> Codes {
     match command {
-        Command::Run(_) | Command::Container(ContainerCommand::Run(_)) => Codes::Run,
-        Command::Exec(_) | Command::Container(ContainerCommand::Exec(_)) | Command::Ns(_) => Codes::Invoke,
+        Command::Run(_) | Command::Container(ContainerCommand::Run(_)) | Command::Chroot(_) => Codes::Run,
+        Command::Exec(_) | Command::Container(ContainerCommand::Exec(_)) | Command::Ns(_) | Command::Caps(_) => {
+            Codes::Invoke
+        }
         _ => Codes::Plain,
     }
 }
@@ -301,6 +305,7 @@ impl Command {
             Self::Container(command) => command.dispatch(global),
             Self::Image(command) => command.dispatch(global),
             Self::Ns(command) => command.run(global),
+            Self::Chroot(args) => args.run(global),
             Self::Caps(command) => command.run(global),
             Self::System(command) => command.dispatch(global),
             Self::Completion(args) => args.run(),

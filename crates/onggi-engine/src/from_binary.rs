@@ -5,48 +5,24 @@
 //! owners root, so the same files make the same image.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
     fs::{self, File},
     io::Read,
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
 };
 
 use onggi_spec::{
     Digest, ImageReference,
     image::{ContainerConfig, History, ImageConfig, RootfsConfig},
 };
-use onggi_storage::{
-    elf_needs::{Needs, loader_cache, needs},
-    tar::{Entry, Kind, TarWriter},
-};
+use onggi_storage::tar::{Entry, Kind, TarWriter};
 use onggi_sys::fs::Time;
 
 use crate::{
     Engine, EngineError, ManifestFormat,
+    programs::{self, Chosen, PATH, Wanted, read_failed},
     transfer::{FormatError, store::StoreSink},
 };
-
-/// Where a program without a slash in its name is looked for.
-const PATH: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
-/// Where the loader looks last.
-const LIBRARY_DIRS: [&str; 8] = [
-    "/lib/x86_64-linux-gnu",
-    "/usr/lib/x86_64-linux-gnu",
-    "/lib/aarch64-linux-gnu",
-    "/usr/lib/aarch64-linux-gnu",
-    "/lib64",
-    "/usr/lib64",
-    "/lib",
-    "/usr/lib",
-];
-/// What the C library loads by itself to look names up.
-const NSS: [&str; 2] = ["libnss_files.so.2", "libnss_dns.so.2"];
-const NSS_FILES: [&str; 3] = ["/etc/nsswitch.conf", "/etc/passwd", "/etc/group"];
-/// Symbolic links on the way to one file: the kernel's own limit.
-const MAX_LINKS: usize = 40;
-/// A program or library beyond this is not read: larger than any that is linked.
-const MAX_FILE: u64 = 4 << 30;
 
 /// What to make.
 #[derive(Debug, Clone, Default)]
@@ -61,21 +37,10 @@ pub struct FromBinary {
     pub entrypoint: Option<Vec<String>>,
 }
 
-/// One file of the image, and why it is in it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Chosen {
-    /// Its path, here and there.
-    pub path: PathBuf,
-    /// In words.
-    pub reason: String,
-}
-
-/// The files of an image.
-#[derive(Debug, Default)]
-struct Files {
-    chosen: BTreeMap<PathBuf, String>,
-    todo: VecDeque<(PathBuf, Vec<PathBuf>)>,
-    cache: Vec<(Vec<u8>, Vec<u8>)>,
+impl FromBinary {
+    fn wanted(&self) -> Wanted<'_> {
+        Wanted { programs: &self.programs, with: &self.with, nss: self.nss }
+    }
 }
 
 impl Engine {
@@ -84,8 +49,7 @@ impl Engine {
     /// # Errors
     /// A program or a library is not on this machine.
     pub fn from_binary_files(&self, request: &FromBinary) -> Result<Vec<Chosen>, EngineError> {
-        let (files, _) = choose(request)?;
-        Ok(files.chosen.into_iter().map(|(path, reason)| Chosen { path, reason }).collect())
+        Ok(programs::choose(request.wanted())?.0)
     }
 
     /// Makes the image; returns its id.
@@ -94,13 +58,13 @@ impl Engine {
     /// As [`Self::from_binary_files`], or the disk is full.
     pub fn from_binary(&self, request: &FromBinary, reference: Option<&ImageReference>) -> Result<Digest, EngineError> {
         self.recover_containers()?;
-        let (files, first) = choose(request)?;
+        let (files, first) = programs::choose(request.wanted())?;
         let mut sink = StoreSink::new(self)?;
         let format = ManifestFormat::Oci;
         let layer = self.make_layer(format, |out| {
             let mut tar = TarWriter::new(out);
-            for path in files.chosen.keys() {
-                write_file(&mut tar, path)?;
+            for file in &files {
+                write_file(&mut tar, &file.path)?;
             }
             tar.finish().map_err(|source| FormatError::Stream { action: "write the layer", source })?;
             Ok(false)
@@ -129,202 +93,6 @@ impl Engine {
         };
         self.put_made(&mut sink, &image, &[layer.blob], format, reference)
     }
-}
-
-/// Everything that the programs need, and the path of the first.
-fn choose(request: &FromBinary) -> Result<(Files, PathBuf), EngineError> {
-    let mut files =
-        Files { cache: loader_cache(&fs::read("/etc/ld.so.cache").unwrap_or_default()), ..Files::default() };
-    let mut first = None;
-    for name in &request.programs {
-        let path = find_program(name)?;
-        files.add(&path, "a program that was asked for", Vec::new())?;
-        first.get_or_insert(path);
-    }
-    for path in &request.with {
-        let path = std::path::absolute(path).map_err(read_failed(path))?;
-        files.add_all(&path)?;
-    }
-    if request.nss {
-        for file in NSS_FILES.iter().map(Path::new).filter(|f| f.exists()) {
-            files.add(file, "where users and hosts are looked up", Vec::new())?;
-        }
-    }
-    files.resolve()?;
-    if request.nss {
-        let model = first.as_deref().and_then(|p| read_needs(p).ok().flatten()).unwrap_or_default();
-        for name in NSS {
-            if let Some(path) = files.find_library(name.as_bytes(), &model, Path::new("/"), &[]) {
-                files.add(&path, "loaded by the C library to look up users and hosts", Vec::new())?;
-            }
-        }
-        files.resolve()?;
-    }
-    let none = || FormatError::Location { text: String::new(), reason: "no program was named" };
-    Ok((files, first.ok_or_else(none)?))
-}
-
-fn read_failed(path: &Path) -> impl FnOnce(std::io::Error) -> FormatError {
-    let path = path.to_owned();
-    move |source| FormatError::File { action: "read", path, source }
-}
-
-fn find_program(name: &str) -> Result<PathBuf, EngineError> {
-    if name.contains('/') {
-        return Ok(std::path::absolute(name).map_err(read_failed(Path::new(name)))?);
-    }
-    let found = PATH.iter().map(|dir| Path::new(dir).join(name)).find(|path| path.is_file());
-    Ok(found.ok_or_else(|| read_failed(Path::new(name))(std::io::ErrorKind::NotFound.into()))?)
-}
-
-/// What an ELF file needs; `None` for anything else.
-fn read_needs(path: &Path) -> Result<Option<Needs>, FormatError> {
-    let mut file = File::open(path).map_err(read_failed(path))?;
-    let mut head = [0; 4];
-    let n = file.read(&mut head).map_err(read_failed(path))?;
-    if head[..n] != *b"\x7fELF" {
-        return Ok(None);
-    }
-    let mut bytes = head.to_vec();
-    file.take(MAX_FILE).read_to_end(&mut bytes).map_err(read_failed(path))?;
-    Ok(needs(&bytes))
-}
-
-impl Files {
-    /// Adds a file, the directories above it and every link on the way; returns nothing new for a known one.
-    fn add(&mut self, path: &Path, reason: &str, rpath: Vec<PathBuf>) -> Result<(), EngineError> {
-        let mut links = 0;
-        let mut left: VecDeque<PathBuf> = parts(path);
-        let mut at = PathBuf::from("/");
-        while let Some(part) = left.pop_front() {
-            if part.as_os_str() == ".." {
-                at.pop();
-                continue;
-            }
-            at.push(&part);
-            let meta = fs::symlink_metadata(&at).map_err(read_failed(&at))?;
-            if meta.is_symlink() {
-                links += 1;
-                if links > MAX_LINKS {
-                    return Err(read_failed(path)(std::io::Error::from_raw_os_error(40)).into());
-                }
-                let target = fs::read_link(&at).map_err(read_failed(&at))?;
-                self.chosen.entry(at.clone()).or_insert_with(|| format!("a link to {}", target.display()));
-                at = if target.is_absolute() {
-                    PathBuf::from("/")
-                } else {
-                    at.parent().map(Path::to_owned).unwrap_or_default()
-                };
-                for part in parts(&target).into_iter().rev() {
-                    left.push_front(part);
-                }
-            } else if meta.is_dir() {
-                self.chosen.entry(at.clone()).or_insert_with(|| "a directory".to_owned());
-            } else if !self.chosen.contains_key(&at) {
-                self.chosen.insert(at.clone(), reason.to_owned());
-                self.todo.push_back((at.clone(), rpath.clone()));
-            }
-        }
-        Ok(())
-    }
-
-    /// A file, or a directory with everything in it.
-    fn add_all(&mut self, path: &Path) -> Result<(), EngineError> {
-        self.add(path, "asked for with --with", Vec::new())?;
-        if fs::symlink_metadata(path).is_ok_and(|m| m.is_dir()) {
-            for entry in fs::read_dir(path).map_err(read_failed(path))? {
-                self.add_all(&entry.map_err(read_failed(path))?.path())?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Adds what the files so far need, until nothing is missing.
-    fn resolve(&mut self) -> Result<(), EngineError> {
-        while let Some((path, inherited)) = self.todo.pop_front() {
-            match read_needs(&path)? {
-                Some(needs) => self.elf(&path, &needs, inherited)?,
-                None => self.script(&path)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn elf(&mut self, path: &Path, needs: &Needs, inherited: Vec<PathBuf>) -> Result<(), EngineError> {
-        let shown = path.display();
-        if let Some(loader) = &needs.interpreter {
-            self.add(&to_path(loader), &format!("the loader of {shown}"), Vec::new())?;
-        }
-        let own = |list: &[Vec<u8>]| list.iter().map(|p| expand(p, path)).collect::<Vec<_>>();
-        // RPATH counts for libraries of libraries too; RUNPATH only for one's own, and it silences RPATH.
-        let rpath = if needs.runpath.is_empty() { [own(&needs.rpath), inherited].concat() } else { Vec::new() };
-        for name in &needs.libraries {
-            let dirs = [rpath.clone(), own(&needs.runpath)].concat();
-            let missing =
-                || FormatError::Missing { member: format!("{} (needed by {shown})", String::from_utf8_lossy(name)) };
-            let found = self.find_library(name, needs, path, &dirs).ok_or_else(missing)?;
-            self.add(&found, &format!("a library of {shown}"), rpath.clone())?;
-        }
-        Ok(())
-    }
-
-    /// The library that the loader would take: of the same word size and processor.
-    fn find_library(&self, name: &[u8], model: &Needs, of: &Path, dirs: &[PathBuf]) -> Option<PathBuf> {
-        if name.contains(&b'/') {
-            return Some(expand(name, of));
-        }
-        let file = to_path(name);
-        let cached = self.cache.iter().filter(|(n, _)| n == name).map(|(_, path)| to_path(path));
-        let candidates = dirs.iter().map(|d| d.join(&file)).chain(cached);
-        let mut candidates = candidates.chain(LIBRARY_DIRS.iter().map(|d| Path::new(d).join(&file)));
-        let fits = |path: &PathBuf| {
-            let own = read_needs(path).ok().flatten();
-            own.is_some_and(|n| model.machine == 0 || (n.wide, n.machine) == (model.wide, model.machine))
-        };
-        candidates.find(|path| path.is_file() && fits(path))
-    }
-
-    /// `#!`: the interpreter, and what `env` looks up.
-    fn script(&mut self, path: &Path) -> Result<(), EngineError> {
-        let mut head = vec![0; 256];
-        let n = File::open(path).and_then(|mut f| f.read(&mut head)).map_err(read_failed(path))?;
-        let line = head[..n].split(|b| *b == b'\n').next().unwrap_or_default();
-        let Some(line) = line.strip_prefix(b"#!") else { return Ok(()) };
-        let line = String::from_utf8_lossy(line).into_owned();
-        let mut words = line.split_whitespace();
-        let Some(interpreter) = words.next() else { return Ok(()) };
-        let reason = format!("the interpreter of {}", path.display());
-        self.add(Path::new(interpreter), &reason, Vec::new())?;
-        let looked_up = words.find(|w| !w.starts_with('-') && !w.contains('='));
-        match looked_up {
-            Some(name) if interpreter.ends_with("/env") => self.add(&find_program(name)?, &reason, Vec::new()),
-            _ => Ok(()),
-        }
-    }
-}
-
-fn parts(path: &Path) -> VecDeque<PathBuf> {
-    let kept = |c: Component<'_>| match c {
-        Component::Normal(name) => Some(PathBuf::from(name)),
-        Component::ParentDir => Some(PathBuf::from("..")),
-        _ => None,
-    };
-    path.components().filter_map(kept).collect()
-}
-
-fn to_path(bytes: &[u8]) -> PathBuf {
-    PathBuf::from(std::ffi::OsStr::from_bytes(bytes))
-}
-
-/// `$ORIGIN` is the directory of the file that says it; `$LIB` and `$PLATFORM` as Debian's loader has them.
-fn expand(path: &[u8], of: &Path) -> PathBuf {
-    let origin = fs::canonicalize(of).unwrap_or_else(|_| of.to_owned());
-    let origin = origin.parent().map(|p| p.display().to_string()).unwrap_or_default();
-    let text = String::from_utf8_lossy(path).into_owned();
-    let text = text.replace("${ORIGIN}", &origin).replace("$ORIGIN", &origin);
-    let lib = format!("lib/{}-linux-gnu", std::env::consts::ARCH);
-    let text = text.replace("${LIB}", &lib).replace("$LIB", &lib);
-    PathBuf::from(text.replace("${PLATFORM}", std::env::consts::ARCH).replace("$PLATFORM", std::env::consts::ARCH))
 }
 
 fn write_file<W: std::io::Write>(tar: &mut TarWriter<W>, path: &Path) -> Result<(), EngineError> {

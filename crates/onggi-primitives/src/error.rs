@@ -35,6 +35,14 @@ pub enum PrimitiveError {
         /// The file.
         path: PathBuf,
     },
+    /// What is asked for cannot be.
+    #[error("{message}")]
+    Refused {
+        /// What and why.
+        message: String,
+        /// What to do.
+        hint: String,
+    },
     /// A system call failed.
     #[error("cannot {operation}")]
     Sys {
@@ -47,7 +55,7 @@ pub enum PrimitiveError {
 
 impl PrimitiveError {
     /// What the user may do about it.
-    pub fn hint(&self) -> Option<&'static str> {
+    pub fn hint(&self) -> Option<&str> {
         let errno = match self {
             Self::NoProcess { .. } => return Some("ps -e lists processes, onggi ps lists containers"),
             Self::Read { source, .. } => source.raw_os_error()?,
@@ -55,6 +63,7 @@ impl PrimitiveError {
             Self::NoNamespace { .. } => {
                 return Some("files of /proc/PID/ns, and those that `ip netns add` and `unshare --net=FILE` make, are");
             }
+            Self::Refused { hint, .. } => return Some(hint),
             Self::Format { .. } => return None,
         };
         let denied = [rustix::io::Errno::ACCESS, rustix::io::Errno::PERM].map(rustix::io::Errno::raw_os_error);

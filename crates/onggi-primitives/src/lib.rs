@@ -5,16 +5,23 @@
 //! caller may not see is left out of what is shown, and neither is an error.
 
 mod capabilities;
+mod chroot;
+mod credentials;
 mod enter;
 mod error;
+mod file_capabilities;
 mod kind;
 mod namespaces;
 mod process;
+pub mod shell;
 mod unshare;
 
 pub use capabilities::{CapabilitySets, FileCapabilities, file_capabilities, process_capabilities};
+pub use chroot::{Bind, ChrootFacts, ChrootRequest, RootOp, Source, SourceKind, User};
+pub use credentials::{CapsRequest, CredentialOp};
 pub use enter::{Target, enter};
 pub use error::PrimitiveError;
+pub use file_capabilities::{CapabilityText, FileCapsOp, FileCapsPlan, text as capability_text};
 pub use kind::Kind;
 pub use namespaces::{Namespace, NamespaceId, Relations, namespaces, relations};
 pub use process::{ProcessFacts, process, processes};

@@ -5,6 +5,8 @@
 mod archives;
 mod bad_images;
 mod bad_input;
+mod capabilities;
+mod chroot;
 mod concurrency;
 mod crash;
 mod docs;

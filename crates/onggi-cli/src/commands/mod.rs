@@ -2,6 +2,7 @@
 
 pub(crate) mod attach;
 pub(crate) mod caps;
+pub(crate) mod chroot;
 pub(crate) mod cleanup;
 pub(crate) mod commit;
 pub(crate) mod completion;
@@ -29,6 +30,7 @@ pub(crate) mod logs;
 pub(crate) mod man;
 pub(crate) mod manage;
 pub(crate) mod ns;
+mod plan;
 pub(crate) mod ps;
 pub(crate) mod pull;
 pub(crate) mod push;

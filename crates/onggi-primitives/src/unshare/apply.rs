@@ -67,6 +67,8 @@ fn one(op: &Op) -> Result<(), PrimitiveError> {
         Op::Chroot { dir } => chroot(dir),
         Op::MountProc { dir } => mount_proc(dir),
         Op::Workdir { dir } => chdir(dir),
+        Op::Root(op) => crate::chroot::apply(op),
+        Op::Credentials(op) => crate::credentials::apply(op),
         // They end a stage; see `apply`.
         Op::Fork { .. } | Op::Execute { .. } => Ok(()),
     }

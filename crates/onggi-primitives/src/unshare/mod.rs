@@ -4,13 +4,14 @@
 //! or time namespace, only a child is: the plan has a [`Op::Fork`], and what follows it is done by the child.
 
 mod apply;
+mod script;
 mod show;
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Kind;
+use crate::{CredentialOp, Kind, chroot::RootOp};
 
 pub use apply::{Stage, apply};
 
@@ -150,6 +151,10 @@ pub enum Op {
         /// The directory.
         dir: PathBuf,
     },
+    /// Of a new root directory.
+    Root(RootOp),
+    /// Of the command's user and capabilities.
+    Credentials(CredentialOp),
     /// execve(2).
     Execute {
         /// Program and arguments.

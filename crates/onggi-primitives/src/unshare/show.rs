@@ -1,7 +1,7 @@
 //! The plan in words, and as the command of util-linux that does the same.
 
 use super::{Clock, Op, Propagation, UnsharePlan};
-use crate::Kind;
+use crate::{Kind, chroot, credentials, shell::quote};
 
 impl UnsharePlan {
     /// One line per operation.
@@ -11,6 +11,13 @@ impl UnsharePlan {
 
     /// A script of unshare(1) and what it lacks.
     pub fn shell(&self) -> String {
+        match self.ops.iter().any(|op| matches!(op, Op::Root(_) | Op::Credentials(_))) {
+            true => super::script::script(&self.ops),
+            false => self.unshare_command(),
+        }
+    }
+
+    fn unshare_command(&self) -> String {
         let mut flags = Vec::new();
         let mut inside = Vec::new();
         let mut command = String::new();
@@ -76,13 +83,15 @@ fn words(op: &Op) -> String {
         Op::Chroot { dir } => format!("chroot(2) to {}", dir.display()),
         Op::MountProc { dir } => format!("mount(2) a new proc on {}: it shows the new pid namespace", dir.display()),
         Op::Workdir { dir } => format!("chdir(2) to {}", dir.display()),
+        Op::Root(op) => chroot::words(op),
+        Op::Credentials(op) => credentials::words(op),
         Op::Execute { command } => {
             format!("execve(2): {}", command.iter().map(|w| quote(w)).collect::<Vec<_>>().join(" "))
         }
     }
 }
 
-fn flag(op: &Op) -> Vec<String> {
+pub(super) fn flag(op: &Op) -> Vec<String> {
     let path = |dir: &std::path::Path| quote(&dir.display().to_string());
     match op {
         Op::Unshare { kinds } => kinds.iter().map(|kind| format!("--{}", long_name(*kind))).collect(),
@@ -100,6 +109,8 @@ fn flag(op: &Op) -> Vec<String> {
         | Op::MapGroup { .. }
         | Op::DieWithParent
         | Op::Hostname { .. }
+        | Op::Root(_)
+        | Op::Credentials(_)
         | Op::Execute { .. } => Vec::new(),
     }
 }
@@ -128,15 +139,6 @@ impl Propagation {
             Self::Unchanged => "unchanged",
         }
     }
-}
-
-/// For sh(1).
-fn quote(text: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./=:,+@%".contains(&b);
-    if !text.is_empty() && text.bytes().all(plain) {
-        return text.to_owned();
-    }
-    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]

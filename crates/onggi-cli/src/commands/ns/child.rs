@@ -25,7 +25,7 @@ use crate::error::CliError;
 
 /// What this process becomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Become {
+pub(crate) enum Become {
     /// The command.
     Command,
     /// The parent of the command, which waits for it.
@@ -33,13 +33,13 @@ pub(super) enum Become {
 }
 
 /// The words, or the user's shell.
-pub(super) fn command_or_shell(words: Vec<String>) -> Vec<String> {
+pub(crate) fn command_or_shell(words: Vec<String>) -> Vec<String> {
     let shell = || std::env::var("SHELL").ok().filter(|s| !s.is_empty()).unwrap_or_else(|| "/bin/sh".to_owned());
     if words.is_empty() { vec![shell()] } else { words }
 }
 
 /// Runs a command; the exit code is its own.
-pub(super) fn run(words: &[impl AsRef<OsStr>], how: Become) -> Result<u8, CliError> {
+pub(crate) fn run(words: &[impl AsRef<OsStr>], how: Become) -> Result<u8, CliError> {
     let Some((program, arguments)) = words.split_first() else {
         return Err(CliError::usage("there is no command", "name one"));
     };

@@ -1,6 +1,6 @@
 //! `onggi ns …`: namespaces that exist, what is in them, and how to get into them.
 
-mod child;
+pub(super) mod child;
 mod diff;
 mod enter;
 mod inspect;

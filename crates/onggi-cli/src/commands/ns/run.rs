@@ -1,16 +1,15 @@
 //! `onggi ns run`, as unshare(1).
 
-use std::{ffi::OsString, path::PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use onggi_primitives::{Caller, Identity, Kind, Propagation, Stage, UnsharePlan, UnshareRequest, apply};
+use onggi_primitives::{Caller, Identity, Kind, Propagation, UnsharePlan, UnshareRequest};
 
-use super::child::{self, Become};
+use super::child;
 use crate::{
     cli::GlobalArgs,
-    commands::run::ExplainFormat,
+    commands::plan::{ExplainArgs, carry_out},
     error::CliError,
-    render::{self, format},
 };
 
 /// Arguments of `ns run`.
@@ -73,9 +72,8 @@ pub(crate) struct RunArgs {
     /// Kill the command when this program ends
     #[arg(long)]
     kill_child: bool,
-    /// Print what would be done, without doing it: in words, as JSON, or as a shell script
-    #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "words")]
-    explain: Option<ExplainFormat>,
+    #[command(flatten)]
+    explain: ExplainArgs,
     /// Command and its arguments; your shell otherwise
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
@@ -100,17 +98,10 @@ impl RunArgs {
         let explain = self.explain;
         let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         let plan = UnsharePlan::new(&self.request(), Caller { uid, gid });
-        match explain {
-            None => carry_out(&plan),
-            Some(wanted) => {
-                render::stdout(&match wanted {
-                    ExplainFormat::Words => plan.words(),
-                    ExplainFormat::Json => format::pretty(&serde_json::to_value(&plan)?)? + "\n",
-                    ExplainFormat::Sh => plan.shell(),
-                })?;
-                Ok(0)
-            }
+        if explain.show(&plan)? {
+            return Ok(0);
         }
+        carry_out(&plan)
     }
 
     fn request(self) -> UnshareRequest {
@@ -162,17 +153,5 @@ impl InsideArgs {
     /// Applies the rest and becomes the command.
     pub(crate) fn run(self) -> Result<u8, CliError> {
         carry_out(&serde_json::from_str(&self.plan)?)
-    }
-}
-
-fn carry_out(plan: &UnsharePlan) -> Result<u8, CliError> {
-    match apply(plan)? {
-        Stage::Execute(command) => child::run(&command, Become::Command),
-        // This program again: what a forked copy of it could do without a thread of its own is little.
-        Stage::Fork(rest) => {
-            let own = ["/proc/self/exe", "ns", "__inside"].map(OsString::from);
-            let words = [&own[..], &[serde_json::to_string(&rest)?.into()]].concat();
-            child::run(&words, Become::Child)
-        }
     }
 }

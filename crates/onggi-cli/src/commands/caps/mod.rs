@@ -1,15 +1,18 @@
 //! `onggi caps …`: capabilities of processes, containers and files, in words.
 
+mod run;
+mod set;
+
 use std::path::Path;
 
 use clap::{Args, Subcommand};
-use onggi_primitives::{CapabilitySets, FileCapabilities, file_capabilities, process_capabilities};
+use onggi_primitives::{CapabilitySets, FileCapabilities, capability_text, file_capabilities, process_capabilities};
 use onggi_spec::{ParseError, capability};
 use serde_json::{Value, json};
 
-use super::subject;
 use crate::{
     cli::GlobalArgs,
+    commands::subject,
     error::CliError,
     render::{
         self,
@@ -29,6 +32,10 @@ pub(crate) enum CapsCommand {
     Show(ShowArgs),
     /// Name the capabilities of a mask, such as those of /proc/PID/status
     Decode(DecodeArgs),
+    /// Give capabilities to a file, or take them away
+    Set(set::SetArgs),
+    /// Run a command with fewer or other capabilities
+    Run(run::RunArgs),
 }
 
 impl CapsCommand {
@@ -37,6 +44,8 @@ impl CapsCommand {
         match self {
             Self::Show(args) => args.run(global),
             Self::Decode(args) => args.run(),
+            Self::Set(args) => args.run(global),
+            Self::Run(args) => args.run(global),
         }
     }
 }
@@ -129,7 +138,7 @@ fn process_summary(pid: i32, found: &CapabilitySets) -> String {
 }
 
 fn file_summary(path: &str, found: &FileCapabilities) -> String {
-    let mut out = format!("{path}\n");
+    let mut out = format!("{path} {}\n", capability_text(found));
     for (name, mask) in file_sets(found).iter().skip(1) {
         out += &format!("{name:<12} {mask:016x}\n");
     }
