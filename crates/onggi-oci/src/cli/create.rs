@@ -3,12 +3,13 @@
 use std::{
     fs,
     io::Read,
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
 use onggi_sandbox::{CgroupDriver, CreateOptions, Created, StartFailureError, Stdio};
 use onggi_spec::{ParseError, monitor::RootFs, oci::runtime::Spec};
+use rustix::fs::OFlags;
 
 use super::{
     CliError, EXIT_FAILURE, Global, Outcome,
@@ -308,7 +309,9 @@ fn bundle(args: &Args) -> Result<PathBuf, CliError> {
 /// Reads and parses the configuration of a bundle; returns its text too.
 fn read_config(bundle: &Path, other: Option<&Path>) -> Result<(Spec, Vec<u8>), CliError> {
     let path = bundle.join(other.unwrap_or(Path::new("config.json")));
-    let text = match read_document(&path) {
+    // What the caller names itself may be a pipe; that of a bundle is a file.
+    let read = if other.is_some() { read_document } else { read_file };
+    let text = match read(&path) {
         Err(CliError::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             return Err(CliError::Missing { name, bundle: bundle.to_path_buf() });
@@ -320,9 +323,29 @@ fn read_config(bundle: &Path, other: Option<&Path>) -> Result<(Spec, Vec<u8>), C
 
 /// A file of the caller, of a bounded size. It may be a pipe.
 pub(super) fn read_document(path: &Path) -> Result<Vec<u8>, CliError> {
-    let failed = |source| CliError::File { what: "read", path: path.to_path_buf(), source };
+    let file = fs::File::open(path).map_err(|source| unreadable(path, source))?;
+    read_bounded(path, file)
+}
+
+fn unreadable(path: &Path, source: std::io::Error) -> CliError {
+    CliError::File { what: "read", path: path.to_path_buf(), source }
+}
+
+/// The same of an ordinary file alone: a pipe in its place would never end, a device never answer.
+fn read_file(path: &Path) -> Result<Vec<u8>, CliError> {
+    let no_wait = OFlags::NONBLOCK.bits().cast_signed();
+    let opened = fs::OpenOptions::new().read(true).custom_flags(no_wait).open(path);
+    let file = opened.map_err(|source| unreadable(path, source))?;
+    if !file.metadata().is_ok_and(|m| m.is_file()) {
+        let reason = "it is not an ordinary file";
+        return Err(ParseError::new("OCI runtime configuration", &path.display().to_string(), reason).into());
+    }
+    read_bounded(path, file)
+}
+
+fn read_bounded(path: &Path, file: fs::File) -> Result<Vec<u8>, CliError> {
+    let failed = |source| unreadable(path, source);
     let mut text = Vec::new();
-    let file = fs::File::open(path).map_err(failed)?;
     file.take(MAX_DOCUMENT + 1).read_to_end(&mut text).map_err(failed)?;
     if text.len() as u64 > MAX_DOCUMENT {
         let reason = format!("more than the limit of {MAX_DOCUMENT} bytes");

@@ -79,6 +79,9 @@ pub(crate) fn scheduler(s: &Scheduler) -> Result<SchedulerAttributes> {
             "process.scheduler: scheduler runtime/deadline/period can only be specified for SCHED_DEADLINE policy",
         );
     }
+    if s.policy == "SCHED_DEADLINE" {
+        deadline(s)?;
+    }
     let Ok(priority) = u32::try_from(s.priority) else {
         return refuse(format!("process.scheduler: invalid scheduler.priority: {}", s.priority));
     };
@@ -98,6 +101,24 @@ pub(crate) fn scheduler(s: &Scheduler) -> Result<SchedulerAttributes> {
         deadline: s.deadline,
         period: s.period,
     })
+}
+
+/// What sched_setattr(2) answers with a bare EINVAL.
+fn deadline(s: &Scheduler) -> Result<()> {
+    /// The kernel's resolution, in nanoseconds.
+    const LEAST: u64 = 1024;
+    let fail = |why: String| refuse(format!("process.scheduler: SCHED_DEADLINE {why}"));
+    let (runtime, deadline, period) = (s.runtime, s.deadline, s.period);
+    match () {
+        () if runtime == 0 => fail("requires scheduler.runtime, greater than 0".into()),
+        () if deadline == 0 => fail("requires scheduler.deadline, greater than 0".into()),
+        () if !(LEAST..1 << 63).contains(&runtime) || deadline >= 1 << 63 => {
+            fail(format!("runtime {runtime} must be between {LEAST} and 2^63-1 nanoseconds, and so must deadline"))
+        }
+        () if runtime > deadline => fail(format!("runtime {runtime} must be <= deadline {deadline}")),
+        () if period != 0 && deadline > period => fail(format!("deadline {deadline} must be <= period {period}")),
+        () => Ok(()),
+    }
 }
 
 /// `process.ioPriority` as class and priority.

@@ -238,6 +238,9 @@ fn names(cx: &Context<'_>) -> Result<Vec<SetupOp>> {
             return Err(StartFailureError::new(format!("{what} is set without a UTS namespace"))
                 .hint("the host's own name would change; add {\"type\": \"uts\"} to linux.namespaces"));
         }
+        if name.contains('\0') {
+            return Err(StartFailureError::new(format!("{what} {name:?} contains a NUL byte")));
+        }
         ops.push(match what {
             "hostname" => SetupOp::Hostname { name: name.clone() },
             _ => SetupOp::Domainname { name: name.clone() },

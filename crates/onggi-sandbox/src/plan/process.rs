@@ -170,11 +170,12 @@ pub(super) fn working_directory(process: &Process) -> Result<PathBuf> {
 /// The CPUs that the runtime's caller happened to be pinned to are not the container's. `execCPUAffinity` is for
 /// `exec` alone; an initial affinity without a final one stays (the runtime has set it before the clone).
 fn affinity(pc: &ProcessContext<'_>) -> Result<Option<ProcessOp>> {
-    let asked = pc.process.exec_cpu_affinity.as_ref().filter(|_| pc.purpose == Purpose::Exec);
-    let Some(asked) = asked else { return Ok(Some(ProcessOp::Affinity { cpus: None })) };
+    let Some(asked) = &pc.process.exec_cpu_affinity else { return Ok(Some(ProcessOp::Affinity { cpus: None })) };
     let initial = attributes::cpu_list("initial", asked.initial.as_ref())?;
     let last = attributes::cpu_list("final", asked.final_.as_ref())?;
     Ok(match (initial, last) {
+        // Lists that are wrong are told at once, not at the first exec.
+        _ if pc.purpose != Purpose::Exec => Some(ProcessOp::Affinity { cpus: None }),
         (_, Some(mask)) => Some(ProcessOp::Affinity { cpus: Some(mask) }),
         (Some(_), None) => None,
         (None, None) => Some(ProcessOp::Affinity { cpus: None }),

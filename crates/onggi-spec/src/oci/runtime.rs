@@ -7,6 +7,7 @@
 
 mod cgroup;
 mod linux;
+mod objects;
 mod seccomp;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 pub use cgroup::*;
 pub use linux::*;
+use objects::{objects, unique};
 pub use seccomp::*;
 
 /// The version of the runtime specification that Onggi writes and implements.
@@ -34,7 +36,7 @@ where
 
 /// `config.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(remote = "Self", rename_all = "camelCase")]
 pub struct Spec {
     /// SemVer of the specification that the bundle follows.
     pub oci_version: String,
@@ -57,7 +59,7 @@ pub struct Spec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hooks: Option<Hooks>,
     /// Annotations: data for others, never control input.
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, deserialize_with = "unique", skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
     /// Linux settings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -74,23 +76,37 @@ impl Spec {
         if bytes.len() > MAX_CONFIG {
             return Err(err(format!("{} bytes are more than the limit of {MAX_CONFIG}", bytes.len())));
         }
+        if let Some(encoding) = foreign_encoding(bytes) {
+            return Err(err(format!("it is {encoding}; JSON is UTF-8 without a byte order mark")));
+        }
         serde_json::from_slice(bytes).map_err(|e| err(e.to_string()))
+    }
+}
+
+/// What an editor may have made of the document, from its first bytes (RFC 8259, section 8.1).
+fn foreign_encoding(bytes: &[u8]) -> Option<&'static str> {
+    match bytes {
+        [0xef, 0xbb, 0xbf, ..] => Some("text with a byte order mark"),
+        [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] | [_, 0, 0, 0, ..] | [0, 0, 0, _, ..] => Some("UTF-32"),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [_, 0, ..] | [0, _, ..] => Some("UTF-16"),
+        _ => None,
     }
 }
 
 /// The root filesystem.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Root {
     /// Path, absolute or relative to the bundle.
     pub path: String,
     /// Mounted read-only.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "nullable")]
     pub readonly: bool,
 }
 
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(remote = "Self", rename_all = "camelCase")]
 pub struct Mount {
     /// Where, inside the container.
     pub destination: String,
@@ -113,16 +129,16 @@ pub struct Mount {
 
 /// The container's process.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(remote = "Self", rename_all = "camelCase")]
 pub struct Process {
     /// A terminal is attached.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "nullable")]
     pub terminal: bool,
     /// Size of the terminal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub console_size: Option<ConsoleSize>,
     /// User.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "nullable")]
     pub user: User,
     /// argv.
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
@@ -139,7 +155,7 @@ pub struct Process {
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
     pub rlimits: Vec<Rlimit>,
     /// prctl(PR_SET_NO_NEW_PRIVS).
-    #[serde(default)]
+    #[serde(default, deserialize_with = "nullable")]
     pub no_new_privileges: bool,
     /// AppArmor profile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -163,6 +179,7 @@ pub struct Process {
 
 /// Terminal size in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct ConsoleSize {
     /// Rows.
     pub height: u32,
@@ -172,7 +189,7 @@ pub struct ConsoleSize {
 
 /// Credentials of a process.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(remote = "Self", rename_all = "camelCase")]
 pub struct User {
     /// User id in the container.
     #[serde(default)]
@@ -190,6 +207,7 @@ pub struct User {
 
 /// One resource limit (getrlimit(2)).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Rlimit {
     /// `RLIMIT_NOFILE` and so on.
     #[serde(rename = "type")]
@@ -202,6 +220,7 @@ pub struct Rlimit {
 
 /// The five capability sets (capabilities(7)).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct LinuxCapabilities {
     /// Bounding set.
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
@@ -222,6 +241,7 @@ pub struct LinuxCapabilities {
 
 /// sched_setattr(2).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Scheduler {
     /// `SCHED_OTHER`, `SCHED_FIFO`, `SCHED_RR`, `SCHED_BATCH`, `SCHED_ISO`, `SCHED_IDLE`, `SCHED_DEADLINE`.
     pub policy: String,
@@ -247,6 +267,7 @@ pub struct Scheduler {
 
 /// ioprio_set(2).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct LinuxIoPriority {
     /// `IOPRIO_CLASS_RT`, `IOPRIO_CLASS_BE`, `IOPRIO_CLASS_IDLE`.
     pub class: String,
@@ -257,6 +278,7 @@ pub struct LinuxIoPriority {
 
 /// CPU lists for `exec`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct CpuAffinity {
     /// Until the process moves to the container's cgroup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -268,7 +290,7 @@ pub struct CpuAffinity {
 
 /// Hooks, by the point at which they run.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(remote = "Self", rename_all = "camelCase")]
 pub struct Hooks {
     /// Deprecated; runs with `createRuntime`.
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
@@ -292,6 +314,7 @@ pub struct Hooks {
 
 /// One hook.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Hook {
     /// Absolute path.
     pub path: String,
@@ -322,7 +345,7 @@ pub struct State {
     /// Absolute bundle directory.
     pub bundle: String,
     /// Annotations.
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, deserialize_with = "unique", skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -354,6 +377,22 @@ impl ContainerState {
         }
     }
 }
+
+objects!(
+    Spec,
+    Root,
+    Mount,
+    Process,
+    ConsoleSize,
+    User,
+    Rlimit,
+    LinuxCapabilities,
+    Scheduler,
+    LinuxIoPriority,
+    CpuAffinity,
+    Hooks,
+    Hook,
+);
 
 fn is_zero_i32(v: &i32) -> bool {
     *v == 0

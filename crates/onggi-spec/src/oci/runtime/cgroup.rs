@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::nullable;
+use super::{
+    nullable,
+    objects::{objects, unique},
+};
 
 /// Cgroup limits; an absent member is left as the kernel has it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(remote = "Self", rename_all = "camelCase")]
 pub struct LinuxResources {
     /// Device rules, in order.
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
@@ -32,15 +35,16 @@ pub struct LinuxResources {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<LinuxNetwork>,
     /// RDMA, by device.
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, deserialize_with = "unique", skip_serializing_if = "BTreeMap::is_empty")]
     pub rdma: BTreeMap<String, LinuxRdma>,
     /// Raw cgroup v2 files and their values.
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, deserialize_with = "unique", skip_serializing_if = "BTreeMap::is_empty")]
     pub unified: BTreeMap<String, String>,
 }
 
 /// A rule of the device cgroup.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct LinuxDeviceCgroup {
     /// Allowed or denied.
     pub allow: bool,
@@ -60,7 +64,7 @@ pub struct LinuxDeviceCgroup {
 
 /// Memory limits in bytes; -1 is unlimited.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(remote = "Self", rename_all = "camelCase")]
 pub struct LinuxMemory {
     /// Hard limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -93,7 +97,7 @@ pub struct LinuxMemory {
 
 /// CPU limits.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(remote = "Self", rename_all = "camelCase")]
 pub struct LinuxCpu {
     /// Relative weight, v1 scale (2 to 262144).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -126,6 +130,7 @@ pub struct LinuxCpu {
 
 /// Process limit.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct LinuxPids {
     /// Most tasks; -1 is unlimited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -134,7 +139,7 @@ pub struct LinuxPids {
 
 /// Block I/O limits.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(remote = "Self", rename_all = "camelCase")]
 pub struct LinuxBlockIo {
     /// 10 to 1000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -171,7 +176,7 @@ pub struct LinuxBlockIo {
 
 /// Weight of one device.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(remote = "Self", rename_all = "camelCase")]
 pub struct LinuxWeightDevice {
     /// Major number.
     pub major: i64,
@@ -187,6 +192,7 @@ pub struct LinuxWeightDevice {
 
 /// Rate of one device.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct LinuxThrottleDevice {
     /// Major number.
     pub major: i64,
@@ -198,7 +204,7 @@ pub struct LinuxThrottleDevice {
 
 /// Limit of one huge page size.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(remote = "Self", rename_all = "camelCase")]
 pub struct LinuxHugepageLimit {
     /// `2MB`, `1GB`.
     pub page_size: String,
@@ -208,6 +214,7 @@ pub struct LinuxHugepageLimit {
 
 /// net_cls and net_prio (v1).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct LinuxNetwork {
     /// Class identifier.
     #[serde(default, rename = "classID", skip_serializing_if = "Option::is_none")]
@@ -219,6 +226,7 @@ pub struct LinuxNetwork {
 
 /// Priority of one interface.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct LinuxInterfacePriority {
     /// Interface.
     pub name: String,
@@ -228,7 +236,7 @@ pub struct LinuxInterfacePriority {
 
 /// RDMA limits of one device.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(remote = "Self", rename_all = "camelCase")]
 pub struct LinuxRdma {
     /// Handles.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -237,3 +245,18 @@ pub struct LinuxRdma {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hca_objects: Option<u32>,
 }
+
+objects!(
+    LinuxResources,
+    LinuxDeviceCgroup,
+    LinuxMemory,
+    LinuxCpu,
+    LinuxPids,
+    LinuxBlockIo,
+    LinuxWeightDevice,
+    LinuxThrottleDevice,
+    LinuxHugepageLimit,
+    LinuxNetwork,
+    LinuxInterfacePriority,
+    LinuxRdma,
+);

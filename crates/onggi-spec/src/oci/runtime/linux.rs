@@ -4,11 +4,14 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use super::{LinuxResources, LinuxSeccomp, nullable};
+use super::{
+    LinuxResources, LinuxSeccomp, nullable,
+    objects::{objects, unique},
+};
 
 /// Linux settings.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(remote = "Self", rename_all = "camelCase")]
 pub struct Linux {
     /// uid mapping of the user namespace.
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
@@ -17,7 +20,7 @@ pub struct Linux {
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
     pub gid_mappings: Vec<LinuxIdMapping>,
     /// Sysctls of the container's namespaces.
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, deserialize_with = "unique", skip_serializing_if = "BTreeMap::is_empty")]
     pub sysctl: BTreeMap<String, String>,
     /// Cgroup limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -32,7 +35,7 @@ pub struct Linux {
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<LinuxDevice>,
     /// Network devices to move into the container, by host name.
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, deserialize_with = "unique", skip_serializing_if = "BTreeMap::is_empty")]
     pub net_devices: BTreeMap<String, LinuxNetDevice>,
     /// seccomp filter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -59,12 +62,13 @@ pub struct Linux {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub personality: Option<LinuxPersonality>,
     /// Clock offsets of the time namespace: `monotonic`, `boottime`.
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, deserialize_with = "unique", skip_serializing_if = "BTreeMap::is_empty")]
     pub time_offsets: BTreeMap<String, LinuxTimeOffset>,
 }
 
 /// One line of a uid or gid map (user_namespaces(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct LinuxIdMapping {
     /// First id in the container.
     #[serde(rename = "containerID")]
@@ -78,6 +82,7 @@ pub struct LinuxIdMapping {
 
 /// One namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct LinuxNamespace {
     /// Kind.
     #[serde(rename = "type")]
@@ -137,7 +142,7 @@ impl fmt::Display for LinuxNamespaceType {
 
 /// A device node.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(remote = "Self", rename_all = "camelCase")]
 pub struct LinuxDevice {
     /// `c`, `u`, `b` or `p`.
     #[serde(rename = "type")]
@@ -163,6 +168,7 @@ pub struct LinuxDevice {
 
 /// A network device that is moved into the container.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct LinuxNetDevice {
     /// New name; unchanged when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -171,7 +177,7 @@ pub struct LinuxNetDevice {
 
 /// resctrl(5).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(remote = "Self", rename_all = "camelCase")]
 pub struct LinuxIntelRdt {
     /// Name of the class of service.
     #[serde(default, rename = "closID", skip_serializing_if = "Option::is_none")]
@@ -198,6 +204,7 @@ pub struct LinuxIntelRdt {
 
 /// set_mempolicy(2).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct LinuxMemoryPolicy {
     /// `MPOL_BIND` and so on.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -212,6 +219,7 @@ pub struct LinuxMemoryPolicy {
 
 /// personality(2).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct LinuxPersonality {
     /// `LINUX` or `LINUX32`.
     pub domain: String,
@@ -222,6 +230,7 @@ pub struct LinuxPersonality {
 
 /// An offset of one clock (time_namespaces(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct LinuxTimeOffset {
     /// Seconds.
     #[serde(default)]
@@ -230,6 +239,18 @@ pub struct LinuxTimeOffset {
     #[serde(default)]
     pub nanosecs: u32,
 }
+
+objects!(
+    Linux,
+    LinuxIdMapping,
+    LinuxNamespace,
+    LinuxDevice,
+    LinuxNetDevice,
+    LinuxIntelRdt,
+    LinuxMemoryPolicy,
+    LinuxPersonality,
+    LinuxTimeOffset,
+);
 
 pub(super) fn is_false(v: &bool) -> bool {
     !*v

@@ -4,11 +4,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{State, nullable};
+use super::{State, nullable, objects::objects};
 
 /// A seccomp policy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(remote = "Self", rename_all = "camelCase")]
 pub struct LinuxSeccomp {
     /// For system calls that no rule names.
     pub default_action: SeccompAction,
@@ -34,7 +34,7 @@ pub struct LinuxSeccomp {
 
 /// One rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(remote = "Self", rename_all = "camelCase")]
 pub struct LinuxSyscall {
     /// System calls, by name; unknown names are ignored.
     pub names: Vec<String>,
@@ -50,7 +50,7 @@ pub struct LinuxSyscall {
 
 /// One condition on an argument.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(remote = "Self", rename_all = "camelCase")]
 pub struct LinuxSeccompArg {
     /// 0 to 5.
     pub index: u32,
@@ -137,3 +137,5 @@ pub struct ContainerProcessState {
     /// State of the container.
     pub state: State,
 }
+
+objects!(LinuxSeccomp, LinuxSyscall, LinuxSeccompArg);
