@@ -97,6 +97,7 @@ pub const ADVISORIES: &[Advisory] = &[
         hostile: &[
             "root_cve_2016_9962_a_tracer_inside_sees_nothing_of_the_host_while_others_enter",
             "root_cve_2016_9962_a_tracer_with_rights_in_a_user_namespace_sees_nothing_either",
+            "root_cve_2016_9962_a_container_that_waits_for_start_cannot_be_looked_into",
         ],
         benign: &["root_cve_2016_9962_benign_a_container_sees_its_own_processes"],
     },

@@ -124,6 +124,18 @@ fn root_cve_2016_9962_a_tracer_with_rights_in_a_user_namespace_sees_nothing_eith
     nothing_found(&jar, 100);
 }
 
+/// Until `start` it is the runtime in the program's clothes: same user, same capabilities.
+#[test]
+fn root_cve_2016_9962_a_container_that_waits_for_start_cannot_be_looked_into() {
+    isolated();
+    let jar = Jar::new("true");
+    assert_eq!(jar.create().code, 0);
+    let look = "for at in exe cwd root; do readlink /proc/1/$at && exit 42; done; \
+                test -n \"$(ls /proc/1/fd)\" && exit 42; cat /proc/1/environ && exit 42; echo nothing";
+    jar.exec(&[], &["sh", "-c", look]).printed("nothing\n");
+    assert_eq!(jar.verb("start").code, 0);
+}
+
 #[test]
 fn root_cve_2016_9962_benign_a_container_sees_its_own_processes() {
     isolated();

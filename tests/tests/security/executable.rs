@@ -1,8 +1,8 @@
 //! I4: the runtime's program cannot be written from inside, whatever it is doing just then.
 
-use std::fs;
+use std::{fs, process::Stdio};
 
-use onggi_tests::isolated;
+use onggi_tests::{eventually, isolated};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -32,6 +32,7 @@ fn attack(jar: &mut Jar, flags: &[&str], limit: usize) {
         assert_eq!(done.code, 0, "{}", done.err);
     }
     assert!(jar.output().contains("attempts"), "the writer never came to its {limit} attempts");
+    enters_as_something_that_nobody_writes(jar);
     assert!(before == hash(), "the runtime's program has changed");
 }
 
@@ -62,9 +63,25 @@ fn root_cve_2019_5736_an_ordinary_users_runtime_is_safe_too() {
     assert!(before == fs::read(&copy).expect("read the runtime"), "the user's program has changed");
 }
 
+/// The writer has met a program that was being executed all the time, which the kernel protects for just so long. What
+/// the runtime itself executes is looked at from the host, while a program of the container runs in its foreground.
+fn enters_as_something_that_nobody_writes(jar: &Jar) {
+    let pid_file = jar.path("entered");
+    let at = pid_file.to_str().expect("a UTF-8 path");
+    let mut entered = jar.oci(&["exec", "--pid-file", at, &jar.id, "sleep", "60"]);
+    let mut entered = entered.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("start the runtime");
+    eventually("the program runs", || fs::read_to_string(&pid_file).is_ok_and(|t| !t.is_empty()).then_some(()));
+    let taken = fs::File::open(format!("/proc/{}/exe", entered.id()));
+    entered.kill().and_then(|()| entered.wait()).expect("end the runtime");
+    refuses_writes(&taken.expect("open the program"));
+}
+
 /// With every right of the host. "Text file busy" is no defence: it ends when nobody executes the program any more.
 #[track_caller]
 fn refuses_writes(program: &fs::File) {
+    if rustix::fs::fcntl_get_seals(program).is_ok_and(|s| s.contains(rustix::fs::SealFlags::WRITE)) {
+        return;
+    }
     let at = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(program));
     let error = fs::OpenOptions::new().append(true).open(&at).expect_err("the runtime's program can be written");
     let mount = rustix::fs::fstatvfs(program).expect("ask for the mount").f_flag;
@@ -88,6 +105,25 @@ fn root_cve_2019_5736_images_that_execute_the_runtime_cannot_write_it() {
     let jar = Jar::new("sleep 60");
     jar.running();
     jar.exec(&[], &["/proc/self/exe", "--version"]).inside();
+    // It waits for its standard input, so that there is time to take hold of it.
+    let mut jar = Jar::new("");
+    jar.args(&["/proc/self/exe", "update", "--resources", "-", "x"]);
+    jar.save();
+    let bundle = jar.dir().to_str().expect("a UTF-8 path").to_owned();
+    let mut run = jar.oci(&["run", "--bundle", &bundle, &jar.id]);
+    let mut run = run.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("start it");
+    let executed = |pid: u32| {
+        let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        words.starts_with(b"/proc/self/exe\0update")
+    };
+    let child = eventually("the image executes the runtime", || {
+        let state: serde_json::Value = serde_json::from_str(&jar.verb("state").out).ok()?;
+        u32::try_from(state["pid"].as_u64()?).ok().filter(|pid| executed(*pid))
+    });
+    let taken = fs::File::open(format!("/proc/{child}/exe")).expect("open the program");
+    drop(run.stdin.take());
+    run.wait().expect("wait for the runtime");
+    refuses_writes(&taken);
     let mut jar = Jar::new("for p in 1 self; do echo x >> /proc/$p/exe; done; true");
     jar.config["hooks"] = json!({ "startContainer": [{ "path": "/bin/sh", "args": [
         "sh", "-c", "for p in /proc/[0-9]*; do echo x >> $p/exe; done 2>/dev/null; true"] }] });

@@ -126,12 +126,14 @@ fn root_cve_2024_45310_missing_parents_are_never_made_on_the_host() {
     ] {
         std::os::unix::fs::symlink(target, shared.join(name)).expect("make a link");
         jar.tmpfs("tagged", &format!("/vol/{name}/x/y/z"));
+        // Where everything but the last directory is there, on the host.
+        jar.tmpfs("tagged", &format!("/vol/{name}/sub/made"));
     }
     jar.config["process"]["cwd"] = json!("/vol/a/made/for/me");
     let host = Host::look(&jar);
     let done = jar.run();
     host.assert_unchanged(&jar);
-    done.printed("3\n");
+    done.printed("6\n");
 }
 
 #[test]
@@ -181,9 +183,10 @@ fn root_cve_2026_41579_2026_47766_a_linked_dev_does_not_redirect_devices() {
     isolated();
     for terminal in [false, true] {
         for with_tmpfs in [false, true] {
-            for relative in [false, true] {
+            for (relative, empty) in [(false, false), (true, false), (false, true), (true, true)] {
                 let mut jar = Jar::new("test -c /dev/null && test -c /dev/zero && test -L /dev/ptmx && echo ok");
-                let decoy = jar.decoy();
+                // Where names are taken, and where a node could be made.
+                let decoy = if empty { jar.decoy().join("sub/deep") } else { jar.decoy() };
                 let target = if relative {
                     format!("../../../../../..{}", decoy.display())
                 } else {

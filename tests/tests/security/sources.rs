@@ -1,5 +1,7 @@
 //! I5: what is mounted over a path is the device or terminal that is meant, checked on its own descriptor.
 
+use std::os::unix::fs::symlink;
+
 use onggi_tests::isolated;
 use serde_json::json;
 
@@ -26,6 +28,17 @@ fn root_cve_2025_31133_a_redirected_dev_null_never_becomes_a_mask() {
     jar.remove_mount("/dev/pts");
     jar.write("rootfs/dev/null", "secret");
     jar.run().refused();
+    // A /dev that comes ready-made: nothing is refused there before masks are made, and they are the host's.
+    for target in ["/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "nowhere"] {
+        let mut jar = Jar::new(&format!("{CHECK_MASK}; echo masked"));
+        jar.remove_mount("/dev");
+        jar.remove_mount("/dev/pts");
+        symlink(target, jar.make_dir("dev").join("null")).expect("make a link");
+        jar.bind("dev", "/dev");
+        let host = Host::look(&jar);
+        jar.run().printed("masked\n");
+        host.assert_unchanged(&jar);
+    }
     let mut jar = Jar::new(CHECK_MASK);
     jar.bind("decoy/null", "/dev/null");
     let host = Host::look(&jar);
