@@ -108,6 +108,9 @@ fn root_cve_2019_5736_images_that_execute_the_runtime_cannot_write_it() {
     // It waits for its standard input, so that there is time to take hold of it.
     let mut jar = Jar::new("");
     jar.args(&["/proc/self/exe", "update", "--resources", "-", "x"]);
+    // As it is installed it needs no loader; as a developer builds it, it does.
+    jar.bind("/lib", "/lib");
+    jar.bind("/lib64", "/lib64");
     jar.save();
     let bundle = jar.dir().to_str().expect("a UTF-8 path").to_owned();
     let mut run = jar.oci(&["run", "--bundle", &bundle, &jar.id]);

@@ -28,11 +28,21 @@ const PAUSE: Duration = Duration::from_micros(200);
 struct Swap {
     dir: PathBuf,
     names: (&'static str, &'static str),
+    /// A link that comes and goes, and where it leads.
+    flicker: Option<(PathBuf, PathBuf)>,
 }
 
 impl Swap {
     fn new(dir: impl AsRef<Path>, one: &'static str, other: &'static str) -> Self {
-        Self { dir: dir.as_ref().to_path_buf(), names: (one, other) }
+        Self { dir: dir.as_ref().to_path_buf(), names: (one, other), flicker: None }
+    }
+
+    /// There may be something else of that name, then it stays.
+    fn flicker(&self) {
+        if let Some((at, target)) = &self.flicker {
+            let _ = symlink(target, at);
+            let _ = fs::remove_file(at);
+        }
     }
 
     fn forever(&self, stop: &AtomicBool) -> usize {
@@ -42,6 +52,7 @@ impl Swap {
             let (one, other) = self.names;
             rustix::fs::renameat_with(&dir, one, &dir, other, RenameFlags::EXCHANGE).expect("exchange two names");
             swaps += 1;
+            self.flicker();
             if swaps % BURST == 0 {
                 // With two processors the containers need their share.
                 thread::sleep(PAUSE);
@@ -134,9 +145,13 @@ fn parents(starts: usize) {
     jar.bind("shared", "/vol");
     // What the others make is never found: each start has to make it anew.
     jar.tmpfs("tagged", "/vol/a/x/y");
-    jar.config["process"]["cwd"] = json!("/vol/a/w/o/r/k");
+    jar.config["process"]["cwd"] = json!("/vol/a/l/o/r/k");
+    // On the way there is a link, after which the way begins anew.
+    symlink("w", shared.join("a/l")).expect("make a link");
     jar.script(&format!("{ARRIVED}; rm -rf /vol/a/w /vol/b/w; true"));
-    race(&jar, &Swap::new(shared, "a", "b"), starts).some_inside();
+    // And what is to be made has just been made by somebody else, as a link.
+    let flicker = Some((shared.join("a/w"), jar.decoy()));
+    race(&jar, &Swap { flicker, ..Swap::new(shared, "a", "b") }, starts).some_inside();
 }
 
 fn dev_null(starts: usize) {

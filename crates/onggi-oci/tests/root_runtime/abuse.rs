@@ -62,6 +62,151 @@ fn root_documents_that_are_wrong_are_refused_with_a_reason_and_leave_nothing() {
     }
 }
 
+/// JSON that other readers would take for something, and that the specification forbids or does not mean.
+#[test]
+fn root_documents_that_mean_two_things_or_nothing_are_refused() {
+    let b = Bundle::new("echo ran");
+    let refused = |bytes: &[u8], why: &str| {
+        fs::write(b.dir.join("config.json"), bytes).unwrap();
+        let done: Done = b.oci(&["run", "-b", b.dir.to_str().unwrap(), &b.id]).output().unwrap().into();
+        assert!(done.code == 1 && done.err.contains(why) && done.out.is_empty(), "{why}: {done:?}");
+        nothing_left(&b);
+    };
+    let text = b.config.to_string();
+    let twice =
+        |name: &str, value: &str| text.replacen(&format!("\"{name}\":"), &format!("\"{name}\":{value},\"{name}\":"), 1);
+    refused(twice("hostname", "\"other\"").as_bytes(), "duplicate field `hostname`");
+    refused(twice("cwd", "\"/\"").as_bytes(), "duplicate field `cwd`");
+    let maps = text.replacen('{', "{\"annotations\":{\"a\":\"1\",\"a\":\"2\"},", 1);
+    refused(maps.as_bytes(), "duplicate field `a`");
+    let (little, big): (Vec<u8>, Vec<u8>) = (
+        text.encode_utf16().flat_map(u16::to_le_bytes).collect(),
+        text.encode_utf16().flat_map(u16::to_be_bytes).collect(),
+    );
+    for (bytes, why) in [
+        ([b"\xef\xbb\xbf", text.as_bytes()].concat(), "byte order mark"),
+        ([b"\xff\xfe", &little[..]].concat(), "UTF-16"),
+        (little, "UTF-16"),
+        (big, "UTF-16"),
+        (text.chars().flat_map(|c| u32::from(c).to_le_bytes()).collect(), "UTF-32"),
+        ([text.as_bytes(), b"\xff"].concat(), "line 1"),
+        ([text.as_bytes(), text.as_bytes()].concat(), "trailing characters"),
+    ] {
+        refused(&bytes, why);
+    }
+}
+
+#[test]
+fn root_arrays_are_no_structures_and_null_is_absent() {
+    for pointer in [
+        "/process",
+        "/root",
+        "/linux",
+        "/hooks",
+        "/process/user",
+        "/process/capabilities",
+        "/process/scheduler",
+        "/process/ioPriority",
+        "/process/execCPUAffinity",
+        "/process/consoleSize",
+        "/linux/resources",
+        "/linux/seccomp",
+        "/linux/intelRdt",
+        "/linux/personality",
+        "/linux/memoryPolicy",
+        "/annotations",
+        "/linux/sysctl",
+        "/linux/timeOffsets",
+        "/linux/netDevices",
+    ] {
+        let (parent, member) = pointer.rsplit_once('/').unwrap();
+        for wrong in [json!([]), json!([1])] {
+            let mut b = Bundle::new("echo ran");
+            b.config.pointer_mut(parent).unwrap()[member] = wrong.clone();
+            let done = b.run();
+            assert!(done.code == 1 && done.err.contains("invalid type"), "{pointer} {wrong}: {done:?}");
+            nothing_left(&b);
+        }
+        if !matches!(pointer, "/process" | "/root" | "/linux" | "/process/capabilities") {
+            let mut b = Bundle::new("echo ran");
+            b.config.pointer_mut(parent).unwrap()[member] = json!(null);
+            assert_eq!(b.run().out, "ran\n", "{pointer}");
+        }
+    }
+    let mut b = Bundle::new("echo ran");
+    for resource in ["memory", "cpu", "pids", "blockIO", "network", "rdma", "unified"] {
+        b.config["linux"]["resources"] = json!({ resource: [1] });
+        assert!(b.run().err.contains("invalid type: sequence"), "{resource}");
+    }
+}
+
+/// A configuration that is no file is told at once: nothing waits for a writer or reads without end.
+#[test]
+fn root_a_configuration_that_is_no_file_is_refused_at_once() {
+    let b = Bundle::new("echo ran");
+    let at = b.dir.join("config.json");
+    let refused = |why: &str| {
+        let mut run = b.oci(&["run", "-b", b.dir.to_str().unwrap(), &b.id]);
+        let done: Done = run.output().unwrap().into();
+        assert!(done.code == 1 && done.err.contains(why), "{done:?}");
+        nothing_left(&b);
+    };
+    assert!(Command::new("mkfifo").arg(&at).status().unwrap().success());
+    refused("it is not an ordinary file");
+    fs::remove_file(&at).unwrap();
+    fs::create_dir(&at).unwrap();
+    refused("it is not an ordinary file");
+    fs::remove_dir(&at).unwrap();
+    for device in ["/dev/zero", "/dev/null", "/dev/full"] {
+        std::os::unix::fs::symlink(device, &at).unwrap();
+        refused("it is not an ordinary file");
+        fs::remove_file(&at).unwrap();
+    }
+    std::os::unix::fs::symlink("config.json", &at).unwrap();
+    refused("too many levels of symbolic links");
+    fs::remove_file(&at).unwrap();
+    fs::write(b.dir.join("elsewhere"), b.config.to_string()).unwrap();
+    std::os::unix::fs::symlink("elsewhere", &at).unwrap();
+    let done: Done = b.oci(&["run", "-b", b.dir.to_str().unwrap(), &b.id]).output().unwrap().into();
+    assert_eq!(done.out, "ran\n", "{}", done.err);
+}
+
+/// The kernel would take each of them to its first NUL.
+#[test]
+fn root_text_with_a_nul_is_never_cut_short() {
+    let nul = "a\u{0}b";
+    for (pointer, wrong) in [
+        ("/hostname", json!(nul)),
+        ("/domainname", json!(nul)),
+        ("/root/path", json!("rootfs\u{0}")),
+        ("/process/cwd", json!("/\u{0}")),
+        ("/process/env", json!([format!("A={nul}")])),
+        ("/mounts/0/destination", json!("/proc\u{0}")),
+        ("/mounts/0/source", json!("proc\u{0}")),
+        ("/mounts/1/options", json!(["size=1m\u{0}"])),
+        ("/linux/maskedPaths", json!(["/proc/keys\u{0}"])),
+        ("/linux/readonlyPaths", json!(["/proc/sys\u{0}"])),
+        ("/linux/cgroupsPath", json!(format!("/{nul}"))),
+        ("/linux/sysctl", json!({ "net.ipv4.ip_forward": "1\u{0}" })),
+        ("/linux/namespaces/0", json!({ "type": "pid", "path": "/proc/1/ns/pid\u{0}" })),
+        ("/linux/devices", json!([{ "path": "/dev/a\u{0}", "type": "c", "major": 1, "minor": 3 }])),
+        ("/hooks", json!({ "prestart": [{ "path": "/bin/true\u{0}" }] })),
+        ("/hooks", json!({ "prestart": [{ "path": "/bin/true", "args": [nul] }] })),
+        ("/hooks", json!({ "prestart": [{ "path": "/bin/true", "env": [format!("A={nul}")] }] })),
+        ("/linux/netDevices", json!({ nul: {} })),
+    ] {
+        let mut b = Bundle::new("echo ran");
+        let (parent, member) = pointer.rsplit_once('/').unwrap();
+        match (b.config.pointer_mut(parent).unwrap(), member.parse::<usize>()) {
+            (serde_json::Value::Array(list), Ok(index)) => list[index] = wrong.clone(),
+            (object, _) => object[member] = wrong.clone(),
+        }
+        let done = b.run();
+        assert!(done.code == 1 && done.out.is_empty() && !done.err.is_empty(), "{pointer} {wrong}: {done:?}");
+        nothing_left(&b);
+    }
+}
+
 #[test]
 fn root_a_pid_file_that_cannot_be_written_is_known_before_the_program_runs() {
     let b = Bundle::new("echo ran");

@@ -89,6 +89,8 @@ fn root_a_memory_policy_is_what_numa_maps_shows() {
         (json!({ "mode": "MPOL_INTERLEAVE", "nodes": "0" }), "interleave:0"),
         (json!({ "mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"] }), "bind=static:0"),
         (json!({ "mode": "MPOL_PREFERRED", "nodes": "0", "flags": ["MPOL_F_RELATIVE_NODES"] }), "prefer=relative:0"),
+        (json!({ "mode": "MPOL_BIND", "nodes": "0-0, 0" }), "bind:0"),
+        (json!({ "mode": "MPOL_LOCAL" }), "local"),
         (json!({ "mode": "MPOL_DEFAULT" }), "default"),
         (json!({}), "default"),
     ];
@@ -106,6 +108,22 @@ fn root_a_memory_policy_is_what_numa_maps_shows() {
 
 #[test]
 fn root_a_memory_policy_that_the_kernel_refuses_is_an_error() {
+    for (policy, why) in [
+        (json!({ "mode": "INTERLEAVE", "nodes": "0" }), "invalid memory policy mode"),
+        (json!({ "nodes": "0" }), "invalid memory policy mode"),
+        (json!({ "mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_NEW"] }), "invalid memory policy flag"),
+        (json!({ "mode": "MPOL_BIND", "nodes": "x" }), "invalid memory policy node"),
+        (json!({ "mode": "MPOL_BIND", "nodes": "0-9876543210" }), "invalid memory policy node"),
+        (json!({ "mode": "MPOL_BIND", "nodes": "1-0" }), "invalid memory policy node"),
+        // Without nodes there is nothing to bind to.
+        (json!({ "mode": "MPOL_BIND" }), "set_mempolicy"),
+        (json!({ "mode": "MPOL_LOCAL", "nodes": "0" }), "set_mempolicy"),
+    ] {
+        let mut b = Bundle::new("true");
+        b.config["linux"]["memoryPolicy"] = policy.clone();
+        let done = b.run();
+        assert!(done.code == 1 && done.err.contains(why), "{policy}: {}", done.err);
+    }
     let mut b = Bundle::new("true");
     let flags = ["MPOL_F_STATIC_NODES", "MPOL_F_RELATIVE_NODES"];
     b.config["linux"]["memoryPolicy"] = json!({ "mode": "MPOL_DEFAULT", "nodes": "0-7", "flags": flags });
@@ -152,12 +170,73 @@ fn root_a_scheduler_that_breaks_the_rules_is_refused() {
         (json!({ "policy": "SCHED_OTHER", "priority": 1 }), "can only be specified for SCHED_FIFO or SCHED_RR"),
         (json!({ "policy": "SCHED_OTHER", "period": 1 }), "can only be specified for SCHED_DEADLINE"),
         (json!({ "policy": "SCHED_NEW" }), "invalid scheduler policy"),
+        (json!({ "policy": "" }), "scheduler policy is required"),
+        (json!({ "policy": "SCHED_BATCH", "flags": ["SCHED_FLAG_NEW"] }), "invalid scheduler flag"),
+        (json!({ "policy": "SCHED_FIFO", "priority": -1 }), "invalid scheduler.priority"),
+        (json!({ "policy": "SCHED_DEADLINE", "deadline": 9 }), "requires scheduler.runtime"),
+        (json!({ "policy": "SCHED_DEADLINE", "runtime": 2048 }), "requires scheduler.deadline"),
+        (json!({ "policy": "SCHED_DEADLINE", "runtime": 1023, "deadline": 9999 }), "must be between"),
+        (json!({ "policy": "SCHED_DEADLINE", "runtime": 1_u64 << 63, "deadline": 1_u64 << 63 }), "must be between"),
+        (json!({ "policy": "SCHED_DEADLINE", "runtime": 4096, "deadline": 2048 }), "must be <= deadline"),
+        (json!({ "policy": "SCHED_DEADLINE", "runtime": 2048, "deadline": 4096, "period": 3000 }), "must be <= period"),
     ];
     for (scheduler, text) in cases {
         let mut b = Bundle::new("true");
         b.config["process"]["scheduler"] = scheduler;
         let done = b.run();
         assert!(done.code != 0 && done.err.contains(text), "{}", done.err);
+    }
+}
+
+#[test]
+fn root_deadlines_and_flags_of_a_scheduler_are_what_the_kernel_shows() {
+    let deadline =
+        json!({ "policy": "SCHED_DEADLINE", "runtime": 1_000_000, "deadline": 10_000_000, "period": 20_000_000 });
+    // Without a period it is the deadline.
+    let short = json!({ "policy": "SCHED_DEADLINE", "runtime": 1_000_000, "deadline": 10_000_000 });
+    let flagged = json!({ "policy": "SCHED_BATCH", "nice": 1, "flags": ["SCHED_FLAG_RESET_ON_FORK"] });
+    for (scheduler, shown) in [
+        (deadline, &["SCHED_DEADLINE", "1000000/10000000/20000000"][..]),
+        (short, &["SCHED_DEADLINE", "1000000/10000000/10000000"]),
+        (flagged, &["SCHED_BATCH|SCHED_RESET_ON_FORK"]),
+    ] {
+        let mut b = Bundle::new("");
+        // A shell could not fork: a child of a process with a deadline has none, and may not be made.
+        b.args(&["sleep", "60"]);
+        b.config["process"]["scheduler"] = scheduler.clone();
+        let done = b.run_detached(&[]);
+        assert_eq!(done.code, 0, "{scheduler}: {}", done.out);
+        let chrt = std::process::Command::new("chrt").args(["-p", &b.pid().to_string()]).output().unwrap();
+        let text = String::from_utf8_lossy(&chrt.stdout).into_owned();
+        assert!(shown.iter().all(|s| text.contains(s)), "{scheduler}: {text}");
+    }
+}
+
+#[test]
+fn root_io_priorities_of_every_class_are_set_and_others_refused() {
+    for (priority, shown) in [
+        (json!({ "class": "IOPRIO_CLASS_IDLE" }), "idle"),
+        (json!({ "class": "IOPRIO_CLASS_IDLE", "priority": 7 }), "idle"),
+        (json!({ "class": "IOPRIO_CLASS_BE" }), "best-effort: prio 0"),
+        (json!({ "class": "IOPRIO_CLASS_BE", "priority": 7 }), "best-effort: prio 7"),
+        (json!({ "class": "IOPRIO_CLASS_RT", "priority": 2 }), "realtime: prio 2"),
+    ] {
+        let mut b = Bundle::new("busybox ionice");
+        b.config["process"]["ioPriority"] = priority.clone();
+        let done = b.run();
+        assert_eq!(done.out.trim(), shown, "{priority}: {}", done.err);
+    }
+    for (priority, why) in [
+        (json!({ "class": "IOPRIO_CLASS_BE", "priority": 8 }), "invalid ioPriority.Priority"),
+        (json!({ "class": "IOPRIO_CLASS_BE", "priority": -1 }), "invalid ioPriority.Priority"),
+        (json!({ "class": "IOPRIO_CLASS_NONE" }), "invalid ioPriority.Class"),
+        (json!({ "class": "" }), "invalid ioPriority.Class"),
+        (json!({ "priority": 1 }), "missing field `class`"),
+    ] {
+        let mut b = Bundle::new("true");
+        b.config["process"]["ioPriority"] = priority.clone();
+        let done = b.run();
+        assert!(done.code == 1 && done.err.contains(why), "{priority}: {}", done.err);
     }
 }
 
@@ -183,6 +262,14 @@ fn root_the_callers_cpu_affinity_is_not_the_containers() {
 
 #[test]
 fn root_exec_runs_on_the_cpus_that_the_process_asks_for() {
+    for wrong in
+        [json!({ "initial": "x" }), json!({ "final": "1-0" }), json!({ "final": "99999" }), json!({ "initial": "," })]
+    {
+        let mut b = Bundle::new("true");
+        b.config["process"]["execCPUAffinity"] = wrong.clone();
+        let done = b.run();
+        assert!(done.code == 1 && done.err.contains("process.execCPUAffinity."), "{wrong}: {}", done.err);
+    }
     let mut b = Bundle::new("sleep 60");
     b.config["process"]["execCPUAffinity"] = json!({ "initial": "0", "final": "1" });
     assert_eq!(b.run_detached(&[]).code, 0);
