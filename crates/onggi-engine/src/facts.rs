@@ -193,7 +193,8 @@ fn parse_own_cgroups(text: &str) -> Vec<(String, String)> {
     text.lines().filter_map(line).collect()
 }
 
-/// Real filesystems mounted below `/` that are visible (not mounted over) and not the engine's own.
+/// Real filesystems mounted below `/` that are visible (not mounted over) and not the engine's own. One below a
+/// filesystem that is not real, such as a disk at `/run/media/DISK`, is left out with it: its mount point is not there.
 fn real_submounts(mounts: &[MountLine], own: &[&PathBuf]) -> Vec<Submount> {
     let mut found: Vec<Submount> = Vec::new();
     for (i, m) in mounts.iter().enumerate() {
@@ -205,7 +206,19 @@ fn real_submounts(mounts: &[MountLine], own: &[&PathBuf]) -> Vec<Submount> {
         }
     }
     found.sort_by_key(|s| Path::new(&s.path).components().count());
-    found
+    let mut reached: Vec<Submount> = Vec::new();
+    for submount in found {
+        let around = mounts.iter().map(|m| m.path.as_str()).filter(|path| is_below(&submount.path, path));
+        let parent = around.max_by_key(|path| path.len()).unwrap_or("/");
+        if parent == "/" || reached.iter().any(|above| above.path == parent) {
+            reached.push(submount);
+        }
+    }
+    reached
+}
+
+fn is_below(path: &str, above: &str) -> bool {
+    path != above && Path::new(path).starts_with(above)
 }
 
 #[cfg(test)]
@@ -250,7 +263,8 @@ mod tests {
     fn submounts_are_real_visible_and_not_our_own() {
         let text = "1 0 8:1 / / rw - ext4 a rw\n2 1 8:2 / /home rw - ext4 b rw\n3 1 0:3 / /run rw - tmpfs t rw\n\
             4 1 8:3 / /mnt/a\\040b ro - xfs c ro\n5 1 8:4 / /old rw - ext4 d rw\n6 1 0:9 / /old rw - tmpfs e rw\n\
-            7 1 8:9 / /var/lib/onggi rw - xfs f rw\n8 2 8:9 / /home/x/y rw - btrfs f rw\n";
+            7 1 8:9 / /var/lib/onggi rw - xfs f rw\n8 2 8:9 / /home/x/y rw - btrfs f rw\n\
+            9 3 8:10 / /run/media/disk rw - ext4 g rw\n";
         let own = PathBuf::from("/var/lib/onggi");
         let found = real_submounts(&parse_mountinfo(text), &[&own]);
         let paths: Vec<_> = found.iter().map(|s| (s.path.as_str(), s.read_only)).collect();

@@ -5,7 +5,7 @@
 //! host name, System V IPC       new namespaces, kept in /run/onggi-labs/ns
 //! /tmp, /var/lib/onggi          empty, in memory
 //! /sys/fs/cgroup/CONTROLLER     onggi-labs-PID of the host, seen as the root: a cgroup namespace and mounts of its own
-//! /run/onggi-labs/prefix        the installed programs; its bin is the first directory of PATH
+//! /var/lib/onggi-labs           the installed programs; its bin is the first directory of PATH
 //! ```
 //! So a page may use short names (`lab`, `br0`, `/tmp/lab`) and default directories, and two pages, or two runs of one, never
 //! meet. In the virtual machine nothing is hidden; pages wait there for each other.
@@ -27,7 +27,8 @@ use crate::{isolated, machine::sh, onggi::installed};
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The virtual machine's processor is emulated.
 const PATIENCE_VM: Duration = Duration::from_secs(120);
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Without /usr/local: pages name Debian's packages.
+const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 /// Where the machine's namespaces are kept, those that `isolated` does not make.
 const KEPT: &str = "/run/onggi-labs/ns";
 const KEPT_KINDS: [&str; 3] = ["cgroup", "ipc", "uts"];
@@ -50,11 +51,10 @@ impl Machine {
         assert!(prefix.join("bin/onggi").is_file(), "{} is missing; `cargo xtask test` builds it", prefix.display());
         let prefix = fs::canonicalize(&prefix).expect("the prefix has a path");
         sh(&format!(
-            "mkdir -p /run/onggi-labs/prefix /run/onggi-labs/upper /run/onggi-labs/work
-             cp -aL {}/. /run/onggi-labs/prefix
-             mount -t tmpfs -o mode=1777 tmpfs /tmp
+            "mkdir -p /run/onggi-labs/upper/onggi-labs /run/onggi-labs/upper/onggi /run/onggi-labs/work
              mount -t overlay -o lowerdir=/var/lib,upperdir=/run/onggi-labs/upper,workdir=/run/onggi-labs/work lab /var/lib
-             mkdir -p /var/lib/onggi
+             mount --bind {} /var/lib/onggi-labs
+             mount -t tmpfs -o mode=1777 tmpfs /tmp
              mount -t tmpfs tmpfs /var/lib/onggi
              ip netns add lab && ip netns del lab",
             prefix.display()
@@ -81,7 +81,7 @@ impl Machine {
         // The namespace alone does not put a process into its root.
         let joins: String = groups.map(|group| format!("echo $$ > {}/cgroup.procs; ", group.display())).collect();
         let (enter, path) = match &self.private {
-            Some(_) => (format!("nsenter {} bash", kept_namespaces()), format!("/run/onggi-labs/prefix/bin:{PATH}")),
+            Some(_) => (format!("nsenter {} bash", kept_namespaces()), format!("/var/lib/onggi-labs/bin:{PATH}")),
             None => ("bash".to_owned(), env::var("PATH").unwrap_or_default()),
         };
         let mut shell = Command::new("sh");
@@ -134,7 +134,9 @@ impl Machine {
         let begin = Instant::now();
         loop {
             let mut left: Vec<String> = self.things().difference(before).cloned().collect();
-            left.retain(|thing| thing != "link onggi0" && !thing.contains("firewall table inet onggi"));
+            let stays =
+                |thing: &str| thing == "link onggi0" || (thing.starts_with("firewall ") && thing.ends_with(" onggi"));
+            left.retain(|thing| !stays(thing));
             if left.is_empty() {
                 return;
             }

@@ -10,6 +10,8 @@
 //! packages: busybox-static iproute2
 //! -->
 //! ```
+//! `image: nginx` asks for an image in a registry, whose name is in `$NGINX`.
+//!
 //!
 //! `host` is a private machine ([`machine::Machine`]): network, mounts, processes, control groups and `/tmp` of its own.
 //! `vm` is the virtual machine with systemd and control groups of version 2. Neither may have anything left of the page
@@ -26,6 +28,8 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 use machine::Machine;
 use page::{Page, Place, Step};
 use terminal::Terminal;
+
+use crate::{nginx, registry::Registry};
 
 /// Where a page keeps its files; it makes this directory and removes it.
 pub const DIR: &str = "/tmp/lab";
@@ -51,11 +55,20 @@ pub fn read(language: &str, name: &str) -> Page {
 /// With the page's line and both texts when something else is printed, and with a list when something is left.
 pub fn carry_out(name: &str) {
     let page = read("en", name);
+    // Made before the network of the private machine is all there is.
+    let layout = page.image.as_ref().map(|_| nginx::layout());
     let machine = match page.place {
         Place::Host => Machine::private(),
         Place::Vm => Machine::virtual_machine(),
     };
     machine.assert_installed(&page.packages);
+    let registry = layout.as_ref().map(|_| Registry::new());
+    let image = layout.zip(registry.as_ref()).map(|(layout, registry)| registry.push_layout("nginx", &layout));
+    let shell = || {
+        let mut shell = machine.shell();
+        shell.envs(image.iter().map(|name| ("NGINX", name)));
+        shell
+    };
     let before = machine.things();
     let mut terminals: BTreeMap<u8, Terminal> = BTreeMap::new();
     let mut differences = Vec::new();
@@ -65,7 +78,7 @@ pub fn carry_out(name: &str) {
                 fs::write(PathBuf::from(DIR).join(file), text).unwrap_or_else(|e| panic!("save {file}: {e}"));
             }
             Step::Type { terminal, line, command, expected } => {
-                let terminal = terminals.entry(*terminal).or_insert_with(|| Terminal::open(machine.shell()));
+                let terminal = terminals.entry(*terminal).or_insert_with(|| Terminal::open(shell()));
                 let printed = terminal.type_line(command, machine.patience());
                 let printed = printed.unwrap_or_else(|error| panic!("{name}.md:{line}: `{command}`: {error}"));
                 if let Err(difference) = compare::compare(expected, &printed) {

@@ -18,6 +18,8 @@ pub struct Page {
     pub place: Place,
     /// Debian packages beyond the essential ones.
     pub packages: Vec<String>,
+    /// A registry on the loopback has this image, and a variable in capitals its name. There is `nginx`.
+    pub image: Option<String>,
     /// In the page's order.
     pub steps: Vec<Step>,
 }
@@ -85,7 +87,7 @@ impl FromStr for Page {
     type Err = PageError;
 
     fn from_str(text: &str) -> Result<Page, PageError> {
-        let (place, packages) = front(text)?;
+        let front = front(text)?;
         let mut steps = Vec::new();
         let mut lines = text.lines().enumerate().map(|(at, line)| (at + 1, line));
         while let Some((at, line)) = lines.next() {
@@ -96,11 +98,12 @@ impl FromStr for Page {
         if steps.is_empty() {
             return Err(PageError { line: 1, what: "the page has nothing to type".to_owned() });
         }
-        Ok(Page { place, packages, steps })
+        Ok(Page { steps, ..front })
     }
 }
 
-fn front(text: &str) -> Result<(Place, Vec<String>), PageError> {
+/// The page without its steps.
+fn front(text: &str) -> Result<Page, PageError> {
     let error = |what: &str| PageError { line: 1, what: what.to_owned() };
     let rest = text.strip_prefix("<!-- lab\n").ok_or_else(|| error("the page does not begin with `<!-- lab`"))?;
     let (front, _) = rest.split_once("\n-->").ok_or_else(|| error("the comment at the top has no end"))?;
@@ -111,7 +114,12 @@ fn front(text: &str) -> Result<(Place, Vec<String>), PageError> {
         _ => return Err(error("`runs:` is neither host nor vm")),
     };
     let packages = value("packages").unwrap_or_default().split_whitespace().map(str::to_owned).collect();
-    Ok((place, packages))
+    let image = match value("image") {
+        None => None,
+        Some("nginx") => Some("nginx".to_owned()),
+        Some(_) => return Err(error("`image:` is not nginx")),
+    };
+    Ok(Page { place, packages, image, steps: Vec::new() })
 }
 
 fn block(at: usize, info: &str, body: &[(usize, &str)], steps: &mut Vec<Step>) -> Result<(), PageError> {
