@@ -289,6 +289,24 @@ mod tests {
         std::fs::remove_dir_all(dir).unwrap();
     }
 
+    /// The moments of a race, one by one: between the look at a name and its creation, and between two looks.
+    #[test]
+    fn what_becomes_a_link_in_the_middle_of_a_walk_is_not_followed() {
+        let (dir, fd) = root();
+        std::fs::create_dir_all(dir.join("outside/sub")).unwrap();
+        symlink("../outside", dir.join("root/link")).unwrap();
+        let walk = |done: &str| Walk { root: fd.as_fd(), done: done.into(), left: VecDeque::new(), links: 0 };
+        let made = walk("").create(fd.as_fd(), OsStr::new("link"), Node::Directory(0o755));
+        assert_eq!(made.unwrap_err().errno, Errno::NOTDIR, "it was to be a new directory");
+        let made = walk("").create(fd.as_fd(), OsStr::new("link"), Node::File(0o644)).unwrap();
+        let kind = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&made).unwrap().st_mode);
+        assert_eq!(kind, rustix::fs::FileType::Symlink, "the link itself, on which nothing can be mounted");
+        for done in ["link", "link/sub"] {
+            assert_eq!(walk(done).open_done().unwrap_err().errno, Errno::LOOP, "{done} was free of links before");
+        }
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
     #[test]
     fn link_loops_end_with_eloop() {
         let (dir, fd) = root();

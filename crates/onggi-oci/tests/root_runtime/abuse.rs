@@ -171,6 +171,23 @@ fn root_a_configuration_that_is_no_file_is_refused_at_once() {
     assert_eq!(done.out, "ran\n", "{}", done.err);
 }
 
+#[test]
+fn root_sections_of_other_platforms_and_unknown_members_are_ignored() {
+    let mut b = Bundle::new("echo ran");
+    for section in ["vm", "zos", "windows", "solaris", "freebsd", "x-unknown"] {
+        b.config[section] = json!({ "path": "relative", "namespaces": 7, "deep": [[[{}]]] });
+    }
+    for pointer in ["/process", "/process/user", "/root", "/linux", "/mounts/0", "/linux/namespaces/0"] {
+        b.config.pointer_mut(pointer).unwrap()["unknown"] = json!([{ "a": null }, 1.5, "x"]);
+    }
+    b.config["annotations"] = json!({ "": "", "org.example.unknown": "\u{0}\n", "run.oci.handler": "wasm" });
+    let text = b.config.to_string();
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    fs::write(b.dir.join("config.json"), text.replacen('{', &format!("{{\"y\":{deep},"), 1)).unwrap();
+    let done: Done = b.oci(&["run", "-b", b.dir.to_str().unwrap(), &b.id]).output().unwrap().into();
+    assert_eq!((done.code, done.out.as_str()), (0, "ran\n"), "{}", done.err);
+}
+
 /// The kernel would take each of them to its first NUL.
 #[test]
 fn root_text_with_a_nul_is_never_cut_short() {
