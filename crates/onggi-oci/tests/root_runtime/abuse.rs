@@ -28,7 +28,8 @@ fn nothing_left(b: &Bundle) {
 
 #[test]
 fn root_documents_that_are_wrong_are_refused_with_a_reason_and_leave_nothing() {
-    let b = Bundle::new("echo ran");
+    let mut b = Bundle::new("echo ran");
+    let right = b.config.clone();
     let deep = format!("{{\"x\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
     for text in ["", "{", "null", "[]", "\"x\"", "\0", "{\"ociVersion\":\"\u{1}\"}", "{}", &deep] {
         fs::write(b.dir.join("config.json"), text).unwrap();
@@ -54,7 +55,7 @@ fn root_documents_that_are_wrong_are_refused_with_a_reason_and_leave_nothing() {
         ("/ociVersion", json!("2.0.0")),
         ("/linux/maskedPaths", json!([1])),
     ] {
-        let mut b = Bundle::new("echo ran");
+        b.config = right.clone();
         *b.config.pointer_mut(pointer).unwrap() = wrong.clone();
         let done = b.run();
         assert!(done.code == 1 && done.out.is_empty() && !done.err.is_empty(), "{pointer} {wrong}: {done:?}");
@@ -98,6 +99,8 @@ fn root_documents_that_mean_two_things_or_nothing_are_refused() {
 
 #[test]
 fn root_arrays_are_no_structures_and_null_is_absent() {
+    let mut b = Bundle::new("echo ran");
+    let right = b.config.clone();
     for pointer in [
         "/process",
         "/root",
@@ -121,19 +124,19 @@ fn root_arrays_are_no_structures_and_null_is_absent() {
     ] {
         let (parent, member) = pointer.rsplit_once('/').unwrap();
         for wrong in [json!([]), json!([1])] {
-            let mut b = Bundle::new("echo ran");
+            b.config = right.clone();
             b.config.pointer_mut(parent).unwrap()[member] = wrong.clone();
             let done = b.run();
             assert!(done.code == 1 && done.err.contains("invalid type"), "{pointer} {wrong}: {done:?}");
             nothing_left(&b);
         }
         if !matches!(pointer, "/process" | "/root" | "/linux" | "/process/capabilities") {
-            let mut b = Bundle::new("echo ran");
+            b.config = right.clone();
             b.config.pointer_mut(parent).unwrap()[member] = json!(null);
             assert_eq!(b.run().out, "ran\n", "{pointer}");
         }
     }
-    let mut b = Bundle::new("echo ran");
+    b.config = right;
     for resource in ["memory", "cpu", "pids", "blockIO", "network", "rdma", "unified"] {
         b.config["linux"]["resources"] = json!({ resource: [1] });
         assert!(b.run().err.contains("invalid type: sequence"), "{resource}");
@@ -191,6 +194,8 @@ fn root_sections_of_other_platforms_and_unknown_members_are_ignored() {
 /// The kernel would take each of them to its first NUL.
 #[test]
 fn root_text_with_a_nul_is_never_cut_short() {
+    let mut b = Bundle::new("echo ran");
+    let right = b.config.clone();
     let nul = "a\u{0}b";
     for (pointer, wrong) in [
         ("/hostname", json!(nul)),
@@ -212,7 +217,7 @@ fn root_text_with_a_nul_is_never_cut_short() {
         ("/hooks", json!({ "prestart": [{ "path": "/bin/true", "env": [format!("A={nul}")] }] })),
         ("/linux/netDevices", json!({ nul: {} })),
     ] {
-        let mut b = Bundle::new("echo ran");
+        b.config = right.clone();
         let (parent, member) = pointer.rsplit_once('/').unwrap();
         match (b.config.pointer_mut(parent).unwrap(), member.parse::<usize>()) {
             (serde_json::Value::Array(list), Ok(index)) => list[index] = wrong.clone(),
