@@ -131,6 +131,12 @@ enum Command {
     Ns(commands::ns::NsCommand),
     /// Run a command in another root directory, with mounts, processes and devices of its own
     Chroot(Box<commands::chroot::ChrootArgs>),
+    /// Overlays: several directories seen as one
+    #[command(subcommand)]
+    Overlay(commands::overlay::OverlayCommand),
+    /// Networks: what there is, veth pairs, bridges
+    #[command(subcommand)]
+    Net(commands::net::NetCommand),
     /// Capabilities
     #[command(subcommand)]
     Caps(commands::caps::CapsCommand),
@@ -306,6 +312,8 @@ impl Command {
             Self::Image(command) => command.dispatch(global),
             Self::Ns(command) => command.run(global),
             Self::Chroot(args) => args.run(global),
+            Self::Overlay(command) => command.run(global),
+            Self::Net(command) => command.run(global),
             Self::Caps(command) => command.run(global),
             Self::System(command) => command.dispatch(global),
             Self::Completion(args) => args.run(),

@@ -118,6 +118,14 @@ pub enum NetworkError {
     /// There is no plan.
     #[error("cannot plan the network")]
     Plan(#[source] PlanError),
+    /// What is asked for by hand cannot be.
+    #[error("{message}")]
+    Refused {
+        /// What and why.
+        message: String,
+        /// What to do.
+        hint: String,
+    },
     /// A netlink request was refused; `operation` names it: "create veth og1234".
     #[error("{operation}{}", words(.message))]
     Request {
@@ -197,6 +205,7 @@ impl NetworkError {
     pub fn hint(&self) -> String {
         match self {
             Self::Plan(e) => e.hint(),
+            Self::Refused { hint, .. } => hint.clone(),
             Self::Request { operation, source, .. } => request_hint(operation, source.errno).to_owned(),
             Self::Call { source, .. } => errno_hint(source.errno).to_owned(),
             Self::Setting { .. } => "is /proc/sys read-only here?".to_owned(),

@@ -21,6 +21,7 @@ mod error;
 mod facts;
 mod firewall;
 mod flows;
+pub mod hand;
 mod plan;
 mod ports;
 mod record;

@@ -12,6 +12,7 @@ mod error;
 mod file_capabilities;
 mod kind;
 mod namespaces;
+mod overlay;
 mod process;
 pub mod shell;
 mod unshare;
@@ -24,5 +25,8 @@ pub use error::PrimitiveError;
 pub use file_capabilities::{CapabilityText, FileCapsOp, FileCapsPlan, text as capability_text};
 pub use kind::Kind;
 pub use namespaces::{Namespace, NamespaceId, Relations, namespaces, relations};
+pub use overlay::{
+    DirFacts, Mark, Marked, Overlay, OverlayFacts, OverlayOp, OverlayPlan, OverlayRequest, marks, overlays,
+};
 pub use process::{ProcessFacts, process, processes};
 pub use unshare::{Caller, Clock, Identity, Op, Propagation, Stage, UnsharePlan, UnshareRequest, apply};

@@ -5,8 +5,10 @@
 //! batch and `finish` refuses to hand out a single byte. Pure: no sockets here.
 
 pub(crate) mod conntrack;
+pub(crate) mod hand;
 pub(crate) mod nft;
 pub(crate) mod route;
+pub(crate) mod rules;
 
 use std::fmt;
 

@@ -163,21 +163,24 @@ fn add_expr(list: &mut Attrs<'_>, expr: Expr) {
     }
 }
 
-fn compare(list: &mut Attrs<'_>, register: u32, operator: u32, value: &[u8]) {
+/// See `rules.rs`, which writes further tables.
+pub(super) fn compare(list: &mut Attrs<'_>, register: u32, operator: u32, value: &[u8]) {
     named(list, "cmp", |d| {
         words(d, &[(1, register), (2, operator)]);
         d.nest(3, |data| data.bytes(VALUE, value));
     });
 }
 
-fn named(list: &mut Attrs<'_>, name: &str, data: impl FnOnce(&mut Attrs<'_>)) {
+/// See `rules.rs`, which writes further tables.
+pub(super) fn named(list: &mut Attrs<'_>, name: &str, data: impl FnOnce(&mut Attrs<'_>)) {
     list.nest(LIST_ELEM, |expr| {
         expr.string(1, name);
         expr.nest(2, data);
     });
 }
 
-fn words(attrs: &mut Attrs<'_>, values: &[(u16, u32)]) {
+/// See `rules.rs`, which writes further tables.
+pub(super) fn words(attrs: &mut Attrs<'_>, values: &[(u16, u32)]) {
     for (kind, value) in values {
         attrs.be32(*kind, *value);
     }

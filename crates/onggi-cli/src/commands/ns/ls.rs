@@ -95,7 +95,7 @@ impl LsArgs {
 
 /// Which running containers have a namespace for themselves: what their first process does not share with us. A
 /// machine whose store cannot be read has none that we know of.
-fn containers(global: &GlobalArgs, all: &[ProcessFacts]) -> BTreeMap<NamespaceId, Vec<String>> {
+pub(crate) fn containers(global: &GlobalArgs, all: &[ProcessFacts]) -> BTreeMap<NamespaceId, Vec<String>> {
     let mut owners: BTreeMap<NamespaceId, Vec<String>> = BTreeMap::new();
     let running = global.engine().and_then(|engine| Ok(engine.list(&ListFilter::default())?));
     let running = running.unwrap_or_else(|e| {

@@ -4,7 +4,7 @@ pub(super) mod child;
 mod diff;
 mod enter;
 mod inspect;
-mod ls;
+pub(super) mod ls;
 mod run;
 
 use clap::Subcommand;

@@ -1,0 +1,63 @@
+//! `onggi net …`: what there is on the network, in every namespace, and veth pairs and bridges by hand.
+
+mod bridge;
+mod connect;
+mod ls;
+mod place;
+
+use clap::Subcommand;
+use onggi_engine::EngineError;
+use onggi_network::{NetworkError, hand::HandPlan};
+
+use crate::{
+    cli::GlobalArgs,
+    commands::plan::{ExplainArgs, Plan},
+    error::CliError,
+    render,
+};
+
+/// `onggi net …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NetCommand {
+    /// Show devices, addresses, routes, translations and published ports of every network namespace
+    #[command(visible_alias = "list")]
+    Ls(ls::LsArgs),
+    /// Connect two network namespaces by a veth pair
+    Connect(connect::ConnectArgs),
+    /// Make a bridge, with what is attached to it and NAT on request
+    Bridge(bridge::BridgeArgs),
+}
+
+impl NetCommand {
+    /// Carries out the command.
+    pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
+        match self {
+            Self::Ls(args) => args.run(global),
+            Self::Connect(args) => args.run(global),
+            Self::Bridge(args) => args.run(global),
+        }
+    }
+}
+
+impl Plan for HandPlan {
+    fn words(&self) -> String {
+        self.words()
+    }
+
+    fn shell(&self) -> String {
+        self.shell()
+    }
+}
+
+/// Shows the plan, or does it.
+fn carry_out(plan: &HandPlan, explain: ExplainArgs) -> Result<u8, CliError> {
+    if !explain.show(plan)? {
+        plan.apply().map_err(failed)?;
+        render::notes(&plan.warnings)?;
+    }
+    Ok(0)
+}
+
+fn failed(e: NetworkError) -> CliError {
+    CliError::Engine(EngineError::Network(e))
+}
