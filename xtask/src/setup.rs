@@ -56,6 +56,8 @@ const PACKAGES: &[Package] = &[
     package("libarchive-tools", "tests: bsdtar, which our reader of archives is compared with"),
     package("python3", "tests: tarfile, which our reader of archives is compared with"),
     package("umoci", "bench: a peer that unpacks images"),
+    package("xz-utils", "tests: archives that load and import read"),
+    package("bzip2", "tests: archives that load and import read"),
     package("zstd", "bench: compresses the large image"),
     package("runc", "tests: the control of engines above onggi-oci; bench: a peer"),
     package("crun", "bench: a peer"),

@@ -126,6 +126,9 @@ enum Command {
     /// Images
     #[command(subcommand)]
     Image(commands::image::ImageCommand),
+    /// Root filesystems of distributions
+    #[command(subcommand)]
+    Rootfs(commands::rootfs::RootfsCommand),
     /// Namespaces
     #[command(subcommand)]
     Ns(commands::ns::NsCommand),
@@ -310,6 +313,7 @@ impl Command {
             Self::Info(args) => args.run(global),
             Self::Container(command) => command.dispatch(global),
             Self::Image(command) => command.dispatch(global),
+            Self::Rootfs(command) => command.dispatch(global),
             Self::Ns(command) => command.run(global),
             Self::Chroot(args) => args.run(global),
             Self::Overlay(command) => command.run(global),

@@ -95,6 +95,14 @@ pub enum EngineError {
         /// Why.
         source: io::Error,
     },
+    /// A program that does a part of the work failed; it has said why.
+    #[error("{} failed ({status})", program.display())]
+    ToolFailed {
+        /// The program.
+        program: PathBuf,
+        /// How it ended.
+        status: std::process::ExitStatus,
+    },
     /// The stored image is for another platform.
     #[error("image {image} is for {found}, not for {wanted}")]
     OtherPlatform {
@@ -290,6 +298,9 @@ impl EngineError {
             Self::DamagedFile { .. } => text("remove the container with rm -f and create it again"),
             Self::ImageRuns { container, .. } => Some(format!("stop it first: onggi stop {container}")),
             Self::ImageMounted { path, .. } => Some(format!("onggi image unmount {}", path.display())),
+            Self::ToolFailed { program, .. } => {
+                Some(format!("its messages are above; {} --help and its manual page explain them", program.display()))
+            }
             Self::MountPoint { path, .. } => Some(format!("make the directory first: mkdir -p {}", path.display())),
             Self::OtherPlatform { .. } => {
                 text("pull the image for that platform under a digest or another tag, or leave --platform out")

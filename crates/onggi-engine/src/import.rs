@@ -7,15 +7,11 @@ use onggi_spec::{
     change::apply_change,
     image::{ContainerConfig, History, ImageConfig, Platform, RootfsConfig},
 };
-use onggi_storage::decompress::Decoder;
 
 use crate::{
     Engine, EngineError, LoadFrom, ManifestFormat, create,
     transfer::{FormatError, store::StoreSink},
 };
-
-/// Bytes moved at once.
-const PIECE: usize = 1 << 20;
 
 /// How to import.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +22,8 @@ pub struct ImportOptions {
     pub message: Option<String>,
     /// What the programs in it run on; this machine's when absent.
     pub platform: Option<Platform>,
+    /// When it was made, as RFC 3339; now when absent.
+    pub created: Option<String>,
     /// Where it came from, for `history`.
     pub origin: String,
 }
@@ -74,18 +72,13 @@ impl Engine {
         };
         let format = ManifestFormat::Oci;
         let layer = self.make_layer(format, |out| {
-            let mut decoder = Decoder::new(input)?;
-            let mut buffer = vec![0; PIECE];
-            loop {
-                let n = decoder.fill(&mut buffer)?;
-                let written = out.write_all(&buffer[..n]);
-                written.map_err(|source| FormatError::Stream { action: "write the layer", source })?;
-                if n < PIECE {
-                    return Ok(false);
-                }
-            }
+            onggi_storage::decompress_apart::<EngineError>(input, &self.spool_dir()?, |piece| {
+                let written = out.write_all(piece);
+                Ok(written.map_err(|source| FormatError::Stream { action: "write the layer", source })?)
+            })?;
+            Ok(false)
         })?;
-        let created = create::timestamp(create::now());
+        let created = options.created.clone().unwrap_or_else(|| create::timestamp(create::now()));
         let platform = options.platform.clone().unwrap_or_else(onggi_image::native_platform);
         let image = ImageConfig {
             architecture: platform.architecture,

@@ -6,6 +6,7 @@
 
 mod apparmor;
 mod attach;
+mod bootstrap;
 mod check;
 mod cleanup;
 mod commit;
@@ -63,6 +64,7 @@ use onggi_state::{ContainerRecord, State, files::Intents};
 use onggi_storage::{DriverKind, Layers};
 
 pub use attach::{AttachEvent, AttachStream};
+pub use bootstrap::{Bootstrap, BootstrapOp, BootstrapPlan, Target as BootstrapTarget, Tool as BootstrapTool};
 pub use check::{CheckReport, Finding};
 pub use commit::CommitOptions;
 pub use copy::CopyOptions;

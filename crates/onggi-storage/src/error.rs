@@ -46,6 +46,14 @@ pub enum StorageError {
         /// The decoder's words.
         reason: String,
     },
+    /// Decompression would take more memory than an archive may ask for.
+    #[error("the {codec} stream asks for more memory than {} MiB", limit / 1024)]
+    StreamMemory {
+        /// `"xz"`.
+        codec: &'static str,
+        /// KiB.
+        limit: u32,
+    },
     /// The archive breaks the tar grammar.
     #[error("the layer is not a valid tar archive")]
     Archive {
@@ -268,6 +276,7 @@ impl StorageError {
         };
         let hint = match self {
             Self::Store { source, .. } | Self::Unpack { source, .. } => errno(source)?,
+            Self::StreamMemory { .. } => "compress it again with a dictionary of at most 64 MiB, as `xz -9` has",
             Self::TruncatedStream { .. } | Self::CorruptStream { .. } => {
                 "pull the image again; if it stays, the registry's copy is damaged"
             }

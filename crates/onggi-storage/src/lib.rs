@@ -25,6 +25,7 @@
 //! A layer appears by one rename, after everything in it has reached the disk: a directory below `layers/` is
 //! complete, also after a power cut. A crash leaves unlocked things in `tmp/`, which [`Layers::gc`] removes.
 
+mod apart;
 mod chain;
 pub mod compress;
 pub mod decompress;
@@ -53,6 +54,7 @@ use std::path::Path;
 
 use onggi_sys::{Errno, fs};
 
+pub use apart::decompress_apart;
 pub use chain::{chain_id, chain_ids};
 pub use driver::{Changes, Driver, DriverKind};
 pub use error::{EntryProblem, InRootProblem, Result, StorageError};

@@ -54,6 +54,9 @@ pub const MAX_EXEC_HEAD: u64 = 64 << 10;
 /// Interpreters of interpreters, as in fs/exec.c.
 pub const MAX_INTERPRETERS: usize = 5;
 
+/// KiB that decompression of one xz archive may take: the dictionary of `xz -9` is 64 MiB, the format allows 4 GiB.
+pub const MAX_XZ_MEMORY: u32 = (64 << 10) + 512;
+
 /// A buffer between decompression and extraction: large enough that hand-over costs nothing.
 pub const CHUNK: usize = 1 << 20;
 

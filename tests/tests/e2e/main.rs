@@ -5,8 +5,10 @@
 mod archives;
 mod bad_images;
 mod bad_input;
+mod bootstrap;
 mod capabilities;
 mod chroot;
+mod compressed;
 mod concurrency;
 mod crash;
 mod docs;

@@ -37,6 +37,7 @@ impl ImportArgs {
             changes: self.change,
             message: self.message,
             platform: self.platform.as_deref().map(request::parse_platform).transpose()?,
+            created: None,
             origin: self.source.clone(),
         };
         let reference = self.image.as_deref().map(str::parse).transpose()?;

@@ -40,6 +40,7 @@ pub(crate) mod referrers;
 pub(crate) mod restart;
 pub(crate) mod rm;
 pub(crate) mod rmi;
+pub(crate) mod rootfs;
 pub(crate) mod run;
 pub(crate) mod save;
 pub(crate) mod search;

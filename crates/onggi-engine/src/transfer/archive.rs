@@ -13,7 +13,8 @@ use std::{
 };
 
 use onggi_storage::{
-    decompress::{Codec, Decoder},
+    decompress::{Codec, HEAD},
+    decompress_apart,
     tar::{Kind, Source as TarSource, TarReader},
 };
 
@@ -56,8 +57,8 @@ enum Member {
 
 impl Archive {
     /// Reads the list of members. `spool` is the directory for what must be decompressed first.
-    pub(crate) fn open(mut input: Box<dyn Read + Send>, what: &str, spool: &Path) -> Result<Self, EngineError> {
-        let file = spooled(&mut input, spool)?;
+    pub(crate) fn open(input: Box<dyn Read + Send>, what: &str, spool: &Path) -> Result<Self, EngineError> {
+        let file = spooled(input, spool)?;
         Self::index(file, what)
     }
 
@@ -67,10 +68,10 @@ impl Archive {
         let mut file = File::open(path).map_err(at("open", path))?;
         let meta = file.metadata().map_err(at("read", path))?;
         if meta.is_file() {
-            let mut head = [0; 6];
+            let mut head = [0; HEAD];
             let n = read_some(&mut file, &mut head).map_err(at("read", path))?;
             file.rewind().map_err(at("read", path))?;
-            if Codec::detect(&head[..n]) == Codec::Plain {
+            if Codec::detect_archive(&head[..n]) == Codec::Plain {
                 return Self::index(file, &what);
             }
         }
@@ -255,22 +256,16 @@ impl TarSource for FileSource {
 }
 
 /// Decompresses into a nameless file.
-fn spooled(input: &mut dyn Read, dir: &Path) -> Result<File, EngineError> {
+fn spooled(input: Box<dyn Read + Send>, dir: &Path) -> Result<File, EngineError> {
     let mut spool = tempfile::tempfile_in(dir).map_err(at("write a temporary file in", dir))?;
-    let mut decoder = Decoder::new(input)?;
-    let mut buffer = vec![0; PIECE];
     let mut total = 0_u64;
-    loop {
-        let n = decoder.fill(&mut buffer)?;
-        total += n as u64;
+    decompress_apart::<EngineError>(input, dir, |piece| {
+        total += piece.len() as u64;
         if total > MAX_ARCHIVE {
             return Err(FormatError::TooLarge { what: "the archive".to_owned(), limit: MAX_ARCHIVE }.into());
         }
-        write_sparse(&mut spool, &buffer[..n]).map_err(at("write a temporary file in", dir))?;
-        if n < PIECE {
-            break;
-        }
-    }
+        Ok(write_sparse(&mut spool, piece).map_err(at("write a temporary file in", dir))?)
+    })?;
     spool.set_len(total).and_then(|()| spool.rewind()).map_err(at("write a temporary file in", dir))?;
     Ok(spool)
 }

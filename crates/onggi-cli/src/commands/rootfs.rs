@@ -1,0 +1,128 @@
+//! `onggi rootfs bootstrap debian`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use onggi_engine::{Bootstrap, BootstrapTarget, BootstrapTool};
+
+use super::run::ExplainFormat;
+use crate::{
+    cli::GlobalArgs,
+    error::CliError,
+    render::{self, format},
+};
+
+/// `onggi rootfs …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RootfsCommand {
+    /// Make a distribution's root filesystem
+    #[command(subcommand)]
+    Bootstrap(BootstrapCommand),
+}
+
+/// `onggi rootfs bootstrap …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BootstrapCommand {
+    /// Debian and its relatives, by mmdebstrap or debootstrap
+    Debian(DebianArgs),
+}
+
+impl RootfsCommand {
+    /// Runs the verb.
+    pub(crate) fn dispatch(self, global: &GlobalArgs) -> Result<u8, CliError> {
+        match self {
+            Self::Bootstrap(BootstrapCommand::Debian(args)) => args.run(global),
+        }
+    }
+}
+
+/// Arguments of `rootfs bootstrap debian`.
+#[derive(Debug, Args)]
+pub(crate) struct DebianArgs {
+    /// Make an image of this name
+    #[arg(short, long, value_name = "REPOSITORY[:TAG]", required_unless_present = "dir", conflicts_with = "dir")]
+    tag: Option<String>,
+    /// Release
+    #[arg(short, long, default_value = "stable")]
+    suite: String,
+    /// Which packages are in it without being named: minbase, essential, apt, required, buildd, standard, custom, extract …
+    /// [default: minbase]
+    #[arg(long)]
+    variant: Option<String>,
+    /// Archive, or a line of sources.list; may be repeated [default: http://deb.debian.org/debian]
+    #[arg(short, long, value_name = "URL")]
+    mirror: Vec<String>,
+    /// Further packages; may be repeated
+    #[arg(short, long, value_name = "PACKAGE[,PACKAGE]", value_delimiter = ',')]
+    include: Vec<String>,
+    /// Parts of the archive [default: main]
+    #[arg(long, value_name = "NAME[,NAME]", value_delimiter = ',')]
+    components: Vec<String>,
+    /// Architecture, as Debian calls it [default: this machine's]
+    #[arg(short, long)]
+    arch: Option<String>,
+    /// Keys that the archive is signed with
+    #[arg(long, value_name = "FILE")]
+    keyring: Option<PathBuf>,
+    /// Which program makes it [default: what is installed, mmdebstrap first]
+    #[arg(long)]
+    tool: Option<ToolArg>,
+    /// No file of an image is younger than this: seconds since 1970
+    #[arg(long, value_name = "SECONDS", env = "SOURCE_DATE_EPOCH", default_value_t = 0)]
+    timestamp: u64,
+    /// Only errors
+    #[arg(short, long)]
+    quiet: bool,
+    /// Print what would be done, without doing it: in words, as JSON, or as a shell script
+    #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "words")]
+    explain: Option<ExplainFormat>,
+    /// Directory to fill, for `onggi run rootfs:DIR`
+    #[arg(value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+/// `--tool`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ToolArg {
+    /// mmdebstrap(1)
+    Mmdebstrap,
+    /// debootstrap(8)
+    Debootstrap,
+}
+
+impl DebianArgs {
+    /// Makes it; prints the image's id or the directory.
+    fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
+        let dir = self.dir.map(std::path::absolute).transpose().map_err(CliError::CurrentDirectory)?;
+        let tag = self.tag.as_deref().map(str::parse).transpose()?;
+        let request = Bootstrap {
+            suite: self.suite,
+            variant: self.variant,
+            mirrors: self.mirror,
+            include: self.include,
+            components: self.components,
+            arch: self.arch,
+            keyring: self.keyring.map(std::path::absolute).transpose().map_err(CliError::CurrentDirectory)?,
+            tool: self.tool.map(|tool| match tool {
+                ToolArg::Mmdebstrap => BootstrapTool::Mmdebstrap,
+                ToolArg::Debootstrap => BootstrapTool::Debootstrap,
+            }),
+            timestamp: self.timestamp,
+            quiet: self.quiet,
+            target: dir.clone().map_or(BootstrapTarget::Image(tag), BootstrapTarget::Directory),
+        };
+        let engine = global.engine()?;
+        if let Some(wanted) = self.explain {
+            let plan = engine.explain_bootstrap(&request)?;
+            render::stdout(&match wanted {
+                ExplainFormat::Words => plan.words(),
+                ExplainFormat::Json => format::pretty(&serde_json::to_value(&plan)?)? + "\n",
+                ExplainFormat::Sh => plan.shell(),
+            })?;
+            return Ok(0);
+        }
+        let made = engine.bootstrap(&request)?;
+        render::line(&made.map_or_else(|| dir.unwrap_or_default().display().to_string(), |id| id.to_string()))?;
+        Ok(0)
+    }
+}

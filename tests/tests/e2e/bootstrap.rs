@@ -1,0 +1,112 @@
+//! `rootfs bootstrap debian`, from an archive of one package that the test makes itself: no network is needed.
+
+use std::{fs, path::Path};
+
+use onggi_tests::{Onggi, image::digest, isolated, machine::sh};
+
+/// An archive with the package `onggi-hello`; a line of sources.list for it.
+fn archive(dir: &Path) -> String {
+    let (tree, repository) = (dir.join("package"), dir.join("repository"));
+    let busybox = "/bin/busybox";
+    sh(&format!(
+        "mkdir -p {0}/DEBIAN {0}/bin {1}; cp {busybox} {0}/bin/busybox; ln -s busybox {0}/bin/sh
+         printf '#!/bin/sh\\necho hello from a package\\n' > {0}/bin/hello; chmod 755 {0}/bin/hello
+         ln -s busybox {0}/bin/bash",
+        tree.display(),
+        repository.display()
+    ));
+    let control = "Package: onggi-hello\nVersion: 1.0\nArchitecture: all\nMaintainer: Test <test@example.org>\n\
+                   Description: says hello\n";
+    fs::write(tree.join("DEBIAN/control"), control).expect("write the package's description");
+    let package = repository.join("onggi-hello_1.0_all.deb");
+    sh(&format!("dpkg-deb --root-owner-group --build {} {}", tree.display(), package.display()));
+    let bytes = fs::read(&package).expect("read the package");
+    let sum = digest(&bytes).replace("sha256:", "");
+    let entry = format!("{control}Filename: ./onggi-hello_1.0_all.deb\nSize: {}\nSHA256: {sum}\n\n", bytes.len());
+    fs::write(repository.join("Packages"), entry).expect("write the archive's index");
+    format!("deb [trusted=yes] copy:{} ./", repository.display())
+}
+
+#[test]
+fn e2e_bootstrap_makes_the_same_image_of_the_same_packages_and_it_runs() {
+    isolated();
+    let onggi = Onggi::new();
+    let line = archive(onggi.dir());
+    let options = ["--quiet", "--variant=extract", "--include=onggi-hello", "--mirror", &line];
+    let make = |more: &[&str]| onggi.ok(&[&["rootfs", "bootstrap", "debian"][..], &options, more].concat());
+    let words = make(&["--tag", "deb:1", "--explain"]);
+    assert!(words.contains("run /usr/bin/mmdebstrap --variant=extract"), "{words}");
+    assert!(words.ends_with("make an image of one layer and name it docker.io/library/deb:1"), "{words}");
+    assert!(make(&["--tag", "deb:1", "--explain=sh"]).ends_with("onggi import - docker.io/library/deb:1"));
+    assert_eq!(onggi.ok(&["images", "-q"]), "", "nothing was made for the explanation");
+    let id = make(&["--tag", "deb:1"]);
+    assert!(id.starts_with("sha256:"), "{id}");
+    let created = onggi.ok(&["image", "inspect", "-f", "{{.Created}}", "deb:1"]);
+    assert!(created.starts_with("1970-01-01T00:00:00"), "{created}");
+    assert_eq!(onggi.ok(&["run", "--rm", "--network", "none", "deb:1", "hello"]), "hello from a package");
+    let leftovers = "find / -xdev -name resolv.conf -size +0; ls /var/lib/apt/lists";
+    assert_eq!(
+        onggi.ok(&["run", "--rm", "--network", "host", "deb:1", "sh", "-c", leftovers]).matches("Packages").count(),
+        0
+    );
+    assert_eq!(make(&["--tag", "deb:2"]), id, "the same packages make the same image");
+    assert!(onggi.ok(&["system", "check"]).contains("everything is sound"));
+    onggi.ok(&["rmi", "deb:1", "deb:2"]);
+    onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_bootstrap_that_fails_says_why_and_leaves_nothing() {
+    isolated();
+    let onggi = Onggi::new();
+    let line = archive(onggi.dir());
+    let base = ["rootfs", "bootstrap", "debian", "--variant=extract", "--mirror", &line];
+    let unknown = onggi.run(&[&base[..], &["--include=onggi-nothing", "--tag", "deb:1"]].concat());
+    assert_eq!(unknown.code, Some(1), "{unknown}");
+    assert!(unknown.stderr.contains("Unable to locate package onggi-nothing"), "the tool's own words: {unknown}");
+    assert!(unknown.stderr.contains("onggi: /usr/bin/mmdebstrap failed (exit status"), "{unknown}");
+    assert_eq!(onggi.ok(&["images", "-q"]), "");
+    let left = sh(&format!(
+        "find {0}/layers {0}/tmp {0}/blobs/sha256 -mindepth 1 2>/dev/null || true",
+        onggi.root().display()
+    ));
+    assert_eq!(left, "");
+    let filled = onggi.dir().join("filled");
+    fs::create_dir_all(filled.join("x")).expect("make a directory");
+    let refused = onggi.run(&[&base[..], &[filled.to_str().expect("a name")]].concat());
+    assert!(refused.code == Some(1) && refused.stderr.contains("the directory is not empty"), "{refused}");
+    for bad in [&["--suite=-x"][..], &["--variant=tiny"], &["--include=-o"], &["--mirror=--x"], &["--arch=a,b"]] {
+        let refused = onggi.run(&[&["rootfs", "bootstrap", "debian", "--tag", "x"][..], bad].concat());
+        assert!(refused.code != Some(0) && refused.stderr.contains("hint:"), "{refused}");
+    }
+    // A machine without the tool is told which package it is in.
+    let missing = onggi.run(&["rootfs", "bootstrap", "debian", "--tool", "debootstrap", "--tag", "x", "--explain"]);
+    if !Path::new("/usr/sbin/debootstrap").exists() {
+        assert!(missing.code == Some(1) && missing.stderr.contains("apt-get install debootstrap"), "{missing}");
+    }
+    sh("mount -t tmpfs none /usr/bin 2>/dev/null");
+    let missing = onggi.run(&["rootfs", "bootstrap", "debian", "--tool", "mmdebstrap", "--tag", "x"]);
+    rustix::mount::unmount("/usr/bin", rustix::mount::UnmountFlags::empty()).expect("unmount");
+    assert!(
+        missing.code == Some(1) && missing.stderr.contains("hint: install the package: apt-get install mmdebstrap"),
+        "{missing}"
+    );
+    onggi.assert_nothing_left();
+}
+
+#[test]
+#[ignore = "fetches a whole Debian; run with --long"]
+fn e2e_a_bootstrapped_debian_runs_from_a_directory_and_from_an_image() {
+    // Debian's archive is outside: this test stays in the host's own network.
+    let onggi = Onggi::new();
+    let dir = onggi.dir().join("debian");
+    let text = dir.to_str().expect("a name");
+    let options =
+        ["rootfs", "bootstrap", "debian", "--suite=bookworm", "--variant=essential", "--include=busybox-static"];
+    assert_eq!(onggi.ok(&[&options[..], &[text]].concat()), text);
+    let from = format!("rootfs:{text}");
+    assert!(onggi.ok(&["run", "--rm", "--network", "none", &from, "cat", "/etc/debian_version"]).starts_with("12"));
+    onggi.ok(&[&options[..], &["--tag", "deb:12"]].concat());
+    assert!(onggi.ok(&["run", "--rm", "--network", "none", "deb:12", "dpkg", "-l", "busybox-static"]).contains("ii"));
+    onggi.ok(&["rmi", "deb:12"]);
+}
