@@ -118,7 +118,7 @@ impl Engine {
         for op in &plan.ops {
             let done = match op {
                 BootstrapOp::RemoveDirectory { path } => std::fs::remove_dir_all(path)
-                    .or_else(|e| gone(e))
+                    .or_else(gone)
                     .map_err(|source| EngineError::WriteFile { path: path.clone(), source }),
                 _ if made.is_err() => continue,
                 BootstrapOp::Run { program, args, timestamp, streams: true } => {
