@@ -70,6 +70,8 @@ fn runtime_flags() -> Vec<String> {
     // The script names functions, so the names must tell instances of a generic function apart.
     let mut flags =
         ["-C", "target-feature=+crt-static", "-C", "symbol-mangling-version=v0"].map(str::to_owned).to_vec();
+    // The program begins there and not in the C library (crates/onggi-sys/src/entry.rs).
+    flags.extend(link("-e,onggi_entry".to_owned()));
     flags.extend(link(format!("-T,{}", hot_functions().display())));
     flags.extend(link(format!("-Map={}", runtime_map().display())));
     let libc = std::process::Command::new("getconf").arg("GNU_LIBC_VERSION").output();

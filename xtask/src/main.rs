@@ -32,7 +32,7 @@ usage: cargo xtask VERB
   test --cve            the attacks of known advisories: which are covered, and by what
   fuzz [TARGET] [--seconds N]
                         fuzz targets of fuzz/, all or one
-  vm [--debug] [-p CRATE] [FILTER] | vm run -- COMMAND | vm shell
+  vm [--debug] [-p CRATE] [FILTER] | vm run -- COMMAND | vm shell | vm bench
                         tests, a command or a shell in a virtual machine with systemd, cgroup v2 and AppArmor
   tidy                  the rules of ARCHITECTURE.md that a compiler does not check
   setup                 install what building and testing needs (Debian packages, cargo tools)

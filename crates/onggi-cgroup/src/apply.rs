@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use onggi_sys::small_file;
 use rustix::io::Errno;
 
 use crate::{CgroupError, CgroupPlan, CgroupWrite, Prepare, device_filter, procs};
@@ -71,7 +72,7 @@ pub(crate) fn prepare_all(steps: &[Prepare], made: &mut Vec<PathBuf>) -> Result<
 fn prepare(step: &Prepare, made: &mut Vec<PathBuf>) -> Result<(), CgroupError> {
     match step {
         Prepare::MakeDir { path, own } => make_dir(path, *own, made),
-        Prepare::Inherit { path, file } => inherit(path, file),
+        Prepare::Inherit { path, file } => inherit(path, file, made.contains(path)),
         Prepare::Enable { path, required, wanted } => enable(path, required, wanted),
         Prepare::Delegate { path, uid } => delegate(path, *uid),
     }
@@ -126,9 +127,10 @@ fn delegate(path: &Path, uid: u32) -> Result<(), CgroupError> {
     Ok(())
 }
 
-fn inherit(path: &Path, file: &str) -> Result<(), CgroupError> {
+/// What a new group has is nothing, or what is written now (cgroup.clone_children).
+fn inherit(path: &Path, file: &str, new: bool) -> Result<(), CgroupError> {
     let target = path.join(file);
-    if !read(&target)?.trim().is_empty() {
+    if !new && !read(&target)?.trim().is_empty() {
         return Ok(());
     }
     let parent = path.parent().unwrap_or(path).join(file);
@@ -262,5 +264,5 @@ fn failure(path: &Path, value: &str, what: &str, source: io::Error) -> CgroupErr
 
 /// A whole control file.
 pub(crate) fn read(path: &Path) -> Result<String, CgroupError> {
-    fs::read_to_string(path).map_err(|source| CgroupError::Read { path: path.to_owned(), source })
+    small_file::read_text(path).map_err(|source| CgroupError::Read { path: path.to_owned(), source })
 }

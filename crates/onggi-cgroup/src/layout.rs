@@ -2,7 +2,7 @@
 //!
 //! Read once per command from /proc/self/cgroup, statfs(2) or /proc/self/mountinfo, `cgroup.controllers`.
 
-use std::fs;
+use std::path::Path;
 
 use onggi_spec::facts::{CgroupLayout, V1Hierarchy};
 
@@ -33,7 +33,7 @@ pub fn detect() -> Result<CgroupLayout, CgroupError> {
 }
 
 fn read(path: &str) -> Result<String, CgroupError> {
-    fs::read_to_string(path).map_err(|source| CgroupError::Read { path: path.into(), source })
+    onggi_sys::small_file::read_text(Path::new(path)).map_err(|source| CgroupError::Read { path: path.into(), source })
 }
 
 /// The layout, if every hierarchy that we are in is mounted at its usual place.

@@ -8,6 +8,7 @@ use std::{
     time::Instant,
 };
 
+use onggi_sys::small_file;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
@@ -123,7 +124,7 @@ pub(crate) fn members(dir: &Path) -> Result<BTreeSet<i32>, CgroupError> {
 /// Adds the members of `dir` and of every group below it. A group that is gone has none.
 fn collect(dir: &Path, into: &mut BTreeSet<i32>) -> Result<(), CgroupError> {
     let file = dir.join("cgroup.procs");
-    let text = match fs::read_to_string(&file) {
+    let text = match small_file::read_text(&file) {
         Ok(text) => text,
         Err(e) if is_gone(e.raw_os_error().unwrap_or(0)) => return Ok(()),
         // A threaded group of version 2 lists its processes in its parent.

@@ -23,7 +23,7 @@ mod terminal;
 mod update;
 mod verbs;
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{cell::RefCell, ffi::OsString, os::fd::OwnedFd, path::PathBuf};
 
 use onggi_sandbox::StartFailureError;
 
@@ -173,6 +173,8 @@ struct Global {
     rootless: Option<bool>,
     /// `--quiet`: the caller is our engine. It reads the log alone and wants Docker's exit codes.
     engine: bool,
+    /// The mount that this program was executed through, until somebody has time to close it.
+    executable: RefCell<Option<OwnedFd>>,
 }
 
 const GLOBAL_FLAGS: &[Flag] = &[
@@ -260,6 +262,7 @@ fn global(log: log::Log, args: &Args) -> Result<Global, (log::Log, CliError)> {
         systemd_cgroup: args.is("systemd-cgroup") || args.text("cgroup-manager") == Some("systemd"),
         rootless,
         engine: args.is("quiet"),
+        executable: RefCell::default(),
     })
 }
 
@@ -316,6 +319,7 @@ fn dispatch(global: &Global, words: &[OsString], argv: &[OsString]) -> Outcome {
     // Only these come near a container's files.
     if matches!(verb.name, "create" | "run" | "exec") {
         readonly::ensure(argv)?;
+        global.executable.replace(onggi_sys::entry::take_executable());
     }
     (verb.run)(global, &args)
 }

@@ -13,6 +13,7 @@ mod host_root;
 mod init;
 mod long_options;
 mod masks;
+pub(crate) mod meanwhile;
 mod mounts;
 mod nodes;
 mod process;
@@ -84,6 +85,8 @@ pub(crate) struct StartEnds {
 pub(crate) struct Prepared {
     /// The `tasks` file of every v1 hierarchy, open for writing.
     pub(crate) cgroup_tasks: Vec<OwnedFd>,
+    /// Where they will be, while the runtime is still making them ([`meanwhile`]).
+    pub(crate) tasks_to_come: Option<Vec<PathBuf>>,
     /// The namespace that the caller gave.
     pub(crate) netns: Option<OwnedFd>,
     /// Detached mounts by index into `plan.setup`, where the child lacks the privilege or the view.
@@ -155,7 +158,11 @@ pub(crate) fn run(channel: Channel, prepared: Prepared, setup: &[SetupOp], proce
     let mut child = Child::new(channel, prepared, View::Host);
     // Modes are given in full; hooks and the program get a umask of their own.
     rustix::process::umask(Mode::empty());
-    let result = child.close_others(&[]).and_then(|()| child.setup(setup)).and_then(|()| child.process(process));
+    let result = child
+        .close_others(&[])
+        .and_then(|()| child.catch_up())
+        .and_then(|()| child.setup(setup))
+        .and_then(|()| child.process(process));
     child.end(result)
 }
 
@@ -327,9 +334,11 @@ impl Child {
 
     /// A thread that moves itself spares the kernel an RCU grace period.
     fn enter_cgroups(&mut self) -> Result<()> {
-        for fd in std::mem::take(&mut self.prepared.cgroup_tasks) {
+        let tasks = std::mem::take(&mut self.prepared.cgroup_tasks);
+        for fd in &tasks {
             onggi_sys::path::write_once(fd.as_fd(), b"0", "tasks").step(|| "enter the cgroups".into())?;
         }
+        onggi_sys::process::close_together(tasks);
         Ok(())
     }
 

@@ -19,13 +19,12 @@ use onggi_spec::{
 use onggi_sys::{
     SysContext, cred,
     process::{self, CStrings},
-    procfs, signal,
+    procfs, signal, small_file,
 };
-use rustix::fs::{Mode, OFlags};
 
 use crate::{
     channel::{self, Message},
-    child::{Filter, Prepared},
+    child::{Filter, Prepared, meanwhile},
     error::{Result, StartFailureError, Step},
     hooks::{self, Stage},
     host_mounts,
@@ -34,7 +33,7 @@ use crate::{
     mount_sources, mqueue,
     net_devices::{self, Moved},
     notify,
-    options::{CgroupDriver, CreateOptions, Created, Stdio},
+    options::{CgroupDriver, CreateOptions, Created, Remains, Stdio},
     pid_file::PidFile,
     plan::{self, PlanInput, ProcessOp, SandboxFacts, SandboxPlan, SetupOp},
     rdt, seccomp, sources, start,
@@ -106,9 +105,13 @@ fn create_in(options: CreateOptions, dir: &StateDir, made: &mut Made<'_>) -> Res
     // Until the container's own process is in it, a process of ours keeps a systemd unit alive.
     let lent = unit::start(plan.cgroup.as_ref().and_then(|c| c.unit.as_ref()))?;
     made.unit = lent.as_ref().map(|l| l.unit.clone());
-    let mut state = make_cgroup(&plan, &options, &bundle, made, &mut notes)?;
+    let mut state = record(&plan, &options, &bundle, made)?;
     state.no_new_keyring = options.no_new_keyring;
-    let CreateOptions { config, netns, stdio, sibling, pid_file, preserve_fds, pidfd_socket, .. } = options;
+    let groups_later = meanwhile::possible(&plan);
+    if !groups_later {
+        notes = make_cgroup(&plan, made)?;
+    }
+    let CreateOptions { config, netns, stdio, sibling, pid_file, preserve_fds, pidfd_socket, executable, .. } = options;
     let (mut prepared, console) = prepare(&plan, &config, &facts, dir, stdio, netns)?;
     prepared.preserve_fds = preserve_fds;
     prepared.hook_state = config.hooks.as_ref().map(|_| state::oci_state(&state, ContainerState::Creating));
@@ -124,14 +127,18 @@ fn create_in(options: CreateOptions, dir: &StateDir, made: &mut Made<'_>) -> Res
     let filter_flags = prepared.filter.as_ref().map(Filter::shown_flags);
     let pid_file = pid_file.as_deref().map(PidFile::prepare).transpose()?;
     let (running, pidfd) = launch::clone_child(&plan, prepared, sibling)?;
-    let pidfd = made.child.insert(pidfd);
+    made.child = Some(pidfd);
+    if groups_later {
+        notes = make_cgroup(&plan, made)?;
+        running.channel.send(&Message::Go)?;
+    }
     // The container's own process is in the group now.
     drop(lent);
     if let Some(limit) = late_pids {
         limit.set(made.unit.as_ref(), &state)?;
         running.channel.send(&Message::Go)?;
     }
-    if let Some(socket) = &pidfd_socket {
+    if let (Some(socket), Some(pidfd)) = (&pidfd_socket, &made.child) {
         send_pidfd(socket, pidfd)?;
     }
     let seccomp = config.linux.as_ref().and_then(|l| l.seccomp.as_ref());
@@ -150,17 +157,13 @@ fn create_in(options: CreateOptions, dir: &StateDir, made: &mut Made<'_>) -> Res
         privileged,
         moved,
         user_namespaces,
+        executable,
     };
     follow.accompany(pid_file)?;
     let pidfd = made.child.take().ok_or_else(|| StartFailureError::new("the child's pidfd is gone"))?;
-    Ok(Created {
-        pid: follow.state.pid,
-        pidfd,
-        console_master: follow.master,
-        state: follow.state,
-        notes: follow.notes,
-        filter_flags,
-    })
+    let Follow { state, notes, master: console_master, .. } = follow;
+    let remains = Remains { _plan: plan, _config: config };
+    Ok(Created { pid: state.pid, pidfd, console_master, state, notes, filter_flags, remains })
 }
 
 /// Accepted for old bundles; runc warns of them too.
@@ -240,7 +243,8 @@ fn apparmor_enabled() -> bool {
 
 /// The initial user namespace has the identity map over all ids.
 fn in_initial_user_namespace() -> bool {
-    fs::read_to_string("/proc/self/uid_map").is_ok_and(|s| s.split_ascii_whitespace().eq(["0", "0", "4294967295"]))
+    let map = small_file::read_text(Path::new("/proc/self/uid_map"));
+    map.is_ok_and(|s| s.split_ascii_whitespace().eq(["0", "0", "4294967295"]))
 }
 
 /// The caller is in a user namespace: its root is an ordinary user outside.
@@ -248,28 +252,26 @@ pub fn in_user_namespace() -> bool {
     !in_initial_user_namespace()
 }
 
-fn make_cgroup(
-    plan: &SandboxPlan,
-    options: &CreateOptions,
-    bundle: &Path,
-    made: &mut Made<'_>,
-    notes: &mut Vec<String>,
-) -> Result<SandboxState> {
+/// Says what is about to be made, before there is anything to clean up: `delete` finds it here after a crash.
+fn record(plan: &SandboxPlan, options: &CreateOptions, bundle: &Path, made: &mut Made<'_>) -> Result<SandboxState> {
     let paths = plan.cgroup.as_ref().map(CgroupPlan::paths).unwrap_or_default();
-    let state = state::new_state(&options.id, bundle, &options.config, paths.clone());
+    let state = state::new_state(&options.id, bundle, &options.config, paths);
     let host_root = host_mounts::before(plan, &state.rootfs)?;
     let state = SandboxState { systemd_unit: made.unit.clone(), host_root, ..state };
     made.host = host_root.map(|_| state.clone());
     if let Some(cgroup) = plan.cgroup.as_ref().filter(|c| c.unit.is_none()) {
         onggi_cgroup::check_free(cgroup).map_err(|e| cgroup_failure("make the cgroup", &e))?;
     }
-    // Before there is anything to clean up: `delete` finds it here after a crash.
     made.dir.save(&state)?;
-    if let Some(cgroup) = &plan.cgroup {
-        *notes = onggi_cgroup::apply_create(cgroup).map_err(|e| cgroup_failure("make the cgroup", &e))?;
-        made.cgroup = Some(paths);
-    }
     Ok(state)
+}
+
+/// Makes the groups; returns what was left out.
+fn make_cgroup(plan: &SandboxPlan, made: &mut Made<'_>) -> Result<Vec<String>> {
+    let Some(cgroup) = &plan.cgroup else { return Ok(Vec::new()) };
+    let notes = onggi_cgroup::apply_create(cgroup).map_err(|e| cgroup_failure("make the cgroup", &e))?;
+    made.cgroup = Some(cgroup.paths());
+    Ok(notes)
 }
 
 pub(crate) fn cgroup_failure(step: &str, e: &onggi_cgroup::CgroupError) -> StartFailureError {
@@ -339,8 +341,12 @@ fn prepare(
     // The program of an init's child is not the process behind our pidfd.
     let by_number = facts.privileged && !plan.process.contains(&ProcessOp::ForkInit);
     let mounts = mount_sources::prepare(plan, facts, &dir.path, netns.as_ref())?;
+    let tasks = plan.cgroup.as_ref().map(|c| c.join.tasks.as_slice()).unwrap_or_default();
+    // Opened here where the groups are there: the child may be an unmapped user by the time it writes.
+    let later = meanwhile::possible(plan);
     let prepared = Prepared {
-        cgroup_tasks: open_tasks(plan.cgroup.as_ref())?,
+        cgroup_tasks: if later { Vec::new() } else { meanwhile::open_tasks(tasks)? },
+        tasks_to_come: later.then(|| tasks.to_vec()),
         netns,
         mounts: mounts.ready,
         asked_for: mounts.asked_for,
@@ -372,17 +378,6 @@ pub(crate) fn parent_to_die_with(ops: &[ProcessOp], sibling: bool) -> Result<Opt
     process::pidfd_open(parent.as_raw_nonzero().get()).step(step).map(Some)
 }
 
-/// Opened here: the child may be an unmapped user by the time it writes.
-fn open_tasks(cgroup: Option<&CgroupPlan>) -> Result<Vec<OwnedFd>> {
-    let files = cgroup.map(|c| c.join.tasks.as_slice()).unwrap_or_default();
-    let open = |at: &std::path::PathBuf| {
-        rustix::fs::open(at, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
-            .sys("open", || format!("{at:?}"))
-            .step(|| "enter the cgroups".into())
-    };
-    files.iter().map(open).collect()
-}
-
 /// Accompanies the child from the clone to exec, or to the wait for `start`.
 struct Follow<'a> {
     plan: &'a SandboxPlan,
@@ -398,6 +393,8 @@ struct Follow<'a> {
     moved: Option<Moved>,
     /// Of idmapped mounts that the child asks for.
     user_namespaces: BTreeMap<usize, Rc<OwnedFd>>,
+    /// What this program was executed through.
+    executable: Option<OwnedFd>,
 }
 
 impl Follow<'_> {
@@ -426,6 +423,8 @@ impl Follow<'_> {
         let stat = procfs::stat(self.running.pid).ok().flatten();
         self.state.pid_start_time = stat.map_or(0, |s| s.start_time);
         self.dir.save(&self.state)?;
+        // The child has closed its own long ago. The kernel makes us wait, which we do anyway.
+        self.executable = None;
         self.listen()?;
         pid_file.map_or(Ok(()), |file| file.write(self.state.pid))
     }

@@ -45,6 +45,7 @@ pub fn exec(options: ExecOptions) -> Result<Executed> {
     let target = open_target(&state, options.paused)?;
     let config = dir.config(&state)?;
     let mut options = options;
+    let executable = options.executable.take();
     inherit(&mut options.process, config.process.as_ref());
     let plan = plan(&options, &config, &target)?;
     let (ops, by_parent) = (plan.child, plan.parent);
@@ -81,8 +82,16 @@ pub fn exec(options: ExecOptions) -> Result<Executed> {
         }
         Cloned::Parent { pid, pidfd } => {
             drop(theirs);
-            let mut follow =
-                Follow { state: &state, seccomp, pid, pidfd: &pidfd, console, master: None, notes: plan.notes };
+            let mut follow = Follow {
+                state: &state,
+                seccomp,
+                pid,
+                pidfd: &pidfd,
+                console,
+                executable,
+                master: None,
+                notes: plan.notes,
+            };
             let finish = || {
                 if let Some(socket) = &options.pidfd_socket {
                     send_pidfd(socket, &pidfd)?;
@@ -335,6 +344,8 @@ struct Follow<'a> {
     pid: i32,
     pidfd: &'a OwnedFd,
     console: Option<OwnedFd>,
+    /// What this program was executed through.
+    executable: Option<OwnedFd>,
     master: Option<OwnedFd>,
     notes: Vec<String>,
 }
@@ -361,7 +372,11 @@ impl Follow<'_> {
                 Some(Message::ListenerNumber(n)) => {
                     self.listener(channel, &notify::fetch(self.pidfd.as_fd(), n)?)?;
                 }
-                Some(Message::Executing) => executing = true,
+                Some(Message::Executing) => {
+                    executing = true;
+                    // The kernel makes us wait while the program is being executed.
+                    self.executable = None;
+                }
                 Some(Message::Failed(failure)) => return Err(StartFailureError(failure)),
                 Some(_) => {}
                 None if executing => return Ok(()),

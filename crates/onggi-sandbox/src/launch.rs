@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use onggi_spec::monitor::SystemdUnit;
 use onggi_sys::{
-    SysContext, SysError,
+    SysContext, SysError, ns,
     process::{self, CloneRequest, Cloned},
     signal,
 };
@@ -83,7 +83,10 @@ fn clone_now(
     unit: Option<&SystemdUnit>,
 ) -> Result<(Running, OwnedFd)> {
     let (ours, theirs) = Channel::pair()?;
-    let namespaces = plan.clone.iter().fold(0, |bits, kind| bits | sources::flag(*kind));
+    let mut namespaces = plan.clone.iter().fold(0, |bits, kind| bits | sources::flag(*kind));
+    if prepared.tasks_to_come.is_some() {
+        namespaces &= !ns::flag::NETWORK;
+    }
     match clone(CloneRequest { namespaces, ..request }, unit)? {
         Cloned::Child => {
             drop(ours);
@@ -127,7 +130,7 @@ fn running(pid: i32, pidfd: OwnedFd, channel: Channel) -> Result<(Running, Owned
     Ok((Running { pid, pidfd: copy, channel }, pidfd))
 }
 
-fn clone_failure(e: &SysError) -> StartFailureError {
+pub(crate) fn clone_failure(e: &SysError) -> StartFailureError {
     use onggi_sys::Errno;
     let failure = StartFailureError::from_sys(STEP, e);
     match e.errno {

@@ -8,6 +8,8 @@ use onggi_spec::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::plan::SandboxPlan;
+
 /// Where the standard streams of the first process come from.
 #[derive(Debug)]
 pub enum Stdio {
@@ -73,6 +75,9 @@ pub struct CreateOptions {
     pub pidfd_socket: Option<OwnedFd>,
     /// The state gets a directory for a notify socket; the configuration mounts it.
     pub notify: bool,
+    /// The mount that the caller was executed through ([`onggi_sys::entry`]), to be closed when there is nothing to do
+    /// but to wait.
+    pub executable: Option<OwnedFd>,
 }
 
 /// Who makes a container's cgroups, and which.
@@ -104,6 +109,16 @@ pub struct Created {
     pub notes: Vec<String>,
     /// Flags of seccomp(2) that the filter was loaded with, when there is one; TSYNC is not among them.
     pub filter_flags: Option<u32>,
+    /// What it was made from.
+    pub remains: Remains,
+}
+
+/// Plan and configuration of a container that exists. A process that ends soon forgets them: to free them piece by
+/// piece writes to every page of the heap once more.
+#[derive(Debug)]
+pub struct Remains {
+    pub(crate) _plan: SandboxPlan,
+    pub(crate) _config: Spec,
 }
 
 /// Everything that `exec` needs.
@@ -129,6 +144,8 @@ pub struct ExecOptions {
     pub cgroups: CgroupChoice,
     /// A connected stream socket that its pidfd is sent to.
     pub pidfd_socket: Option<OwnedFd>,
+    /// As for [`CreateOptions`].
+    pub executable: Option<OwnedFd>,
 }
 
 /// `exec` in a paused container.

@@ -29,13 +29,13 @@ use onggi_spec::{
     monitor::SandboxState,
     oci::runtime::{ContainerState, Hooks, LinuxNamespaceType, LinuxResources, Spec, State},
 };
-use onggi_sys::{Errno, SysError, procfs};
+use onggi_sys::{Errno, SysError, procfs, small_file};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use crate::error::{Result, StartFailureError, Step};
 
 /// Longest state file that is read back.
-const MAX_STATE: u64 = 1 << 20;
+const MAX_STATE: usize = 1 << 20;
 /// Longest id; one path component.
 const MAX_ID: usize = 255;
 /// How often a removal is tried: each failure is a file that another verb has put there meanwhile.
@@ -150,12 +150,18 @@ impl StateDir {
 
     /// Keeps the configuration as it was read.
     pub(crate) fn save_config(&self, bytes: &[u8]) -> Result<()> {
-        self.replace(&self.path.join("config.json"), bytes)
+        // Nobody looks for it before there is a state.
+        let at = self.path.join("config.json");
+        let write = || {
+            let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&at)?;
+            io::Write::write_all(&mut file, bytes)
+        };
+        write().map_err(|e| self.write_failure(&at, &e))
     }
 
     /// The configuration that was kept, if it was and is one.
     pub(crate) fn kept_config(&self) -> Option<Spec> {
-        Spec::from_slice(&fs::read(self.path.join("config.json")).ok()?).ok()
+        Spec::from_slice(&small_file::read(&self.path.join("config.json"), usize::MAX).ok()?).ok()
     }
 
     /// The configuration that the container was made from; the bundle's where none was kept.
@@ -163,7 +169,7 @@ impl StateDir {
         let kept = self.path.join("config.json");
         let at = if kept.exists() { kept } else { state.bundle.join("config.json") };
         let step = || format!("read the container's configuration {}", at.display());
-        let bytes = fs::read(&at).map_err(|e| sys("read", &at, &e)).step(step)?;
+        let bytes = small_file::read(&at, usize::MAX).map_err(|e| sys("read", &at, &e)).step(step)?;
         Spec::from_slice(&bytes).map_err(|e| StartFailureError::new(format!("{}: {e}", step())))
     }
 
@@ -212,7 +218,6 @@ impl StateDir {
     }
 
     fn replace(&self, at: &Path, bytes: &[u8]) -> Result<()> {
-        let step = || format!("write {}", at.display());
         let temporary = at.with_extension("tmp");
         let write = || {
             let mut options = fs::OpenOptions::new();
@@ -220,30 +225,33 @@ impl StateDir {
             io::Write::write_all(&mut file, bytes)?;
             fs::rename(&temporary, at)
         };
-        write().map_err(|e| match e.kind() {
+        write().map_err(|e| self.write_failure(at, &e))
+    }
+
+    fn write_failure(&self, at: &Path, e: &io::Error) -> StartFailureError {
+        match e.kind() {
             io::ErrorKind::NotFound if !self.exists() => {
                 StartFailureError::new(format!("container {} was deleted meanwhile", self.id))
             }
-            _ => StartFailureError::from_sys(step(), &sys("write", at, &e)),
-        })
+            _ => StartFailureError::from_sys(format!("write {}", at.display()), &sys("write", at, e)),
+        }
     }
 
     pub(crate) fn load(&self) -> Result<SandboxState> {
         let at = self.state_file();
         let step = || format!("read the state of container {}", self.id);
-        let size = match fs::metadata(&at) {
-            Ok(m) => m.len(),
+        let bytes = match small_file::read(&at, MAX_STATE) {
+            Ok(bytes) => bytes,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 // runc's words; engines look for "does not exist".
                 return Err(StartFailureError::new(format!("container does not exist: {}", self.id))
                     .hint("`list` shows the containers of this --root"));
             }
-            Err(e) => return Err(sys("stat", &at, &e)).step(step),
+            Err(e) if e.kind() == io::ErrorKind::FileTooLarge => {
+                return Err(StartFailureError::new(format!("{}: it is larger than {MAX_STATE} bytes", step())));
+            }
+            Err(e) => return Err(sys("read", &at, &e)).step(step),
         };
-        if size > MAX_STATE {
-            return Err(StartFailureError::new(format!("{}: it is larger than {MAX_STATE} bytes", step())));
-        }
-        let bytes = fs::read(&at).map_err(|e| sys("read", &at, &e)).step(step)?;
         serde_json::from_slice(&bytes).map_err(|e| StartFailureError::new(format!("{}: {e}", step())))
     }
 
@@ -253,7 +261,14 @@ impl StateDir {
 
     /// Removes the directory; gone already is fine.
     pub(crate) fn remove(&self) -> Result<()> {
-        let mut removed = fs::remove_dir_all(&self.path);
+        // Normally there is nothing else, and nothing has to be looked for.
+        for name in ["state.json", "config.json"] {
+            let _ = fs::remove_file(self.path.join(name));
+        }
+        let mut removed = match fs::remove_dir(&self.path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => fs::remove_dir_all(&self.path),
+            other => other,
+        };
         for _ in 1..REMOVALS {
             removed = match removed {
                 // Another verb has just put a file there.

@@ -7,6 +7,7 @@
 pub mod bpf;
 pub mod clone_data;
 pub mod cred;
+pub mod entry;
 pub mod error;
 pub mod event;
 pub mod fs;
@@ -27,6 +28,7 @@ pub mod rlimit;
 pub mod sched;
 pub mod seccomp;
 pub mod signal;
+pub mod small_file;
 pub mod spawn;
 pub mod unix;
 

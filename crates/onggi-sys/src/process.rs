@@ -5,7 +5,7 @@
 
 use std::{
     ffi::{CStr, CString},
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd},
     ptr,
 };
 
@@ -313,6 +313,16 @@ pub fn close_all_but(keep: impl IntoIterator<Item = RawFd>) -> Result<()> {
         first = first.max(fd + 1);
     }
     close_range(first, u32::MAX, 0)
+}
+
+/// Closes descriptors; neighbours with one call.
+pub fn close_together(fds: Vec<OwnedFd>) {
+    let mut numbers: Vec<u32> = fds.into_iter().map(|fd| fd.into_raw_fd().cast_unsigned()).collect();
+    numbers.sort_unstable();
+    for run in numbers.chunk_by(|a, b| a + 1 == *b) {
+        // Every number is in range; nothing else can fail.
+        let _ = close_range(run[0], run[run.len() - 1], 0);
+    }
 }
 
 /// PR_SET_PDEATHSIG: `signal` is sent to this process when its parent dies; 0 clears it. Changing ids clears

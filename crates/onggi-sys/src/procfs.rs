@@ -1,6 +1,11 @@
 //! The few facts of /proc that identify a process for good: its start time and the boot.
 
-use std::{fs, io};
+use std::{io, path::Path};
+
+use crate::small_file;
+
+/// Longest `/proc/PID/stat`: about 50 numbers and a name.
+const MAX_STAT: usize = 1 << 16;
 
 /// State and start time of a process (proc_pid_stat(5)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +30,7 @@ impl Stat {
 pub fn stat(pid: i32) -> io::Result<Option<Stat>> {
     // ESRCH: it ended between open and read.
     let gone = |e: &io::Error| e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(libc::ESRCH);
-    match fs::read(format!("/proc/{pid}/stat")) {
+    match small_file::read(Path::new(&format!("/proc/{pid}/stat")), MAX_STAT) {
         Ok(bytes) => parse(&String::from_utf8_lossy(&bytes)).map(Some).ok_or_else(|| io::ErrorKind::InvalidData.into()),
         Err(e) if gone(&e) => Ok(None),
         Err(e) => Err(e),
@@ -37,7 +42,7 @@ pub fn stat(pid: i32) -> io::Result<Option<Stat>> {
 /// # Errors
 /// /proc cannot be read.
 pub fn boot_id() -> io::Result<String> {
-    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim_end().to_owned())
+    Ok(small_file::read_text(Path::new("/proc/sys/kernel/random/boot_id"))?.trim_end().to_owned())
 }
 
 /// The command name in parentheses may hold anything, even `)`: fields are counted after the last one.

@@ -27,6 +27,9 @@ use crate::{
     process::{cargo, is_root, run, run_quietly, workspace},
 };
 
+/// First argument in a virtual machine ([`crate::vm`]): everything is built already, and the result goes to standard output.
+pub(crate) const IN_GUEST: &str = "--in-guest";
+
 /// Set for the second start, inside the namespaces.
 const INSIDE: &str = "ONGGI_BENCH_DIR";
 
@@ -79,6 +82,8 @@ struct Options {
     rows: Vec<u32>,
     samples: usize,
     containers: usize,
+    /// What this is, when it is a guest.
+    in_guest: bool,
 }
 
 /// Builds, enters the namespaces, measures.
@@ -91,11 +96,14 @@ pub(crate) fn main(args: &[String]) -> Outcome {
         return measure(&options, Path::new(&dir));
     }
     match options.task {
+        _ if options.in_guest => {}
         Task::Rows => drop(build::dist()?),
         // Only the runtime is looked at.
         Task::Syscalls | Task::Hot => drop(build::runtime_dist()?),
     }
-    build_floor()?;
+    if !options.in_guest {
+        build_floor()?;
+    }
     if options.rows.iter().any(|row| pulls::LARGE.contains(row)) {
         large::layout()?;
     }
@@ -108,15 +116,16 @@ pub(crate) fn main(args: &[String]) -> Outcome {
 
 fn parse(args: &[String]) -> Outcome<Options> {
     let rows = ROWS.iter().map(|row| row.0).collect();
-    let mut options = Options { task: Task::Rows, rows, samples: 30, containers: 200 };
+    let mut options = Options { task: Task::Rows, rows, samples: 30, containers: 200, in_guest: false };
     let mut words = args.iter();
     while let Some(option) = words.next() {
         match option.as_str() {
             "--syscalls" => options.task = Task::Syscalls,
             "--hot" => options.task = Task::Hot,
+            IN_GUEST => options.in_guest = true,
             _ => {}
         }
-        if matches!(option.as_str(), "--syscalls" | "--hot") {
+        if matches!(option.as_str(), "--syscalls" | "--hot" | IN_GUEST) {
             continue;
         }
         let value = words.next().ok_or(format!("{option} needs a value"))?;
@@ -140,7 +149,8 @@ fn parse_rows(list: &str) -> Outcome<Vec<u32>> {
     list.split(',').map(parse).collect()
 }
 
-fn floor_program() -> PathBuf {
+/// The floor program, once [`build_floor`] has made it.
+pub(crate) fn floor_program() -> PathBuf {
     build::target_dir().join("floor/x86_64-unknown-linux-gnu/release/onggi-floor")
 }
 
@@ -149,7 +159,8 @@ fn unpack_floor_program() -> PathBuf {
     floor_program().with_file_name("onggi-unpack-floor")
 }
 
-fn build_floor() -> Outcome {
+/// Builds the programs of `bench/floor`.
+pub(crate) fn build_floor() -> Outcome {
     let mut build = cargo();
     build.args([
         "build",
@@ -208,8 +219,17 @@ fn measure_rows(options: &Options, mut bench: rows::Bench) -> Outcome {
         }
     }
     drop(bench);
-    report::write(&done)?;
+    match options.in_guest {
+        true => report::print(&done),
+        false => report::write(&done)?,
+    }
     if failed.is_empty() { Ok(()) } else { Err(failed.join("\n")) }
+}
+
+/// Writes the result that a guest has printed.
+pub(crate) fn keep_from_guest(output: &str, hardware: bool) -> Outcome {
+    let how = if hardware { "with hardware support" } else { "with the processor emulated" };
+    report::keep(output, &format!("a qemu guest {how} on {}", report::machine()))
 }
 
 /// Peers leave directories behind that need more than one try (they unmount lazily).

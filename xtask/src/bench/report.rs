@@ -88,14 +88,45 @@ pub(crate) fn machine() -> String {
     format!("kernel {}, {cpus} CPUs, cgroup {}", kernel.trim(), cgroup_mode())
 }
 
+fn json_of(rows: &[Row]) -> Value {
+    let rows: Vec<Value> = rows.iter().map(Row::json).collect();
+    json!({ "machine": machine(), "load": load(), "rows": rows })
+}
+
+/// Load average of one, five and fifteen minutes at the end: whoever else was there.
+fn load() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').take(3).collect::<Vec<_>>().join(" ")
+}
+
 /// Writes `bench/results/<date>.json`.
 pub(crate) fn write(rows: &[Row]) -> Outcome {
+    save(json_of(rows))
+}
+
+/// Before the result on a guest's standard output.
+const MARK: &str = "onggi-bench-result ";
+
+/// Prints what [`keep`] reads.
+pub(crate) fn print(rows: &[Row]) {
+    println!("{MARK}{}", json_of(rows));
+}
+
+/// Writes the result that a guest has printed, with what the guest is.
+pub(crate) fn keep(output: &str, environment: &str) -> Outcome {
+    let line = output.lines().find_map(|line| line.strip_prefix(MARK)).ok_or("the guest printed no result")?;
+    let mut value: Value = serde_json::from_str(line).map_err(|e| format!("read the guest's result: {e}"))?;
+    value["environment"] = json!(environment);
+    save(value)
+}
+
+fn save(mut value: Value) -> Outcome {
     let date = read(std::process::Command::new("date").args(["-u", "+%Y-%m-%dT%H%M%SZ"]))?;
     let date = date.trim();
+    value["date"] = json!(date);
     let dir = workspace().join("bench/results");
     fs::create_dir_all(&dir).map_err(|e| format!("make directory {}: {e}", dir.display()))?;
-    let rows: Vec<Value> = rows.iter().map(Row::json).collect();
-    let text = format!("{:#}\n", json!({ "date": date, "machine": machine(), "rows": rows }));
+    let text = format!("{value:#}\n");
     let file = dir.join(format!("{date}.json"));
     fs::write(&file, text).map_err(|e| format!("write {}: {e}", file.display()))?;
     println!("\nwritten to {}", file.display());
@@ -120,6 +151,12 @@ mod tests {
         assert!(text.contains("| crun | 4.00 ms | 4.00 | 4.00 | 1 | 0.500 | ≤ 0.6 met |"), "{text}");
         assert!(text.contains("| 0.250 | ≤ 0.2 **missed** |"), "{text}");
         assert!(text.ends_with("\nno youki\n"), "{text}");
+    }
+
+    #[test]
+    fn output_without_a_result_is_an_error() {
+        assert!(keep("### 1. one shot\n", "a guest").is_err());
+        assert!(keep(&format!("{MARK}rubbish\n"), "a guest").is_err());
     }
 
     #[test]

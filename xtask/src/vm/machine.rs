@@ -56,14 +56,16 @@ pub(super) fn run_tests(image: &Image, payload: &Payload) -> Outcome<Counts> {
     Ok(Counts::of(tally.passed, tally.failed))
 }
 
-/// Runs the payload's command with its output on ours.
-pub(super) fn run_command(image: &Image, payload: &Payload) -> Outcome {
+/// Runs the payload's command with its output on ours; returns that too.
+pub(super) fn run_command(image: &Image, payload: &Payload) -> Outcome<String> {
+    let mut all = String::new();
     let code = follow(image, payload, |event| {
         if let Event::Output { text } = event {
             print!("{text}");
+            all.push_str(&text);
         }
     })?;
-    if code == 0 { Ok(()) } else { Err(format!("the command ended with {code}")) }
+    if code == 0 { Ok(all) } else { Err(format!("the command ended with {code}")) }
 }
 
 /// Gives the terminal to the guest until it powers off.
@@ -198,7 +200,7 @@ fn base(image: &Image, accelerator: &str) -> Command {
 /// True when a guest runs with hardware support. On some machines `/dev/kvm` is there and a guest hangs in its
 /// first instructions, so one is started: without disks our initrd powers off at once. The answer is kept until
 /// the next boot of this machine.
-fn kvm_works(image: &Image) -> bool {
+pub(super) fn kvm_works(image: &Image) -> bool {
     if fs::File::options().read(true).write(true).open("/dev/kvm").is_err() {
         return false;
     }

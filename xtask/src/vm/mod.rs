@@ -10,6 +10,7 @@
 //! target/vm/                       payload.ext4 console.log …     of the last run from this target directory
 //! ```
 
+mod bench;
 mod guest;
 mod machine;
 mod payload;
@@ -44,6 +45,7 @@ const USAGE: &str = "\
 usage: cargo xtask vm [--debug] [-p CRATE]… [FILTER…]   run the tests of the VM whose names contain a FILTER
        cargo xtask vm [--debug] run -- COMMAND [ARG…]   run one command in the guest
        cargo xtask vm [--debug] shell                   a shell in the guest, on this terminal
+       cargo xtask vm bench [--rows 1,4] [--samples N]  measure the OCI runtimes in the guest (bench/README.md)
        cargo xtask vm build                             only make the guest's disk
 
   --debug   use unoptimised programs: builds faster
@@ -55,6 +57,7 @@ enum Verb {
     Tests { filters: Vec<String> },
     Run { command: Vec<String> },
     Shell,
+    Bench { options: Vec<String> },
     Build,
 }
 
@@ -73,6 +76,7 @@ pub(crate) fn main(args: &[String]) -> Outcome {
     }
     let prefix = match options.verb {
         Verb::Build => return rootfs::ensure().map(|image| println!("{}", image.dir.display())),
+        Verb::Bench { options } => return bench::main(&options),
         _ if options.debug => debug_programs()?,
         _ => release_programs()?,
     };
@@ -84,7 +88,7 @@ pub(crate) fn main(args: &[String]) -> Outcome {
         }
         Verb::Run { command } => command_in_guest(&prefix, &command),
         Verb::Shell => shell_in_guest(&prefix),
-        Verb::Build => Ok(()),
+        Verb::Bench { .. } | Verb::Build => Ok(()),
     }
 }
 
@@ -155,7 +159,7 @@ fn debug_programs() -> Outcome<Programs> {
 fn command_in_guest(prefix: &Programs, command: &[String]) -> Outcome {
     let image = rootfs::ensure()?;
     let payload = payload::for_command(prefix, command)?;
-    machine::run_command(&image, &payload)
+    machine::run_command(&image, &payload).map(drop)
 }
 
 fn shell_in_guest(prefix: &Programs) -> Outcome {
@@ -177,6 +181,9 @@ fn parse(args: &[String]) -> Outcome<Options> {
                     return Err(USAGE.to_owned());
                 }
                 options.verb = Verb::Run { command };
+            }
+            ("bench", Verb::Tests { filters }) if filters.is_empty() => {
+                options.verb = Verb::Bench { options: rest.by_ref().cloned().collect() };
             }
             ("shell", Verb::Tests { filters }) if filters.is_empty() => options.verb = Verb::Shell,
             ("build", Verb::Tests { filters }) if filters.is_empty() => options.verb = Verb::Build,
@@ -231,6 +238,8 @@ mod tests_of_arguments {
         assert!(plain.debug);
         assert_eq!(plain.packages, ["onggi-oci"]);
         assert_eq!(parsed("shell").unwrap().verb, Verb::Shell);
+        let bench = Verb::Bench { options: vec!["--rows".into(), "1".into()] };
+        assert_eq!(parsed("bench --rows 1").unwrap().verb, bench);
         assert!(parsed("--nonsense").is_err());
     }
 

@@ -26,6 +26,9 @@ use crate::{
     process::{command, read, workspace},
 };
 
+/// This program in the guest.
+pub(super) const RUNNER: &str = "/payload/xtask";
+
 /// Beyond the content: file system structures.
 const SPARE_BYTES: u64 = 64 << 20;
 
@@ -59,6 +62,11 @@ pub(super) fn for_command(programs: &Programs, command: &[String]) -> Outcome<Pa
     make(programs, BTreeSet::new(), Work::Command(command.to_vec()))
 }
 
+/// A disk for a measurement, with the floor program.
+pub(super) fn for_bench(programs: &Programs, command: &[String], floor: PathBuf) -> Outcome<Payload> {
+    make(programs, BTreeSet::from([floor]), Work::Command(command.to_vec()))
+}
+
 /// A disk for a shell.
 pub(super) fn for_shell(programs: &Programs) -> Outcome<Payload> {
     make(programs, BTreeSet::new(), Work::Shell)
@@ -76,7 +84,9 @@ fn make(programs: &Programs, mut files: BTreeSet<PathBuf>, work: Work) -> Outcom
     let prefixes: Vec<&PathBuf> =
         [Some(&programs.prefix), programs.failpoints.as_ref()].into_iter().flatten().collect();
     for prefix in &prefixes {
-        files.extend([prefix.join("bin/onggi"), prefix.join("libexec/onggi/onggi-oci")]);
+        let programs = [prefix.join("bin/onggi"), prefix.join("libexec/onggi/onggi-oci")];
+        // A measurement of the runtime alone does not build the other.
+        files.extend(programs.into_iter().filter(|program| program.is_file()));
     }
     files.extend(sources()?);
     let mut bytes = place(&this_program()?, &tree.join("xtask"))?;

@@ -1,9 +1,11 @@
 //! `create`, `run`, `start`.
 
 use std::{
-    fs,
-    io::Read,
-    os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
+    fs, io,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::OpenOptionsExt,
+    },
     path::{Path, PathBuf},
 };
 
@@ -20,7 +22,7 @@ use super::{
 };
 
 /// Longest config.json or process.json.
-const MAX_DOCUMENT: u64 = 16 << 20;
+const MAX_DOCUMENT: usize = 16 << 20;
 /// Most descriptors that are handed through; more cannot be open at once on an ordinary system.
 const MAX_PRESERVED: u32 = 1 << 20;
 
@@ -84,6 +86,7 @@ pub(super) fn create(global: &Global, args: &Args) -> Outcome {
         let created = onggi_sandbox::create(options)?;
         tell(global, &created);
         global.log.notes(&created.notes);
+        std::mem::forget(created.remains);
         Ok(0)
     };
     create().map_err(failed("create"))
@@ -118,6 +121,7 @@ fn run_to_the_end(global: &Global, args: &Args) -> Outcome {
     let created = onggi_sandbox::create(options)?;
     tell(global, &created);
     global.log.notes(&created.notes);
+    std::mem::forget(created.remains);
     let notify = if notify { Some(start_notified(global, &id, created.pid)?) } else { None };
     let Some(signals) = signals else {
         return notify.map_or(Ok(0), |n| n.wait(&global.log)).map(|_| 0);
@@ -165,7 +169,7 @@ fn options(global: &Global, args: &Args, begin: Begin) -> Result<CreateOptions, 
     let bundle = bundle(args)?;
     let (mut config, text) = read_config(&bundle, args.path("config").as_deref())?;
     let terminal = config.process.as_ref().is_some_and(|p| p.terminal);
-    let inherited = Inherited::find(args.number("preserve-fds")?.unwrap_or(0))?;
+    let inherited = Inherited::find(global, args.number("preserve-fds")?.unwrap_or(0))?;
     let (stdio, pidfd_socket) = (stdio(terminal, args)?, pidfd_socket(args)?);
     inherited.close_the_others()?;
     inherited.announce(&mut config);
@@ -193,6 +197,7 @@ fn options(global: &Global, args: &Args, begin: Begin) -> Result<CreateOptions, 
         config_text: Some(text),
         pidfd_socket,
         notify,
+        executable: global.executable.take(),
         bundle,
     })
 }
@@ -224,27 +229,30 @@ pub(super) struct Inherited {
 
 impl Inherited {
     /// `$LISTEN_FDS` of sd_listen_fds(3) and `--preserve-fds`.
-    fn find(preserved: u32) -> Result<Self, CliError> {
+    fn find(global: &Global, preserved: u32) -> Result<Self, CliError> {
         let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u32>().ok());
         // The variables may be meant for one of our parents; crun's callers leave the pid out.
         let ours = number("LISTEN_PID").is_none_or(|pid| pid == std::process::id());
         let activated = number("LISTEN_FDS").filter(|_| ours).unwrap_or(0);
         let this = Self { activated: activated.min(MAX_PRESERVED), preserved };
-        this.check()?;
+        this.check(global)?;
         Ok(this)
     }
 
-    pub(super) fn preserved(preserved: u32) -> Result<Self, CliError> {
+    pub(super) fn preserved(global: &Global, preserved: u32) -> Result<Self, CliError> {
         let this = Self { activated: 0, preserved };
-        this.check()?;
+        this.check(global)?;
         Ok(this)
     }
 
     /// runc refuses numbers that are not open: the program would find something else there.
-    fn check(self) -> Result<(), CliError> {
+    fn check(self, global: &Global) -> Result<(), CliError> {
         if self.preserved > MAX_PRESERVED {
             return Err(CliError::Usage(format!("--preserve-fds {}: too many", self.preserved)));
         }
+        // Our own must not fill a gap between the caller's.
+        let ours = |fd: &OwnedFd| fd.as_raw_fd().cast_unsigned() < self.count().saturating_add(3);
+        drop(global.executable.borrow_mut().take_if(|fd| ours(fd)));
         for n in 0..self.preserved {
             let number = 3 + self.activated + n;
             if rustix::fs::readlink(format!("/proc/self/fd/{number}"), Vec::new()).is_err() {
@@ -345,11 +353,12 @@ fn read_file(path: &Path) -> Result<Vec<u8>, CliError> {
 
 fn read_bounded(path: &Path, file: fs::File) -> Result<Vec<u8>, CliError> {
     let failed = |source| unreadable(path, source);
-    let mut text = Vec::new();
-    file.take(MAX_DOCUMENT + 1).read_to_end(&mut text).map_err(failed)?;
-    if text.len() as u64 > MAX_DOCUMENT {
-        let reason = format!("more than the limit of {MAX_DOCUMENT} bytes");
-        return Err(ParseError::new("document", &path.display().to_string(), reason).into());
-    }
+    let text = match onggi_sys::small_file::read_open(file, MAX_DOCUMENT) {
+        Err(e) if e.kind() == io::ErrorKind::FileTooLarge => {
+            let reason = format!("more than the limit of {MAX_DOCUMENT} bytes");
+            return Err(ParseError::new("document", &path.display().to_string(), reason).into());
+        }
+        r => r.map_err(failed)?,
+    };
     Ok(text)
 }

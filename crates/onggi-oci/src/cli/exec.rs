@@ -55,7 +55,7 @@ fn execute(global: &Global, args: &Args) -> Outcome {
     if process.terminal && !args.has("console-socket") {
         terminal::inherit_size(Some(&mut process));
     }
-    let inherited = Inherited::preserved(args.number("preserve-fds")?.unwrap_or(0))?;
+    let inherited = Inherited::preserved(global, args.number("preserve-fds")?.unwrap_or(0))?;
     let (stdio, pidfd_socket) = (stdio(process.terminal, args)?, pidfd_socket(args)?);
     inherited.close_the_others()?;
     let signals = if detach { None } else { Some(foreground::prepare(!args.is("no-subreaper"))?) };
@@ -71,6 +71,7 @@ fn execute(global: &Global, args: &Args) -> Outcome {
         paused: if args.is("ignore-paused") { Paused::Enter } else { Paused::Refuse },
         cgroups: cgroups(args)?,
         pidfd_socket,
+        executable: global.executable.take(),
     })?;
     if let Some(cpus) = onggi_sys::sched::affinity().ok().filter(|_| global.log.debugs()) {
         global.log.debug(&format!("nsexec-0[{}]: affinity: {}", std::process::id(), onggi_sys::sched::bits(&cpus)));

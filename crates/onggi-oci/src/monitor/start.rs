@@ -120,6 +120,7 @@ fn create(
     let listener = listen(&config.run_dir).map_err(|e| failure("listen for attach clients", &e))?;
     let (ours, theirs) = stdio(terminal, config.interactive).map_err(|e| failure("make the stdio pipes", &e))?;
     let options = CreateOptions {
+        executable: None,
         id: config.id.to_string(),
         bundle: bundle.to_owned(),
         state_root: config.oci_root.clone(),
@@ -143,7 +144,9 @@ fn create(
     };
     let created = onggi_sandbox::create(options).map_err(StartFailure::from)?;
     let at = now_ns();
-    let Created { pid, pidfd, console_master, state, notes, filter_flags: _ } = created;
+    let Created { pid, pidfd, console_master, state, notes, filter_flags: _, remains } = created;
+    // The starter ends soon.
+    std::mem::forget(remains);
     let ours = match console_master {
         Some(master) => terminal_ends(master).map_err(|e| failure("use the terminal", &e))?,
         None => ours,
