@@ -1,7 +1,7 @@
 //! `images`, `tag`, `rmi`, and what other verbs need to know of a stored image.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     path::PathBuf,
     time::Duration,
 };
@@ -35,15 +35,31 @@ impl Engine {
     /// # Errors
     /// The state cannot be read.
     pub fn images(&self) -> Result<Vec<ImageSummary>, EngineError> {
+        let mut summaries = self.images_without_labels()?;
+        let blobs = self.blobs()?;
+        let mut known: HashMap<Digest, BTreeMap<String, String>> = HashMap::new();
+        for summary in &mut summaries {
+            let id = &summary.record.config_digest;
+            // One damaged image must not hide the others.
+            let read = || config_in(&blobs, id).map(|c| c.config.labels).unwrap_or_default();
+            summary.labels.clone_from(known.entry(id.clone()).or_insert_with(read));
+        }
+        Ok(summaries)
+    }
+
+    /// As [`Self::images`] for those who need no labels: no configuration is read.
+    ///
+    /// # Errors
+    /// As [`Self::images`].
+    pub fn images_without_labels(&self) -> Result<Vec<ImageSummary>, EngineError> {
         self.recover()?;
         let records = self.state()?.list_images()?;
+        let users = self.state()?.containers_per_image()?;
         let summary = |record: ImageRecord| {
-            // One damaged image must not hide the others.
-            let labels = self.stored_config(&record.config_digest).map(|c| c.config.labels).unwrap_or_default();
-            let containers = self.state()?.containers_of_image(&record.config_digest)?.len();
-            Ok(ImageSummary { record, labels, containers })
+            let containers = users.get(record.config_digest.as_str()).map_or(0, |count| *count as usize);
+            ImageSummary { record, labels: BTreeMap::new(), containers }
         };
-        records.into_iter().map(summary).collect()
+        Ok(records.into_iter().map(summary).collect())
     }
 
     /// Gives a stored image a further name.
@@ -176,12 +192,16 @@ impl Engine {
 
     /// The stored configuration of an image.
     pub(crate) fn stored_config(&self, id: &Digest) -> Result<ImageConfig, EngineError> {
-        let bytes = self.blobs()?.read_small(id, MAX_CONFIG)?;
-        let bytes = bytes.ok_or_else(|| EngineError::MissingBlob { digest: id.clone() })?;
-        Ok(ImageConfig::parse(&bytes)?)
+        config_in(&self.blobs()?, id)
     }
 
     pub(crate) fn blobs(&self) -> Result<BlobStore, EngineError> {
         Ok(BlobStore::open(&self.paths.root)?)
     }
+}
+
+fn config_in(blobs: &BlobStore, id: &Digest) -> Result<ImageConfig, EngineError> {
+    let bytes = blobs.read_small(id, MAX_CONFIG)?;
+    let bytes = bytes.ok_or_else(|| EngineError::MissingBlob { digest: id.clone() })?;
+    Ok(ImageConfig::parse(&bytes)?)
 }

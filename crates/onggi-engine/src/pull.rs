@@ -181,23 +181,33 @@ impl Engine {
         let plan = puller.plan()?;
         failpoint::hit("pull.resolved");
         let layers = LayerPlan::new(self.layers()?, &plan);
+        if !options.all_platforms
+            && !options.referrers
+            && let Some(image) = self.unchanged(reference, &plan, &layers)?
+        {
+            announce_present(&plan, progress);
+            return Ok(image);
+        }
         let prepared: Mutex<Vec<Option<Prepared>>> = Mutex::new(plan.layers.iter().map(|_| None).collect());
         let failed = Mutex::new(None);
-        let pulled = puller.fetch(plan, &|ready| {
-            failpoint::hit("pull.layer-downloaded");
-            let index = ready.index;
-            match layers.prepare(ready, progress) {
-                Ok(layer) => {
-                    unlocked(&prepared)[index] = Some(layer);
-                    failpoint::hit("pull.layer-unpacked");
-                    ControlFlow::Continue(())
+        let fetch = |plan| {
+            puller.fetch(plan, &|ready| {
+                failpoint::hit("pull.layer-downloaded");
+                let index = ready.index;
+                match layers.prepare(ready, progress) {
+                    Ok(layer) => {
+                        unlocked(&prepared)[index] = Some(layer);
+                        failpoint::hit("pull.layer-unpacked");
+                        ControlFlow::Continue(())
+                    }
+                    Err(e) => {
+                        unlocked(&failed).get_or_insert(e);
+                        ControlFlow::Break(())
+                    }
                 }
-                Err(e) => {
-                    unlocked(&failed).get_or_insert(e);
-                    ControlFlow::Break(())
-                }
-            }
-        });
+            })
+        };
+        let pulled = onggi_storage::flushing_meanwhile(&self.paths.root, || fetch(plan));
         if let Some(e) = unlocked(&failed).take() {
             return Err(e);
         }
@@ -208,6 +218,37 @@ impl Engine {
         // Lowest first; one sync for all of them.
         let unpacked = layers.store.commit_all(prepared)?;
         self.record_image(reference, pulled, &unpacked)
+    }
+
+    /// The stored image, when the name stands for it already and all of it is here. What was recorded once is on the
+    /// disk, so nothing is to be flushed: one request and one look at each part is all that the pull costs.
+    fn unchanged(
+        &self,
+        reference: &ImageReference,
+        plan: &ImagePlan,
+        layers: &LayerPlan,
+    ) -> Result<Option<ImageRecord>, EngineError> {
+        let Some(mut image) = self.state()?.image_by_name(reference)? else { return Ok(None) };
+        let same = image.config_digest == plan.config_digest
+            && image.manifest_digest == plan.repo_digest
+            && image.chain_ids == layers.chain_ids
+            && image.layer_digests.iter().eq(plan.layers.iter().map(|layer| &layer.digest));
+        if !same {
+            return Ok(None);
+        }
+        let blobs = self.blobs()?;
+        let whole = plan.layers.iter().all(|layer| blobs.has(&layer.digest, Some(layer.size)))
+            && plan.blobs().iter().all(|digest| blobs.has(digest, None))
+            && layers.chain_ids.iter().all(|id| matches!(layers.store.get(id), Ok(Some(_))));
+        if !whole {
+            return Ok(None);
+        }
+        image.pulled_at = create::now();
+        // It only tells which image was used last: a full disk does not make the image less present.
+        if let Err(e) = self.state()?.pulled_again(&image.config_digest, image.pulled_at) {
+            tracing::warn!("cannot note the pull of {}: {e}", reference.familiar());
+        }
+        Ok(Some(image))
     }
 
     /// What was asked for beyond the image of one platform.
@@ -264,6 +305,14 @@ impl Engine {
         failpoint::hit("pull.committed");
         drop(pulled.hold);
         Ok(record)
+    }
+}
+
+/// The events of a pull that finds every layer.
+fn announce_present(plan: &ImagePlan, progress: &dyn Progress) {
+    let mut seen = BTreeSet::new();
+    for layer in plan.layers.iter().filter(|layer| seen.insert(&layer.digest)) {
+        progress.event(ProgressEvent::Exists { digest: layer.digest.clone() });
     }
 }
 

@@ -1,6 +1,6 @@
 //! Containers: one row each, the record as JSON beside the columns that are searched.
 
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
 use onggi_spec::{ContainerId, ContainerName, ContainerRequest, Digest};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
@@ -118,6 +118,15 @@ impl State {
     /// Containers made from an image.
     pub fn containers_of_image(&self, image: &Digest) -> Result<Vec<ContainerRecord>, StateError> {
         select(self.conn(), self.path(), "SELECT record FROM containers WHERE image_id = ?1 ORDER BY id", &text(image))
+    }
+
+    /// How many containers each image has that has any, by the image's id.
+    pub fn containers_per_image(&self) -> Result<HashMap<String, u32>, StateError> {
+        const SQL: &str = "SELECT image_id, count(*) FROM containers WHERE image_id IS NOT NULL GROUP BY image_id";
+        self.conn()
+            .prepare(SQL)
+            .and_then(|mut s| s.query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?.collect())
+            .map_err(|e| self.fail("count the containers", e))
     }
 
     /// Forgets a container; true when there was one.

@@ -75,6 +75,16 @@ impl State {
         })
     }
 
+    /// Notes that an image was pulled once more and found unchanged. A power cut may undo it.
+    pub fn pulled_again(&mut self, id: &Digest, pulled_at: i64) -> Result<(), StateError> {
+        const OP: &str = "note the pull";
+        self.write(OP, Sync::Normal, |tx, path| {
+            tx.execute("UPDATE images SET pulled_at = ?2 WHERE id = ?1", params![text(id), pulled_at])
+                .map(|_| ())
+                .map_err(|e| translate(OP, path, e))
+        })
+    }
+
     /// Points another name at an image that is stored (`tag`). Survives a power cut.
     pub fn put_name(&mut self, name: &ImageReference, source: &ImageRecord) -> Result<(), StateError> {
         let id = source.config_digest.clone();

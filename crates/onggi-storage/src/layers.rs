@@ -274,7 +274,7 @@ impl Layers {
             let below = self.below(work.info.parent.as_ref(), siblings)?;
             inherit::attributes(&path.join("diff"), &below, &work.unpacked.implicit, self.options.privilege)?;
         }
-        record::write(work.dir.as_fd(), path, &work.unpacked.contents)?;
+        record::write(work.dir.as_fd(), path, &work.unpacked.known)?;
         let record = path.join("layer.json");
         let text = serde_json::to_vec(&work.info).map_err(|e| StorageError::Pipeline { reason: e.to_string() })?;
         let file = fs::create_file(work.dir.as_fd(), b"layer.json", 0o600).store("create", &record)?;

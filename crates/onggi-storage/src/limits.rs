@@ -28,9 +28,9 @@ pub const MAX_ENTRIES: u64 = 1 << 24;
 /// attack or an accident, and a 100 MB zstd stream can claim it.
 pub const MAX_UNPACKED: u64 = 1 << 40;
 
-/// Files of one layer whose content's checksum is kept in memory until its record is written: 2^20 entries take
-/// 30 MB. Contents of further ones are read again.
-pub const MAX_REMEMBERED: usize = 1 << 20;
+/// Files of one layer that are kept in memory until its record is written: 2^18 take 30 MB, and the largest layers of
+/// ordinary images have 10^5. Further ones are looked at again.
+pub const MAX_REMEMBERED: usize = 1 << 18;
 
 /// Memory for directories whose attributes are set at the end: names of 2 million directories.
 pub const MAX_PENDING_BYTES: usize = 256 << 20;

@@ -19,17 +19,15 @@ use std::io::{BufWriter, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use onggi_sys::fs::{self, FileType, Stat};
+use onggi_sys::fs::{self, DirEntry, FileType, Stat};
 use onggi_sys::{Errno, SysError};
 
 use crate::error::{Result, StoreContext, shown};
+use crate::known::{Facts, Known};
 use crate::whiteout_of::is_whiteout;
 
 /// The file's name in a layer's directory.
 pub(crate) const NAME: &str = "layer.tree";
-
-/// Contents that are known already, by inode: what unpacking has seen pass.
-pub(crate) type Known = HashMap<u64, u32>;
 
 /// How many names of damaged entries are told.
 const TOLD: usize = 20;
@@ -89,7 +87,7 @@ pub(crate) fn verify(path: &Path) -> Result<Verdict> {
     };
     let mut wanted: HashMap<&str, &str> = recorded.lines().filter_map(|line| Some((name_of(line)?, line))).collect();
     let mut damaged = Vec::new();
-    walk(diff, &Known::new(), &mut |line| {
+    walk(diff, &Known::default(), &mut |line| {
         let line = line.trim_end_matches('\n');
         let name = name_of(line).unwrap_or_default();
         if wanted.remove(name) != Some(line) {
@@ -125,13 +123,19 @@ fn walk(top: OwnedFd, known: &Known, tell: &mut dyn FnMut(String)) -> Sys<()> {
     while let Some(path) = todo.pop() {
         let at: &[u8] = if path.is_empty() { b"." } else { &path };
         let dir = fs::open_dir_same_mount(top.as_fd(), at)?;
-        let mut names: Vec<Vec<u8>> =
-            fs::read_dir(dir.as_fd())?.map(|entry| entry.map(|(name, _)| name)).collect::<Sys<_>>()?;
-        names.sort();
-        for name in names {
-            let full = if path.is_empty() { name.clone() } else { [&path[..], b"/", &name].concat() };
-            let stat = fs::stat_at(dir.as_fd(), &name)?;
-            tell(entry(dir.as_fd(), &name, &full, &stat, known)?);
+        let mut entries: Vec<DirEntry> = fs::read_dir_inodes(dir.as_fd())?.collect::<Sys<_>>()?;
+        entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        let mut trusted = Trust::Unknown;
+        for found in entries {
+            let full = if path.is_empty() { found.name.clone() } else { [&path[..], b"/", &found.name].concat() };
+            if let Some(facts) = known.get(found.ino, found.kind)
+                && trusted.check(dir.as_fd(), &found)?
+            {
+                tell(known_line(&full, facts));
+                continue;
+            }
+            let stat = fs::stat_at(dir.as_fd(), &found.name)?;
+            tell(entry(dir.as_fd(), &found.name, &full, &stat)?);
             if fs::file_type(&stat) == FileType::Directory {
                 todo.push(full);
             }
@@ -140,17 +144,34 @@ fn walk(top: OwnedFd, known: &Known, tell: &mut dyn FnMut(String)) -> Sys<()> {
     Ok(())
 }
 
-fn entry(dir: BorrowedFd<'_>, name: &[u8], path: &[u8], stat: &Stat, known: &Known) -> Sys<String> {
+/// Are the inode numbers in a directory those of the files? Stacked filesystems have others.
+enum Trust {
+    Unknown,
+    Yes,
+    No,
+}
+
+impl Trust {
+    /// Looks once per directory.
+    fn check(&mut self, dir: BorrowedFd<'_>, found: &DirEntry) -> Sys<bool> {
+        if matches!(self, Self::Unknown) {
+            let same = fs::stat_at(dir, &found.name)?.st_ino == found.ino;
+            *self = if same { Self::Yes } else { Self::No };
+        }
+        Ok(matches!(self, Self::Yes))
+    }
+}
+
+fn known_line(path: &[u8], facts: &Facts) -> String {
+    let Facts { link, mode, uid, gid, mtime: (sec, nsec), length, content } = facts;
+    let kind = if *link { 'l' } else { 'f' };
+    format!("{kind} {mode:o} {uid} {gid} {sec}.{nsec:09} {length} {content:08x} 00000000 {}\n", escaped(path))
+}
+
+fn entry(dir: BorrowedFd<'_>, name: &[u8], path: &[u8], stat: &Stat) -> Sys<String> {
     let kind = fs::file_type(stat);
     let (letter, length, content) = match kind {
-        FileType::RegularFile => {
-            let length = stat.st_size.max(0).cast_unsigned();
-            let content = match known.get(&stat.st_ino) {
-                Some(crc) => *crc,
-                None => content(dir, name)?,
-            };
-            ('f', length, content)
-        }
+        FileType::RegularFile => ('f', stat.st_size.max(0).cast_unsigned(), content(dir, name)?),
         FileType::Directory => ('d', 0, 0),
         FileType::Symlink => ('l', 0, crc32fast::hash(&fs::read_link(dir, name)?)),
         FileType::CharacterDevice if is_whiteout(stat) => ('w', 0, 0),

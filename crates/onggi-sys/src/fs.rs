@@ -341,12 +341,32 @@ fn proc_path(handle: BorrowedFd<'_>) -> String {
 /// # Errors
 /// getdents64(2), at once or from the iterator.
 pub fn read_dir(dir: BorrowedFd<'_>) -> Result<impl Iterator<Item = Result<(Vec<u8>, FileType)>>> {
+    Ok(read_dir_inodes(dir)?.map(|entry| entry.map(|entry| (entry.name, entry.kind))))
+}
+
+/// What a directory says of one of its entries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirEntry {
+    /// Its name.
+    pub name: Vec<u8>,
+    /// The inode's number; some filesystems tell another one in stat(2).
+    pub ino: u64,
+    /// Its type, where the filesystem keeps that in directories.
+    pub kind: FileType,
+}
+
+/// As [`read_dir`], with inode numbers.
+///
+/// # Errors
+/// As those of [`read_dir`].
+pub fn read_dir_inodes(dir: BorrowedFd<'_>) -> Result<impl Iterator<Item = Result<DirEntry>>> {
     let number = dir.as_raw_fd().to_string();
     let entries = rustix::fs::Dir::read_from(dir).sys("getdents64", || number.clone())?;
     Ok(entries.filter_map(move |entry| match entry {
         Ok(entry) => {
             let name = entry.file_name().to_bytes();
-            (name != b"." && name != b"..").then(|| Ok((name.to_vec(), entry.file_type())))
+            let (ino, kind) = (entry.ino(), entry.file_type());
+            (name != b"." && name != b"..").then(|| Ok(DirEntry { name: name.to_vec(), ino, kind }))
         }
         Err(e) => Some(Err(e).sys("getdents64", || number.clone())),
     }))

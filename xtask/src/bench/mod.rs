@@ -4,12 +4,15 @@
 //! mount or process touches the machine or outlives the run. Where control groups are hybrid, the v2 mount
 //! is taken away in there for every contender, because crun refuses it.
 
+mod cpu;
+mod disk;
 mod hot;
 mod image;
 mod large;
 mod measure;
 mod peers;
 mod pulls;
+mod pushes;
 mod report;
 mod rows;
 mod runtime;
@@ -53,7 +56,7 @@ const ROWS: &[(u32, bool, Measure)] = &[
     (4, false, rows::side_by_side),
     (5, true, rows::memory_per_container),
     (7, true, rows::exec),
-    (9, true, pulls::gzip),
+    (9, false, pulls::gzip),
     (10, true, pulls::second),
     (16, true, rows::list),
     (18, false, rows::runtime_create),
@@ -62,8 +65,10 @@ const ROWS: &[(u32, bool, Measure)] = &[
     (21, false, rows::runtime_state),
     (22, false, rows::runtime_exec),
     (23, false, rows::runtime_memory),
-    (24, true, pulls::zstd),
+    (24, false, pulls::zstd),
     (25, true, pulls::images),
+    (26, false, pushes::push_large),
+    (27, true, pushes::commit),
 ];
 
 /// What is done in the namespaces.
@@ -249,7 +254,7 @@ mod tests {
     fn options_have_defaults_and_are_checked() {
         let options = parse(&words("--rows 1,16 --samples 5")).unwrap();
         assert_eq!((options.rows, options.samples, options.containers), (vec![1, 16], 5, 200));
-        assert_eq!(parse(&[]).unwrap().rows, [1, 2, 3, 4, 5, 7, 9, 10, 16, 18, 19, 20, 21, 22, 23, 24, 25]);
+        assert_eq!(parse(&[]).unwrap().rows, [1, 2, 3, 4, 5, 7, 9, 10, 16, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27]);
         assert_eq!(parse(&words("--syscalls --samples 5")).unwrap().task, Task::Syscalls);
         assert_eq!(parse(&words("--hot")).unwrap().task, Task::Hot);
         for bad in ["--rows 6", "--rows", "--samples x", "--what 1"] {

@@ -70,12 +70,26 @@ fn text(path: PathBuf) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// Ours, with the image pulled.
-pub(crate) fn onggi(programs: &Programs, dir: &Path, image: &Image) -> Outcome<Engine> {
+/// An engine by its name, with an empty store below `dir`.
+pub(crate) fn empty(name: &str, programs: &Programs, dir: &Path) -> Outcome<Engine> {
+    match name {
+        "docker" => empty_docker(dir, &["--bridge=none", "--iptables=false"]),
+        "podman" => empty_podman(dir),
+        _ => Ok(empty_onggi(programs, dir)),
+    }
+}
+
+fn empty_onggi(programs: &Programs, dir: &Path) -> Engine {
     let root = [text(dir.join("onggi/root")), text(dir.join("onggi/run"))];
     let words =
         [text(programs.onggi.clone()), "--root".to_owned(), root[0].clone(), "--runroot".to_owned(), root[1].clone()];
-    let engine = Engine { name: "onggi", words: words.into(), image: image.serve()?, daemon: None };
+    Engine { name: "onggi", words: words.into(), image: String::new(), daemon: None }
+}
+
+/// Ours, with the image pulled.
+pub(crate) fn onggi(programs: &Programs, dir: &Path, image: &Image) -> Outcome<Engine> {
+    let mut engine = empty_onggi(programs, dir);
+    engine.image = image.serve()?;
     let pulled = engine.command(&["pull", &engine.image]).stdout(Stdio::null()).status();
     match pulled {
         Ok(status) if status.success() => Ok(engine),
@@ -85,6 +99,14 @@ pub(crate) fn onggi(programs: &Programs, dir: &Path, image: &Image) -> Outcome<E
 
 /// Podman with a store below `dir`.
 pub(crate) fn podman(dir: &Path, image: &Image) -> Outcome<Engine> {
+    let mut engine = empty_podman(dir)?;
+    engine.image = "docker.io/library/onggi-bench:latest".to_owned();
+    engine.run(&["load", "-i", &text(image.docker_archive()?)])?;
+    engine.run_image(&["--rm"], &["true"]).map_err(|e| format!("podman does not work here: {e}"))?;
+    Ok(engine)
+}
+
+fn empty_podman(dir: &Path) -> Outcome<Engine> {
     let program = find("podman").ok_or("podman is not installed")?;
     let store = dir.join("podman");
     let mut words = vec![text(program)];
@@ -97,15 +119,19 @@ pub(crate) fn podman(dir: &Path, image: &Image) -> Outcome<Engine> {
     words.extend(["--cgroup-manager=cgroupfs", "--events-backend=none"].map(str::to_owned));
     // crun refuses hybrid control groups, runc does not.
     words.extend([format!("--runtime={}", if find("crun").is_some() { "crun" } else { "runc" })]);
-    let engine =
-        Engine { name: "podman", words, image: "docker.io/library/onggi-bench:latest".to_owned(), daemon: None };
-    engine.run(&["load", "-i", &text(image.docker_archive()?)])?;
-    engine.run_image(&["--rm"], &["true"]).map_err(|e| format!("podman does not work here: {e}"))?;
-    Ok(engine)
+    Ok(Engine { name: "podman", words, image: String::new(), daemon: None })
 }
 
 /// Docker with a daemon of its own.
 pub(crate) fn docker(dir: &Path, image: &Image) -> Outcome<Engine> {
+    let mut engine = empty_docker(dir, &[])?;
+    engine.image = "onggi-bench:latest".to_owned();
+    engine.run(&["load", "-i", &text(image.docker_archive()?)])?;
+    engine.run_image(&["--rm"], &["true"]).map_err(|e| format!("docker does not work here: {e}"))?;
+    Ok(engine)
+}
+
+fn empty_docker(dir: &Path, options: &[&str]) -> Outcome<Engine> {
     let dockerd = find("dockerd").ok_or("dockerd is not installed")?;
     let program = find("docker").ok_or("docker is not installed")?;
     let home = dir.join("docker");
@@ -114,11 +140,11 @@ pub(crate) fn docker(dir: &Path, image: &Image) -> Outcome<Engine> {
     let log = fs::File::create(home.join("log")).map_err(|e| format!("make docker's log: {e}"))?;
     let mut daemon = Command::new(dockerd);
     daemon.arg("--data-root").arg(home.join("data")).arg("--exec-root").arg(home.join("exec"));
-    daemon.arg("--pidfile").arg(home.join("pid")).arg("--host").arg(&socket);
+    daemon.arg("--pidfile").arg(home.join("pid")).arg("--host").arg(&socket).args(options);
     daemon.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     let daemon = daemon.spawn().map_err(|e| format!("start dockerd: {e}"))?;
     let words = vec![text(program), "--host".to_owned(), socket];
-    let engine = Engine { name: "docker", words, image: "onggi-bench:latest".to_owned(), daemon: Some(daemon) };
+    let engine = Engine { name: "docker", words, image: String::new(), daemon: Some(daemon) };
     let start = Instant::now();
     while engine.run(&["version"]).is_err() {
         if start.elapsed() > Duration::from_secs(30) {
@@ -127,7 +153,5 @@ pub(crate) fn docker(dir: &Path, image: &Image) -> Outcome<Engine> {
         }
         thread::sleep(Duration::from_millis(200));
     }
-    engine.run(&["load", "-i", &text(image.docker_archive()?)])?;
-    engine.run_image(&["--rm"], &["true"]).map_err(|e| format!("docker does not work here: {e}"))?;
     Ok(engine)
 }

@@ -1,8 +1,8 @@
 //! Rows about images: pulling a large one from Debian's docker-registry, pulling it again, listing many.
 //!
-//! What every contender has pulled is removed again before the clock starts, and what is dirty is flushed, so that
-//! nobody pays for another one's pages. Our time includes the flush of everything to disk; whether a peer does that
-//! is part of its name in the table.
+//! Every pull of the large image goes to an empty store on a filesystem of its own (see `disk`), and what is dirty is flushed
+//! before the clock starts, so that nobody pays for another one's pages or removals. Our time includes the flush of
+//! everything to disk; whether a peer does that is part of its name in the table.
 
 use std::{
     fs::{self, File},
@@ -14,10 +14,12 @@ use std::{
 use serde_json::json;
 
 use super::{
+    cpu::CpuTimes,
+    disk::Disk,
     image::{self, Image},
     large,
     measure::{Contender, interleaved_after, milliseconds},
-    peers::{Engine, silently},
+    peers::{self, Engine, silently},
     report::Row,
     rows::Bench,
     tarball::Tarball,
@@ -29,16 +31,19 @@ use crate::{
 };
 
 /// Rows that need the large image.
-pub(super) const LARGE: [u32; 3] = [9, 10, 24];
+pub(super) const LARGE: [u32; 4] = [9, 10, 24, 26];
 
 /// The registry's port in the bench's private network.
 const PORT: u16 = 5009;
+
+/// Those whose pulls are compared; ours first.
+pub(super) const ENGINES: [&str; 3] = ["onggi", "docker", "podman"];
 
 /// Images of row 25.
 const IMAGES: usize = 500;
 
 /// A registry that ends with the row.
-struct Registry(Child);
+pub(super) struct Registry(Child);
 
 impl Drop for Registry {
     fn drop(&mut self) {
@@ -49,27 +54,8 @@ impl Drop for Registry {
 
 impl Registry {
     /// Starts docker-registry and pushes the large image under both tags.
-    fn start(dir: &Path) -> Outcome<Registry> {
-        let program = find("docker-registry").ok_or("docker-registry is not installed")?;
-        let home = dir.join("registry");
-        fs::create_dir_all(&home).map_err(|e| format!("make {}: {e}", home.display()))?;
-        let config = home.join("config.yml");
-        let text = format!(
-            "version: 0.1\nlog: {{ level: error }}\nstorage: {{ filesystem: {{ rootdirectory: {}/data }} }}\n\
-             http: {{ addr: '127.0.0.1:{PORT}' }}\n",
-            home.display()
-        );
-        image::write(&config, text.as_bytes())?;
-        let mut serve = Command::new(program);
-        serve.arg("serve").arg(&config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let registry = Registry(serve.spawn().map_err(|e| format!("start {}: {e}", line(&serve)))?);
-        let start = Instant::now();
-        while std::net::TcpStream::connect(("127.0.0.1", PORT)).is_err() {
-            if start.elapsed() > Duration::from_secs(30) {
-                return Err("docker-registry does not answer".to_owned());
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
+    pub(super) fn start(dir: &Path) -> Outcome<Registry> {
+        let registry = Registry::empty(&dir.join("registry"), PORT)?;
         let layout = large::layout()?;
         for tag in ["gzip", "zstd"] {
             let mut push = Command::new("skopeo");
@@ -79,21 +65,45 @@ impl Registry {
         }
         Ok(registry)
     }
+
+    /// Starts docker-registry with its data below `home`.
+    pub(super) fn empty(home: &Path, port: u16) -> Outcome<Registry> {
+        let program = find("docker-registry").ok_or("docker-registry is not installed")?;
+        fs::create_dir_all(home).map_err(|e| format!("make {}: {e}", home.display()))?;
+        let config = home.join("config.yml");
+        let text = format!(
+            "version: 0.1\nlog: {{ level: error }}\nstorage: {{ filesystem: {{ rootdirectory: {}/data }} }}\n\
+             http: {{ addr: '127.0.0.1:{port}' }}\n",
+            home.display()
+        );
+        image::write(&config, text.as_bytes())?;
+        let mut serve = Command::new(program);
+        serve.arg("serve").arg(&config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let registry = Registry(serve.spawn().map_err(|e| format!("start {}: {e}", line(&serve)))?);
+        let start = Instant::now();
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            if start.elapsed() > Duration::from_secs(30) {
+                return Err("docker-registry does not answer".to_owned());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(registry)
+    }
 }
 
-fn reference(tag: &str) -> String {
+pub(super) fn reference(tag: &str) -> String {
     format!("127.0.0.1:{PORT}/large:{tag}")
 }
 
 /// Who flushes layers to the disk before it says that they are there. What is said of the others is from their documents.
-fn label(engine: &str) -> String {
+pub(super) fn label(engine: &str) -> String {
     match engine {
         "onggi" => "onggi, everything synced".to_owned(),
         other => format!("{other}, layers not synced"),
     }
 }
 
-fn pull(engine: &Engine, tag: &str) -> Outcome {
+pub(super) fn pull(engine: &Engine, tag: &str) -> Outcome {
     let reference = reference(tag);
     match engine.name {
         "podman" => engine.run(&["pull", "-q", "--tls-verify=false", &reference]),
@@ -101,43 +111,34 @@ fn pull(engine: &Engine, tag: &str) -> Outcome {
     }
 }
 
-/// Time of one pull into a store without the image.
-fn fresh_pull(engine: &Engine, dir: &Path, tag: &str) -> Outcome<f64> {
-    // Not there the first time.
-    let _ = engine.run(&["rmi", "-f", &reference(tag)]);
-    settle(dir)?;
-    milliseconds(|| pull(engine, tag))
+/// Time of one pull into an empty store.
+fn fresh_pull(bench: &Bench, engine: &str, tag: &str) -> Outcome<f64> {
+    let disk = Disk::new(&bench.dir)?;
+    let engine = peers::empty(engine, &bench.programs, disk.path())?;
+    settle(disk.path())?;
+    milliseconds(|| pull(&engine, tag))
 }
 
 /// Flushes what is dirty.
-fn settle(dir: &Path) -> Outcome {
+pub(super) fn settle(dir: &Path) -> Outcome {
     silently(Command::new("sync").arg("-f").arg(dir))
 }
 
-fn emptied(path: &Path) -> Outcome {
-    silently(Command::new("rm").arg("-rf").arg(path))?;
-    fs::create_dir_all(path).map_err(|e| format!("make {}: {e}", path.display()))
-}
-
 fn skopeo_and_umoci(dir: &Path, tag: &str) -> Outcome<f64> {
-    let home = dir.join("umoci");
-    emptied(&home)?;
-    settle(dir)?;
-    let layout = format!("{}:latest", home.join("layout").display());
+    let disk = Disk::new(dir)?;
+    let layout = format!("{}:latest", disk.path().join("layout").display());
     milliseconds(|| {
         let mut copy = Command::new("skopeo");
         copy.args(["--insecure-policy", "copy", "-q", "--src-tls-verify=false"]);
         silently(copy.arg(format!("docker://{}", reference(tag))).arg(format!("oci:{layout}")))?;
-        silently(Command::new("umoci").args(["unpack", "--image", &layout]).arg(home.join("bundle")))
+        silently(Command::new("umoci").args(["unpack", "--image", &layout]).arg(disk.path().join("bundle")))
     })
 }
 
 fn floor(dir: &Path, tag: &str) -> Outcome<f64> {
-    let out = dir.join("unpack-floor");
-    emptied(&out)?;
+    let disk = Disk::new(dir)?;
     let layout = large::layout()?;
-    settle(dir)?;
-    milliseconds(|| silently(Command::new(unpack_floor_program()).arg(&layout).arg(tag).arg(&out)))
+    milliseconds(|| silently(Command::new(unpack_floor_program()).arg(&layout).arg(tag).arg(disk.path())))
 }
 
 /// Row 9: gzip.
@@ -152,33 +153,32 @@ pub(crate) fn zstd(bench: &Bench) -> Outcome<Row> {
 
 fn fresh(bench: &Bench, number: u32, tag: &'static str) -> Outcome<Row> {
     let _registry = Registry::start(&bench.dir)?;
-    let dir = &bench.dir;
-    let mut notes = bench.missing.clone();
+    let (dir, cpu) = (&bench.dir, &CpuTimes::default());
+    let mut notes = Vec::new();
     let mut contenders = Vec::new();
-    for engine in &bench.engines {
-        match fresh_pull(engine, dir, tag) {
-            Ok(_) => contenders.push(Contender::sampling(&label(engine.name), move || fresh_pull(engine, dir, tag))),
-            Err(why) => notes.push(format!("Not measured: {} cannot pull it: {why}.", engine.name)),
+    for engine in ENGINES {
+        match fresh_pull(bench, engine, tag) {
+            Ok(_) => contenders
+                .push(Contender::sampling(&label(engine), move || cpu.of(engine, || fresh_pull(bench, engine, tag)))),
+            Err(why) => notes.push(format!("Not measured: {engine} cannot pull it: {why}.")),
         }
     }
     match skopeo_and_umoci(dir, tag) {
         Ok(_) => {
             let name = "skopeo + umoci, layers not synced";
-            contenders.push(Contender::sampling(name, move || skopeo_and_umoci(dir, tag)));
+            let sample = move || cpu.of("skopeo + umoci", || skopeo_and_umoci(dir, tag));
+            contenders.push(Contender::sampling(name, sample));
         }
         Err(why) => notes.push(format!("Not measured: skopeo + umoci: {why}.")),
     }
-    contenders.push(Contender::sampling("floor (read, inflate, hash, write, sync)", move || floor(dir, tag)));
-    // Seconds each: the store is warm, and three rounds show the spread.
+    let name = "floor (read, inflate, hash, write, sync)";
+    contenders.push(Contender::sampling(name, move || cpu.of("floor", || floor(dir, tag))));
+    // Seconds each: every contender ran once before, and three rounds show the spread.
     let series = interleaved_after(&mut contenders, 0, bench.samples.div_ceil(10))?;
     drop(contenders);
+    notes.extend(cpu.note());
     notes.extend(memory(bench, tag));
-    for engine in &bench.engines {
-        let _ = engine.run(&["rmi", "-f", &reference(tag)]);
-    }
-    for left in ["umoci", "unpack-floor", "registry"] {
-        silently(Command::new("rm").arg("-rf").arg(dir.join(left)))?;
-    }
+    silently(Command::new("rm").arg("-rf").arg(dir.join("registry")))?;
     let title = format!("pull and unpack of 950 MB in 32 000 files and 5 {tag} layers, loopback docker-registry");
     let goals = &[("docker", 0.3), ("podman", 0.25), ("floor", 2.0)];
     Ok(Row { number, title, unit: "ms", goals, series, notes })
@@ -187,8 +187,9 @@ fn fresh(bench: &Bench, number: u32, tag: &'static str) -> Outcome<Row> {
 /// Peak resident memory of those that pull in their own process.
 fn memory(bench: &Bench, tag: &str) -> Option<String> {
     let mut found = Vec::new();
-    for engine in bench.engines.iter().filter(|engine| engine.name != "docker") {
-        let _ = engine.run(&["rmi", "-f", &reference(tag)]);
+    for name in ENGINES.iter().filter(|name| **name != "docker") {
+        let disk = Disk::new(&bench.dir).ok()?;
+        let engine = peers::empty(name, &bench.programs, disk.path()).ok()?;
         let report = bench.dir.join("peak");
         let inner = match engine.name {
             "podman" => engine.command(&["pull", "-q", "--tls-verify=false", &reference(tag)]),

@@ -69,7 +69,9 @@ impl ImagesArgs {
         filters.iter().try_for_each(|(key, value)| check(key, value))?;
         let now = time::now();
         let mut rows = Vec::new();
-        for image in global.engine()?.images()? {
+        let engine = global.engine()?;
+        let by_label = filters.iter().any(|(key, _)| key == "label");
+        for image in if by_label { engine.images()? } else { engine.images_without_labels()? } {
             if filters.iter().all(|(key, value)| matches(&image, key, value)) {
                 rows.push(row(&image, now, self.no_trunc));
             }

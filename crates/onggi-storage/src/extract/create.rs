@@ -1,7 +1,7 @@
 //! One entry to one file, link, device or directory.
 //!
-//! Per regular file: openat, write, then fchown, fchmod, utimensat; chown only when the owner differs, nothing is
-//! opened twice.
+//! Per regular file: openat, write, utimensat, fstat, close; fchown and fchmod only when owner or mode differ from what
+//! the file was made with. Nothing is opened twice.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -13,7 +13,6 @@ use super::whiteout::{is_whiteout, set_opaque};
 use super::xattr::{self, Policy};
 use super::{EntryPath, EntryResult, Extractor, Privilege};
 use crate::error::EntryProblem;
-use crate::limits::MAX_REMEMBERED;
 use crate::rmtree;
 use crate::tar::{Entry, Kind, Source, TarReader};
 
@@ -103,32 +102,44 @@ impl Extractor {
         name: &[u8],
         sparse: Option<(&Vec<(u64, u64)>, u64)>,
     ) -> EntryResult<()> {
-        let (file, _) = self.replacing(dir, name, || fs::create_file(dir, name, 0o600))?;
+        // Nobody else can reach the layer before it is complete, so the file may have its mode from the beginning.
+        let mode = entry.mode & 0o777;
+        let (file, _) = self.replacing(dir, name, || fs::create_file(dir, name, mode))?;
         let fd = file.as_fd();
-        match sparse {
-            None => {
-                let crc = copy(tar, fd)?;
-                self.remember(fd, crc)?;
-            }
+        let content = match sparse {
+            None => Some(copy(tar, fd)?),
             Some((segments, size)) => {
                 copy_sparse(tar, fd, segments, size)?;
-                // The number may be that of a file that was replaced.
-                self.done.contents.remove(&fs::stat(fd)?.st_ino);
+                None
             }
-        }
+        };
         if self.must_chown(entry.uid, entry.gid) {
             let done = fs::chown(fd, entry.uid, entry.gid);
             self.tolerate_owner(done)?;
         }
-        fs::chmod(fd, entry.mode)?;
-        self.xattrs(entry, |name, value| fs::set_xattr(fd, name, value))?;
-        Ok(fs::set_times(fd, entry.mtime)?)
+        if !entry.xattrs.is_empty() {
+            // An ACL says more than the mode, so the mode comes first.
+            fs::chmod(fd, entry.mode)?;
+            self.xattrs(entry, |name, value| fs::set_xattr(fd, name, value))?;
+        }
+        fs::set_times(fd, entry.mtime)?;
+        self.complete(fd, entry, content)
     }
 
-    /// What was written need not be read again for the layer's record.
-    fn remember(&mut self, file: BorrowedFd<'_>, crc: u32) -> EntryResult<()> {
-        if self.done.contents.len() < MAX_REMEMBERED {
-            self.done.contents.insert(fs::stat(file)?.st_ino, crc);
+    /// The mode, if the file does not have it yet. What is known now need not be looked at again for the layer's record.
+    fn complete(&mut self, file: BorrowedFd<'_>, entry: &Entry, content: Option<u32>) -> EntryResult<()> {
+        let stat = fs::stat(file)?;
+        let plain = entry.xattrs.is_empty();
+        let same = stat.st_mode & 0o7777 == entry.mode;
+        if plain && !same {
+            fs::chmod(file, entry.mode)?;
+        }
+        match content {
+            // What chmod(2) leaves of setuid and setgid depends on our privileges.
+            Some(content) if plain && (same || entry.mode & 0o7000 == 0) => {
+                self.done.known.remember(&stat, entry.mode, content);
+            }
+            _ => self.done.known.forget(stat.st_ino),
         }
         Ok(())
     }
@@ -136,7 +147,9 @@ impl Extractor {
     fn symlink(&mut self, dir: BorrowedFd<'_>, entry: &Entry, name: &[u8], target: &[u8]) -> EntryResult<()> {
         self.replacing(dir, name, || fs::make_symlink(target, dir, name))?;
         self.own_at(dir, entry, name)?;
-        Ok(fs::set_times_at(dir, name, entry.mtime)?)
+        fs::set_times_at(dir, name, entry.mtime)?;
+        self.done.known.remember(&fs::stat_at(dir, name)?, 0o777, crc32fast::hash(target));
+        Ok(())
     }
 
     fn hard_link(&mut self, dir: BorrowedFd<'_>, name: &[u8], target: &[u8]) -> EntryResult<()> {

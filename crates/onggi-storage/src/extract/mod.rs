@@ -17,7 +17,6 @@ mod path;
 pub(crate) mod whiteout;
 mod xattr;
 
-use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 
 use onggi_sys::SysError;
@@ -25,6 +24,7 @@ use onggi_sys::SysError;
 pub(crate) use path::EntryPath;
 
 use crate::error::{EntryProblem, Result, StorageError, shown};
+use crate::known::Known;
 use crate::limits::{MAX_ENTRIES, MAX_UNPACKED};
 use crate::tar::{Entry, Kind, Source, TarReader};
 use dirs::Dirs;
@@ -74,8 +74,8 @@ pub struct Unpacked {
     pub skipped_devices: u64,
     /// Owners that could not be set for lack of privilege.
     pub skipped_owners: u64,
-    /// CRC-32 of the content of files by inode, as it was written; not of all in a very large layer.
-    pub contents: HashMap<u64, u32>,
+    /// Files as they were made; not all of a very large layer.
+    pub(crate) known: Known,
 }
 
 /// Unpacks the archive into the empty directory `root`.
