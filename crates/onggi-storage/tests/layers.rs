@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use common::{H, Tar, chain, tree};
 use onggi_spec::monitor::{OverlayMount, RootFs};
 use onggi_spec::{ContainerId, Digest};
-use onggi_storage::{Layers, StorageError, UnpackRequest, chain_id, chain_ids};
+use onggi_storage::{Layers, StorageError, UnpackRequest, Verdict, chain_id, chain_ids};
 use sha2::{Digest as _, Sha256};
 
 const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
@@ -281,4 +281,28 @@ fn a_damaged_record_is_a_named_error() {
         assert!(matches!(layers.get(&ids[0]), Err(StorageError::LayerRecord { .. })), "{text:?}");
     }
     assert!(layers.list().unwrap().contains(&ids[0]));
+}
+
+/// The record is written from what unpacking saw; `verify` looks at every file anew.
+#[test]
+fn the_record_of_a_layer_says_what_its_files_are_whatever_the_archive_did_to_them() {
+    let root = tempfile::tempdir().unwrap();
+    let layers = Layers::open(root.path()).unwrap();
+    let mut tar = Tar::default();
+    tar.dir("d/").file("d/plain", "1").file("d/empty", "").sym("d/link", "plain").hard("d/second", "d/plain");
+    for (name, mode) in [("d/suid", 0o4755), ("d/sgid", 0o2711), ("d/sticky", 0o1644), ("d/none", 0), ("d/all", 0o777)] {
+        tar.raw(H::new(b'0', name).mode(mode).size(3), "abc");
+    }
+    tar.pax(&[("SCHILY.xattr.user.note", b"x"), ("mtime", b"1234567890.123456789")]).file("d/attribute", "2");
+    tar.pax(&[("mtime", b"1234567890.987654321")]).file("d/moment", "3");
+    // Replaced by something else, and the number of a removed file used again.
+    tar.file("d/again", "old").file("d/again", "newer").file("d/becomes-link", "x").sym("d/becomes-link", "again");
+    tar.file("d/becomes-dir", "x").dir("d/becomes-dir/").file("d/becomes-dir/inside", "y");
+    tar.sym("d/becomes-file", "x").pax(&[("SCHILY.xattr.user.note", b"y")]).file("d/becomes-file", "z");
+    let tar = tar.end();
+    let ids = stack(&layers, std::slice::from_ref(&tar));
+    assert_eq!(layers.verify(&ids[0]).unwrap(), Verdict::Sound);
+    // And it is a record of these files: a changed one is found.
+    std::fs::write(layers.diff_dir(&ids[0]).join("d/moment"), "4").unwrap();
+    assert_eq!(layers.verify(&ids[0]).unwrap(), Verdict::Damaged(vec!["d/moment".to_owned()]));
 }

@@ -83,7 +83,9 @@ fn e2e_what_skopeo_pushed_to_a_real_registry_is_pulled_once() {
 fn e2e_a_present_image_is_not_fetched_again_and_shared_layers_only_once() {
     let stage = Stage::new();
     stage.onggi.ok(&["pull", &stage.busybox]);
+    let first = stage.registry.asked().len();
     stage.onggi.ok(&["pull", &stage.busybox]);
+    assert_eq!(stage.registry.asked().len(), first + 1, "one request: {:?}", stage.registry.asked());
     let top = Tarball::new().file("own", 0o644, b"x").finish();
     let other = ImageBuilder::new(Flavour::Oci)
         .layer(&busybox_tree().finish(), Compression::Gzip)
@@ -95,6 +97,20 @@ fn e2e_a_present_image_is_not_fetched_again_and_shared_layers_only_once() {
     let fetched = stage.registry.asked().iter().filter(|path| path.ends_with(&base)).count();
     assert_eq!(fetched, 1, "the common layer was fetched once: {:?}", stage.registry.asked());
     stage.onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_a_present_image_that_lost_a_part_is_made_whole_by_the_next_pull() {
+    let stage = Stage::new();
+    let onggi = &stage.onggi;
+    onggi.ok(&["pull", &stage.busybox]);
+    for part in ["layers", "blobs/sha256"] {
+        machine::sh(&format!("d={}/{part}; rm -rf $d/$(ls $d | head -1)", onggi.root().display()));
+        onggi.ok(&["pull", &stage.busybox]);
+        assert_eq!(onggi.ok(&["run", "--rm", "--network", "none", &stage.busybox, "echo", "whole"]), "whole", "{part}");
+        onggi.ok(&["system", "check"]);
+    }
+    onggi.assert_nothing_left();
 }
 
 #[test]
