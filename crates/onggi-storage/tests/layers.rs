@@ -290,7 +290,8 @@ fn the_record_of_a_layer_says_what_its_files_are_whatever_the_archive_did_to_the
     let layers = Layers::open(root.path()).unwrap();
     let mut tar = Tar::default();
     tar.dir("d/").file("d/plain", "1").file("d/empty", "").sym("d/link", "plain").hard("d/second", "d/plain");
-    for (name, mode) in [("d/suid", 0o4755), ("d/sgid", 0o2711), ("d/sticky", 0o1644), ("d/none", 0), ("d/all", 0o777)] {
+    for (name, mode) in [("d/suid", 0o4755), ("d/sgid", 0o2711), ("d/sticky", 0o1644), ("d/none", 0), ("d/all", 0o777)]
+    {
         tar.raw(H::new(b'0', name).mode(mode).size(3), "abc");
     }
     tar.pax(&[("SCHILY.xattr.user.note", b"x"), ("mtime", b"1234567890.123456789")]).file("d/attribute", "2");
