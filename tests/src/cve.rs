@@ -6,7 +6,8 @@ pub const REQUIRED: &str = "2015-1331 2015-1334 2015-1335 2016-3697 2016-9962 20
     2019-5736 2019-16884 2019-19921 2023-27561 2021-30465 2021-43784 GHSA-g54h-m393-cpwq 2022-29162 2022-27650 \
     2022-24769 2022-27649 2022-27651 2022-27652 2025-27612 2023-25809 2023-28642 2024-21626 2024-45310 2025-31133 \
     2025-52565 2025-52881 2025-62161 2025-62596 2025-24965 2026-30892 2026-41579 2026-47766 2024-0132 2025-23266 \
-    2019-10214 2020-15157 2021-41092 2021-41190 2024-3727 2021-21285 2017-14992";
+    2019-10214 2020-15157 2021-41092 2021-41190 2024-3727 2021-21285 2017-14992 2014-9358 2014-9357 2026-41567 2018-20990 2021-38511 \
+    2023-25153 2025-62725 2025-62518 GHSA-3cv2-h65g-fgmm";
 
 /// One known vulnerability of low-level runtimes, or several of one mechanism.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +28,54 @@ pub struct Advisory {
 
 /// Every advisory whose class this runtime could have.
 pub const ADVISORIES: &[Advisory] = &[
+    Advisory {
+        ids: &["2014-9358"],
+        component: "docker",
+        mechanism: "an id or a name in an archive that is loaded becomes part of a path",
+        invariants: "I9",
+        hostile: &["root_cve_2014_9358_an_id_in_an_archive_is_never_a_path"],
+        benign: &["root_cve_2014_9358_benign_names_of_members_may_have_any_form_inside_the_archive"],
+    },
+    Advisory {
+        ids: &["2014-9357", "2026-41567"],
+        component: "docker, moby",
+        mechanism: "a decompressor from the image, or of the host, is executed for an archive",
+        invariants: "I6",
+        hostile: &["root_cve_2014_9357_2026_41567_load_import_and_commit_execute_nothing_whatever_the_compression"],
+        benign: &["root_cve_2014_9357_2026_41567_benign_programs_of_the_image_run_inside_of_it"],
+    },
+    Advisory {
+        ids: &["2018-20990", "2021-38511"],
+        component: "the crate tar",
+        mechanism: "links in an archive make or overwrite what is outside of it",
+        invariants: "I7",
+        hostile: &["root_cve_2021_38511_2018_20990_import_and_load_make_no_directory_outside"],
+        benign: &["root_cve_2021_38511_2018_20990_benign_links_inside_of_an_archive_are_followed_inside"],
+    },
+    Advisory {
+        ids: &["2023-25153"],
+        component: "containerd",
+        mechanism: "a document of an archive is read into memory whatever its size",
+        invariants: "I12",
+        hostile: &["root_cve_2023_25153_a_document_without_end_is_not_read_into_memory"],
+        benign: &["root_cve_2023_25153_benign_a_long_configuration_is_loaded"],
+    },
+    Advisory {
+        ids: &["2025-62725"],
+        component: "compose",
+        mechanism: "an annotation of an OCI document names a file",
+        invariants: "I8",
+        hostile: &["root_cve_2025_62725_annotations_name_no_files"],
+        benign: &["root_cve_2025_62725_benign_an_annotation_names_the_image"],
+    },
+    Advisory {
+        ids: &["2025-62518", "GHSA-3cv2-h65g-fgmm"],
+        component: "tokio-tar, tar-rs",
+        mechanism: "sizes that contradict each other hide entries from one reader",
+        invariants: "I7 I9",
+        hostile: &["root_ghsa_3cv2_h65g_fgmm_2025_62518_import_reads_an_archive_as_gnu_tar_does_or_not_at_all"],
+        benign: &["root_ghsa_3cv2_h65g_fgmm_2025_62518_benign_an_archive_inside_of_an_archive_is_a_file"],
+    },
     Advisory {
         ids: &["2019-10214", "2020-15157", "2021-41092"],
         component: "containers/image, containerd, docker/cli",

@@ -1,4 +1,4 @@
-//! A power cut at any moment of pull, create, rm, rmi and prune: what was acknowledged is there and whole, the store
+//! A power cut at any moment of pull, load, create, commit, rm, rmi and prune: what was acknowledged is there and whole, the store
 //! opens, the next command works.
 //!
 //! The commands run once, on a filesystem on a disk that remembers every write and flush (`onggi_tests::recorder`). Then
@@ -57,6 +57,17 @@ fn serve(stage: &Stage, name: &str) -> String {
     stage.registry.serve(name, "latest", &builder.build())
 }
 
+/// An archive of an image that no registry has.
+fn loadable(dir: &Path) -> String {
+    let tar = Tarball::new().file("loaded", 0o644, "loaded ".repeat(5000).as_bytes()).finish();
+    let image = ImageBuilder::new(Flavour::Docker).layer(&tar, Compression::Plain).build();
+    let manifest = r#"[{"Config":"c.json","RepoTags":["loaded:1"],"Layers":["l.tar"]}]"#;
+    let whole = Tarball::new().file("c.json", 0o644, &image.config.bytes).file("l.tar", 0o644, &tar);
+    let path = dir.join("loadable.tar");
+    std::fs::write(&path, whole.file("manifest.json", 0o644, manifest.as_bytes()).finish()).expect("write the archive");
+    path.display().to_string()
+}
+
 /// Runs the commands on a recorded disk.
 fn record(stage: &Stage, mkfs: &str) -> History {
     let onggi = &stage.onggi;
@@ -64,6 +75,7 @@ fn record(stage: &Stage, mkfs: &str) -> History {
     let (disk, root) = (recorder.disk(), onggi.root());
     sh(&format!("{mkfs} {0}; mount -o loop {0} {1}; sync -f {1}", disk.display(), root.display()));
     let images = [serve(stage, "first"), serve(stage, "second")];
+    let archive = loadable(onggi.dir());
     let mut steps = Vec::new();
     let mut step = |name: &'static str, args: &[&str]| {
         let begin = recorder.position();
@@ -72,6 +84,11 @@ fn record(stage: &Stage, mkfs: &str) -> History {
     };
     step("pull first", &["pull", &images[0]]);
     step("create", &["create", "--name", "web", &images[0], "x"]);
+    // What a process in it would have written.
+    let containers = root.join("containers");
+    sh(&format!("for d in {}/*/upper; do seq 1 9000 > $d/new; seq 1 10 > $d/newer; done", containers.display()));
+    step("commit", &["commit", "web", "committed:1"]);
+    step("load", &["load", "-q", "-i", &archive]);
     step("pull second", &["pull", &images[1]]);
     step("rm", &["rm", "web"]);
     step("rmi first", &["rmi", &images[0]]);
@@ -115,6 +132,11 @@ impl History {
         }
         if self.holds(at, "pull second", "prune") {
             assert!(has(&self.images[1]), "{label}: the second image is lost: {listed}");
+        }
+        for (name, made) in [("committed", "commit"), ("loaded", "load")] {
+            if self.holds(at, made, "prune") {
+                assert!(names.contains(name), "{label}: the image of {made} is lost: {listed}");
+            }
         }
         let check = onggi.run(&["system", "check"]);
         assert!(check.code == Some(0) && !check.stdout.contains("not verifiable"), "{label}: {check}");

@@ -3,6 +3,7 @@
 //! `onggi_tests::cve` says which test belongs to which advisory; `cargo xtask test --cve` runs them by it. The
 //! tests need root and the installed programs (`cargo xtask test` builds them).
 
+mod archives;
 mod capabilities;
 mod descriptors;
 mod devices;
