@@ -140,6 +140,16 @@ enum Command {
     /// Networks: what there is, veth pairs, bridges
     #[command(subcommand)]
     Net(commands::net::NetCommand),
+    /// Control groups
+    #[command(subcommand)]
+    Cgroup(commands::cgroup::CgroupCommand),
+    /// Show containers, control groups and pressure as they change
+    Top(commands::top::ContainersArgs),
+    /// Run a command, or keep a process, within limits
+    Limit(Box<commands::limit::LimitArgs>),
+    /// The child of `limit`
+    #[command(name = "__limit", hide = true)]
+    LimitInside(commands::limit::InsideArgs),
     /// Capabilities
     #[command(subcommand)]
     Caps(commands::caps::CapsCommand),
@@ -271,9 +281,12 @@ pub(crate) enum Codes {
 fn codes(command: &Command) -> Codes {
     match command {
         Command::Run(_) | Command::Container(ContainerCommand::Run(_)) | Command::Chroot(_) => Codes::Run,
-        Command::Exec(_) | Command::Container(ContainerCommand::Exec(_)) | Command::Ns(_) | Command::Caps(_) => {
-            Codes::Invoke
-        }
+        Command::Limit(_) | Command::LimitInside(_) => Codes::Run,
+        Command::Exec(_)
+        | Command::Container(ContainerCommand::Exec(_))
+        | Command::Ns(_)
+        | Command::Caps(_)
+        | Command::Cgroup(_) => Codes::Invoke,
         _ => Codes::Plain,
     }
 }
@@ -318,6 +331,10 @@ impl Command {
             Self::Chroot(args) => args.run(global),
             Self::Overlay(command) => command.run(global),
             Self::Net(command) => command.run(global),
+            Self::Cgroup(command) => command.run(global),
+            Self::Top(args) => args.run(global),
+            Self::Limit(args) => args.run(),
+            Self::LimitInside(args) => args.run(),
             Self::Caps(command) => command.run(global),
             Self::System(command) => command.dispatch(global),
             Self::Completion(args) => args.run(),

@@ -77,6 +77,9 @@ pub(crate) enum CliError {
     /// The kernel does not show, or does not do, what was asked.
     #[error(transparent)]
     Primitive(#[from] PrimitiveError),
+    /// Control groups.
+    #[error(transparent)]
+    Group(#[from] onggi_primitives::cgroup::GroupError),
     /// A command of this machine cannot be executed.
     #[error("cannot execute {program:?}")]
     Execute {
@@ -147,6 +150,7 @@ impl CliError {
             Self::Usage { hint, .. } => hint.clone(),
             Self::LeftRunning { name } => format!("end it with: onggi stop {name}"),
             Self::Primitive(e) => e.hint().unwrap_or_default().to_owned(),
+            Self::Group(e) => return e.hint(),
             Self::Execute { .. } => {
                 "it is looked up where it runs: in the PATH of yours, in the namespaces that were entered".to_owned()
             }

@@ -5,12 +5,14 @@
 //! caller may not see is left out of what is shown, and neither is an error.
 
 mod capabilities;
+pub mod cgroup;
 mod chroot;
 mod credentials;
 mod enter;
 mod error;
 mod file_capabilities;
 mod kind;
+pub mod limit;
 mod namespaces;
 mod overlay;
 mod process;

@@ -101,7 +101,7 @@ fn limit_words(cpu: &LinuxCpu) -> String {
 
 /// cpu.shares (2 … 262144, default 1024) as cpu.weight (1 … 10000, default 100): the curve through
 /// these three points that runc 1.4 and crun 1.23 use; the older straight line made the default 39.
-pub(crate) fn shares_to_weight(shares: u64) -> u64 {
+pub fn shares_to_weight(shares: u64) -> u64 {
     match shares {
         0..=2 => 1,
         262_144.. => 10_000,
@@ -114,9 +114,29 @@ pub(crate) fn shares_to_weight(shares: u64) -> u64 {
     }
 }
 
+/// cpu.weight as cpu.shares: the largest shares that are no more than that weight.
+pub fn weight_to_shares(weight: u64) -> u64 {
+    let (mut low, mut high) = (2u64, 262_144u64);
+    while low < high {
+        let middle = (low + high).div_ceil(2);
+        match shares_to_weight(middle) <= weight {
+            true => low = middle,
+            false => high = middle - 1,
+        }
+    }
+    low
+}
+
 #[cfg(test)]
 mod tests {
-    use super::shares_to_weight as weight;
+    use super::{shares_to_weight as weight, weight_to_shares};
+
+    #[test]
+    fn the_way_back_keeps_the_ends_and_gives_every_weight_its_own_shares() {
+        assert_eq!([1, 10_000].map(weight_to_shares), [2, 262_144]);
+        assert_eq!(weight_to_shares(100), 1024);
+        assert!((1..=10_000).all(|w| weight(weight_to_shares(w)) <= w));
+    }
 
     #[test]
     fn the_ends_and_the_default_of_both_scales_meet() {

@@ -143,6 +143,19 @@ pub fn start(unit: &UnitPlan, pid: i32) -> Result<(), CgroupError> {
     Err(fail(BusError::Job(result)))
 }
 
+/// Starts a unit that brings its own process, and waits until systemd has done so.
+///
+/// # Errors
+/// systemd refuses, or the process cannot be started.
+pub fn start_service(unit: &UnitPlan) -> Result<(), CgroupError> {
+    let fail = |e| failure(unit.manager, &format!("start unit {}", unit.name), e);
+    let mut bus = connect(unit.manager)?;
+    match bus.start_transient_unit(&unit.name, &unit.properties).map_err(fail)? {
+        result if result == "done" => Ok(()),
+        result => Err(fail(BusError::Job(result))),
+    }
+}
+
 /// Moves a process of the caller's into the unit. A user may not take a process from his session to a unit of
 /// his systemd; that one has it done by PID 1.
 ///

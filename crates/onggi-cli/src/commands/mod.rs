@@ -2,6 +2,7 @@
 
 pub(crate) mod attach;
 pub(crate) mod caps;
+pub(crate) mod cgroup;
 pub(crate) mod chroot;
 pub(crate) mod cleanup;
 pub(crate) mod commit;
@@ -24,6 +25,7 @@ pub(crate) mod import;
 pub(crate) mod info;
 pub(crate) mod inspect;
 pub(crate) mod kill;
+pub(crate) mod limit;
 pub(crate) mod load;
 pub(crate) mod login;
 pub(crate) mod logs;
@@ -49,6 +51,7 @@ pub(crate) mod stop;
 mod subject;
 pub(crate) mod system;
 pub(crate) mod tag;
+pub(crate) mod top;
 pub(crate) mod version;
 pub(crate) mod wait;
 

@@ -1,0 +1,65 @@
+//! `onggi cgroup freeze`, `thaw` and `kill`.
+
+use clap::Args;
+use onggi_primitives::cgroup::{Group, GroupPlan, freezer_plan, kill_places, plan_kill};
+use onggi_spec::signal::parse_signal;
+
+use super::{Explain, found, groups};
+use crate::error::CliError;
+
+/// What a freezer is set to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Processes stand still.
+    Frozen,
+    /// They run.
+    Thawed,
+}
+
+/// Arguments of `cgroup freeze` and `thaw`.
+#[derive(Debug, Args)]
+pub(crate) struct FreezeArgs {
+    #[command(flatten)]
+    explain: Explain,
+    /// Paths from the root of the hierarchy
+    #[arg(value_name = "GROUP", required = true)]
+    groups: Vec<String>,
+}
+
+impl FreezeArgs {
+    /// Freezes or thaws, and returns when it is so.
+    pub(crate) fn run(self, state: State) -> Result<u8, CliError> {
+        let mut plan = GroupPlan::default();
+        for group in groups(&[], &self.groups)? {
+            plan.ops.extend(freezer_plan(&group, &found(&group)?.1, state == State::Frozen)?.ops);
+        }
+        self.explain.show_or_apply(&plan)?;
+        Ok(0)
+    }
+}
+
+/// Arguments of `cgroup kill`.
+#[derive(Debug, Args)]
+pub(crate) struct KillArgs {
+    /// The signal
+    #[arg(short, long, default_value = "KILL", value_name = "SIGNAL")]
+    signal: String,
+    #[command(flatten)]
+    explain: Explain,
+    /// Paths from the root of the hierarchy
+    #[arg(value_name = "GROUP", required = true)]
+    groups: Vec<String>,
+}
+
+impl KillArgs {
+    /// Sends the signal to every process of the groups and of those below them.
+    pub(crate) fn run(self) -> Result<u8, CliError> {
+        let signal = parse_signal(&self.signal)?;
+        let mut plan = GroupPlan::default();
+        for group in groups(&[] as &[Group], &self.groups)? {
+            plan.ops.extend(plan_kill(&kill_places(found(&group)?.1), signal).ops);
+        }
+        self.explain.show_or_apply(&plan)?;
+        Ok(0)
+    }
+}

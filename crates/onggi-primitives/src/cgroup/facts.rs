@@ -1,0 +1,135 @@
+//! What a planner may know of a group: its control files and what they say.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+    path::PathBuf,
+};
+
+use onggi_spec::facts::CgroupLayout;
+
+use super::{GroupError, Place, Version};
+
+/// Lists of members: long, changing, and nothing that is set.
+const MEMBERS: [&str; 3] = ["tasks", "cgroup.procs", "cgroup.threads"];
+/// Bytes of a control file that are kept; statistics of many devices are longer than anything that is set.
+const MAX_TEXT: u64 = 64 * 1024;
+
+/// Block devices by the words that name them: major and minor number.
+pub type Devices = BTreeMap<String, (u32, u32)>;
+
+/// A control file.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ControlFile {
+    /// What it says, without the last line break; empty where it cannot be read.
+    pub text: String,
+    /// Something may be written to it.
+    pub writable: bool,
+    /// Something may be read from it.
+    pub readable: bool,
+    /// Index of its directory among the places.
+    pub place: usize,
+}
+
+/// A group as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupFacts {
+    /// Which interface.
+    pub version: Version,
+    /// Its directories.
+    pub places: Vec<Place>,
+    /// Control files by name.
+    pub files: BTreeMap<String, ControlFile>,
+}
+
+impl GroupFacts {
+    /// Reads every control file of the group.
+    ///
+    /// # Errors
+    /// A directory cannot be listed. Files that cannot be read count as empty.
+    pub fn gather(version: Version, places: Vec<Place>) -> Result<Self, GroupError> {
+        let mut files = BTreeMap::new();
+        for (place, at) in places.iter().enumerate() {
+            let failed = |source| GroupError::Io { operation: "list", path: at.dir.clone(), source };
+            for entry in fs::read_dir(&at.dir).map_err(failed)?.flatten() {
+                let Ok(metadata) = entry.metadata() else { continue };
+                let Ok(name) = entry.file_name().into_string() else { continue };
+                // On hybrid layouts version 1 files win over those of the same name beside them.
+                if !metadata.is_file() || (at.controllers.is_empty() && files.contains_key(&name)) {
+                    continue;
+                }
+                let mode = metadata.permissions().mode();
+                let (readable, writable) = (mode & 0o444 != 0, mode & 0o222 != 0);
+                let wanted = readable && !MEMBERS.contains(&name.as_str());
+                let text = if wanted { read(&entry.path()) } else { String::new() };
+                files.insert(name, ControlFile { text, writable, readable, place });
+            }
+        }
+        Ok(Self { version, places, files })
+    }
+
+    /// What a file says, if it is there.
+    pub fn text(&self, file: &str) -> Option<&str> {
+        self.files.get(file).map(|f| f.text.as_str())
+    }
+
+    /// The setting or control file that `key` may have been meant to be.
+    pub fn near(&self, key: &str) -> Option<String> {
+        super::keys::near(key, self)
+    }
+
+    /// One number; `max` is none.
+    pub(crate) fn number(&self, file: &str) -> Option<u64> {
+        self.text(file)?.trim().parse().ok()
+    }
+
+    /// Whether the group is in this controller: version 2 groups may be given it when it is needed.
+    pub(crate) fn is_in(&self, controller: &str) -> bool {
+        self.version == Version::V2 || self.places.iter().any(|p| p.controllers.iter().any(|c| c == controller))
+    }
+}
+
+fn read(path: &std::path::Path) -> String {
+    use std::io::Read as _;
+    let mut text = Vec::new();
+    // EOPNOTSUPP of a feature that is switched off, EINVAL of files that are written only.
+    let _ = fs::File::open(path).and_then(|file| file.take(MAX_TEXT).read_to_end(&mut text));
+    String::from_utf8_lossy(&text).trim_end().to_owned()
+}
+
+/// The numbers of the block devices that values name: `/dev/sda:1m`, `8:0:1m`.
+///
+/// # Errors
+/// One of them is none.
+pub fn device_numbers<'v>(values: impl Iterator<Item = (&'v str, &'v str)>) -> Result<Devices, GroupError> {
+    let mut devices = Devices::new();
+    for (_, value) in values.filter(|(key, _)| key.starts_with("io-") || key.starts_with("device-")) {
+        let Some((device, _)) = value.rsplit_once(':').filter(|(device, _)| device.starts_with('/')) else { continue };
+        let no = || GroupError::NoDevice { device: device.chars().take(128).collect() };
+        let found = fs::metadata(device).ok().filter(|m| m.file_type().is_block_device()).ok_or_else(no)?;
+        let number = found.rdev();
+        devices.insert(device.to_owned(), (rustix::fs::major(number), rustix::fs::minor(number)));
+    }
+    Ok(devices)
+}
+
+/// The control groups of this machine, as this process sees them.
+///
+/// # Errors
+/// They cannot be read.
+pub fn layout() -> Result<CgroupLayout, GroupError> {
+    Ok(onggi_cgroup::layout::detect()?)
+}
+
+/// What the directories above the places offer to their children; nothing on version 1.
+pub fn offered(places: &[Place]) -> BTreeMap<PathBuf, Vec<String>> {
+    let above = places.iter().flat_map(|place| {
+        place.dir.ancestors().skip(1).take_while(|dir| dir.starts_with(&place.mount)).map(PathBuf::from)
+    });
+    let offers = |dir: PathBuf| {
+        let text = fs::read_to_string(dir.join("cgroup.subtree_control")).ok()?;
+        Some((dir, text.split_ascii_whitespace().map(str::to_owned).collect()))
+    };
+    above.filter_map(offers).collect()
+}

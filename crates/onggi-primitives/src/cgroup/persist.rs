@@ -1,0 +1,129 @@
+//! A group that systemd makes again at each boot: a snapshot, and a service that restores it.
+//!
+//! ```text
+//! /etc/onggi/cgroups/NAME.conf                         the snapshot (a cgconfig.conf)
+//! /etc/systemd/system/onggi-cgroup-NAME.service        onggi cgroup restore of it, once
+//! ```
+//!
+//! Both are written by `onggi cgroup persist` alone. A crash between them leaves a snapshot that nobody reads; the next
+//! `persist` writes both again.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde::Serialize;
+
+use super::{Group, GroupError, quote};
+
+/// Where programs of the system are: never a PATH.
+const TRUSTED: [&str; 2] = ["/usr/bin/systemctl", "/bin/systemctl"];
+
+/// What is written, and what systemd is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Persist {
+    /// The service.
+    pub unit: String,
+    /// Files with their contents; none means that they are removed.
+    pub files: Vec<(PathBuf, Option<String>)>,
+    /// Arguments of systemctl(1), before the files are removed or after they are written.
+    pub systemctl: Vec<Vec<String>>,
+}
+
+/// Plans the files of a group.
+pub fn persist_plan(group: &Group, snapshot: &str, program: &str, remove: bool) -> Persist {
+    let name: String =
+        group.path.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' }).collect();
+    let unit = format!("onggi-cgroup-{name}.service");
+    let config = PathBuf::from(format!("/etc/onggi/cgroups/{name}.conf"));
+    let text = format!(
+        "[Unit]\nDescription=Control group {}\nAfter=sys-fs-cgroup.mount\n\n[Service]\nType=oneshot\nRemainAfterExit=yes\n\
+         ExecStart={program} cgroup restore {}\n\n[Install]\nWantedBy=multi-user.target\n",
+        group.path,
+        config.display()
+    );
+    let content = |text: &str| (!remove).then(|| text.to_owned());
+    let files =
+        vec![(config, content(snapshot)), (PathBuf::from(format!("/etc/systemd/system/{unit}")), content(&text))];
+    let words = |line: &[&str]| line.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
+    let systemctl = match remove {
+        false => vec![words(&["daemon-reload"]), words(&["enable", "--now", &unit])],
+        true => vec![words(&["disable", &unit]), words(&["daemon-reload"])],
+    };
+    Persist { unit, files, systemctl }
+}
+
+impl Persist {
+    fn removes(&self) -> bool {
+        self.files.iter().all(|(_, content)| content.is_none())
+    }
+
+    /// One line per operation.
+    pub fn words(&self) -> String {
+        let file = |(path, content): &(PathBuf, Option<String>)| match content {
+            Some(_) => format!("write {}\n", path.display()),
+            None => format!("remove {}\n", path.display()),
+        };
+        let files: String = self.files.iter().map(file).collect();
+        let told: String = self.systemctl.iter().map(|words| format!("systemctl {}\n", words.join(" "))).collect();
+        if self.removes() { told + &files } else { files + &told }
+    }
+
+    /// A script that does the same.
+    pub fn shell(&self) -> String {
+        let file = |(path, content): &(PathBuf, Option<String>)| {
+            let at = quote(&path.display().to_string());
+            let parent = path.parent().map(|p| quote(&p.display().to_string())).unwrap_or_default();
+            match content {
+                Some(text) => format!("mkdir -p {parent}\nprintf '%s' {} > {at}\n", quote(text)),
+                None => format!("rm -f {at}\n"),
+            }
+        };
+        let files: String = self.files.iter().map(file).collect();
+        let told: String = self.systemctl.iter().map(|words| format!("systemctl {}\n", words.join(" "))).collect();
+        format!("set -e\n{}", if self.removes() { told + &files } else { files + &told })
+    }
+
+    /// Does it.
+    ///
+    /// # Errors
+    /// There is no systemd, or a file cannot be written.
+    pub fn apply(&self) -> Result<(), GroupError> {
+        if !Path::new("/run/systemd/system").is_dir() {
+            return Err(GroupError::NoSystemd);
+        }
+        if self.removes() {
+            self.tell()?;
+        }
+        for (path, content) in &self.files {
+            let failed = |source| GroupError::Io { operation: "write", path: path.clone(), source };
+            match content {
+                Some(text) => {
+                    path.parent().map_or(Ok(()), fs::create_dir_all).map_err(failed)?;
+                    let next = path.with_extension("new");
+                    fs::write(&next, text).and_then(|()| fs::rename(&next, path)).map_err(failed)?;
+                }
+                None => match fs::remove_file(path) {
+                    Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
+                    _ => {}
+                },
+            }
+        }
+        if self.removes() { Ok(()) } else { self.tell() }
+    }
+
+    fn tell(&self) -> Result<(), GroupError> {
+        let program = TRUSTED.iter().find(|path| Path::new(path).exists()).ok_or(GroupError::NoSystemd)?;
+        for words in &self.systemctl {
+            let failed = |source| GroupError::Io { operation: "execute", path: program.into(), source };
+            let done = Command::new(program).args(words).output().map_err(failed)?;
+            if !done.status.success() {
+                let said = String::from_utf8_lossy(&done.stderr).trim().chars().take(300).collect();
+                return Err(GroupError::Systemctl { words: words.join(" "), said });
+            }
+        }
+        Ok(())
+    }
+}
