@@ -353,12 +353,11 @@ fn read_file(path: &Path) -> Result<Vec<u8>, CliError> {
 
 fn read_bounded(path: &Path, file: fs::File) -> Result<Vec<u8>, CliError> {
     let failed = |source| unreadable(path, source);
-    let text = match onggi_sys::small_file::read_open(file, MAX_DOCUMENT) {
+    match onggi_sys::small_file::read_open(file, MAX_DOCUMENT) {
         Err(e) if e.kind() == io::ErrorKind::FileTooLarge => {
             let reason = format!("more than the limit of {MAX_DOCUMENT} bytes");
-            return Err(ParseError::new("document", &path.display().to_string(), reason).into());
+            Err(ParseError::new("document", &path.display().to_string(), reason).into())
         }
-        r => r.map_err(failed)?,
-    };
-    Ok(text)
+        r => r.map_err(failed),
+    }
 }
