@@ -93,6 +93,10 @@ fn conformance_linux_devices_are_made() {
             { "path": "/dev/block", "type": "b", "major": 7, "minor": 0, "fileMode": 0o640 },
             { "path": "/dev/fifo", "type": "p", "fileMode": 0o640 },
             { "path": "/dev/deep/er/node", "type": "c", "major": 1, "minor": 7, "fileMode": 0o666 },
+            { "path": "/dev/typed", "type": "c", "major": 1, "minor": 3, "fileMode": 0o020_640 },
+            { "path": "/dev/odd", "type": "c", "major": 1, "minor": 3, "fileMode": 0o4666 },
+            { "path": "/dev/nobodys", "type": "c", "major": 1, "minor": 3, "fileMode": 0 },
+            { "path": "/tmp/../dev/./dotted", "type": "c", "major": 1, "minor": 3 },
         ]);
     });
 }

@@ -68,12 +68,27 @@ pub(super) fn plan_devices(cx: &Context<'_>) -> Result<Vec<SetupOp>> {
     Ok(ops)
 }
 
+/// Without `.` and `..`, as runc and crun take it; what is there is opened inside the root all the same.
+fn by_its_letters(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::from("/");
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir => drop(clean.pop()),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    clean
+}
+
 fn node(device: &LinuxDevice) -> Result<DeviceNode> {
     let fail = |why: &str| StartFailureError::new(format!("linux.devices {:?}: {why}", device.path));
-    let path = PathBuf::from(&device.path);
-    let plain = path.is_absolute() && !path.components().any(|c| c == Component::ParentDir);
-    if !plain || path.file_name().is_none() {
-        return Err(fail("the path is not absolute, or contains .."));
+    if !device.path.starts_with('/') {
+        return Err(fail("the path is not absolute"));
+    }
+    let path = by_its_letters(Path::new(&device.path));
+    if path.file_name().is_none() {
+        return Err(fail("the path names no file"));
     }
     let number = |n: i64| u32::try_from(n).map_err(|_| fail("major or minor is out of range"));
     let kind = match device.typ.as_str() {
@@ -87,7 +102,8 @@ fn node(device: &LinuxDevice) -> Result<DeviceNode> {
         kind,
         major: number(device.major)?,
         minor: number(device.minor)?,
-        mode: device.file_mode.unwrap_or(0o666) & 0o7777,
+        // What the file is says `type`; a device is nobody's program.
+        mode: device.file_mode.unwrap_or(0o666) & 0o777,
         uid: device.uid.unwrap_or(0),
         gid: device.gid.unwrap_or(0),
     })
