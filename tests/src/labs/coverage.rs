@@ -3,7 +3,8 @@
 //! ```text
 //! | `command`, with `\|` for a pipe | ✓ | [07](en/07-time.md) | = |
 //! | `command` | ✓ | [07](en/07-time.md) | `what stands for it there` |
-//! | `command` | later | | why |
+//! | `command` | later | | what has to be there first |
+//! | `command` | – | | why there is none |
 //! ```
 
 use std::fs;
@@ -36,7 +37,7 @@ fn parse(line: &str) -> Option<Row> {
     let [_, command, status, lab, how, _] = &cells[..] else { return None };
     let done = match status.as_str() {
         "✓" => true,
-        "later" => false,
+        "later" | "–" => false,
         _ => return None,
     };
     let lab = lab.split_once("](").map_or("", |(_, link)| link.trim_end_matches(')'));
