@@ -46,8 +46,8 @@ pages! {
     root_lab_overlay_layers: "25-overlay-layers",
     root_lab_btrfs: "26-btrfs",
     root_lab_docker_store: "27-docker-store",
-    root_lab_pid_1: "29-pid-1",
-    root_lab_readonly_bind: "30-readonly-bind",
+    root_lab_pid_1: "28-pid-1",
+    root_lab_readonly_bind: "29-readonly-bind",
 }
 
 fn names(language: &str) -> BTreeSet<String> {
