@@ -36,7 +36,7 @@ pub use plan::{
 };
 pub use procs::{kill_all, pids};
 pub use remove::remove;
-pub use stats::{IoStat, Stats, oom_count, stats};
+pub use stats::{IoStat, Stats, limit_events, oom_count, stats};
 pub use update::{UpdatePlan, Updated, apply_update, plan_update};
 pub use watch::{Pressure, Seen, Watch};
 

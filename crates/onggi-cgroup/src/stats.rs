@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path};
 
+use onggi_spec::monitor::LimitEvents;
 use serde::{Deserialize, Serialize};
 
 use crate::{CgroupError, Paths, procs::is_gone};
@@ -86,6 +87,29 @@ pub fn oom_count(paths: &Paths) -> Result<u64, CgroupError> {
         count += fields?.get("oom_kill");
     }
     Ok(count)
+}
+
+/// What the limits of a group have to do with an end: counted events, limits, the highest usage. What this kernel does
+/// not tell is absent or 0; nothing here is worth a failure.
+pub fn limit_events(paths: &Paths) -> LimitEvents {
+    let read = |dir: &Path, file: &str, key: &str| Fields::read(dir, file).map_or(0, |fields| fields.get(key));
+    let value = |dir: &Path, file: &str| number(dir, file).ok().flatten();
+    let mut events = LimitEvents { oom_kills: oom_count(paths).unwrap_or(0), ..LimitEvents::default() };
+    let unified = paths.get("");
+    if let Some(dir) = paths.get("memory") {
+        events.memory_peak = value(dir, "memory.max_usage_in_bytes");
+        events.memory_limit = value(dir, "memory.limit_in_bytes").filter(|n| *n < V1_UNLIMITED);
+        events.memory_hits = value(dir, "memory.failcnt").unwrap_or(0);
+    } else if let Some(dir) = unified {
+        events.memory_peak = value(dir, "memory.peak");
+        events.memory_limit = value(dir, "memory.max");
+        events.memory_hits = read(dir, "memory.events", "max");
+    }
+    if let Some(dir) = paths.get("pids").or(unified) {
+        events.pids_limit = value(dir, "pids.max");
+        events.pids_hits = read(dir, "pids.events", "max");
+    }
+    events
 }
 
 /// On hybrid layouts this group has no controllers: it counts CPU time and tasks where version 1 does not.

@@ -120,6 +120,10 @@ enum Command {
     Version(commands::version::VersionArgs),
     /// Show the host and what is stored
     Info(commands::info::InfoArgs),
+    /// Explain how a container ended, or why it did not start
+    Why(commands::why::WhyArgs),
+    /// Check what this host offers, and print the fix for what it lacks
+    Doctor(commands::doctor::DoctorArgs),
     /// Containers
     #[command(subcommand)]
     Container(ContainerCommand),
@@ -210,7 +214,7 @@ enum ContainerCommand {
     #[command(visible_alias = "remove")]
     Rm(commands::rm::RmArgs),
     /// Remove containers that do not run
-    Prune(commands::system::CommonArgs),
+    Prune(commands::system::ContainerPruneArgs),
     /// Wait until containers end and print their exit codes
     Wait(commands::wait::WaitArgs),
     /// Show everything about containers as JSON
@@ -324,6 +328,8 @@ impl Command {
             Self::Diff(args) => args.run(global),
             Self::Version(args) => args.run(global),
             Self::Info(args) => args.run(global),
+            Self::Why(args) => args.run(global),
+            Self::Doctor(args) => args.run(global),
             Self::Container(command) => command.dispatch(global),
             Self::Image(command) => command.dispatch(global),
             Self::Rootfs(command) => command.dispatch(global),

@@ -4,6 +4,8 @@ mod candidates;
 mod cli;
 mod commands;
 mod error;
+#[cfg(test)]
+mod explained;
 mod moment;
 mod render;
 mod request;

@@ -142,7 +142,7 @@ impl Engine {
         let error = "the container's monitor was killed, and the kernel ended the container with it".to_owned();
         let finished_at = crate::create::now();
         let exit =
-            ExitRecord { exit_code: KILLED, oom_killed: false, started_at: state.created_at, finished_at, error };
+            ExitRecord { exit_code: KILLED, started_at: state.created_at, finished_at, error, ..ExitRecord::default() };
         json::write(&self.paths.exit_file(id), &exit)
     }
 

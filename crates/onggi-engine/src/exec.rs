@@ -95,7 +95,7 @@ impl Engine {
     }
 
     /// The container's own process, changed by what was asked.
-    fn exec_process(&self, record: &ContainerRecord, request: &ExecRequest) -> Result<Process, EngineError> {
+    pub(crate) fn exec_process(&self, record: &ContainerRecord, request: &ExecRequest) -> Result<Process, EngineError> {
         let bundle = self.paths.bundle(&record.id);
         let spec: Spec = json::read(&bundle.join("config.json"))?;
         let mut process = spec.process.unwrap_or_default();

@@ -43,6 +43,8 @@ pub struct Explanation {
     /// Name and text of each.
     etc: [(&'static str, String); 3],
     sandbox: SandboxTexts,
+    /// The container exists: what the script finds there, it leaves there.
+    keeps: bool,
 }
 
 /// The sandbox's part, as `onggi-oci plan` rendered it.
@@ -76,16 +78,43 @@ impl Engine {
             command: effective_command(&request, config.as_ref()).map_err(EngineError::Build)?,
             request,
         };
-        let rootfs = self.explained_rootfs(&record, &facts);
+        self.explained(record, &facts, notes, config.as_ref())
+    }
+
+    /// Plans the start of a container that exists.
+    ///
+    /// # Errors
+    /// Its request is impossible on this host.
+    pub(crate) fn explain_existing(&self, record: &ContainerRecord) -> Result<Explanation, EngineError> {
+        let (facts, notes) = self.explained_facts(&record.request);
+        let config = self.image_config(record)?;
+        let mut explanation = self.explained(record.clone(), &facts, notes, config.as_ref())?;
+        let upper = explanation.rootfs.upper.display();
+        explanation.storage = vec![
+            format!("use the writable layer {upper} as it is"),
+            "write hosts, hostname, resolv.conf, config.json and onggi.json".to_owned(),
+        ];
+        explanation.keeps = true;
+        Ok(explanation)
+    }
+
+    fn explained(
+        &self,
+        record: ContainerRecord,
+        facts: &HostFacts,
+        notes: Vec<String>,
+        config: Option<&ImageConfig>,
+    ) -> Result<Explanation, EngineError> {
+        let rootfs = self.explained_rootfs(&record, facts);
         let network = match record.request.network {
             NetworkMode::Bridge => Some(self.explained_network(&record)?),
             NetworkMode::None | NetworkMode::Host => None,
         };
-        let user = self.explained_user(&record, &rootfs, config.as_ref())?;
-        let sandbox = self.explained_sandbox(&record, &facts, &rootfs, config.as_ref(), user)?;
+        let user = self.explained_user(&record, &rootfs, config)?;
+        let sandbox = self.explained_sandbox(&record, facts, &rootfs, config, user)?;
         let storage = storage_words(&record, &rootfs, self.keeps_trees(&record)?);
-        let etc = etc_files(&record, &facts, network.as_ref());
-        Ok(Explanation { record, notes, storage, rootfs, network, etc, sandbox })
+        let etc = etc_files(&record, facts, network.as_ref());
+        Ok(Explanation { record, notes, storage, rootfs, network, etc, sandbox, keeps: false })
     }
 
     /// The facts to plan with: this user's, or root's when only root can do what is asked.
@@ -163,6 +192,10 @@ impl Engine {
         let mut facts = onggi_network::facts(&self.paths.runroot, &request)?;
         if !self.rootful() {
             facts.ports.iter_mut().for_each(allow_for_root);
+        }
+        if self.process(record)?.is_some() {
+            // A restart frees its ports before it takes them again.
+            facts.ports.iter_mut().for_each(allow_for_its_holder);
         }
         onggi_network::plan_bridge(&request, &facts)
             .map_err(|e| EngineError::Network(onggi_network::NetworkError::Plan(e)))
@@ -257,7 +290,30 @@ fn allow_for_root(fact: &mut PortFact) {
     }
 }
 
+/// What the container itself has now is free once it is stopped.
+fn allow_for_its_holder(fact: &mut PortFact) {
+    let PortMapping { host_ip, host_port, container_port, protocol } = fact.wanted;
+    if let (Err(_), Some(host_port)) = (&fact.found, host_port) {
+        fact.found = Ok(PublishedPort { host_ip, host_port, container_port, protocol });
+    }
+}
+
 impl Explanation {
+    /// The container's name.
+    pub(crate) fn container(&self) -> &str {
+        self.record.name.as_str()
+    }
+
+    /// What is to be known beside the plan.
+    pub(crate) fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// What happens before anything is started.
+    pub(crate) fn storage(&self) -> &[String] {
+        &self.storage
+    }
+
     /// One line per operation, in order, with a heading per part.
     pub fn words(&self) -> String {
         let mut out = String::new();
@@ -339,7 +395,7 @@ impl Explanation {
             let _ = writeln!(out, "ip netns del \"$NETNS\" || true");
             let _ = writeln!(out, "[ -z \"${{NETNS_DIR-}}\" ] || umount {} || true", onggi_network::NAMED_NAMESPACES);
         }
-        if let Some(bundle) = self.rootfs.upper.parent() {
+        if let Some(bundle) = self.rootfs.upper.parent().filter(|_| !self.keeps) {
             let _ = writeln!(out, "rm -rf {}", quote(&bundle.display().to_string()));
         }
         out
@@ -400,7 +456,7 @@ fn storage_words(record: &ContainerRecord, rootfs: &OverlayMount, whole: bool) -
 }
 
 /// Single-quotes a word for sh(1).
-fn quote(text: &str) -> String {
+pub(crate) fn quote(text: &str) -> String {
     let safe = |b: u8| b.is_ascii_alphanumeric() || b"/._-:=,+@".contains(&b);
     if !text.is_empty() && text.bytes().all(safe) {
         return text.to_owned();

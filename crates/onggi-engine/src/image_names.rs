@@ -22,6 +22,15 @@ impl Engine {
     /// # Errors
     /// No such image, or a name is another image's.
     pub fn untag(&self, image: &str, names: &[String]) -> Result<Vec<ImageReference>, EngineError> {
+        let gone = self.untagged(image, names)?;
+        for name in &gone {
+            self.state()?.take_name(name)?;
+        }
+        Ok(gone)
+    }
+
+    /// The names that [`Engine::untag`] takes away.
+    pub(crate) fn untagged(&self, image: &str, names: &[String]) -> Result<Vec<ImageReference>, EngineError> {
         let record = self.find_image(image)?;
         let all = self.state()?.list_images()?;
         let own: Vec<ImageReference> =
@@ -34,11 +43,7 @@ impl Engine {
             }
             gone.push(reference);
         }
-        let gone = if names.is_empty() { own } else { gone };
-        for name in &gone {
-            self.state()?.take_name(name)?;
-        }
-        Ok(gone)
+        Ok(if names.is_empty() { own } else { gone })
     }
 
     /// True when a name or an id means an image.

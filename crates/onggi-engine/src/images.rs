@@ -98,7 +98,7 @@ impl Engine {
     }
 
     /// Not even with `force`: a running container's layers are mounted.
-    fn refuse_while_running(&self, id: &Digest) -> Result<(), EngineError> {
+    pub(crate) fn refuse_while_running(&self, id: &Digest) -> Result<(), EngineError> {
         let users = self.state()?.containers_of_image(id)?;
         for user in users {
             if self.status(&user.id)?.is_running() {

@@ -5,6 +5,7 @@
 //! [`Engine`] on the same directories.
 
 mod apparmor;
+mod asked;
 mod attach;
 mod bootstrap;
 mod check;
@@ -14,6 +15,7 @@ pub mod config;
 mod copy;
 mod create;
 mod diff;
+pub mod doctor;
 mod error;
 mod exec;
 mod explain;
@@ -38,6 +40,7 @@ mod logs;
 mod names;
 mod overlay;
 mod paths;
+mod plans;
 mod process;
 mod programs;
 mod pull;
@@ -52,6 +55,7 @@ mod status;
 mod stop;
 mod transfer;
 mod userns;
+mod why;
 
 use std::{
     cell::{OnceCell, RefCell, RefMut},
@@ -85,6 +89,7 @@ pub use onggi_image::{Credentials, Pushed};
 pub use onggi_storage::diff::{Change, ChangeKind};
 pub use overlay::{ContainerOverlay, LayerStep, LayerSteps, OverlayOf, WrittenLayer, overlay_changes, overlay_layer};
 pub use paths::{DirEnv, Paths};
+pub use plans::{RowChange, VerbOp, VerbPlan};
 pub use process::ProcessHandle;
 pub use programs::{Chosen, ChosenKind, program_files, user_in};
 pub use pull::{PullOptions, PullPolicy};
@@ -95,6 +100,7 @@ pub use space::{DiskUsage, ImageUsage, PruneFilter, Pruned, ago};
 pub use status::Status;
 pub use stop::{StopOptions, Stopping};
 pub use transfer::{FormatError, ManifestFormat, location::Location};
+pub use why::{Cause, Why};
 
 /// Directories that replace the defaults.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -345,7 +345,7 @@ impl LayerPlan {
 }
 
 /// Where the image is looked for and how; the registry itself a second time, for what is fetched beside it.
-fn registry_options(
+pub(crate) fn registry_options(
     reference: &ImageReference,
     options: &PullOptions,
 ) -> Result<(onggi_image::PullOptions, Mirror), EngineError> {

@@ -59,7 +59,7 @@ pub struct Pruned {
 }
 
 impl PruneFilter {
-    fn takes<'a>(&self, created: i64, label: impl Fn(&str) -> Option<&'a str>) -> bool {
+    pub(crate) fn takes<'a>(&self, created: i64, label: impl Fn(&str) -> Option<&'a str>) -> bool {
         let has = |(key, value): &(String, Option<String>)| match (label(key), value) {
             (Some(found), Some(wanted)) => found == wanted,
             (found, None) => found.is_some(),

@@ -91,7 +91,8 @@ impl Engine {
     pub(crate) fn launch_container(&self, record: &ContainerRecord, client: Client) -> Result<Launched, EngineError> {
         failpoint::hit("start.intent");
         let started = self.try_launch(record, client);
-        if started.is_err() {
+        if let Err(e) = &started {
+            self.note_failed_start(&record.id, e);
             self.undo_start(record)?;
         }
         failpoint::hit("start.started");
@@ -122,6 +123,7 @@ impl Engine {
             }
             _ => {}
         }
+        self.forget_reasons(&record.id);
         let exit = self.paths.exit_file(&record.id);
         match fs::remove_file(&exit) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {

@@ -110,10 +110,8 @@ impl Engine {
         match json::read_optional(&self.paths.exit_file(id)) {
             Err(EngineError::DamagedFile { .. }) => Ok(Some(ExitRecord {
                 exit_code: UNKNOWN,
-                oom_killed: false,
-                started_at: 0,
-                finished_at: 0,
                 error: "the record of its exit is damaged".to_owned(),
+                ..ExitRecord::default()
             })),
             other => other,
         }
@@ -129,10 +127,10 @@ impl Engine {
 fn lost_to_a_reboot(started: &StartRecord) -> ExitRecord {
     ExitRecord {
         exit_code: UNKNOWN,
-        oom_killed: false,
         started_at: started.started_at,
         finished_at: started.started_at,
         error: "the machine went down while the container ran".to_owned(),
+        ..ExitRecord::default()
     }
 }
 

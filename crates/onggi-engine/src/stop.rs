@@ -14,7 +14,7 @@ use onggi_state::{
 use crate::{Engine, EngineError, Status, failpoint, process::PidFd, status};
 
 /// Docker's patience between the stop signal and SIGKILL.
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A process in uninterruptible sleep may outlive SIGKILL for this long before we say so.
 const KILL_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often `wait` looks at a container that is being started.
@@ -61,7 +61,9 @@ impl Engine {
         let record = self.find(name)?;
         let process = self.process(&record)?;
         if let Some(process) = &process {
-            process.signal(options.signal.map_or_else(|| self.stop_signal(&record), Ok)?)?;
+            let signal = options.signal.map_or_else(|| self.stop_signal(&record), Ok)?;
+            self.note_asked(&record.id, "stop", signal);
+            process.signal(signal)?;
         }
         failpoint::hit("stop.signalled");
         Ok(Stopping { record, process, deadline: Instant::now() + options.timeout.unwrap_or(DEFAULT_TIMEOUT) })
@@ -75,6 +77,7 @@ impl Engine {
         let Stopping { record, process, deadline } = stopping;
         let Some(process) = process else { return Ok(record) };
         if !process.ended_before(deadline)? {
+            self.note_asked(&record.id, "stop", SIGKILL);
             process.signal(SIGKILL)?;
             if !process.ended_before(Instant::now() + KILL_TIMEOUT)? {
                 let name = record.name.to_string();
@@ -94,7 +97,10 @@ impl Engine {
     pub fn kill(&self, name: &str, signal: i32) -> Result<ContainerRecord, EngineError> {
         let record = self.find(name)?;
         match self.process(&record)? {
-            Some(process) => process.signal(signal)?,
+            Some(process) => {
+                self.note_asked(&record.id, "kill", signal);
+                process.signal(signal)?;
+            }
             None => {
                 let state = self.status(&record.id)?.name();
                 let name = record.name.to_string();
@@ -154,7 +160,7 @@ impl Engine {
         }
     }
 
-    fn stop_signal(&self, record: &ContainerRecord) -> Result<i32, EngineError> {
+    pub(crate) fn stop_signal(&self, record: &ContainerRecord) -> Result<i32, EngineError> {
         let text = self.image_config(record)?.and_then(|c| c.config.stop_signal);
         // What an image says is data: a signal that does not exist is not one (I8).
         Ok(text.and_then(|t| onggi_spec::signal::parse_signal(&t).ok()).unwrap_or(SIGTERM))
@@ -163,12 +169,12 @@ impl Engine {
 
 /// A container that nobody has started has nothing to wait for.
 fn never_started() -> ExitRecord {
-    ExitRecord { exit_code: 0, oom_killed: false, started_at: 0, finished_at: 0, error: String::new() }
+    ExitRecord::default()
 }
 
 /// A container that was removed while somebody waited for it.
 fn vanished() -> ExitRecord {
-    ExitRecord { exit_code: 0, oom_killed: false, started_at: 0, finished_at: 0, error: "removed".into() }
+    ExitRecord { error: "removed".into(), ..ExitRecord::default() }
 }
 
 fn open_process(state: &SandboxState) -> Result<Option<PidFd>, EngineError> {

@@ -11,6 +11,7 @@ mod credentials;
 mod enter;
 mod error;
 mod file_capabilities;
+pub mod kernel;
 mod kind;
 pub mod limit;
 mod namespaces;

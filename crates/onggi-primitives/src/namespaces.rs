@@ -91,7 +91,7 @@ fn kept_by(line: &str) -> Option<(NamespaceId, PathBuf)> {
 }
 
 /// Space, tab, newline and backslash are three octal digits there.
-fn unescape(field: &str) -> String {
+pub(crate) fn unescape(field: &str) -> String {
     let escapes = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
     escapes.iter().fold(field.to_owned(), |text, (from, to)| text.replace(from, to))
 }

@@ -24,6 +24,7 @@ pub mod request;
 pub mod seccomp_profile;
 pub mod security;
 pub mod signal;
+pub mod syscalls;
 pub mod user;
 
 pub use error::ParseError;

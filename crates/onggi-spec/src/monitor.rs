@@ -81,7 +81,7 @@ pub struct LogConfig {
 }
 
 /// `exit.json`: how the container ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExitRecord {
     /// 0..=255; 128+n for a signal.
     pub exit_code: i32,
@@ -93,6 +93,59 @@ pub struct ExitRecord {
     pub finished_at: i64,
     /// Why it could not be started; empty otherwise.
     pub error: String,
+    /// What the kernel told beyond the code; absent for an end without anything to explain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<Box<ExitDetail>>,
+}
+
+/// What the kernel told about an end that was not a plain success, for people who ask why.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ExitDetail {
+    /// The signal that ended the first process (wait(2)); absent when it ended by itself, whatever its code says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// It left a core dump.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub core_dumped: bool,
+    /// Its number on the host, for the kernel's log; 0 when nobody asked.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub pid: i32,
+    /// What the cgroup had counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<LimitEvents>,
+    /// The step of the start that failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<StartFailure>,
+}
+
+fn is_zero(n: &i32) -> bool {
+    *n == 0
+}
+
+/// Limits of a container's cgroup, what was used of them, and how often they were in the way.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LimitEvents {
+    /// Processes ended by the OOM killer since the start.
+    pub oom_kills: u64,
+    /// Highest memory usage in bytes, where the kernel keeps it.
+    pub memory_peak: Option<u64>,
+    /// Memory limit in bytes; absent is unlimited.
+    pub memory_limit: Option<u64>,
+    /// How often memory was refused or taken back because of the limit (`memory.failcnt`; `max` of `memory.events`).
+    pub memory_hits: u64,
+    /// Limit of tasks; absent is unlimited.
+    pub pids_limit: Option<u64>,
+    /// How often a fork was refused because of it (`pids.events`).
+    pub pids_hits: u64,
+}
+
+impl LimitEvents {
+    /// Something here may have to do with the end.
+    pub fn is_notable(&self) -> bool {
+        self.oom_kills > 0 || self.memory_hits > 0 || self.pids_hits > 0
+    }
 }
 
 /// `<oci_root>/<id>/state.json`: what the runtime knows of a created container.

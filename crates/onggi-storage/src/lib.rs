@@ -68,7 +68,10 @@ pub use layers::{LayerInfo, Layers, Prepared, UnpackRequest};
 pub use record::Verdict;
 pub use snapshot::{changes, host_snapshot, remove_container_dir, remove_snapshot, rootfs_snapshot, snapshot, written};
 pub use usage::disk_usage;
-pub use view::{Executable, ExecutableProblem, ExecutableQuery, find_executable, read_in_root, resolve_user};
+pub use view::{
+    Examination, Executable, ExecutableProblem, ExecutableQuery, examine_command, find_executable, read_in_root,
+    resolve_user,
+};
 
 /// Makes a directory of the store with exactly this mode; one that exists keeps its own.
 pub(crate) fn make_dir(path: &Path, mode: u32) -> Result<()> {

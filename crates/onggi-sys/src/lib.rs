@@ -22,6 +22,7 @@ pub mod ns;
 pub mod path;
 pub mod process;
 pub mod procfs;
+pub mod ptrace;
 pub mod pty;
 pub mod resident;
 pub mod rlimit;

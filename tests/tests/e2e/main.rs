@@ -12,7 +12,9 @@ mod compressed;
 mod concurrency;
 mod crash;
 mod docs;
+mod doctor;
 mod explain;
+mod explain_verbs;
 mod formats;
 mod image_mount;
 mod images;
@@ -32,6 +34,7 @@ mod store;
 mod support;
 mod userns;
 mod verbs;
+mod why;
 
 use onggi_tests::{
     Onggi,

@@ -3,11 +3,14 @@
 use clap::{ArgAction, Args};
 use onggi_engine::CommitOptions;
 
+use super::explain::ExplainArg;
 use crate::{cli::GlobalArgs, error::CliError, render};
 
 /// Arguments of `commit`.
 #[derive(Debug, Args)]
 pub(crate) struct CommitArgs {
+    #[command(flatten)]
+    explain: ExplainArg,
     /// Who made it, as in "Name <address>"
     #[arg(short, long)]
     author: Option<String>,
@@ -45,7 +48,12 @@ impl CommitArgs {
             format: self.format.parse()?,
         };
         let reference = self.image.as_deref().map(str::parse).transpose()?;
-        let id = global.engine()?.commit(&self.container, reference.as_ref(), &options)?;
+        let engine = global.engine()?;
+        let plan = || Ok(vec![engine.explain_commit(&self.container, reference.as_ref(), options.pause)?]);
+        if let Some(code) = self.explain.show(plan)? {
+            return Ok(code);
+        }
+        let id = engine.commit(&self.container, reference.as_ref(), &options)?;
         render::line(id.as_str())?;
         Ok(0)
     }

@@ -3,11 +3,14 @@
 use clap::{ArgAction, Args};
 use onggi_engine::{CopyOptions, Location, RegistryChoice};
 
+use super::explain::ExplainArg;
 use crate::{cli::GlobalArgs, error::CliError, render, request};
 
 /// Arguments of `image copy`.
 #[derive(Debug, Args)]
 pub(crate) struct CopyArgs {
+    #[command(flatten)]
+    explain: ExplainArg,
     /// Every image of a multi-platform one
     #[arg(short, long)]
     all: bool,
@@ -50,7 +53,11 @@ impl CopyArgs {
             source: RegistryChoice { insecure: !self.src_tls_verify, ..RegistryChoice::default() },
             destination: RegistryChoice { insecure: !self.dest_tls_verify, ..RegistryChoice::default() },
         };
-        let digest = global.engine()?.copy(&from, &to, &options)?;
+        let engine = global.engine()?;
+        if let Some(code) = self.explain.show(|| Ok(vec![engine.explain_copy(&from, &to)]))? {
+            return Ok(code);
+        }
+        let digest = engine.copy(&from, &to, &options)?;
         if !self.quiet {
             render::line(digest.as_str())?;
         }

@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use super::explain::ExplainArg;
 use crate::{
     cli::GlobalArgs,
     error::CliError,
@@ -14,6 +15,8 @@ use crate::{
 #[command(disable_help_flag = true)]
 pub(crate) struct CreateArgs {
     #[command(flatten)]
+    explain: ExplainArg,
+    #[command(flatten)]
     container: ContainerArgs,
 }
 
@@ -25,6 +28,9 @@ impl CreateArgs {
         let mut request = self.container.request(&Caller::of_process()?)?;
         let engine = global.engine()?;
         qualify(&engine, &name, &mut request, &pull)?;
+        if let Some(code) = self.explain.show(|| Ok(vec![engine.explain_create(&request)?]))? {
+            return Ok(code);
+        }
         let record = engine.create(&request, &pull, &Draw::new())?;
         render::line(record.id.as_str())?;
         Ok(0)

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal as _};
 use clap::Args;
 use onggi_engine::ExecRequest;
 
+use super::explain::ExplainArg;
 use crate::{
     cli::GlobalArgs,
     error::CliError,
@@ -15,6 +16,8 @@ use crate::{
 /// Arguments of `exec`.
 #[derive(Debug, Args)]
 pub(crate) struct ExecArgs {
+    #[command(flatten)]
+    explain: ExplainArg,
     /// Keep stdin open
     #[arg(short, long)]
     interactive: bool,
@@ -41,8 +44,8 @@ pub(crate) struct ExecArgs {
 impl ExecArgs {
     /// Runs a command in a container; the exit code is the command's.
     pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
-        let Self { interactive, tty, detach, env, user, workdir, container_and_command } = self;
-        if tty && interactive && !detach && !io::stdin().is_terminal() {
+        let Self { explain, interactive, tty, detach, env, user, workdir, container_and_command } = self;
+        if explain.explain.is_none() && tty && interactive && !detach && !io::stdin().is_terminal() {
             return Err(CliError::usage("-t needs a terminal on stdin, which is not one", "leave -t out"));
         }
         let mut words = container_and_command.into_iter();
@@ -56,7 +59,11 @@ impl ExecArgs {
             interactive: interactive && !detach,
             detach,
         };
-        match global.engine()?.exec(&container, &request)? {
+        let engine = global.engine()?;
+        if let Some(code) = explain.show(|| Ok(vec![engine.explain_exec(&container, &request)?]))? {
+            return Ok(code);
+        }
+        match engine.exec(&container, &request)? {
             Some(session) => session::exec::run(session, interactive),
             None => Ok(0),
         }

@@ -5,11 +5,14 @@ use std::path::PathBuf;
 use clap::Args;
 use onggi_engine::FromBinary;
 
+use super::explain::{ExplainArg, ExplainFormat};
 use crate::{cli::GlobalArgs, error::CliError, render};
 
 /// Arguments of `image from-binary`.
 #[derive(Debug, Args)]
 pub(crate) struct FromBinaryArgs {
+    #[command(flatten)]
+    explain: ExplainArg,
     /// Name of the new image
     #[arg(short, long, value_name = "REPOSITORY[:TAG]")]
     tag: Option<String>,
@@ -22,9 +25,6 @@ pub(crate) struct FromBinaryArgs {
     /// Also what the C library loads to look up users and hosts
     #[arg(long)]
     nss: bool,
-    /// Say what would be in it and why, and make nothing
-    #[arg(long)]
-    explain: bool,
     /// Programs of this machine: names or paths
     #[arg(required = true, value_name = "PROGRAM")]
     programs: Vec<String>,
@@ -39,13 +39,17 @@ impl FromBinaryArgs {
         });
         let request = FromBinary { programs: self.programs, with: self.with, nss: self.nss, entrypoint };
         let engine = global.engine()?;
-        if self.explain {
+        let reference = self.tag.as_deref().map(str::parse).transpose()?;
+        // In words it is the list of files; the other forms have the steps too.
+        if self.explain.explain == Some(ExplainFormat::Words) {
             let files = engine.from_binary_files(&request)?;
             let text: String = files.iter().map(|f| format!("{}\t{}\n", f.path.display(), f.reason)).collect();
             render::stdout(&render::table::align(&text.lines().map(str::to_owned).collect::<Vec<_>>()))?;
             return Ok(0);
         }
-        let reference = self.tag.as_deref().map(str::parse).transpose()?;
+        if let Some(code) = self.explain.show(|| Ok(vec![engine.explain_from_binary(&request, reference.as_ref())?]))? {
+            return Ok(code);
+        }
         let id = engine.from_binary(&request, reference.as_ref())?;
         render::line(id.as_str())?;
         Ok(0)

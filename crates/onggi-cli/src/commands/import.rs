@@ -5,11 +5,14 @@ use std::io;
 use clap::Args;
 use onggi_engine::{ImportOptions, LoadFrom};
 
+use super::explain::ExplainArg;
 use crate::{cli::GlobalArgs, error::CliError, render, request};
 
 /// Arguments of `import`.
 #[derive(Debug, Args)]
 pub(crate) struct ImportArgs {
+    #[command(flatten)]
+    explain: ExplainArg,
     /// Dockerfile instruction to apply; may be repeated
     #[arg(short, long, value_name = "INSTRUCTION")]
     change: Vec<String>,
@@ -42,6 +45,10 @@ impl ImportArgs {
         };
         let reference = self.image.as_deref().map(str::parse).transpose()?;
         let engine = global.engine()?;
+        let plan = || Ok(vec![engine.explain_read_archive("import", &self.source, reference.as_ref())]);
+        if let Some(code) = self.explain.show(plan)? {
+            return Ok(code);
+        }
         let from = match self.source.as_str() {
             "-" => LoadFrom::Stream(Box::new(io::stdin()), "standard input"),
             url if url.starts_with("http://") || url.starts_with("https://") => LoadFrom::url(url)?,

@@ -3,12 +3,15 @@
 use clap::Args;
 use onggi_spec::signal::parse_signal;
 
+use super::explain::ExplainArg;
 use super::for_each;
 use crate::{cli::GlobalArgs, error::CliError};
 
 /// Arguments of `kill`.
 #[derive(Debug, Args)]
 pub(crate) struct KillArgs {
+    #[command(flatten)]
+    explain: ExplainArg,
     /// Signal to send
     #[arg(short, long, default_value = "KILL")]
     signal: String,
@@ -22,6 +25,9 @@ impl KillArgs {
     pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
         let signal = parse_signal(&self.signal)?;
         let engine = global.engine()?;
+        if let Some(code) = self.explain.each(&self.containers, |name| engine.explain_kill(name, signal))? {
+            return Ok(code);
+        }
         for_each(&self.containers, |name| {
             engine.kill(name, signal)?;
             Ok(name.to_owned())

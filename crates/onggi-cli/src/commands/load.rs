@@ -9,11 +9,14 @@ use clap::Args;
 use onggi_engine::{LoadFrom, Loaded};
 use onggi_spec::image::Platform;
 
+use super::explain::ExplainArg;
 use crate::{cli::GlobalArgs, error::CliError, render, request};
 
 /// Arguments of `load`.
 #[derive(Debug, Args)]
 pub(crate) struct LoadArgs {
+    #[command(flatten)]
+    explain: ExplainArg,
     /// Read from this file (or directory) instead of standard input
     #[arg(short, long, value_name = "FILE")]
     input: Option<PathBuf>,
@@ -29,6 +32,11 @@ impl LoadArgs {
     /// Loads and prints the names.
     pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
         let platform: Option<Platform> = self.platform.as_deref().map(request::parse_platform).transpose()?;
+        let engine = global.engine()?;
+        let name = self.input.as_ref().map_or_else(|| "standard input".to_owned(), |p| p.display().to_string());
+        if let Some(code) = self.explain.show(|| Ok(vec![engine.explain_read_archive("load", &name, None)]))? {
+            return Ok(code);
+        }
         let from = match self.input {
             Some(path) if path.as_os_str() != "-" => LoadFrom::Path(path),
             _ if io::stdin().is_terminal() => {
@@ -39,7 +47,7 @@ impl LoadArgs {
             }
             _ => LoadFrom::Stream(Box::new(io::stdin()), "standard input"),
         };
-        for loaded in global.engine()?.load(from, platform.as_ref())? {
+        for loaded in engine.load(from, platform.as_ref())? {
             if !self.quiet {
                 render::stdout(&lines(&loaded))?;
             }

@@ -8,6 +8,7 @@ use std::{
 use clap::Args;
 use onggi_engine::{Credentials, EngineError, LoginRequest, RegistryChoice, RegistryError};
 
+use super::explain::ExplainArg;
 use crate::{cli::GlobalArgs, error::CliError, render, request::parse_tls_verify, session::terminal::Hidden};
 
 /// Longest secret that is read from stdin.
@@ -16,6 +17,8 @@ const MAX_SECRET: u64 = 64 << 10;
 /// Arguments of `login`.
 #[derive(Debug, Args)]
 pub(crate) struct LoginArgs {
+    #[command(flatten)]
+    explain: ExplainArg,
     /// User name
     #[arg(short, long, value_name = "NAME")]
     username: Option<String>,
@@ -56,6 +59,10 @@ impl LoginArgs {
             render::line(&engine.login_of(self.registry.as_deref(), &choice)?)?;
             return Ok(0);
         }
+        let plan = || Ok(vec![engine.explain_login(self.registry.as_deref(), &choice)?]);
+        if let Some(code) = self.explain.show(plan)? {
+            return Ok(code);
+        }
         if self.password.is_some() {
             warn("Using --password via the CLI is insecure. Use --password-stdin.")?;
         }
@@ -87,6 +94,8 @@ impl LoginArgs {
 /// Arguments of `logout`.
 #[derive(Debug, Args)]
 pub(crate) struct LogoutArgs {
+    #[command(flatten)]
+    explain: ExplainArg,
     /// Every registry of the file
     #[arg(short, long, conflicts_with = "registry")]
     all: bool,
@@ -103,6 +112,14 @@ impl LogoutArgs {
     pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
         let engine = global.engine()?;
         let choice = RegistryChoice { auth_file: self.authfile, ..RegistryChoice::default() };
+        let all = || Ok::<_, CliError>(engine.logins(&choice)?.into_iter().map(Some).collect::<Vec<_>>());
+        let plan = || {
+            let names = if self.all { all()? } else { vec![self.registry.clone()] };
+            Ok(vec![engine.explain_logout(&names, &choice)?])
+        };
+        if let Some(code) = self.explain.show(plan)? {
+            return Ok(code);
+        }
         let gone = match self.all {
             true => engine.logout_all(&choice),
             false => engine.logout(self.registry.as_deref(), &choice).map(|name| vec![name]),

@@ -3,11 +3,14 @@
 use clap::Args;
 use onggi_spec::quantity::human_size;
 
+use super::explain::ExplainArg;
 use crate::{cli::GlobalArgs, error::CliError, render};
 
 /// Arguments of `image untag`.
 #[derive(Debug, Args)]
 pub(crate) struct UntagArgs {
+    #[command(flatten)]
+    explain: ExplainArg,
     /// Name or id
     image: String,
     /// Names to take away [default: all]
@@ -17,7 +20,11 @@ pub(crate) struct UntagArgs {
 impl UntagArgs {
     /// Takes the names away.
     pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
-        global.engine()?.untag(&self.image, &self.names)?;
+        let engine = global.engine()?;
+        if let Some(code) = self.explain.show(|| Ok(vec![engine.explain_untag(&self.image, &self.names)?]))? {
+            return Ok(code);
+        }
+        engine.untag(&self.image, &self.names)?;
         Ok(0)
     }
 }

@@ -11,7 +11,9 @@ pub(crate) mod copy;
 pub(crate) mod create;
 pub(crate) mod df;
 pub(crate) mod diff;
+pub(crate) mod doctor;
 pub(crate) mod exec;
+pub(crate) mod explain;
 pub(crate) mod export;
 #[cfg(feature = "failpoints")]
 pub(crate) mod failpoints;
@@ -54,6 +56,7 @@ pub(crate) mod tag;
 pub(crate) mod top;
 pub(crate) mod version;
 pub(crate) mod wait;
+pub(crate) mod why;
 
 use crate::{error::CliError, render};
 

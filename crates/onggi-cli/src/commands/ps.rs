@@ -160,13 +160,7 @@ mod tests {
     #[test]
     fn states_are_said_as_docker_says_them() {
         let second = 1_000_000_000;
-        let exit = ExitRecord {
-            exit_code: 3,
-            oom_killed: false,
-            started_at: 1,
-            finished_at: 100 * second,
-            error: String::new(),
-        };
+        let exit = ExitRecord { exit_code: 3, started_at: 1, finished_at: 100 * second, ..ExitRecord::default() };
         let now = 400 * second;
         assert_eq!(status(&Status::Created, now), "Created");
         assert_eq!(status(&Status::Running { pid: 1, started_at: 397 * second }, now), "Up 3 seconds");

@@ -4,6 +4,7 @@ use clap::Args;
 use onggi_engine::{Engine, PullOptions, PullPolicy};
 use onggi_spec::ImageReference;
 
+use super::explain::ExplainArg;
 use crate::{
     cli::GlobalArgs,
     error::CliError,
@@ -14,6 +15,8 @@ use crate::{
 /// Arguments of `pull`.
 #[derive(Debug, Args)]
 pub(crate) struct PullArgs {
+    #[command(flatten)]
+    explain: ExplainArg,
     /// Every tag of the repository
     #[arg(short, long)]
     all_tags: bool,
@@ -58,15 +61,17 @@ impl PullArgs {
             ..self.options.options()?
         };
         let engine = global.engine()?;
+        let plan = |name: &String| {
+            engine.explain_pull(&self.reference(&engine, name, &options)?, &options).map_err(CliError::from)
+        };
+        if let Some(code) = self.explain.each(&self.images, plan)? {
+            return Ok(code);
+        }
         super::for_each(&self.images, |name| self.one(&engine, name, &options))
     }
 
     fn one(&self, engine: &Engine, name: &str, options: &PullOptions) -> Result<String, CliError> {
-        let name = name.strip_prefix("docker://").unwrap_or(name);
-        let reference = match self.policy {
-            Policy::Always | Policy::Newer => engine.qualify_fresh(name, &options.registry)?,
-            Policy::Missing | Policy::Never => engine.qualify(name, &options.registry)?,
-        };
+        let reference = self.reference(engine, name, options)?;
         let draw = Draw::in_mode(if self.quiet { Mode::Quiet } else { self.progress });
         if !self.all_tags {
             engine.pull(&reference, options, &*draw)?;
@@ -77,5 +82,14 @@ impl PullArgs {
         }
         let names = engine.pull_all_tags(&reference, options, &*draw)?;
         Ok(names.iter().map(ImageReference::to_string).collect::<Vec<_>>().join("\n"))
+    }
+
+    /// What a short name stands for.
+    fn reference(&self, engine: &Engine, name: &str, options: &PullOptions) -> Result<ImageReference, CliError> {
+        let name = name.strip_prefix("docker://").unwrap_or(name);
+        Ok(match self.policy {
+            Policy::Always | Policy::Newer => engine.qualify_fresh(name, &options.registry)?,
+            Policy::Missing | Policy::Never => engine.qualify(name, &options.registry)?,
+        })
     }
 }

@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use onggi_engine::PushRequest;
 use onggi_spec::{ImageReference, image::LayerCompression};
 
+use super::explain::ExplainArg;
 use crate::{
     cli::GlobalArgs,
     error::CliError,
@@ -19,6 +20,8 @@ use crate::{
 /// Arguments of `push`.
 #[derive(Debug, Args)]
 pub(crate) struct PushArgs {
+    #[command(flatten)]
+    explain: ExplainArg,
     /// Every tag of the repository that is stored here
     #[arg(short, long)]
     all_tags: bool,
@@ -83,10 +86,14 @@ impl PushArgs {
         };
         let target = self.destination.as_deref().map(|d| d.strip_prefix("docker://").unwrap_or(d));
         let target: Option<ImageReference> = target.map(str::parse).transpose()?;
-        let names = match self.all_tags {
+        let names: Vec<String> = match self.all_tags {
             true => engine.tags_of(&self.name)?.iter().map(ToString::to_string).collect(),
             false => vec![self.name.clone()],
         };
+        let plan = |name: &String| engine.explain_push(name, target.as_ref(), &request);
+        if let Some(code) = self.explain.each(&names, plan)? {
+            return Ok(code);
+        }
         let draw = Draw::pushing(if self.quiet { Mode::Quiet } else { self.progress });
         for name in names {
             // An id has a destination beside it; without one it is no name to push to.

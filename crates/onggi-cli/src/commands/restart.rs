@@ -2,12 +2,15 @@
 
 use clap::Args;
 
+use super::explain::ExplainArg;
 use super::{for_each, stop::GraceArgs};
 use crate::{cli::GlobalArgs, error::CliError, render};
 
 /// Arguments of `restart`.
 #[derive(Debug, Args)]
 pub(crate) struct RestartArgs {
+    #[command(flatten)]
+    explain: ExplainArg,
     #[command(flatten)]
     grace: GraceArgs,
     /// Containers
@@ -20,6 +23,9 @@ impl RestartArgs {
     pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
         let options = self.grace.options()?;
         let engine = global.engine()?;
+        if let Some(code) = self.explain.each(&self.containers, |name| engine.explain_restart(name, &options))? {
+            return Ok(code);
+        }
         for_each(&self.containers, |name| {
             engine.stop(name, &options)?;
             render::notes(&engine.start(name)?)?;

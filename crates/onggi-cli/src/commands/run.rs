@@ -2,10 +2,12 @@
 
 use std::io::{self, IsTerminal as _};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use onggi_engine::RunOptions;
 use onggi_spec::UserNamespace;
 
+use super::explain::ExplainArg;
+pub(crate) use super::explain::ExplainFormat;
 use crate::{
     cli::GlobalArgs,
     error::CliError,
@@ -21,25 +23,13 @@ pub(crate) struct RunArgs {
     /// Run in the background and print the container's id
     #[arg(short, long)]
     detach: bool,
-    /// Print what would be done, without doing it: in words, as JSON, or as a shell script
-    #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "words")]
-    explain: Option<ExplainFormat>,
+    #[command(flatten)]
+    explain: ExplainArg,
     /// Keys that leave the container running and end this command
     #[arg(long, default_value = "ctrl-p,ctrl-q", value_name = "KEYS")]
     detach_keys: DetachKeys,
     #[command(flatten)]
     pub(crate) container: ContainerArgs,
-}
-
-/// How a plan is shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ExplainFormat {
-    /// One sentence per kernel operation.
-    Words,
-    /// The plan's own structure.
-    Json,
-    /// A script of util-linux, iproute2 and nft commands.
-    Sh,
 }
 
 impl RunArgs {
@@ -51,7 +41,7 @@ impl RunArgs {
         let mut request = self.container.request(&Caller::of_process()?)?;
         let engine = global.engine()?;
         qualify(&engine, &name, &mut request, &options.pull)?;
-        if let Some(wanted) = self.explain {
+        if let Some(wanted) = self.explain.explain {
             if matches!(wanted, ExplainFormat::Sh) && request.userns == UserNamespace::Auto {
                 return Err(CliError::usage(
                     "--explain=sh cannot show --userns auto: no command of util-linux maps the ids of an overlay's layers",

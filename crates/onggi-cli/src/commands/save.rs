@@ -8,11 +8,14 @@ use std::{
 use clap::Args;
 use onggi_engine::{SaveFormat, SaveTo};
 
+use super::explain::ExplainArg;
 use crate::{cli::GlobalArgs, error::CliError};
 
 /// Arguments of `save`.
 #[derive(Debug, Args)]
 pub(crate) struct SaveArgs {
+    #[command(flatten)]
+    explain: ExplainArg,
     /// Write to this file (or directory) instead of standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -49,8 +52,13 @@ impl SaveArgs {
         if format.is_dir() && self.output.is_none() {
             return Err(CliError::usage("a directory cannot be written to standard output", "name it with -o"));
         }
+        let engine = global.engine()?;
+        let place = self.output.as_deref().filter(|p| p.as_os_str() != "-");
+        if let Some(code) = self.explain.show(|| Ok(vec![engine.explain_save(&self.images, format, place)?]))? {
+            return Ok(code);
+        }
         let to = destination(self.output)?;
-        global.engine()?.save(&self.images, format, to)?;
+        engine.save(&self.images, format, to)?;
         Ok(0)
     }
 }

@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use super::explain::ExplainArg;
 use super::for_each;
 use crate::{
     cli::GlobalArgs,
@@ -13,6 +14,8 @@ use crate::{
 /// Arguments of `start`.
 #[derive(Debug, Args)]
 pub(crate) struct StartArgs {
+    #[command(flatten)]
+    explain: ExplainArg,
     /// Connect stdout and stderr, forward signals, and exit with the container's code
     #[arg(short, long)]
     attach: bool,
@@ -31,6 +34,9 @@ impl StartArgs {
     /// Starts containers and prints their names as given; with -a or -i, stays with the one.
     pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
         let engine = global.engine()?;
+        if let Some(code) = self.explain.each(&self.containers, |name| engine.explain_start(name))? {
+            return Ok(code);
+        }
         if self.attach || self.interactive {
             let [name] = self.containers.as_slice() else {
                 return Err(CliError::usage(

@@ -6,6 +6,7 @@ use clap::Args;
 use onggi_engine::StopOptions;
 use onggi_spec::signal::parse_signal;
 
+use super::explain::ExplainArg;
 use super::for_each;
 use crate::{cli::GlobalArgs, error::CliError};
 
@@ -34,6 +35,8 @@ impl GraceArgs {
 #[derive(Debug, Args)]
 pub(crate) struct StopArgs {
     #[command(flatten)]
+    explain: ExplainArg,
+    #[command(flatten)]
     grace: GraceArgs,
     /// Containers
     #[arg(required = true, value_name = "CONTAINER")]
@@ -45,6 +48,9 @@ impl StopArgs {
     pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
         let options = self.grace.options()?;
         let engine = global.engine()?;
+        if let Some(code) = self.explain.each(&self.containers, |name| engine.explain_stop(name, &options))? {
+            return Ok(code);
+        }
         // All are asked before any is waited for.
         let mut stopping: Vec<_> = self.containers.iter().map(|name| engine.begin_stop(name, &options)).collect();
         stopping.reverse();

@@ -6,6 +6,7 @@ use clap::Args;
 use onggi_engine::{CheckReport, Engine, Finding, PruneFilter, Pruned, ago};
 use onggi_spec::{ParseError, quantity::human_size};
 
+use super::explain::ExplainArg;
 use super::filter;
 use crate::{cli::GlobalArgs, error::CliError, render, request};
 
@@ -15,6 +16,8 @@ const SECOND: i64 = 1_000_000_000;
 /// Arguments of `system prune`.
 #[derive(Debug, Args)]
 pub(crate) struct PruneArgs {
+    #[command(flatten)]
+    explain: ExplainArg,
     /// All unused images, not only those without a name
     #[arg(short, long)]
     all: bool,
@@ -28,9 +31,20 @@ pub(crate) struct PruneArgs {
 /// Arguments of `image prune`.
 #[derive(Debug, Args)]
 pub(crate) struct ImagePruneArgs {
+    #[command(flatten)]
+    explain: ExplainArg,
     /// All unused images, not only those without a name
     #[arg(short, long)]
     all: bool,
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+/// Arguments of `container prune`.
+#[derive(Debug, Args)]
+pub(crate) struct ContainerPruneArgs {
+    #[command(flatten)]
+    explain: ExplainArg,
     #[command(flatten)]
     common: CommonArgs,
 }
@@ -57,6 +71,13 @@ impl CommonArgs {
 impl PruneArgs {
     /// Removes what is not used.
     pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
+        let plan = || {
+            let (engine, filter) = (global.engine()?, prune_filter(&self.common.filter)?);
+            Ok(vec![engine.explain_prune_containers(&filter)?, engine.explain_prune_images(self.all, &filter)?])
+        };
+        if let Some(code) = self.explain.show(plan)? {
+            return Ok(code);
+        }
         let images = match self.all {
             true => "all images without at least one container associated to them",
             false => "all dangling images",
@@ -81,6 +102,13 @@ impl PruneArgs {
 impl ImagePruneArgs {
     /// Removes images that are not used.
     pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
+        let plan = || {
+            let filter = prune_filter(&self.common.filter)?;
+            Ok(vec![global.engine()?.explain_prune_images(self.all, &filter)?])
+        };
+        if let Some(code) = self.explain.show(plan)? {
+            return Ok(code);
+        }
         let warning = match self.all {
             true => "WARNING! This will remove all images without at least one container associated to them.\n",
             false => "WARNING! This will remove all dangling images.\n",
@@ -90,10 +118,19 @@ impl ImagePruneArgs {
     }
 }
 
-impl CommonArgs {
-    /// `container prune`: removes containers that do not run.
+impl ContainerPruneArgs {
+    /// Removes containers that do not run.
     pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
-        let Some(filter) = self.agreed("WARNING! This will remove all stopped containers.\n")? else { return Ok(0) };
+        let plan = || {
+            let filter = prune_filter(&self.common.filter)?;
+            Ok(vec![global.engine()?.explain_prune_containers(&filter)?])
+        };
+        if let Some(code) = self.explain.show(plan)? {
+            return Ok(code);
+        }
+        let Some(filter) = self.common.agreed("WARNING! This will remove all stopped containers.\n")? else {
+            return Ok(0);
+        };
         report(&global.engine()?.prune_containers(&filter)?)
     }
 }
@@ -184,6 +221,8 @@ fn duration(text: &str) -> Option<i64> {
 /// Arguments of `system check`.
 #[derive(Debug, Args)]
 pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    explain: ExplainArg,
     /// Remove what is damaged or belongs to nothing, and fetch what is missing
     #[arg(long)]
     repair: bool,
@@ -198,6 +237,9 @@ impl CheckArgs {
     /// Verifies the store; 1 when something stays wrong.
     pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
         let engine: Engine = global.engine()?;
+        if let Some(code) = self.explain.show(|| Ok(vec![engine.explain_repair()?]))? {
+            return Ok(code);
+        }
         let report = match self.repair {
             true => engine.repair(&self.options.options()?, &onggi_spec::progress::Silent)?,
             false => engine.check()?,

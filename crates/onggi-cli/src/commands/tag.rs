@@ -2,11 +2,14 @@
 
 use clap::Args;
 
+use super::explain::ExplainArg;
 use crate::{cli::GlobalArgs, error::CliError};
 
 /// Arguments of `tag`.
 #[derive(Debug, Args)]
 pub(crate) struct TagArgs {
+    #[command(flatten)]
+    explain: ExplainArg,
     /// Name or id of an image
     source: String,
     /// New name
@@ -16,7 +19,11 @@ pub(crate) struct TagArgs {
 impl TagArgs {
     /// Gives the image the name.
     pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
-        global.engine()?.tag(&self.source, &self.target.parse()?)?;
+        let (engine, target) = (global.engine()?, self.target.parse()?);
+        if let Some(code) = self.explain.show(|| Ok(vec![engine.explain_tag(&self.source, &target)?]))? {
+            return Ok(code);
+        }
+        engine.tag(&self.source, &target)?;
         Ok(0)
     }
 }

@@ -105,6 +105,22 @@ fn registry_name(text: Option<&str>) -> Result<(String, ImageReference), EngineE
     Ok((host.to_owned(), reference))
 }
 
+/// The registry, the file that knows of its login, and the helper that keeps the secret.
+pub(crate) fn place(
+    registry: Option<&str>,
+    choice: &RegistryChoice,
+) -> Result<(String, PathBuf, Option<String>), EngineError> {
+    let (registry, _) = registry_name(registry)?;
+    let file = file(choice)?;
+    let helper = credential_file::helper_for(&file, &registry).map_err(|source| EngineError::Credentials { source })?;
+    Ok((registry, file, helper))
+}
+
+/// Every registry of the file.
+pub(crate) fn known(choice: &RegistryChoice) -> Result<Vec<String>, EngineError> {
+    credential_file::registries(&file(choice)?).map_err(|source| EngineError::Credentials { source })
+}
+
 fn file(choice: &RegistryChoice) -> Result<PathBuf, RegistryError> {
     let default = || credential_file::default_file(&|name| std::env::var_os(name));
     choice.auth_file.clone().or_else(default).ok_or(RegistryError::NoFile)

@@ -4,7 +4,7 @@
 
 mod error;
 mod helper;
-mod login;
+pub(crate) mod login;
 mod push;
 mod search;
 

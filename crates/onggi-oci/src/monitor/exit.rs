@@ -18,7 +18,7 @@ use std::{
     process::Command,
 };
 
-use onggi_spec::monitor::ExitRecord;
+use onggi_spec::monitor::{ExitDetail, ExitRecord, LimitEvents};
 use onggi_sys::{Errno, SysContext};
 use rustix::{
     fs::{Mode, OFlags},
@@ -30,19 +30,28 @@ use super::handover::{Handover, List};
 /// The exit command's whole environment: trusted directories, nothing of the caller's or an image's.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Takes the exit status of the ended workload: its code, or 128 + the signal that killed it.
-pub(super) fn reap(workload: &OwnedFd) -> i32 {
+/// How the workload's first process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ended {
+    /// Its code, or 128 + the signal that ended it.
+    pub(super) code: i32,
+    signal: Option<i32>,
+    core_dumped: bool,
+}
+
+/// Takes the exit status of the ended workload.
+pub(super) fn reap(workload: &OwnedFd) -> Ended {
     use std::os::fd::AsFd;
     loop {
         let status = rustix::process::waitid(WaitId::PidFd(workload.as_fd()), WaitIdOptions::EXITED);
         return match status {
-            Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
-                (Some(code), _) => code,
-                (None, Some(signal)) => 128 + signal,
-                (None, None) => UNKNOWN,
-            },
+            Ok(Some(status)) => {
+                let signal = status.terminating_signal();
+                let code = status.exit_status().or(signal.map(|s| 128 + s)).unwrap_or(UNKNOWN);
+                Ended { code, signal, core_dumped: status.dumped() }
+            }
             Err(Errno::INTR) => continue,
-            _ => UNKNOWN,
+            _ => Ended { code: UNKNOWN, signal: None, core_dumped: false },
         };
     }
 }
@@ -50,16 +59,23 @@ pub(super) fn reap(workload: &OwnedFd) -> i32 {
 /// The exit code when the kernel does not tell; as Docker.
 const UNKNOWN: i32 = 255;
 
-/// Ends what is left in the cgroup and removes it. Returns whether the OOM killer was at work in it.
-pub(super) fn dissolve_cgroup(handover: &Handover<'_>) -> bool {
+/// Ends what is left in the cgroup and removes it. Returns what it had counted: after a success only the work of the
+/// OOM killer, which costs one read.
+pub(super) fn dissolve_cgroup(handover: &Handover<'_>, ended: Ended) -> LimitEvents {
     let paths = cgroup_paths(handover.cgroups);
     if paths.is_empty() {
-        return false;
+        return LimitEvents::default();
     }
-    let oom = onggi_cgroup::oom_count(&paths).is_ok_and(|count| count > handover.oom_before);
+    let count = onggi_cgroup::oom_count(&paths).unwrap_or(0);
+    let oom_kills = count.saturating_sub(handover.oom_before);
+    let mut events = match ended.code == 0 && oom_kills == 0 {
+        true => LimitEvents::default(),
+        false => onggi_cgroup::limit_events(&paths),
+    };
+    events.oom_kills = oom_kills;
     // What cannot be removed now is found again by the engine's clean-up.
     let _ = onggi_cgroup::remove(&paths);
-    oom
+    events
 }
 
 fn cgroup_paths(list: List<'_>) -> onggi_cgroup::Paths {
@@ -72,8 +88,14 @@ fn cgroup_paths(list: List<'_>) -> onggi_cgroup::Paths {
 }
 
 /// The text of an exit record.
-pub(super) fn record(exit_code: i32, oom_killed: bool, started_at: i64, finished_at: i64) -> Vec<u8> {
-    let record = ExitRecord { exit_code, oom_killed, started_at, finished_at, error: String::new() };
+pub(super) fn record(handover: &Handover<'_>, ended: Ended, events: LimitEvents, finished_at: i64) -> Vec<u8> {
+    let oom_killed = events.oom_kills > 0;
+    let Ended { code: exit_code, signal, core_dumped } = ended;
+    let limits = (events != LimitEvents::default()).then_some(events);
+    let detail = (signal.is_some() || limits.is_some())
+        .then(|| Box::new(ExitDetail { signal, core_dumped, pid: handover.pid, limits, failure: None }));
+    let started_at = handover.started_at;
+    let record = ExitRecord { exit_code, oom_killed, started_at, finished_at, error: String::new(), detail };
     serde_json::to_vec(&record).unwrap_or_default()
 }
 

@@ -22,6 +22,8 @@ pub(super) struct Handover<'m> {
     pub(super) terminal: bool,
     /// Attach clients may write to stdin.
     pub(super) interactive: bool,
+    /// The workload's first process.
+    pub(super) pid: i32,
     /// uid whose attach clients are served, besides root.
     pub(super) owner: u32,
     /// Unix time in nanoseconds.
@@ -80,6 +82,7 @@ impl<'m> List<'m> {
 pub(super) fn write(h: &Handover<'_>) -> Option<Vec<u8>> {
     let mut out = vec![0; 4];
     out.push(u8::from(h.started) | u8::from(h.terminal) << 1 | u8::from(h.interactive) << 2);
+    out.extend_from_slice(&h.pid.to_le_bytes());
     out.extend_from_slice(&h.owner.to_le_bytes());
     out.extend_from_slice(&h.started_at.to_le_bytes());
     out.extend_from_slice(&h.oom_before.to_le_bytes());
@@ -107,6 +110,7 @@ pub(super) fn read(message: &[u8]) -> Option<Handover<'_>> {
         started: flags & 1 != 0,
         terminal: flags & 2 != 0,
         interactive: flags & 4 != 0,
+        pid: i32::from_le_bytes(r.take()?),
         owner: r.u32()?,
         started_at: i64::from_le_bytes(r.take()?),
         oom_before: u64::from_le_bytes(r.take()?),
@@ -163,6 +167,7 @@ mod tests {
             started: true,
             terminal: false,
             interactive: true,
+            pid: 77,
             owner: 1000,
             started_at: 1_700_000_000_123_456_789,
             oom_before: 3,
@@ -196,10 +201,10 @@ mod tests {
         assert_eq!(write(&big), None);
     }
 
-    /// 33 bytes of numbers and seven empty texts.
-    const EMPTY: [u8; 4 + 33 + 28] = {
-        let mut m = [0; 4 + 33 + 28];
-        m[0] = 33 + 28;
+    /// 37 bytes of numbers and seven empty texts.
+    const EMPTY: [u8; 4 + 37 + 28] = {
+        let mut m = [0; 4 + 37 + 28];
+        m[0] = 37 + 28;
         m
     };
 }

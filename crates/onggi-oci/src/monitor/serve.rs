@@ -282,12 +282,12 @@ impl<'h> Service<'h> {
     /// Everything between the exit and telling others: the status, leftover processes, leftover output,
     /// the record on disk. Returns the record's text.
     fn conclude(&mut self) -> Vec<u8> {
-        let exit_code = exit::reap(&self.workload);
+        let ended = exit::reap(&self.workload);
         let finished_at = super::clock::now_ns();
         self.stdin.close(&self.epoll);
-        let oom_killed = exit::dissolve_cgroup(self.handover);
+        let events = exit::dissolve_cgroup(self.handover, ended);
         self.drain();
-        let record = exit::record(exit_code, oom_killed, self.handover.started_at, finished_at);
+        let record = exit::record(self.handover, ended, events, finished_at);
         // Without a disk to write on the clients still learn the result below.
         let _ = exit::write_atomically(self.handover.exit_file, &record);
         exit::remove_runtime_files(self.handover);

@@ -14,7 +14,7 @@ use std::{
 
 use onggi_sandbox::{CreateOptions, Created, Stdio};
 use onggi_spec::{
-    monitor::{ExitRecord, MonitorConfig, StartFailure},
+    monitor::{ExitDetail, ExitRecord, MonitorConfig, StartFailure},
     oci::runtime::Spec,
 };
 use onggi_sys::{SysContext, SysError, process::exit_now, unix};
@@ -258,6 +258,7 @@ fn send_started(channel: &OwnedFd, config: &MonitorConfig, started: &Started) ->
         started: true,
         terminal: started.terminal,
         interactive: config.interactive,
+        pid: facts.pid,
         owner: rustix::process::geteuid().as_raw(),
         started_at: started.at,
         max_size: config.log.max_size,
@@ -291,6 +292,7 @@ fn send_failure(channel: &OwnedFd, config: Option<&MonitorConfig>, failure: &Sta
         started: false,
         terminal: false,
         interactive: false,
+        pid: 0,
         owner: 0,
         started_at: 0,
         oom_before: 0,
@@ -314,10 +316,11 @@ fn record_failure(exit_file: &Path, failure: &StartFailure) {
     let now = now_ns();
     let record = ExitRecord {
         exit_code: failure.exit_code,
-        oom_killed: false,
         started_at: now,
         finished_at: now,
         error: text(failure),
+        detail: Some(Box::new(ExitDetail { failure: Some(failure.clone()), ..ExitDetail::default() })),
+        ..ExitRecord::default()
     };
     if let Ok(bytes) = serde_json::to_vec(&record) {
         // The report tells the same; without a disk the record is missing.

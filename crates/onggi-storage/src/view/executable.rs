@@ -109,6 +109,11 @@ pub fn find_executable(
     Ok(Err(problem))
 }
 
+/// The paths at which a command is looked for, in order.
+pub(super) fn searched(query: &ExecutableQuery<'_>) -> Vec<String> {
+    candidates(query, !query.argv0.contains('/'))
+}
+
 fn candidates(query: &ExecutableQuery<'_>, in_path: bool) -> Vec<String> {
     let join = |dir: &str, name: &str| {
         if name.starts_with('/') {

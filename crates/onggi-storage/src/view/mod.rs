@@ -6,11 +6,13 @@
 //! amounts, and never executes, loads or trusts anything that it finds.
 
 mod elf;
+mod examine;
 mod executable;
 mod overlay;
 mod passwd;
 mod users;
 
+pub use examine::{Examination, Interpreter, Library, examine_command};
 pub use executable::{Executable, ExecutableProblem, ExecutableQuery, find_executable};
 pub use overlay::View;
 pub use passwd::{GroupEntry, PasswdEntry};
