@@ -122,6 +122,9 @@ enum Command {
     Info(commands::info::InfoArgs),
     /// Explain how a container ended, or why it did not start
     Why(commands::why::WhyArgs),
+    /// Find out what a workload needs of the kernel
+    #[command(subcommand)]
+    Learn(commands::learn::LearnCommand),
     /// Check what this host offers, and print the fix for what it lacks
     Doctor(commands::doctor::DoctorArgs),
     /// Containers
@@ -285,7 +288,7 @@ pub(crate) enum Codes {
 fn codes(command: &Command) -> Codes {
     match command {
         Command::Run(_) | Command::Container(ContainerCommand::Run(_)) | Command::Chroot(_) => Codes::Run,
-        Command::Limit(_) | Command::LimitInside(_) => Codes::Run,
+        Command::Limit(_) | Command::LimitInside(_) | Command::Learn(_) => Codes::Run,
         Command::Exec(_)
         | Command::Container(ContainerCommand::Exec(_))
         | Command::Ns(_)
@@ -329,6 +332,7 @@ impl Command {
             Self::Version(args) => args.run(global),
             Self::Info(args) => args.run(global),
             Self::Why(args) => args.run(global),
+            Self::Learn(command) => command.run(global),
             Self::Doctor(args) => args.run(global),
             Self::Container(command) => command.dispatch(global),
             Self::Image(command) => command.dispatch(global),

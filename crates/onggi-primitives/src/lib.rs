@@ -15,6 +15,7 @@ pub mod kernel;
 mod kind;
 pub mod limit;
 mod namespaces;
+pub mod observe;
 mod overlay;
 mod process;
 pub mod shell;

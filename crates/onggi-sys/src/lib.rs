@@ -31,6 +31,7 @@ pub mod seccomp;
 pub mod signal;
 pub mod small_file;
 pub mod spawn;
+pub mod trace;
 pub mod unix;
 
 pub use error::{Errno, Result, SysContext, SysError};

@@ -19,6 +19,8 @@ mod formats;
 mod image_mount;
 mod images;
 mod kernel;
+mod kernel_page;
+mod learn;
 mod net_by_hand;
 mod network;
 mod nginx;

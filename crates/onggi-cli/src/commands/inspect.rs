@@ -2,8 +2,10 @@
 
 use clap::{Args, ValueEnum};
 use onggi_engine::Engine;
+use onggi_primitives::kernel::Filters;
 use serde_json::Value;
 
+use super::kernel;
 use crate::{
     cli::GlobalArgs,
     error::CliError,
@@ -25,6 +27,12 @@ pub(crate) struct InspectArgs {
     /// Only containers, or only images
     #[arg(long = "type", value_name = "TYPE")]
     kind: Option<Kind>,
+    /// What the kernel tells of a running container: namespaces, mounts, control groups, capabilities, filters, sockets
+    #[arg(long, conflicts_with = "kind")]
+    kernel: bool,
+    /// Do not stop the process for an instant to read the text of its seccomp filters (with --kernel)
+    #[arg(long, requires = "kernel")]
+    no_stop: bool,
     #[command(flatten)]
     named: NamedInspectArgs,
 }
@@ -43,6 +51,10 @@ pub(crate) struct NamedInspectArgs {
 impl InspectArgs {
     /// Prints what is found.
     pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
+        if self.kernel {
+            let filters = if self.no_stop { Filters::Count } else { Filters::Decode };
+            return kernel::run(&self.named.names, self.named.format.as_deref(), filters, global);
+        }
         self.named.show(global, self.kind)
     }
 }

@@ -225,6 +225,9 @@ impl Engine {
                 Finding::LayerDamaged(id, _) | Finding::LayerMissing(id) => {
                     VerbOp::Note { what: format!("unpack the layer {id} again from its blob") }
                 }
+                Finding::MountLost(id, _) => VerbOp::Note {
+                    what: format!("let go of the layers of image {id}: what they were mounted on is gone"),
+                },
                 Finding::LayerUnrecorded(id) => VerbOp::Note {
                     what: format!("leave the layer {id}: its tree was not recorded when it was unpacked"),
                 },

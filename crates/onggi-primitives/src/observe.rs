@@ -1,0 +1,378 @@
+//! What a container's processes ask of the kernel: system calls and capabilities, by the kernel's own tracepoints
+//! (`raw_syscalls:sys_enter`, `capability:cap_capable` since Linux 6.14) in a tracing instance of our own.
+//!
+//! The calling thread and everything that it starts is traced from [`Observer::start`] on; what counts is picked out of that
+//! afterwards: a process counts from the moment when its runtime has loaded its seccomp filter (or, without one, has
+//! executed its program), and so do its children. Nothing is stopped, slowed by a debugger, or refused. A call that a
+//! filter refuses does not reach the tracepoint. The instance is removed when the observer goes.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    io::{Read, Write},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use onggi_sys::{SysContext, SysError, mount::FsContext};
+use rustix::{
+    fs::{AtFlags, Mode, OFlags},
+    io::Errno,
+};
+
+use crate::PrimitiveError;
+
+/// Buffer of each processor in KiB: a burst of some hundred thousand events.
+const BUFFER: &str = "16384";
+/// seccomp(2): from then on a process counts.
+const SECCOMP: u32 = 317;
+/// How often calls that are known are taken out of what the kernel records.
+const NARROW: Duration = Duration::from_millis(100);
+/// Calls that are taken out: a filter of the kernel is at most a page of text.
+const MAX_NARROW: usize = 200;
+/// Pause while there is nothing to read.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// What was seen.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Numbers of system calls.
+    pub syscalls: BTreeSet<u32>,
+    /// Capabilities that were needed and there, as a mask.
+    pub granted: u64,
+    /// Capabilities that were asked for and not there, as a mask. The kernel asks for some without needing them.
+    pub refused: u64,
+    /// The kernel can tell of capabilities.
+    pub knows_capabilities: bool,
+    /// Events that were lost: what was seen is then not all.
+    pub lost: u64,
+    /// Any process was seen at all.
+    pub any: bool,
+}
+
+/// An observation under way.
+#[derive(Debug)]
+pub struct Observer {
+    instance: Instance,
+    stop: Arc<AtomicBool>,
+    reader: Option<JoinHandle<Observed>>,
+}
+
+/// A directory of tracefs that is ours.
+#[derive(Debug)]
+struct Instance {
+    instances: OwnedFd,
+    dir: OwnedFd,
+    name: String,
+}
+
+impl Observer {
+    /// Begins to observe what the calling thread starts.
+    ///
+    /// # Errors
+    /// Without root, or in a kernel without tracefs and these tracepoints.
+    pub fn start() -> Result<Self, PrimitiveError> {
+        let instance = Instance::make().map_err(|source| sys("make a tracing instance", source))?;
+        let begun = instance.begin().map_err(|source| sys("set the tracing instance up", source))?;
+        let Begun { own, pipe, knows_capabilities } = begun;
+        let stop = Arc::new(AtomicBool::new(false));
+        let filter = instance.open("events/raw_syscalls/sys_enter/filter", OFlags::WRONLY);
+        let filter = filter.map_err(|source| sys("open the filter of events", source))?;
+        let (stopped, mut picked) = (stop.clone(), Picked::new(own, knows_capabilities));
+        let reader = thread::Builder::new().name("observer".into()).spawn(move || {
+            read(pipe, filter, &stopped, &mut picked);
+            picked.seen
+        });
+        let failed = |_| sys("start a thread", SysError::new("clone", "observer", Errno::AGAIN));
+        Ok(Self { instance, stop, reader: Some(reader.map_err(failed)?) })
+    }
+
+    /// Ends the observation.
+    ///
+    /// # Errors
+    /// The events could not be read.
+    pub fn finish(mut self) -> Result<Observed, PrimitiveError> {
+        // No new events; what is in the buffers is still read.
+        self.instance.write("tracing_on", "0").map_err(|source| sys("stop tracing", source))?;
+        self.stop.store(true, Ordering::Release);
+        let ended = || sys("read the events", SysError::new("read", "trace_pipe", Errno::IO));
+        self.reader.take().ok_or_else(ended)?.join().map_err(|_| ended())
+    }
+}
+
+impl Drop for Observer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(reader) = self.reader.take() {
+            // A thread that panicked has told so already.
+            let _ = reader.join();
+        }
+    }
+}
+
+fn sys(operation: &str, source: SysError) -> PrimitiveError {
+    PrimitiveError::Sys { operation: operation.to_owned(), source }
+}
+
+/// What is known before the first event.
+struct Begun {
+    /// Our thread's number in the first pid namespace, which is what events have.
+    own: u32,
+    pipe: OwnedFd,
+    knows_capabilities: bool,
+}
+
+impl Instance {
+    fn make() -> onggi_sys::Result<Self> {
+        // Detached: nobody else sees a mount.
+        let root = FsContext::open("tracefs")?.mount(0)?;
+        let instances = open_at(root.as_fd(), "instances", OFlags::DIRECTORY | OFlags::RDONLY)?;
+        let id = rustix::thread::gettid().as_raw_nonzero();
+        let started = onggi_sys::procfs::stat(id.get()).ok().flatten().map_or(0, |s| s.start_time);
+        let name = format!("onggi-{id}-{started}");
+        rustix::fs::mkdirat(&instances, &name, Mode::from_raw_mode(0o700)).sys("mkdirat", || name.clone())?;
+        match open_at(instances.as_fd(), &name, OFlags::DIRECTORY | OFlags::RDONLY) {
+            Ok(dir) => Ok(Self { instances, dir, name }),
+            Err(e) => {
+                let _ = rustix::fs::unlinkat(&instances, &name, AtFlags::REMOVEDIR);
+                Err(e)
+            }
+        }
+    }
+
+    fn open(&self, file: &str, flags: OFlags) -> onggi_sys::Result<OwnedFd> {
+        open_at(self.dir.as_fd(), file, flags)
+    }
+
+    fn write(&self, file: &str, text: &str) -> onggi_sys::Result<()> {
+        let fd = self.open(file, OFlags::WRONLY | OFlags::TRUNC)?;
+        onggi_sys::path::write_once(fd.as_fd(), text.as_bytes(), file)
+    }
+
+    fn begin(&self) -> onggi_sys::Result<Begun> {
+        self.write("buffer_size_kb", BUFFER)?;
+        self.write("options/event-fork", "1")?;
+        let own = self.own_number()?;
+        self.write("set_event_pid", &own.to_string())?;
+        self.write("events/sched/sched_process_fork/enable", "1")?;
+        self.write("events/sched/sched_process_exec/enable", "1")?;
+        self.write("events/raw_syscalls/sys_enter/enable", "1")?;
+        let knows_capabilities = self.write("events/capability/cap_capable/enable", "1").is_ok();
+        let pipe = self.open("trace_pipe", OFlags::RDONLY | OFlags::NONBLOCK)?;
+        Ok(Begun { own, pipe, knows_capabilities })
+    }
+
+    /// Numbers differ by pid namespace, and events have those of the first: a mark of our own shows ours.
+    fn own_number(&self) -> onggi_sys::Result<u32> {
+        let token = format!("mark of {}", self.name);
+        self.write("trace_marker", &token)?;
+        let mut text = String::new();
+        let file = self.open("trace", OFlags::RDONLY)?;
+        std::fs::File::from(file).read_to_string(&mut text).sys("read", || "trace")?;
+        let line = text.lines().find(|line| line.contains(&token));
+        let own = line.and_then(Line::parse).map(|line| line.task);
+        // Opening for writing with O_TRUNC empties it.
+        drop(self.open("trace", OFlags::WRONLY | OFlags::TRUNC)?);
+        own.ok_or_else(|| SysError::new("read", "trace: the mark is not there", Errno::IO))
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        // Busy while a file of it is open: the reader has ended by now, and ours are closed.
+        let _ = rustix::fs::unlinkat(&self.instances, &self.name, AtFlags::REMOVEDIR);
+    }
+}
+
+fn open_at(dir: BorrowedFd<'_>, name: &str, flags: OFlags) -> onggi_sys::Result<OwnedFd> {
+    rustix::fs::openat(dir, name, flags | OFlags::CLOEXEC, Mode::empty()).sys("openat", || name.to_owned())
+}
+
+/// Reads until it is told to stop and nothing is left.
+fn read(pipe: OwnedFd, filter: OwnedFd, stop: &AtomicBool, picked: &mut Picked) {
+    let (mut pipe, mut filter) = (std::fs::File::from(pipe), std::fs::File::from(filter));
+    let mut buffer = vec![0; 1 << 16];
+    let mut rest = Vec::new();
+    let mut narrowed = (Instant::now(), 0);
+    loop {
+        let stopping = stop.load(Ordering::Acquire);
+        match pipe.read(&mut buffer) {
+            Ok(n) if n > 0 => {
+                rest.extend_from_slice(&buffer[..n]);
+                let end = rest.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+                for line in String::from_utf8_lossy(&rest[..end]).lines() {
+                    picked.line(line);
+                }
+                rest.drain(..end);
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            // Empty: no more will come once tracing is off.
+            _ if stopping => return,
+            _ => thread::sleep(PAUSE),
+        }
+        if narrowed.0.elapsed() > NARROW && picked.seen.syscalls.len() > narrowed.1 {
+            narrowed = (Instant::now(), picked.seen.syscalls.len());
+            // Without it there is only more to read.
+            let _ = filter.write_all(narrow(&picked.seen.syscalls).as_bytes());
+        }
+    }
+}
+
+/// Calls that are known need not be told again.
+fn narrow(known: &BTreeSet<u32>) -> String {
+    let ids = known.iter().filter(|id| **id != SECCOMP).take(MAX_NARROW);
+    ids.map(|id| format!("id!={id}")).collect::<Vec<_>>().join("&&")
+}
+
+/// One line of `trace_pipe`.
+struct Line<'l> {
+    task: u32,
+    event: &'l str,
+    rest: &'l str,
+}
+
+impl<'l> Line<'l> {
+    /// `           <...>-1234    [001] .....  12.345678: sys_enter: NR 1 (1, 2, 3, 4, 5, 6)`
+    fn parse(line: &'l str) -> Option<Self> {
+        let (at, task) = line.match_indices('[').find_map(|(at, _)| {
+            let left = line[..at].trim_end();
+            let (_, digits) = left.rsplit_once('-')?;
+            Some((at, digits.parse().ok()?))
+        })?;
+        // Flags, then the time with a colon, then the event's name with one.
+        let (_, after) = line[at..].split_once(": ")?;
+        let (event, rest) = after.split_once(": ").unwrap_or((after.trim_end_matches(':'), ""));
+        Some(Self { task, event: event.trim(), rest })
+    }
+
+    /// The number behind `key`.
+    fn number(&self, key: &str) -> Option<i64> {
+        let text = &self.rest[self.rest.rfind(key)? + key.len()..];
+        let end = text.find(|c: char| !c.is_ascii_digit() && c != '-').unwrap_or(text.len());
+        text[..end].parse().ok()
+    }
+}
+
+/// What is known of a task.
+#[derive(Debug, Clone, Copy, Default)]
+struct Task {
+    /// Forks between us and it.
+    depth: u32,
+    /// It belongs to the container, and is confined.
+    counts: bool,
+    /// It has executed the program: from then on its capabilities are the program's needs.
+    runs: bool,
+}
+
+/// Picks what counts out of the events.
+struct Picked {
+    tasks: HashMap<u32, Task>,
+    seen: Observed,
+}
+
+impl Picked {
+    fn new(own: u32, knows_capabilities: bool) -> Self {
+        let seen = Observed { knows_capabilities, ..Observed::default() };
+        Self { tasks: HashMap::from([(own, Task::default())]), seen }
+    }
+
+    fn line(&mut self, text: &str) {
+        if let Some(lost) = text.split_once("[LOST ").and_then(|(_, rest)| rest.split(' ').next()?.parse::<u64>().ok())
+        {
+            self.seen.lost += lost;
+            return;
+        }
+        let Some(line) = Line::parse(text) else { return };
+        match line.event {
+            "sched_process_fork" => self.fork(&line),
+            "sched_process_exec" => self.exec(line.task),
+            "sys_enter" => self.call(&line),
+            "cap_capable" => self.capability(&line),
+            _ => {}
+        }
+    }
+
+    fn fork(&mut self, line: &Line<'_>) {
+        let Some(child) = line.number("child_pid=").and_then(|pid| u32::try_from(pid).ok()) else { return };
+        let parent = self.tasks.get(&line.task).copied().unwrap_or_default();
+        self.tasks.insert(child, Task { depth: parent.depth + 1, ..parent });
+    }
+
+    /// The monitor is our child; the container's first process is a child of its helper.
+    fn exec(&mut self, task: u32) {
+        if let Some(task) = self.tasks.get_mut(&task)
+            && task.depth >= 2
+        {
+            (task.counts, task.runs) = (true, true);
+            self.seen.any = true;
+        }
+    }
+
+    fn call(&mut self, line: &Line<'_>) {
+        let Some(number) = line.number("NR ").and_then(|n| u32::try_from(n).ok()) else { return };
+        let Some(task) = self.tasks.get_mut(&line.task) else { return };
+        if task.counts {
+            self.seen.syscalls.insert(number);
+        } else if number == SECCOMP && task.depth >= 2 {
+            task.counts = true;
+        }
+    }
+
+    fn capability(&mut self, line: &Line<'_>) {
+        let runs = self.tasks.get(&line.task).is_some_and(|task| task.runs);
+        let (Some(cap), Some(ret)) = (line.number("cap "), line.number("ret ")) else { return };
+        if runs && (0..64).contains(&cap) {
+            let set = if ret == 0 { &mut self.seen.granted } else { &mut self.seen.refused };
+            *set |= 1 << cap;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn feed(lines: &[&str]) -> Observed {
+        let mut picked = Picked::new(100, true);
+        lines.iter().for_each(|line| picked.line(line));
+        picked.seen
+    }
+
+    const FORKS: [&str; 4] = [
+        "  onggi-100     [000] .....  1.0: sched_process_fork: comm=onggi pid=100 child_comm=onggi child_pid=101",
+        "  onggi-oci-101     [000] .....  1.1: sched_process_exec: filename=/x/onggi-oci pid=101 old_pid=101",
+        "  onggi-oci-101     [000] .....  1.2: sched_process_fork: comm=o pid=101 child_comm=o child_pid=102",
+        "  onggi-oci-102     [001] .....  1.3: sched_process_fork: comm=o pid=102 child_comm=o child_pid=103",
+    ];
+
+    #[test]
+    fn a_process_counts_from_its_filter_on_and_its_capabilities_from_its_program_on() {
+        let after = [
+            "  onggi-oci-103     [001] .....  1.4: sys_enter: NR 165 (0, 0, 0, 0, 0, 0)",
+            "  onggi-oci-103     [001] .....  1.5: sys_enter: NR 317 (1, 0, 7f, 0, 0, 0)",
+            "  onggi-oci-103     [001] .....  1.6: cap_capable: cred 0, target_ns 0, capable_ns 0, cap 21, ret 0",
+            "  onggi-oci-103     [001] .....  1.7: sys_enter: NR 59 (0, 0, 0, 0, 0, 0)",
+            "  we [1] ird-103     [001] .....  1.8: sched_process_exec: filename=/bin/sh pid=103 old_pid=103",
+            "  sh-103     [001] .....  1.9: cap_capable: cred 0, target_ns 0, capable_ns 0, cap 13, ret 0",
+            "  sh-103     [001] .....  1.9: cap_capable: cred 0, target_ns 0, capable_ns 0, cap 12, ret -1",
+            "  sh-103     [001] .....  2.0: sched_process_fork: comm=sh pid=103 child_comm=sh child_pid=104",
+            "  sh-104     [000] .....  2.1: sys_enter: NR 41 (0, 0, 0, 0, 0, 0)",
+            "  onggi-oci-101     [000] .....  2.2: sys_enter: NR 317 (1, 0, 7f, 0, 0, 0)",
+            "  onggi-oci-101     [000] .....  2.3: sys_enter: NR 232 (1, 0, 7f, 0, 0, 0)",
+            "CPU:1 [LOST 12 EVENTS]",
+        ];
+        let seen = feed(&[&FORKS[..], &after].concat());
+        assert_eq!(seen.syscalls, BTreeSet::from([41, 59]), "the runtime's and the monitor's calls do not count");
+        assert_eq!((seen.granted, seen.refused, seen.lost), (1 << 13, 1 << 12, 12));
+    }
+
+    #[test]
+    fn lines_that_are_none_are_passed_over() {
+        assert_eq!(feed(&["", "# tracer: nop", "x-1 [0] y", "  a-9 [000] 1.0: sys_enter: NR x"]), feed(&[]));
+        assert_eq!(narrow(&BTreeSet::from([0, 1, SECCOMP])), "id!=0&&id!=1");
+    }
+}
