@@ -41,6 +41,7 @@ mod names;
 mod overlay;
 mod paths;
 mod plans;
+mod possible;
 mod process;
 mod programs;
 mod pull;

@@ -7,7 +7,7 @@
 //! filter refuses does not reach the tracepoint. The instance is removed when the observer goes.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io::{Read, Write},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
@@ -42,8 +42,8 @@ const PAUSE: Duration = Duration::from_millis(2);
 pub struct Observed {
     /// Numbers of system calls.
     pub syscalls: BTreeSet<u32>,
-    /// Capabilities that were needed and there, as a mask.
-    pub granted: u64,
+    /// Capabilities that were needed and there, as masks, by the credentials that had them.
+    pub granted: BTreeMap<String, u64>,
     /// Capabilities that were asked for and not there, as a mask. The kernel asks for some without needing them.
     pub refused: u64,
     /// The kernel can tell of capabilities.
@@ -52,6 +52,14 @@ pub struct Observed {
     pub lost: u64,
     /// Any process was seen at all.
     pub any: bool,
+}
+
+impl Observed {
+    /// The capabilities of its own that the workload used. `possible` are those that it can have: credentials with others
+    /// are the kernel's own, such as those by which an overlay reads its layers on behalf of whoever asks.
+    pub fn used(&self, possible: u64) -> u64 {
+        self.granted.values().filter(|mask| **mask & !possible == 0).fold(0, |all, mask| all | mask)
+    }
 }
 
 /// An observation under way.
@@ -326,8 +334,11 @@ impl Picked {
         let runs = self.tasks.get(&line.task).is_some_and(|task| task.runs);
         let (Some(cap), Some(ret)) = (line.number("cap "), line.number("ret ")) else { return };
         if runs && (0..64).contains(&cap) {
-            let set = if ret == 0 { &mut self.seen.granted } else { &mut self.seen.refused };
-            *set |= 1 << cap;
+            let whose = line.rest.split(',').next().unwrap_or_default();
+            match ret {
+                0 => *self.seen.granted.entry(whose.to_owned()).or_default() |= 1 << cap,
+                _ => self.seen.refused |= 1 << cap,
+            }
         }
     }
 }
@@ -359,6 +370,8 @@ mod tests {
             "  we [1] ird-103     [001] .....  1.8: sched_process_exec: filename=/bin/sh pid=103 old_pid=103",
             "  sh-103     [001] .....  1.9: cap_capable: cred 0, target_ns 0, capable_ns 0, cap 13, ret 0",
             "  sh-103     [001] .....  1.9: cap_capable: cred 0, target_ns 0, capable_ns 0, cap 12, ret -1",
+            "  sh-103     [001] .....  1.9: cap_capable: cred 7, target_ns 0, capable_ns 0, cap 21, ret 0",
+            "  sh-103     [001] .....  1.9: cap_capable: cred 7, target_ns 0, capable_ns 0, cap 1, ret 0",
             "  sh-103     [001] .....  2.0: sched_process_fork: comm=sh pid=103 child_comm=sh child_pid=104",
             "  sh-104     [000] .....  2.1: sys_enter: NR 41 (0, 0, 0, 0, 0, 0)",
             "  onggi-oci-101     [000] .....  2.2: sys_enter: NR 317 (1, 0, 7f, 0, 0, 0)",
@@ -367,7 +380,11 @@ mod tests {
         ];
         let seen = feed(&[&FORKS[..], &after].concat());
         assert_eq!(seen.syscalls, BTreeSet::from([41, 59]), "the runtime's and the monitor's calls do not count");
-        assert_eq!((seen.granted, seen.refused, seen.lost), (1 << 13, 1 << 12, 12));
+        assert_eq!(
+            (seen.used(0xffff), seen.refused, seen.lost),
+            (1 << 13, 1 << 12, 12),
+            "an overlay's own do not count"
+        );
     }
 
     #[test]

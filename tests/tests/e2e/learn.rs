@@ -52,7 +52,7 @@ fn e2e_a_workload_runs_with_what_was_learned_of_it_and_what_is_outside_is_refuse
         run(&stage, &flags, &["sh", "-c", "nc -l -p 80 127.0.0.1 & mkdir /tmp/x; echo $?; touch /y; echo $?"]);
     assert_eq!(outside.stdout.split_whitespace().collect::<Vec<_>>(), ["1", "1"], "{outside}");
     let socket = run(&stage, &flags, &["ping", "-c", "1", "127.0.0.1"]);
-    assert!(socket.code != Some(0) && socket.stderr.contains("not permitted"), "{socket}");
+    assert!(socket.code != Some(0) && socket.stderr.contains("permission denied"), "{socket}");
     stage.onggi.assert_nothing_left();
 }
 

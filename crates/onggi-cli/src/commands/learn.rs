@@ -103,9 +103,11 @@ fn observe(
     let code = session::container::run(engine, started, DetachKeys::default())?;
     let observed = observer.finish()?;
     let changes = engine.diff(&id, None)?;
+    let targets: Vec<&str> = request.mounts.iter().map(|m| m.target.as_str()).collect();
+    let possible = engine.possible_capabilities(&id)?;
     let volumes = request.mounts.iter().filter(|m| !m.read_only).map(|m| (m.source.clone(), m.target.clone()));
     let unwritten = volumes.filter(|(source, _)| !written_since(Path::new(source), begun)).collect();
-    Ok((code, Learned::new(&observed, &changes, unwritten)))
+    Ok((code, Learned::new(&observed, possible, &changes, &targets, unwritten)))
 }
 
 /// Any file below was changed since then.
@@ -144,7 +146,14 @@ struct Learned {
 }
 
 impl Learned {
-    fn new(observed: &Observed, changes: &[Change], unwritten: Vec<(String, String)>) -> Self {
+    /// `possible` are the capabilities that it can have; at `targets` volumes were mounted.
+    fn new(
+        observed: &Observed,
+        possible: u64,
+        changes: &[Change],
+        targets: &[&str],
+        unwritten: Vec<(String, String)>,
+    ) -> Self {
         let mut calls: BTreeSet<String> = ALWAYS.map(str::to_owned).into();
         calls.extend(observed.syscalls.iter().filter_map(|n| syscalls::name(*n)).map(str::to_owned));
         let names =
@@ -154,12 +163,14 @@ impl Learned {
         let inner = |p: &str| changes.iter().any(|c| path(c).strip_prefix(p).is_some_and(|rest| rest.starts_with('/')));
         let written: Vec<String> =
             changes.iter().filter(|c| c.kind != ChangeKind::Changed || !inner(&path(c))).map(path).collect();
+        // The start of a container makes the places where volumes are mounted.
+        let written: Vec<String> = written.into_iter().filter(|p| !targets.contains(&p.as_str())).collect();
         let below =
             |dir: &str| written.iter().any(|p| p == dir || p.strip_prefix(dir).is_some_and(|r| r.starts_with('/')));
         Self {
             syscalls: calls,
-            capabilities: observed.knows_capabilities.then(|| names(observed.granted)),
-            refused: names(observed.refused & !observed.granted),
+            capabilities: observed.knows_capabilities.then(|| names(observed.used(possible))),
+            refused: names(observed.refused),
             read_only_paths: DIRECTORIES.into_iter().filter(|dir| !below(dir)).collect(),
             written,
             unwritten,
@@ -252,6 +263,8 @@ impl Learned {
 mod tests {
     use super::*;
 
+    const ALL: u64 = u64::MAX;
+
     fn change(path: &str, kind: ChangeKind) -> Change {
         Change { path: path.as_bytes().to_vec(), kind }
     }
@@ -267,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_workload_that_writes_nothing_is_proposed_read_only() {
-        let learned = Learned::new(&observed(), &[], vec![("/data".into(), "/d".into())]);
+        let learned = Learned::new(&observed(), ALL, &[], &[], vec![("/data".into(), "/d".into())]);
         let flags = learned.flags(Path::new("out"));
         assert_eq!(
             flags,
@@ -289,8 +302,9 @@ mod tests {
 
     #[test]
     fn what_was_written_stays_writable() {
-        let changes = [change("var", ChangeKind::Changed), change("var/x", ChangeKind::Added)];
-        let learned = Learned::new(&observed(), &changes, Vec::new());
+        let changes =
+            [change("var", ChangeKind::Changed), change("var/x", ChangeKind::Added), change("data", ChangeKind::Added)];
+        let learned = Learned::new(&observed(), ALL, &changes, &["/data"], Vec::new());
         assert_eq!(learned.written, ["/var/x"], "the directory only has a new entry");
         assert!(!learned.read_only_paths.contains(&"/var") && learned.read_only_paths.contains(&"/usr"));
         assert!(!learned.flags(Path::new("o")).contains(&"--read-only".to_owned()));
@@ -298,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_kernel_that_does_not_tell_of_capabilities_leaves_them_as_they_are() {
-        let learned = Learned::new(&Observed { knows_capabilities: false, ..observed() }, &[], Vec::new());
+        let learned = Learned::new(&Observed { knows_capabilities: false, ..observed() }, ALL, &[], &[], Vec::new());
         assert!(!learned.flags(Path::new("o")).iter().any(|f| f.starts_with("--cap")));
         assert!(learned.profile().get("process").is_none());
     }
