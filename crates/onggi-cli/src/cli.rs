@@ -5,7 +5,7 @@ use std::{io::Write as _, path::PathBuf, process::ExitCode};
 use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 use onggi_engine::{Engine, EngineError, EngineOptions};
 
-use crate::{candidates, commands, error::CliError};
+use crate::{candidates, commands, error::CliError, traced};
 
 /// Docker's exit code for a wrong command line.
 const USAGE_ERROR: u8 = 125;
@@ -52,7 +52,9 @@ impl GlobalArgs {
             runroot: absolute(&self.runroot).map_err(CliError::CurrentDirectory)?,
             driver: self.storage_driver.as_deref().map(str::parse).transpose().map_err(EngineError::from)?,
         };
-        Ok(Engine::open(options)?)
+        let mut engine = Engine::open(options)?;
+        engine.trace(traced::format());
+        Ok(engine)
     }
 }
 
@@ -244,6 +246,7 @@ pub(crate) fn main() -> ExitCode {
         .with_writer(std::io::stderr);
     // Fails only when a subscriber exists already; nothing sets one before.
     let _ = subscriber.try_init();
+    traced::install();
     let codes = codes(&cli.command);
     let result = cli.command.dispatch(&cli.global);
     match result {

@@ -10,6 +10,7 @@ mod moment;
 mod render;
 mod request;
 mod session;
+mod traced;
 
 fn main() -> std::process::ExitCode {
     cli::main()

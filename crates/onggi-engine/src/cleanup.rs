@@ -11,6 +11,7 @@ use std::{
 use onggi_network::NetworkRecord;
 use onggi_spec::{ContainerId, NetworkMode, monitor::ExitRecord};
 use onggi_state::{ContainerRecord, files::Intent};
+use onggi_sys::trace;
 
 use crate::{
     Engine, EngineError, failpoint, freeze::FREEZE_INTENT, json, process::PidFd, pull::PULL_INTENT, rootfs, status,
@@ -150,9 +151,9 @@ impl Engine {
     pub(crate) fn release(&self, id: &ContainerId) -> Result<(), EngineError> {
         failpoint::hit("cleanup.begin");
         let mut failures = Failures::new(id);
-        failures.note(self.release_network(id));
+        failures.note(trace::step("engine", || "give the network back".into(), || self.release_network(id)));
         failpoint::hit("cleanup.network-detached");
-        failures.note(self.release_cgroups(id));
+        failures.note(trace::step("engine", || "remove the control groups".into(), || self.release_cgroups(id)));
         failures.note(self.release_id_block(id));
         failures.note(remove_tree(&self.paths.oci_root().join(id.as_str())));
         failures.note(remove_tree(&self.paths.run_dir(id)));

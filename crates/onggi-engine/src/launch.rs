@@ -15,6 +15,7 @@ use std::{
 
 use onggi_spec::{ContainerId, monitor::MonitorReport};
 use onggi_state::files::Lock;
+use onggi_sys::trace;
 
 use crate::{
     Engine, EngineError, failpoint,
@@ -69,7 +70,18 @@ pub(crate) fn launch(engine: &Engine, id: &ContainerId, inherit: Inheritance) ->
     // Our copies must go, or the end of the report and of the client's stream would never be seen.
     drop(fds);
     failpoint::hit("start.monitor-spawned");
-    read_report(engine, id, File::from(report))
+    let launched =
+        trace::step("engine", || "wait until the workload runs".into(), || read_report(engine, id, File::from(report)));
+    forward_trace(engine, id);
+    launched
+}
+
+/// What the starter and the container's process told while they made it is in a file: they have no terminal.
+fn forward_trace(engine: &Engine, id: &ContainerId) {
+    if engine.traced.is_some() {
+        let told = monitor_output(engine, id);
+        told.lines().filter(|line| trace::is_line(line)).for_each(trace::pass_on);
+    }
 }
 
 /// Takes the container's monitor lock for the monitor that is about to be started.

@@ -122,6 +122,8 @@ pub struct Engine {
     state: OnceCell<RefCell<State>>,
     facts: OnceCell<HostFacts>,
     settings: StoreSettings,
+    /// The runtime tells its operations too.
+    traced: Option<onggi_sys::trace::Format>,
 }
 
 impl Engine {
@@ -133,7 +135,7 @@ impl Engine {
         let euid = rustix::process::geteuid().as_raw();
         let paths = Paths::discover(options.root, options.runroot, euid, &DirEnv::gather());
         let settings = config::load(options.driver, euid, &ConfigEnv::gather())?;
-        Ok(Self { paths, euid, state: OnceCell::new(), facts: OnceCell::new(), settings })
+        Ok(Self { paths, euid, state: OnceCell::new(), facts: OnceCell::new(), settings, traced: None })
     }
 
     /// The driver that the store has, or would get.
@@ -145,6 +147,11 @@ impl Engine {
     /// The layers of the store, kept by its driver.
     pub(crate) fn layers(&self) -> Result<Layers, EngineError> {
         Ok(Layers::open_with(&self.paths.root, self.settings.driver)?)
+    }
+
+    /// Has the runtimes that it starts tell their operations as well, in this form.
+    pub fn trace(&mut self, format: Option<onggi_sys::trace::Format>) {
+        self.traced = format;
     }
 
     /// The directories in use.

@@ -108,7 +108,8 @@ impl Engine {
         let failed = |source| EngineError::Sys { op: format!("start {}", path.display()), source };
         let mut argv = vec![path.clone().into_os_string()];
         argv.extend(args);
-        let env = [OsString::from(TRUSTED_PATH)];
+        let mut env = vec![OsString::from(TRUSTED_PATH)];
+        env.extend(self.traced.map(|format| OsString::from(format!("ONGGI_TRACE={}", format.value()))));
         let protected =
             if self.rootful() { Some(onggi_sys::mount::read_only_file(&path).map_err(failed)?) } else { None };
         let plain = CString::new(path.as_os_str().as_bytes()).unwrap_or_default();

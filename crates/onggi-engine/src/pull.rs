@@ -17,6 +17,7 @@ use onggi_spec::{
 };
 use onggi_state::{ImageRecord, LayerRecord, files::Lock};
 use onggi_storage::{LayerInfo, Layers, Prepared, UnpackRequest};
+use onggi_sys::trace;
 
 use crate::{
     Engine, EngineError, create, failpoint, names,
@@ -178,7 +179,8 @@ impl Engine {
         let registry = registry_options(reference, options)?;
         let source = registry.1.clone();
         let puller = Puller::new(&blobs, reference, registry.0, progress)?;
-        let plan = puller.plan()?;
+        let plan =
+            trace::step("engine", || format!("ask for the manifest of {}", reference.familiar()), || puller.plan())?;
         failpoint::hit("pull.resolved");
         let layers = LayerPlan::new(self.layers()?, &plan);
         if !options.all_platforms
@@ -216,7 +218,8 @@ impl Engine {
         failpoint::hit("pull.before-commit");
         let prepared = unlocked(&prepared).drain(..).flatten().collect();
         // Lowest first; one sync for all of them.
-        let unpacked = layers.store.commit_all(prepared)?;
+        let unpacked =
+            trace::step("storage", || "sync and commit all layers".into(), || layers.store.commit_all(prepared))?;
         self.record_image(reference, pulled, &unpacked)
     }
 
@@ -331,6 +334,7 @@ impl LayerPlan {
 
     /// Unpacks one layer; it becomes visible when all are there.
     fn prepare(&self, ready: LayerReady<'_>, progress: &dyn Progress) -> Result<Prepared, EngineError> {
+        let ready_digest = &ready.layer.digest;
         let request = UnpackRequest {
             blob: ready.file,
             media_type: ready.layer.media_type.clone(),
@@ -338,7 +342,8 @@ impl LayerPlan {
             parent: ready.index.checked_sub(1).and_then(|i| self.chain_ids.get(i)).cloned(),
         };
         progress.event(ProgressEvent::Unpacking { digest: ready.layer.digest.clone() });
-        let prepared = self.store.prepare(request)?;
+        let what = || format!("unpack layer {}", ready_digest.short());
+        let prepared = trace::step("storage", what, || self.store.prepare(request))?;
         progress.event(ProgressEvent::Unpacked { digest: ready.layer.digest.clone() });
         Ok(prepared)
     }

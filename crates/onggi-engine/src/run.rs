@@ -4,6 +4,7 @@ use std::os::unix::net::UnixStream;
 
 use onggi_spec::{ContainerRequest, monitor::ExitRecord, progress::Progress};
 use onggi_state::ContainerRecord;
+use onggi_sys::trace;
 
 use crate::{
     AttachStream, Engine, EngineError, PullOptions,
@@ -54,8 +55,10 @@ impl Engine {
         progress: &dyn Progress,
     ) -> Result<Started, EngineError> {
         self.recover()?;
-        let source = self.resolve_source(request, &options.pull, progress)?;
-        let (record, intent) = self.create_from(request, &source)?;
+        let resolve = || format!("resolve {}", crate::create::source_name(&request.image));
+        let source = trace::step("engine", resolve, || self.resolve_source(request, &options.pull, progress))?;
+        let create = || "reserve id and name, lay out the disk".to_owned();
+        let (record, intent) = trace::step("engine", create, || self.create_from(request, &source))?;
         let (ours, client) =
             if options.detach { (None, Client::default()) } else { foreground(options.terminal_size)? };
         let launched = self.launch_container(&record, client);

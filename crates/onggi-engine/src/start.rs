@@ -5,6 +5,7 @@ use std::{fs, io, os::fd::OwnedFd};
 use onggi_network::{BridgeRequest, NetworkError, NetworkRecord, Obstacle, PlanError};
 use onggi_spec::{IdBlock, NetworkMode, oci::build::bridge_sysctls};
 use onggi_state::ContainerRecord;
+use onggi_sys::trace;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -102,8 +103,12 @@ impl Engine {
     fn try_launch(&self, record: &ContainerRecord, client: Client) -> Result<Launched, EngineError> {
         self.prepare_run_dir(record)?;
         let id_block = self.take_id_block(record)?;
-        let network = self.attach_network(record, id_block)?;
-        self.write_bundle(record, network.record.as_ref(), id_block, client.terminal_size)?;
+        let network = trace::step("engine", || "make the network".into(), || self.attach_network(record, id_block))?;
+        trace::step(
+            "engine",
+            || "write config.json, onggi.json and the files of /etc".into(),
+            || self.write_bundle(record, network.record.as_ref(), id_block, client.terminal_size),
+        )?;
         failpoint::hit("start.files-written");
         let launched = launch::launch(
             self,

@@ -11,6 +11,8 @@ use onggi_state::{
     files::{FileError, Lock},
 };
 
+use onggi_sys::trace;
+
 use crate::{Engine, EngineError, Status, failpoint, process::PidFd, status};
 
 /// Docker's patience between the stop signal and SIGKILL.
@@ -63,7 +65,7 @@ impl Engine {
         if let Some(process) = &process {
             let signal = options.signal.map_or_else(|| self.stop_signal(&record), Ok)?;
             self.note_asked(&record.id, "stop", signal);
-            process.signal(signal)?;
+            trace::step("engine", || format!("send signal {signal}"), || process.signal(signal))?;
         }
         failpoint::hit("stop.signalled");
         Ok(Stopping { record, process, deadline: Instant::now() + options.timeout.unwrap_or(DEFAULT_TIMEOUT) })
@@ -76,7 +78,7 @@ impl Engine {
     pub fn finish_stop(&self, stopping: Stopping) -> Result<ContainerRecord, EngineError> {
         let Stopping { record, process, deadline } = stopping;
         let Some(process) = process else { return Ok(record) };
-        if !process.ended_before(deadline)? {
+        if !trace::step("engine", || "wait for the end".into(), || process.ended_before(deadline))? {
             self.note_asked(&record.id, "stop", SIGKILL);
             process.signal(SIGKILL)?;
             if !process.ended_before(Instant::now() + KILL_TIMEOUT)? {

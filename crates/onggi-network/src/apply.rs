@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use onggi_sys::{Errno, netns};
+use onggi_sys::{Errno, netns, trace};
 
 use crate::{
     error::NetworkError,
@@ -72,9 +72,13 @@ pub fn apply(runroot: &Path, plan: &NetworkPlan) -> Result<Applied, NetworkError
 pub fn apply_with(runroot: &Path, plan: &NetworkPlan, pending: Option<PendingNetns>) -> Result<Applied, NetworkError> {
     let mut applier = Applier::new(runroot, plan, pending)?;
     for op in &plan.ops {
-        applier.operation(op)?;
+        trace::step("network", || op.words(), || applier.operation(op))?;
     }
-    applier.commit()?;
+    trace::step(
+        "network",
+        || "send what is left to the kernel, the firewall in one transaction".into(),
+        || applier.commit(),
+    )?;
     let netns = applier.container.take().map(|c| c.netns).ok_or(NetworkError::Busy)?;
     Ok(Applied { netns, ip: plan.record.as_ref().map(|r| r.ip), reserved: applier.reserved })
 }

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, net::Ipv4Addr, num::NonZeroU16, path::Path};
 
 use onggi_spec::{ContainerId, port::Protocol};
 use onggi_state::files::Lease;
-use onggi_sys::Errno;
+use onggi_sys::{Errno, trace};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -34,6 +34,7 @@ const VETH_PREFIX: &str = "og";
 /// # Errors
 /// Everything that failed; the rest has been done.
 pub fn detach(runroot: &Path, record: &NetworkRecord) -> Result<(), Vec<NetworkError>> {
+    trace::point("network", || format!("give back address {} and {} ports", record.ip, record.ports.len()));
     let steps = [
         // First the file, so that nobody restores the ports; last the address, so that nobody gets it early.
         record::remove(runroot, &record.id),

@@ -5,6 +5,7 @@
 
 mod cli;
 mod monitor;
+mod trace;
 
 use std::ffi::OsString;
 
@@ -17,6 +18,7 @@ fn keep_own_files_readable() {
 
 fn main() {
     keep_own_files_readable();
+    trace::install();
     let args: Vec<OsString> = std::env::args_os().collect();
     let code = match args.get(1).and_then(|a| a.to_str()) {
         Some("monitor") => monitor::run(&args[2..]),

@@ -33,6 +33,7 @@ use onggi_sys::{
     Errno, SysContext, ns,
     process::{CStrings, exit_now},
     seccomp::SockFilter,
+    trace,
 };
 
 use rustix::fs::Mode;
@@ -182,7 +183,7 @@ impl Child {
     /// Closes what the runtime or its caller had open and this child does not need (I3).
     pub(crate) fn close_others(&self, further: &[RawFd]) -> Result<()> {
         let preserved = 3..3 + RawFd::try_from(self.prepared.preserve_fds).unwrap_or(0);
-        let own = self.prepared.descriptors().chain([self.channel.as_raw_fd()]);
+        let own = self.prepared.descriptors().chain([self.channel.as_raw_fd()]).chain(trace::descriptor());
         let keep = own.chain(preserved).chain(further.iter().copied());
         onggi_sys::process::close_all_but(keep).step(|| "close inherited descriptors".into())
     }
@@ -236,7 +237,10 @@ impl Child {
 
     /// Builds the container's view.
     pub(crate) fn setup(&mut self, ops: &[SetupOp]) -> Result<()> {
-        ops.iter().enumerate().try_for_each(|(index, op)| self.setup_one(index, op))
+        let step = |op: &SetupOp| op.words();
+        ops.iter()
+            .enumerate()
+            .try_for_each(|(index, op)| trace::step("sandbox", || step(op), || self.setup_one(index, op)))
     }
 
     fn setup_one(&mut self, index: usize, op: &SetupOp) -> Result<()> {

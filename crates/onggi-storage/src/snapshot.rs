@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use onggi_spec::monitor::{OverlayMount, RootFs, SubOverlay};
 use onggi_spec::{ContainerId, Digest};
-use onggi_sys::{Errno, fs};
+use onggi_sys::{Errno, fs, trace};
 
 use crate::driver::{self, Changes};
 use crate::error::{Result, StorageError, StoreContext};
@@ -27,6 +27,11 @@ const PARTS: [&str; 7] = ["upper", "work", "sub", "empty", "skeleton", "rootfs",
 /// # Errors
 /// A layer is missing, there are too many, or a directory cannot be made.
 pub fn snapshot(layers: &Layers, id: &ContainerId, chain_ids: &[Digest]) -> Result<RootFs> {
+    let what = || format!("make the writable layer of {} on {} layers", id.short(), chain_ids.len());
+    trace::step("storage", what, || snapshot_on(layers, id, chain_ids))
+}
+
+fn snapshot_on(layers: &Layers, id: &ContainerId, chain_ids: &[Digest]) -> Result<RootFs> {
     let stack = stack(layers, chain_ids)?;
     layers.driver().snapshot(&container_dir(layers.root(), id)?, &stack)
 }
@@ -174,6 +179,10 @@ pub fn remove_snapshot(root: &Path, id: &ContainerId) -> Result<()> {
 /// # Errors
 /// The filesystem fails; what is left lies in `tmp/`.
 pub fn remove_container_dir(root: &Path, id: &ContainerId) -> Result<()> {
+    trace::step("storage", || format!("remove the directory of {}", id.short()), || discard_dir(root, id))
+}
+
+fn discard_dir(root: &Path, id: &ContainerId) -> Result<()> {
     let done = trash::discard(root, Path::new("containers"), id.as_str());
     // A second look, in case another process had moved it aside and died.
     let path = root.join("containers");

@@ -475,3 +475,9 @@ pub fn try_lock(fd: impl AsFd) -> Result<bool> {
         Err(e) => Err(e).sys("flock", || format!("{}, LOCK_EX|LOCK_NB", fd.as_raw_fd())),
     }
 }
+
+/// Writes to a descriptor that is known by its number, in one call; what cannot be written is lost.
+pub fn write_raw(fd: i32, data: &[u8]) {
+    // SAFETY: write reads `data.len()` bytes from the live slice; a number that is no open descriptor gives EBADF.
+    let _ = unsafe { libc::write(fd, data.as_ptr().cast(), data.len()) };
+}

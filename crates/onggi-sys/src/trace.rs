@@ -7,7 +7,7 @@
 use std::{
     sync::{
         OnceLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicI32, Ordering},
     },
     time::Duration,
 };
@@ -32,14 +32,45 @@ pub struct Event<'e> {
 /// Receives events, from any thread, also in a forked child.
 pub type Listener = fn(&Event<'_>);
 
+/// The descriptor that the listener writes to; -1 for none.
+static DESCRIPTOR: AtomicI32 = AtomicI32::new(-1);
 static ON: AtomicBool = AtomicBool::new(false);
 static LISTENER: OnceLock<Listener> = OnceLock::new();
+static LINES: OnceLock<fn(&str)> = OnceLock::new();
 
 /// Tells every operation to `listener` from here on. The first one stays.
 pub fn install(listener: Listener) {
     if LISTENER.set(listener).is_ok() {
         ON.store(true, Ordering::Relaxed);
     }
+}
+
+/// The listener writes to this descriptor, which whoever closes all others must keep.
+pub fn keep(descriptor: i32) {
+    DESCRIPTOR.store(descriptor, Ordering::Relaxed);
+}
+
+/// What [`keep`] was told.
+pub fn descriptor() -> Option<i32> {
+    Some(DESCRIPTOR.load(Ordering::Relaxed)).filter(|fd| *fd >= 0)
+}
+
+/// Another process of ours wrote this line.
+pub fn is_line(line: &str) -> bool {
+    line.starts_with(PREFIX) || line.starts_with(JSON_PREFIX)
+}
+
+/// Gives a line of another process to whoever listens here.
+pub fn pass_on(line: &str) {
+    if let Some(listener) = LINES.get() {
+        listener(line);
+    }
+}
+
+/// Who gets lines of other processes.
+pub fn install_lines(listener: fn(&str)) {
+    // The first one stays.
+    let _ = LINES.set(listener);
 }
 
 /// Somebody listens.

@@ -34,6 +34,7 @@ mod security;
 mod shell;
 mod store;
 mod support;
+mod trace;
 mod userns;
 mod verbs;
 mod why;

@@ -7,9 +7,10 @@ use onggi_sys::{
     mount::{MountFlags, MountPropagationFlags, mount_on_cwd, set_root_propagation},
     ns,
     process::set_parent_death_signal,
+    trace,
 };
 
-use super::{Op, Propagation, UnsharePlan};
+use super::{Op, Propagation, UnsharePlan, show};
 use crate::PrimitiveError;
 
 /// SIGKILL of signal(7).
@@ -39,7 +40,7 @@ pub fn apply(plan: &UnsharePlan) -> Result<Stage, PrimitiveError> {
                 return Ok(Stage::Fork(UnsharePlan { ops: rest }));
             }
             Op::Execute { command } => return Ok(Stage::Execute(command.clone())),
-            op => one(op)?,
+            op => trace::step("primitives", || show::words(op), || one(op))?,
         }
     }
     Ok(Stage::Execute(Vec::new()))

@@ -54,7 +54,7 @@ impl UnsharePlan {
     }
 }
 
-fn words(op: &Op) -> String {
+pub(super) fn words(op: &Op) -> String {
     match op {
         Op::Unshare { kinds } => {
             let each = kinds.iter().map(|kind| format!("{kind} ({})", kind.meaning())).collect::<Vec<_>>();

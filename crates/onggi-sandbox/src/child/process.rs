@@ -6,7 +6,7 @@ use onggi_spec::oci::runtime::ContainerState;
 use onggi_sys::{
     Errno, SysContext, SysError, cred,
     path::{self, OFlags},
-    process, sched, spawn,
+    process, sched, spawn, trace,
 };
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -33,6 +33,7 @@ impl Child {
             if *op == ProcessOp::ForkInit {
                 self.fork_init(&ops[..index], &ops[index + 1..])?;
             } else {
+                trace::point("sandbox", || op.words());
                 self.process_one(op)?;
             }
         }
