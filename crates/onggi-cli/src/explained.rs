@@ -41,6 +41,7 @@ const LOOKING: &[&str] = &[
     "caps audit",
     "system df",
     "system info",
+    "cgroup snapshot",
     "cgroup ls",
     "cgroup get",
     "cgroup stat",

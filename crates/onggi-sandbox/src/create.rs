@@ -19,7 +19,7 @@ use onggi_spec::{
 use onggi_sys::{
     SysContext, cred,
     process::{self, CStrings},
-    procfs, signal, small_file,
+    procfs, signal, small_file, trace,
 };
 
 use crate::{
@@ -269,7 +269,12 @@ fn record(plan: &SandboxPlan, options: &CreateOptions, bundle: &Path, made: &mut
 /// Makes the groups; returns what was left out.
 fn make_cgroup(plan: &SandboxPlan, made: &mut Made<'_>) -> Result<Vec<String>> {
     let Some(cgroup) = &plan.cgroup else { return Ok(Vec::new()) };
-    let notes = onggi_cgroup::apply_create(cgroup).map_err(|e| cgroup_failure("make the cgroup", &e))?;
+    let notes = trace::step(
+        "sandbox",
+        || "make the control groups and set their limits".into(),
+        || onggi_cgroup::apply_create(cgroup),
+    );
+    let notes = notes.map_err(|e| cgroup_failure("make the cgroup", &e))?;
     made.cgroup = Some(cgroup.paths());
     Ok(notes)
 }
