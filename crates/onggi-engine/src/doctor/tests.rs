@@ -1,3 +1,5 @@
+//! Findings of simulated hosts.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use onggi_spec::{

@@ -1,3 +1,5 @@
+//! Causes of simulated ends.
+
 use onggi_spec::monitor::StartFailure;
 use onggi_storage::Examination;
 
