@@ -84,7 +84,7 @@ fn internal(dir: &Path, controllers: &str) -> GroupError {
 /// The processes of this group alone.
 fn members(dir: &Path) -> Vec<i32> {
     let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-    text.lines().filter_map(|line| line.parse().ok()).collect()
+    text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0).collect()
 }
 
 /// What control files take, for people whose value the kernel refused (Documentation/admin-guide/cgroup-v1, cgroup-v2.rst).

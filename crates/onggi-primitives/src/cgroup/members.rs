@@ -48,7 +48,9 @@ fn walk(dir: &Path, facts: &mut RemovePlanFacts) -> Result<(), GroupError> {
         walk(&child, facts)?;
     }
     let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-    facts.dirs.push((dir.to_owned(), text.lines().filter_map(|line| line.parse().ok()).collect()));
+    // 0 is a process outside our pid namespace; written back it would mean ourselves.
+    let pids = text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0).collect();
+    facts.dirs.push((dir.to_owned(), pids));
     Ok(())
 }
 
