@@ -5,6 +5,7 @@
 
 mod bpf;
 mod images;
+mod layers;
 #[path = "../../crates/onggi-sandbox/src/seccomp/tests/machine.rs"]
 mod machine;
 mod plans;
@@ -12,5 +13,6 @@ mod texts;
 
 pub use bpf::seccomp;
 pub use images::{challenges, digests, manifests, references};
+pub use layers::{layer_apply, tar_entries};
 pub use plans::{config, mappings, mount_options, process};
 pub use texts::{cgroup_files, mountinfo, state, users};

@@ -211,7 +211,8 @@ impl Layers {
         let options = self.options;
         let blob = request.blob;
         let (unpacked, actual) =
-            confined(work.dir.as_fd(), || pipeline::run(blob, |chunks| extract(chunks, diff, options)))?;
+            confined(work.dir.as_fd(), || pipeline::run(blob, |chunks| extract(chunks, diff, options)))
+                .map_err(|e| self.full(e))?;
         if actual != work.info.diff_id {
             return Err(StorageError::DiffId { expected: work.info.diff_id.clone(), actual });
         }
@@ -220,6 +221,16 @@ impl Layers {
         work.info.opaque_root = unpacked.opaque_root;
         work.unpacked = unpacked;
         Ok(Prepared(State::New(work)))
+    }
+
+    /// A full disk is the store's, not the entry's that met its end.
+    fn full(&self, e: StorageError) -> StorageError {
+        match e {
+            StorageError::Unpack { source, .. } if matches!(source.errno, Errno::NOSPC | Errno::DQUOT) => {
+                StorageError::Store { action: "unpack a layer below", path: self.root.clone(), source }
+            }
+            other => other,
+        }
     }
 
     /// Makes a prepared layer visible. Bottom layer first.

@@ -17,6 +17,7 @@ mod doctor;
 mod explain;
 mod explain_verbs;
 mod formats;
+mod image_edges;
 mod image_mount;
 mod images;
 mod kernel;

@@ -16,6 +16,9 @@ use crate::error::EntryProblem;
 use crate::rmtree;
 use crate::tar::{Entry, Kind, Source, TarReader};
 
+/// Zeros in a row that become a hole: shorter ones would only scatter a file.
+const HOLE: usize = 64 << 10;
+
 /// What was removed to make room.
 #[derive(PartialEq, Eq)]
 enum Cleared {
@@ -282,16 +285,38 @@ impl Extractor {
 /// Writes the content; its CRC-32.
 fn copy<S: Source>(tar: &mut TarReader<S>, file: BorrowedFd<'_>) -> EntryResult<u32> {
     let mut hasher = crc32fast::Hasher::new();
+    let (mut at, mut hole) = (0, false);
     loop {
         let piece = tar.content()?;
         if piece.is_empty() {
+            if hole {
+                fs::set_length(file, at)?;
+            }
             return Ok(hasher.finalize());
         }
-        fs::write_all(file, piece)?;
+        hole = write_with_holes(file, piece, at)?;
         hasher.update(piece);
         let n = piece.len();
+        at += n as u64;
         tar.consume(n);
     }
+}
+
+/// Writes what is not zero: a file that was sparse when it was archived is sparse again. True when it ends in a hole.
+fn write_with_holes(file: BorrowedFd<'_>, piece: &[u8], at: u64) -> EntryResult<bool> {
+    let mut from = 0;
+    let mut to = 0;
+    while to < piece.len() {
+        let end = piece.len().min(to + HOLE);
+        let chunk = &piece[to..end];
+        if chunk.len() == HOLE && chunk.iter().all(|byte| *byte == 0) {
+            fs::write_all_at(file, &piece[from..to], at + from as u64)?;
+            from = end;
+        }
+        to = end;
+    }
+    fs::write_all_at(file, &piece[from..], at + from as u64)?;
+    Ok(from == piece.len())
 }
 
 fn copy_sparse<S: Source>(
