@@ -1,6 +1,6 @@
 //! The command line: global options, the verbs, the noun groups, exit codes.
 
-use std::{io::Write as _, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, io::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 use onggi_engine::{Engine, EngineError, EngineOptions};
@@ -44,6 +44,14 @@ pub(crate) struct GlobalArgs {
 }
 
 impl GlobalArgs {
+    /// The options again, for another run of this program.
+    pub(crate) fn as_arguments(&self) -> Vec<OsString> {
+        let dirs = [("--root", &self.root), ("--runroot", &self.runroot)];
+        let dirs = dirs.into_iter().filter_map(|(name, dir)| Some([name.into(), dir.clone()?.into_os_string()]));
+        let driver = self.storage_driver.iter().map(|driver| ["--storage-driver".into(), driver.into()]);
+        dirs.chain(driver).flatten().collect()
+    }
+
     /// Opens the engine on the chosen directories.
     pub(crate) fn engine(&self) -> Result<Engine, CliError> {
         let absolute = |dir: &Option<PathBuf>| dir.as_ref().map(std::path::absolute).transpose();

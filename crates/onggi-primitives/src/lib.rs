@@ -4,6 +4,7 @@
 //! [`UnsharePlan`] says beforehand how. Never a container: those are the sandbox's. Processes come and go while they are read: one that has gone is left out, what the
 //! caller may not see is left out of what is shown, and neither is an error.
 
+mod audit;
 mod capabilities;
 pub mod cgroup;
 mod chroot;
@@ -21,6 +22,7 @@ mod process;
 pub mod shell;
 mod unshare;
 
+pub use audit::{Audit, Seen, Uses};
 pub use capabilities::{CapabilitySets, FileCapabilities, file_capabilities, process_capabilities};
 pub use chroot::{Bind, ChrootFacts, ChrootRequest, RootOp, Source, SourceKind, User};
 pub use credentials::{CapsRequest, CredentialOp};
@@ -33,4 +35,6 @@ pub use overlay::{
     DirFacts, Mark, Marked, Overlay, OverlayFacts, OverlayOp, OverlayPlan, OverlayRequest, marks, overlays,
 };
 pub use process::{ProcessFacts, process, processes};
-pub use unshare::{Caller, Clock, Identity, Op, Propagation, Stage, UnsharePlan, UnshareRequest, apply};
+pub use unshare::{
+    Caller, Clock, IdRange, Identity, Kept, Op, Outside, Propagation, Stage, UnsharePlan, UnshareRequest, apply, forget,
+};

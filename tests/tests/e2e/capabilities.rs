@@ -116,3 +116,31 @@ fn e2e_capabilities_need_no_root_in_a_user_namespace_and_say_so() {
     assert!(refused.contains("does not have it"), "{refused}");
     stage.onggi.assert_nothing_left();
 }
+
+#[test]
+fn e2e_an_audit_tells_used_capabilities_from_unused_ones() {
+    let stage = Stage::new();
+    let caps = ["--cap-drop", "ALL", "--cap-add", "CHOWN", "--cap-add", "NET_RAW", "--cap-add", "KILL"];
+    let script = "while :; do chown 7:8 /tmp/x; sleep 0.1; done";
+    let options = [&["run", "-d", "--network", "none", "--name", "box"], &caps[..]].concat();
+    stage
+        .onggi
+        .ok(&[&options[..], &[&stage.busybox, "sh", "-c", &format!("mkdir -p /tmp; touch /tmp/x; {script}")]].concat());
+    let rows = ["--format", "{{.Name}} {{.Granted}} {{if .Used}}used{{else}}unused{{end}}"];
+    let seen = stage.onggi.ok(&[&["caps", "audit", "--for", "1"], &rows[..], &["box"]].concat());
+    for line in ["cap_chown yes used", "cap_net_raw yes unused", "cap_kill yes unused"] {
+        assert!(seen.lines().any(|found| found == line), "{line:?} is missing in\n{seen}");
+    }
+    assert!(!seen.contains("cap_sys_admin"), "mapping memory is no use of it:\n{seen}");
+    let ping = ["caps", "audit", "box", "ping", "-c", "1", "127.0.0.1"];
+    let text = stage.onggi.ok(&ping);
+    let advice = text.lines().find(|line| line.starts_with("only what was used")).expect("there is advice");
+    assert!(advice.contains("--cap-add CHOWN --cap-add NET_RAW") && !advice.contains("KILL"), "{text}");
+    assert!(text.contains("not used in this time: --cap-drop KILL\n"), "{text}");
+    let failed = stage.onggi.run(&["caps", "audit", "box", "sh", "-c", "exit 3"]);
+    assert_eq!(failed.code, Some(3), "{failed}");
+    let left = sh("mount -t tracefs tracefs /mnt; ls /mnt/instances; umount /mnt");
+    assert!(!left.contains("onggi-caps"), "{left}");
+    stage.onggi.ok(&["rm", "-f", "box"]);
+    stage.onggi.assert_nothing_left();
+}

@@ -186,3 +186,75 @@ fn e2e_ns_run_needs_no_root() {
     assert_eq!(ran, "0\n1\nroot\n");
     stage.onggi.assert_nothing_left();
 }
+
+#[test]
+fn e2e_ns_run_keeps_namespaces_by_files_as_unshare_does() {
+    let stage = Stage::new();
+    let dir = stage.onggi.dir().display().to_string();
+    sh(&format!("mount --bind {dir} {dir}; mount --make-private {dir}"));
+    let uts = format!("{dir}/uts");
+    let option = format!("--uts={uts}");
+    for name in ["first", "second"] {
+        stage.onggi.ok(&["ns", "run", &option, "hostname", name]);
+        assert_eq!(sh(&format!("nsenter --uts={uts} hostname")).trim(), name);
+        assert_eq!(stage.onggi.ok(&["ns", "enter", &uts, "hostname"]), name);
+    }
+    let all = ["net", "ipc", "pid", "mount"].map(|kind| format!("--{kind}={dir}/{kind}"));
+    let options: Vec<&str> = all.iter().map(String::as_str).collect();
+    let inside = stage.onggi.ok(&[
+        &["ns", "run"],
+        &options[..],
+        &["sh", "-c", "readlink /proc/self/ns/net /proc/self/ns/ipc; mount -t tmpfs x /mnt; echo kept > /mnt/x"],
+    ]
+    .concat());
+    let kept = sh(&format!("nsenter --net={dir}/net --ipc={dir}/ipc readlink /proc/self/ns/net /proc/self/ns/ipc"));
+    assert_eq!(inside, kept.trim());
+    assert_eq!(sh(&format!("nsenter --mount={dir}/mount cat /mnt/x")).trim(), "kept");
+    let pids = sh(&format!("stat -f -c %T {dir}/pid"));
+    assert_eq!(pids.trim(), "nsfs");
+    let script = stage.onggi.ok(&["ns", "run", "--explain=sh", &format!("--uts={dir}/by-hand"), "hostname", "hand"]);
+    sh(&script);
+    assert_eq!(sh(&format!("nsenter --uts={dir}/by-hand hostname")).trim(), "hand", "{script}");
+    let files = ["uts", "net", "ipc", "pid", "mount", "by-hand"].map(|name| format!("{dir}/{name}"));
+    let names: Vec<&str> = files.iter().map(String::as_str).collect();
+    stage.onggi.ok(&[&["ns", "rm"], &names[..]].concat());
+    assert!(!std::path::Path::new(&uts).exists());
+    let refused = stage.onggi.run(&["ns", "rm", "/etc/passwd"]);
+    assert!(refused.code != Some(0) && refused.stderr.contains("is no namespace"), "{refused}");
+    sh(&format!("umount {dir}"));
+    stage.onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_ns_run_maps_ranges_of_ids_as_unshare_does() {
+    let stage = Stage::new();
+    let look = "cat /proc/self/uid_map /proc/self/gid_map | tr -s ' '; id -u; id -g";
+    // unshare maps by newuidmap, which asks these files even for root.
+    let dir = stage.onggi.dir().display();
+    sh(&format!(
+        "echo root:100000:1000 > {dir}/subuid; echo root:200000:1000 > {dir}/subgid
+         mount --bind {dir}/subuid /etc/subuid; mount --bind {dir}/subgid /etc/subgid"
+    ));
+    let ours = ["--map-users", "0:100000:1000", "--map-groups", "0:200000:1000", "--setuid", "0", "--setgid", "0"];
+    let run = |how: &[&str]| stage.onggi.ok(&[&["ns", "run"], how, &ours, &["sh", "-c", look]].concat());
+    let theirs = sh(&format!(
+        "unshare --map-users=100000,0,1000 --map-groups=200000,0,1000 --setuid 0 --setgid 0 sh -c \"{look}\""
+    ));
+    assert_eq!(run(&[]).trim(), theirs.trim());
+    let script = run(&["--explain=sh"]);
+    assert_eq!(sh(&script).trim(), theirs.trim(), "{script}");
+    let words = run(&["--explain"]);
+    assert!(words.contains("uid_map gets \"0 100000 1000\""), "{words}");
+    for (range, part) in [("1:2", "three numbers"), ("0:0:0", "empty")] {
+        let refused = stage.onggi.run(&["ns", "run", "--map-users", range, "true"]);
+        assert!(refused.code != Some(0) && refused.stderr.contains(part), "{refused}");
+    }
+    let auto = "cat /proc/self/uid_map /proc/self/gid_map | tr -s ' '";
+    let theirs = sh(&format!("unshare --map-auto sh -c \"{auto}\""));
+    assert_eq!(stage.onggi.ok(&["ns", "run", "--map-auto", "sh", "-c", auto]).trim(), theirs.trim());
+    sh("umount /etc/subuid /etc/subgid");
+    let short =
+        stage.onggi.ok(&["ns", "run", "-pfn", "--mount-proc", "sh", "-c", "echo $$; ls /sys/class/net | wc -l"]);
+    assert!(short.starts_with("1\n"), "{short}");
+    stage.onggi.assert_nothing_left();
+}

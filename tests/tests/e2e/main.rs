@@ -29,6 +29,7 @@ mod network;
 mod nginx;
 mod overlay;
 mod power;
+mod primitives_guide;
 mod registry;
 mod rootless;
 mod run;

@@ -1,9 +1,12 @@
 //! Plans that are shown instead of carried out, and plans that end in a command.
 
-use std::ffi::OsString;
+use std::{
+    ffi::OsString,
+    process::{Child, Command, Stdio},
+};
 
 use clap::Args;
-use onggi_primitives::{Stage, UnsharePlan, apply};
+use onggi_primitives::{Outside, Stage, UnsharePlan, apply};
 use serde::Serialize;
 
 use super::{
@@ -56,14 +59,61 @@ impl ExplainArgs {
 
 /// Becomes the plan's command, or its parent. Without a command there is nothing more to do.
 pub(crate) fn carry_out(plan: &UnsharePlan) -> Result<u8, CliError> {
-    match apply(plan)? {
-        Stage::Execute(command) if command.is_empty() => Ok(0),
-        Stage::Execute(command) => child::run(&command, Become::Command),
-        // This program again: what a forked copy of it could do without a thread of its own is little.
-        Stage::Fork(rest) => {
-            let own = ["/proc/self/exe", "ns", "__inside"].map(OsString::from);
-            let words = [&own[..], &[serde_json::to_string(&rest)?.into()]].concat();
-            child::run(&words, Become::Child)
+    let mut helper = plan.outside().map(Helper::start).transpose()?;
+    let mut stage = apply(plan)?;
+    loop {
+        match stage {
+            Stage::Execute(command) if command.is_empty() => return Ok(0),
+            Stage::Execute(command) => return child::run(&command, Become::Command),
+            Stage::Outside(rest) => {
+                if let Some(helper) = &mut helper {
+                    helper.begin()?;
+                }
+                stage = apply(&rest)?;
+            }
+            // This program again: what a forked copy of it could do without a thread of its own is little.
+            Stage::Fork(rest) => {
+                let own = ["/proc/self/exe", "ns", "__inside"].map(OsString::from);
+                let words = [&own[..], &[serde_json::to_string(&rest)?.into()]].concat();
+                let code = child::run(&words, Become::Child)?;
+                return helper.map_or(Ok(code), |helper| helper.finish(code));
+            }
         }
+    }
+}
+
+/// This program again, outside of the namespaces that this process is about to enter.
+struct Helper {
+    child: Child,
+    waits: bool,
+}
+
+impl Helper {
+    fn start(outside: &Outside) -> Result<Self, CliError> {
+        let failed = |source| CliError::Execute { program: "the helper outside".to_owned(), source };
+        let mut command = Command::new("/proc/self/exe");
+        command.args(["ns", "__outside"]).arg(serde_json::to_string(outside)?).stdin(Stdio::piped());
+        Ok(Self { child: command.spawn().map_err(failed)?, waits: outside.waits_for_child() })
+    }
+
+    /// The namespaces are there. What needs no child of theirs is done when this returns.
+    fn begin(&mut self) -> Result<(), CliError> {
+        drop(self.child.stdin.take());
+        if self.waits { Ok(()) } else { self.wait() }
+    }
+
+    fn wait(&mut self) -> Result<(), CliError> {
+        let failed = |source| CliError::Execute { program: "the helper outside".to_owned(), source };
+        match self.child.wait().map_err(failed)?.success() {
+            true => Ok(()),
+            false => Err(CliError::usage("the helper outside failed, as it says", "nothing was run")),
+        }
+    }
+
+    fn finish(mut self, code: u8) -> Result<u8, CliError> {
+        if self.waits {
+            self.wait()?;
+        }
+        Ok(code)
     }
 }

@@ -21,6 +21,8 @@ const SIGKILL: i32 = 9;
 pub enum Stage {
     /// Start a child that applies the rest, and wait for it.
     Fork(UnsharePlan),
+    /// Let the helper outside do its part, then apply the rest.
+    Outside(UnsharePlan),
     /// Execute the command.
     Execute(Vec<String>),
 }
@@ -39,6 +41,7 @@ pub fn apply(plan: &UnsharePlan) -> Result<Stage, PrimitiveError> {
                 }
                 return Ok(Stage::Fork(UnsharePlan { ops: rest }));
             }
+            Op::Outside(_) => return Ok(Stage::Outside(UnsharePlan { ops: plan.ops[index + 1..].to_vec() })),
             Op::Execute { command } => return Ok(Stage::Execute(command.clone())),
             op => trace::step("primitives", || show::words(op), || one(op))?,
         }
@@ -71,7 +74,7 @@ fn one(op: &Op) -> Result<(), PrimitiveError> {
         Op::Root(op) => crate::chroot::apply(op),
         Op::Credentials(op) => crate::credentials::apply(op),
         // They end a stage; see `apply`.
-        Op::Fork { .. } | Op::Execute { .. } => Ok(()),
+        Op::Fork { .. } | Op::Outside(_) | Op::Execute { .. } => Ok(()),
     }
 }
 

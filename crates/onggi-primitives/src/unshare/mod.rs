@@ -4,6 +4,7 @@
 //! or time namespace, only a child is: the plan has a [`Op::Fork`], and what follows it is done by the child.
 
 mod apply;
+mod outside;
 mod script;
 mod show;
 
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::{CredentialOp, Kind, chroot::RootOp};
 
 pub use apply::{Stage, apply};
+pub use outside::{IdRange, Kept, Outside, forget};
 
 /// What is asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,6 +24,14 @@ pub struct UnshareRequest {
     pub kinds: Vec<Kind>,
     /// Who the caller is in a new user namespace.
     pub identity: Option<Identity>,
+    /// Further users of a new user namespace.
+    pub map_users: Vec<IdRange>,
+    /// Further groups of a new user namespace.
+    pub map_groups: Vec<IdRange>,
+    /// Files that keep the namespaces.
+    pub keep: Vec<Kept>,
+    /// User and group of the command, as they are called inside.
+    pub user: Option<(u32, u32)>,
     /// Where the /proc of a new pid namespace is mounted.
     pub mount_proc: Option<PathBuf>,
     /// How mounts pass between the new mount namespace and the old one.
@@ -119,6 +129,8 @@ pub enum Op {
         /// Seconds that are added.
         seconds: i64,
     },
+    /// What only a process outside can do, for this one.
+    Outside(Outside),
     /// A child goes on; this process waits for it.
     Fork {
         /// It is killed when this process ends.
@@ -179,11 +191,25 @@ impl UnsharePlan {
         if !kinds.is_empty() {
             ops.push(Op::Unshare { kinds: kinds.clone() });
         }
+        let ranges = !request.map_users.is_empty() || !request.map_groups.is_empty();
+        let mut outside = Outside {
+            users: request.map_users.clone(),
+            groups: request.map_groups.clone(),
+            keep: request.keep.clone(),
+        };
         if let Some(identity) = request.identity {
             let id = |own: u32| if identity == Identity::Root { 0 } else { own };
-            ops.push(Op::DenySetgroups);
-            ops.push(Op::MapUser { inside: id(caller.uid), outside: caller.uid });
-            ops.push(Op::MapGroup { inside: id(caller.gid), outside: caller.gid });
+            if ranges {
+                outside.users.insert(0, IdRange { inside: id(caller.uid), outside: caller.uid, count: 1 });
+                outside.groups.insert(0, IdRange { inside: id(caller.gid), outside: caller.gid, count: 1 });
+            } else {
+                ops.push(Op::DenySetgroups);
+                ops.push(Op::MapUser { inside: id(caller.uid), outside: caller.uid });
+                ops.push(Op::MapGroup { inside: id(caller.gid), outside: caller.gid });
+            }
+        }
+        if outside != Outside::default() {
+            ops.push(Op::Outside(outside));
         }
         for (clock, seconds) in [(Clock::Monotonic, request.monotonic), (Clock::Boottime, request.boottime)] {
             ops.extend(seconds.map(|seconds| Op::OffsetClock { clock, seconds }));
@@ -198,8 +224,16 @@ impl UnsharePlan {
         ops.extend(request.root.clone().map(|dir| Op::Chroot { dir }));
         ops.extend(request.mount_proc.clone().map(|dir| Op::MountProc { dir }));
         ops.extend(request.workdir.clone().map(|dir| Op::Workdir { dir }));
+        if let Some((uid, gid)) = request.user {
+            ops.push(Op::Credentials(CredentialOp::User { uid, gid, groups: Vec::new() }));
+        }
         ops.push(Op::Execute { command: request.command.clone() });
         Self { ops }
+    }
+
+    /// What a helper outside will be needed for. It has to be there before the plan begins.
+    pub fn outside(&self) -> Option<&Outside> {
+        self.ops.iter().find_map(|op| if let Op::Outside(outside) = op { Some(outside) } else { None })
     }
 }
 
@@ -208,8 +242,11 @@ fn implied(request: &UnshareRequest) -> Vec<Kind> {
     let clock = request.monotonic.is_some() || request.boottime.is_some();
     let wanted = |kind: &Kind| {
         request.kinds.contains(kind)
+            || request.keep.iter().any(|kept| kept.kind == *kind)
             || match kind {
-                Kind::User => request.identity.is_some(),
+                Kind::User => {
+                    request.identity.is_some() || !request.map_users.is_empty() || !request.map_groups.is_empty()
+                }
                 Kind::Pid | Kind::Mnt => proc,
                 Kind::Time => clock,
                 Kind::Uts => request.hostname.is_some(),

@@ -1,7 +1,10 @@
 //! The plan in words, and as the command of util-linux that does the same.
 
 use super::{Clock, Op, Propagation, UnsharePlan};
-use crate::{Kind, chroot, credentials, shell::quote};
+use crate::{
+    Kind, chroot, credentials,
+    shell::{self, quote},
+};
 
 impl UnsharePlan {
     /// One line per operation.
@@ -11,7 +14,8 @@ impl UnsharePlan {
 
     /// A script of unshare(1) and what it lacks.
     pub fn shell(&self) -> String {
-        match self.ops.iter().any(|op| matches!(op, Op::Root(_) | Op::Credentials(_))) {
+        let keeps = self.outside().is_some();
+        match self.ops.iter().any(|op| matches!(op, Op::Root(_) | Op::Credentials(_))) && !keeps {
             true => super::script::script(&self.ops),
             false => self.unshare_command(),
         }
@@ -33,6 +37,11 @@ impl UnsharePlan {
                     flags.push(if *inside == 0 { "--map-root-user" } else { "--map-current-user" }.to_owned());
                 }
                 Op::MapGroup { .. } => {}
+                Op::Outside(outside) => flags.extend(outside_flags(outside)),
+                Op::Unshare { kinds } => flags.extend(self.kind_flags(kinds)),
+                Op::Credentials(credentials::CredentialOp::User { uid, gid, .. }) => {
+                    flags.push(format!("--setgid {gid} --setuid {uid}"));
+                }
                 other => flags.extend(flag(other)),
             }
         }
@@ -40,13 +49,27 @@ impl UnsharePlan {
             flags.push("--propagation unchanged".to_owned());
         }
         let flags = flags.join(" ");
+        let files: String = self.kept().iter().map(|kept| format!("touch {}\n", shell::path(&kept.file))).collect();
         match inside.is_empty() {
-            true => format!("unshare {flags} {command}\n"),
+            true => format!("{files}unshare {flags} {command}\n"),
             false => format!(
-                "unshare {flags} sh -c {} sh {command}\n",
+                "{files}unshare {flags} sh -c {} sh {command}\n",
                 quote(&format!("{} && exec \"$@\"", inside.join(" && ")))
             ),
         }
+    }
+
+    fn kept(&self) -> &[super::Kept] {
+        self.outside().map_or(&[], |outside| &outside.keep)
+    }
+
+    fn kind_flags(&self, kinds: &[Kind]) -> Vec<String> {
+        let file = |kind: &Kind| self.kept().iter().find(|kept| kept.kind == *kind).map(|kept| &kept.file);
+        let flag = |kind: &Kind| match file(kind) {
+            Some(file) => format!("--{}={}", long_name(*kind), shell::path(file)),
+            None => format!("--{}", long_name(*kind)),
+        };
+        kinds.iter().map(flag).collect()
     }
 
     fn makes(&self, kind: Kind) -> bool {
@@ -54,8 +77,31 @@ impl UnsharePlan {
     }
 }
 
+/// unshare(1) before 2.39 takes OUTSIDE,INSIDE,COUNT, later versions too; each range is an option of its own.
+fn outside_flags(outside: &super::Outside) -> Vec<String> {
+    let mut flags = Vec::new();
+    for (name, ranges) in [("users", &outside.users), ("groups", &outside.groups)] {
+        flags.extend(ranges.iter().map(|r| format!("--map-{name}={},{},{}", r.outside, r.inside, r.count)));
+    }
+    flags
+}
+
+fn outside_words(outside: &super::Outside) -> String {
+    let mut parts = Vec::new();
+    for (file, ranges) in [("uid_map", &outside.users), ("gid_map", &outside.groups)] {
+        for r in ranges {
+            parts.push(format!("{file} gets \"{} {} {}\"", r.inside, r.outside, r.count));
+        }
+    }
+    for kept in &outside.keep {
+        parts.push(format!("the {} namespace is mounted on {}", kept.kind, kept.file.display()));
+    }
+    format!("a helper outside, which was started before: {}", parts.join("; "))
+}
+
 pub(super) fn words(op: &Op) -> String {
     match op {
+        Op::Outside(outside) => outside_words(outside),
         Op::Unshare { kinds } => {
             let each = kinds.iter().map(|kind| format!("{kind} ({})", kind.meaning())).collect::<Vec<_>>();
             format!("unshare(2): new namespaces: {}", each.join("; "))
@@ -110,6 +156,7 @@ pub(super) fn flag(op: &Op) -> Vec<String> {
         | Op::DieWithParent
         | Op::Hostname { .. }
         | Op::Root(_)
+        | Op::Outside(_)
         | Op::Credentials(_)
         | Op::Execute { .. } => Vec::new(),
     }

@@ -1,5 +1,6 @@
 //! `onggi caps …`: capabilities of processes, containers and files, in words.
 
+mod audit;
 mod run;
 mod set;
 
@@ -36,6 +37,8 @@ pub(crate) enum CapsCommand {
     Set(set::SetArgs),
     /// Run a command with fewer or other capabilities
     Run(run::RunArgs),
+    /// Show which of a container's capabilities it uses, and which it could do without
+    Audit(audit::AuditArgs),
 }
 
 impl CapsCommand {
@@ -46,6 +49,7 @@ impl CapsCommand {
             Self::Decode(args) => args.run(),
             Self::Set(args) => args.run(global),
             Self::Run(args) => args.run(global),
+            Self::Audit(args) => args.run(global),
         }
     }
 }

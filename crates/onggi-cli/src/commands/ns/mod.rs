@@ -26,6 +26,12 @@ pub(crate) enum NsCommand {
     /// The child of `ns run`
     #[command(name = "__inside", hide = true)]
     Inside(run::InsideArgs),
+    /// The helper of `ns run`
+    #[command(name = "__outside", hide = true)]
+    Outside(run::OutsideArgs),
+    /// Release namespaces that files keep
+    #[command(visible_alias = "remove")]
+    Rm(run::RmArgs),
     /// Run a command in namespaces of a process or container, or of a file that keeps one
     Enter(enter::EnterArgs),
 }
@@ -40,6 +46,8 @@ impl NsCommand {
             Self::Enter(args) => args.run(global),
             Self::Run(args) => args.run(global),
             Self::Inside(args) => args.run(),
+            Self::Outside(args) => args.run(),
+            Self::Rm(args) => args.run(),
         }
     }
 }

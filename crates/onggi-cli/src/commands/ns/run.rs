@@ -1,50 +1,71 @@
 //! `onggi ns run`, as unshare(1).
 
-use std::path::PathBuf;
+use std::{io::Read as _, path::PathBuf};
 
 use clap::{Args, ValueEnum};
-use onggi_primitives::{Caller, Identity, Kind, Propagation, UnsharePlan, UnshareRequest};
+use onggi_primitives::{
+    Caller, IdRange, Identity, Kept, Kind, Outside, Propagation, UnsharePlan, UnshareRequest, forget,
+};
 
 use super::child;
 use crate::{
     cli::GlobalArgs,
     commands::plan::{ExplainArgs, carry_out},
     error::CliError,
+    render::users::Users,
 };
+
+/// What stands for no file to keep a namespace by.
+const NO_FILE: &str = "-";
 
 /// Arguments of `ns run`.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
     /// New mount namespace
-    #[arg(short, long)]
-    mount: bool,
+    #[arg(short, long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = NO_FILE)]
+    mount: Option<PathBuf>,
     /// New host name
-    #[arg(short, long)]
-    uts: bool,
+    #[arg(short, long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = NO_FILE)]
+    uts: Option<PathBuf>,
     /// New System V IPC and POSIX message queues
-    #[arg(short, long)]
-    ipc: bool,
+    #[arg(short, long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = NO_FILE)]
+    ipc: Option<PathBuf>,
     /// New network
-    #[arg(short, long)]
-    net: bool,
+    #[arg(short, long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = NO_FILE)]
+    net: Option<PathBuf>,
     /// New process numbers; the command is number 1
-    #[arg(short, long)]
-    pid: bool,
+    #[arg(short, long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = NO_FILE)]
+    pid: Option<PathBuf>,
     /// New users and capabilities
-    #[arg(short = 'U', long)]
-    user: bool,
+    #[arg(short = 'U', long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = NO_FILE)]
+    user: Option<PathBuf>,
     /// New root of the control groups that are seen
-    #[arg(short = 'C', long)]
-    cgroup: bool,
+    #[arg(short = 'C', long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = NO_FILE)]
+    cgroup: Option<PathBuf>,
     /// New offsets of the monotonic and the boot clock
-    #[arg(short = 'T', long)]
-    time: bool,
+    #[arg(short = 'T', long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = NO_FILE)]
+    time: Option<PathBuf>,
     /// Be root in a new user namespace
     #[arg(short = 'r', long, conflicts_with = "map_current_user")]
     map_root_user: bool,
     /// Keep the same user and group in a new user namespace
     #[arg(short = 'c', long)]
     map_current_user: bool,
+    /// Map users INSIDE:OUTSIDE:COUNT in a new user namespace, or `auto` for the range of /etc/subuid; may be repeated
+    #[arg(long, value_name = "RANGE")]
+    map_users: Vec<String>,
+    /// Map groups, or `auto` for the range of /etc/subgid; may be repeated
+    #[arg(long, value_name = "RANGE")]
+    map_groups: Vec<String>,
+    /// Map the ranges of /etc/subuid and /etc/subgid
+    #[arg(long)]
+    map_auto: bool,
+    /// Be this user, as it is called inside
+    #[arg(short = 'S', long, value_name = "UID")]
+    setuid: Option<u32>,
+    /// Be of this group, as it is called inside
+    #[arg(short = 'G', long, value_name = "GID")]
+    setgid: Option<u32>,
     /// Mount a /proc that shows the new process numbers
     #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = "/proc")]
     mount_proc: Option<PathBuf>,
@@ -97,32 +118,50 @@ impl RunArgs {
     pub(crate) fn run(self, _global: &GlobalArgs) -> Result<u8, CliError> {
         let explain = self.explain;
         let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        let plan = UnsharePlan::new(&self.request(), Caller { uid, gid });
+        let plan = UnsharePlan::new(&self.request()?, Caller { uid, gid });
         if explain.show(&plan)? {
             return Ok(0);
         }
         carry_out(&plan)
     }
 
-    fn request(self) -> UnshareRequest {
+    fn request(self) -> Result<UnshareRequest, CliError> {
         let asked = [
-            (self.mount, Kind::Mnt),
-            (self.uts, Kind::Uts),
-            (self.ipc, Kind::Ipc),
-            (self.net, Kind::Net),
-            (self.pid, Kind::Pid),
-            (self.user, Kind::User),
-            (self.cgroup, Kind::Cgroup),
-            (self.time, Kind::Time),
+            (&self.mount, Kind::Mnt),
+            (&self.uts, Kind::Uts),
+            (&self.ipc, Kind::Ipc),
+            (&self.net, Kind::Net),
+            (&self.pid, Kind::Pid),
+            (&self.user, Kind::User),
+            (&self.cgroup, Kind::Cgroup),
+            (&self.time, Kind::Time),
         ];
         let identity = match (self.map_root_user, self.map_current_user) {
             (true, _) => Some(Identity::Root),
             (false, true) => Some(Identity::Current),
             (false, false) => None,
         };
-        UnshareRequest {
-            kinds: asked.iter().filter(|(wanted, _)| *wanted).map(|(_, kind)| *kind).collect(),
+        let mut keep = Vec::new();
+        for (file, kind) in &asked {
+            if let Some(file) = file.as_ref().filter(|file| file.as_os_str() != NO_FILE) {
+                let file = std::path::absolute(file).map_err(CliError::CurrentDirectory)?;
+                keep.push(Kept { kind: *kind, file });
+            }
+        }
+        let kinds = asked.iter().filter(|(wanted, _)| wanted.is_some()).map(|(_, kind)| *kind).collect();
+        let user = match (self.setuid, self.setgid) {
+            (None, None) => None,
+            (uid, gid) => Some((uid.unwrap_or_default(), gid.unwrap_or_default())),
+        };
+        // One's own mapping as root has the first id already.
+        let first = u32::from(identity == Some(Identity::Root));
+        Ok(UnshareRequest {
+            kinds,
             identity,
+            map_users: ranges(&self.map_users, self.map_auto, "/etc/subuid", first)?,
+            map_groups: ranges(&self.map_groups, self.map_auto, "/etc/subgid", first)?,
+            keep,
+            user,
             mount_proc: self.mount_proc,
             propagation: match self.propagation {
                 PropagationArg::Private => Propagation::Private,
@@ -138,7 +177,75 @@ impl RunArgs {
             kill_child: self.kill_child,
             fork: self.fork,
             command: child::command_or_shell(self.command),
+        })
+    }
+}
+
+/// Ranges as they are written, and those of a file for `auto`.
+fn ranges(written: &[String], auto: bool, file: &str, first: u32) -> Result<Vec<IdRange>, CliError> {
+    let mut found = Vec::new();
+    for text in written.iter().filter(|text| *text != "auto") {
+        found.push(text.parse()?);
+    }
+    if auto || written.iter().any(|text| text == "auto") {
+        found.push(subordinate(file, first)?);
+    }
+    Ok(found)
+}
+
+/// The caller's first line of subuid(5): `NAME:FIRST:COUNT`.
+fn subordinate(file: &str, first: u32) -> Result<IdRange, CliError> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let uid = rustix::process::getuid().as_raw();
+    let name = Users::read().name(uid);
+    let own = |line: &str| {
+        let mut fields = line.split(':');
+        let who = fields.next()?;
+        let (outside, count) = (fields.next()?.parse().ok()?, fields.next()?.trim().parse().ok()?);
+        (who == name || who == uid.to_string()).then_some(IdRange { inside: first, outside, count })
+    };
+    text.lines().find_map(own).ok_or_else(|| {
+        CliError::usage(
+            format!("{file} has no range for {name}"),
+            format!("as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name}"),
+        )
+    })
+}
+
+/// What the helper of `ns run` gets.
+#[derive(Debug, Args)]
+pub(crate) struct OutsideArgs {
+    /// As JSON
+    work: String,
+}
+
+impl OutsideArgs {
+    /// Waits until the parent has its namespaces, then does what it cannot.
+    pub(crate) fn run(self) -> Result<u8, CliError> {
+        let work: Outside = serde_json::from_str(&self.work)?;
+        let parent = std::os::unix::process::parent_id().cast_signed();
+        std::io::stdin().read_to_end(&mut Vec::new()).map_err(CliError::Stream)?;
+        work.apply(parent)?;
+        Ok(0)
+    }
+}
+
+/// Arguments of `ns rm`.
+#[derive(Debug, Args)]
+pub(crate) struct RmArgs {
+    /// Files that keep namespaces, as --net=FILE and `ip netns add` make them
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+impl RmArgs {
+    /// Releases each.
+    pub(crate) fn run(self) -> Result<u8, CliError> {
+        for file in &self.files {
+            let path = file.canonicalize();
+            forget(&path.map_err(|source| CliError::ReadFile { path: file.display().to_string(), source })?)?;
         }
+        Ok(0)
     }
 }
 
