@@ -272,7 +272,7 @@ mod tests {
     fn observed() -> Observed {
         Observed {
             syscalls: BTreeSet::from([0, 41, 9999]),
-            granted: 1 << 13,
+            granted: std::collections::BTreeMap::from([("sh".to_owned(), 1 << 13)]),
             knows_capabilities: true,
             ..Observed::default()
         }
