@@ -4,7 +4,10 @@
 //! database refers to. Repair removes what is damaged or belongs to nothing, then pulls the affected images by digest:
 //! what is sound is found in the store, so only the damaged parts cross the network.
 
-use std::{collections::HashSet, path::PathBuf};
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::PathBuf,
+};
 
 use onggi_spec::{Digest, progress::Progress};
 use onggi_state::{ImageRecord, files::Lock};
@@ -173,19 +176,43 @@ impl Engine {
         self.collect_garbage()?;
         let wrong: HashSet<Digest> =
             report.findings.iter().filter_map(Finding::damaged).filter(|id| !busy.contains(id)).cloned().collect();
-        let mut seen = HashSet::new();
-        let images = self.state()?.list_images()?;
-        for image in images {
+        self.fetch_wrong(&wrong, options, progress, &mut report)?;
+        Ok(report)
+    }
+
+    /// Fetches each image that has a wrong part, by the first of its names under which it is to be had.
+    fn fetch_wrong(
+        &self,
+        wrong: &HashSet<Digest>,
+        options: &PullOptions,
+        progress: &dyn Progress,
+        report: &mut CheckReport,
+    ) -> Result<(), EngineError> {
+        let mut names: BTreeMap<String, Vec<ImageRecord>> = BTreeMap::new();
+        for image in self.state()?.list_images()? {
             let documents = [&image.config_digest, &image.manifest_digest];
             let mut parts = image.chain_ids.iter().chain(&image.layer_digests).chain(documents);
-            if parts.any(|id| wrong.contains(id)) && seen.insert(image.config_digest.clone()) {
-                match self.fetch_again(&image, options, progress) {
-                    Ok(name) => report.repaired.push(name),
-                    Err(e) => report.left.push(format!("{}: {}", shown(&image), crate::error_chain(&e))),
-                }
+            let broken = parts.any(|id| wrong.contains(id));
+            drop(parts);
+            if broken {
+                names.entry(image.manifest_digest.to_string()).or_default().push(image);
             }
         }
-        Ok(report)
+        for images in names.values() {
+            let mut failed = Vec::new();
+            for image in images {
+                match self.fetch_again(image, options, progress) {
+                    Ok(name) => {
+                        report.repaired.push(name);
+                        failed.clear();
+                        break;
+                    }
+                    Err(e) => failed.push(format!("{}: {}", shown(image), crate::error_chain(&e))),
+                }
+            }
+            report.left.extend(failed);
+        }
+        Ok(())
     }
 
     /// A running container has the layer in its root filesystem.

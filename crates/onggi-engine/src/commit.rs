@@ -94,8 +94,13 @@ impl Engine {
         write: impl FnOnce(&mut LayerWriter<onggi_image::Scratch>) -> Result<bool, EngineError>,
     ) -> Result<NewLayer, EngineError> {
         let mut writer = LayerWriter::new(self.blobs()?.scratch()?);
-        let empty = write(&mut writer)?;
-        let failed = |source| FormatError::Stream { action: "write the layer", source };
+        let failed = |source| FormatError::File { action: "write a layer in", path: self.paths.root.clone(), source };
+        let empty = write(&mut writer).map_err(|e| match e {
+            // What is written to is a nameless file of the store: a full disk is that of the store.
+            EngineError::Storage(onggi_storage::StorageError::WriteArchive { source })
+            | EngineError::Format(FormatError::Stream { action: "write the layer", source }) => failed(source).into(),
+            other => other,
+        })?;
         let (scratch, diff_id, _) = writer.finish().map_err(failed)?;
         let (digest, size) = scratch.finish()?;
         Ok(NewLayer { blob: descriptor(layer_type(format, Codec::Gzip), digest, size), diff_id, empty })

@@ -9,7 +9,10 @@ use onggi_spec::{
     request::ImageSource,
 };
 use onggi_state::ContainerRecord;
-use onggi_storage::diff::{self, Change, DiffOptions, Tree};
+use onggi_storage::{
+    Changes,
+    diff::{self, Change, DiffOptions, Tree},
+};
 
 use crate::{Engine, EngineError, json};
 
@@ -41,7 +44,7 @@ pub(crate) struct Trees {
     pub(crate) old: Tree,
     pub(crate) mount: OverlayMount,
     /// The tree of changes may exist for this answer only.
-    _changes: Option<onggi_storage::driver::Changes>,
+    _changes: Option<Changes>,
 }
 
 impl Engine {
@@ -56,15 +59,18 @@ impl Engine {
         let against = other.is_some_and(|other| self.find(other).is_ok());
         let stubs: &[&str] = if container.is_some() || against { &STUBS } else { &[] };
         let options = DiffOptions { stubs, stubs_in_old: against };
+        let mut kept = Vec::new();
         let (new, old) = match (container, other) {
             (Some(record), None) => return self.container_changes(&record, options),
-            (Some(record), Some(other)) => (self.trees(&record)?.new, self.any_tree(other)?),
+            (Some(record), Some(other)) => (self.container_tree(&record, &mut kept)?, self.any_tree(other, &mut kept)?),
             (None, None) => {
                 let ids = self.find_image(name)?.chain_ids;
                 let below = ids.len().saturating_sub(1);
                 (self.image_tree(&ids)?, self.image_tree(&ids[..below])?)
             }
-            (None, Some(other)) => (self.image_tree(&self.find_image(name)?.chain_ids)?, self.any_tree(other)?),
+            (None, Some(other)) => {
+                (self.image_tree(&self.find_image(name)?.chain_ids)?, self.any_tree(other, &mut kept)?)
+            }
         };
         Ok(diff::changes(&new, &old, options)?)
     }
@@ -88,9 +94,16 @@ impl Engine {
         Ok(all)
     }
 
-    fn any_tree(&self, name: &str) -> Result<Tree, EngineError> {
+    /// What a container sees. Drivers that keep whole trees make its changes for the question: `kept` holds them.
+    fn container_tree(&self, record: &ContainerRecord, kept: &mut Vec<Changes>) -> Result<Tree, EngineError> {
+        let Trees { new, _changes, .. } = self.trees(record)?;
+        kept.extend(_changes);
+        Ok(new)
+    }
+
+    fn any_tree(&self, name: &str, kept: &mut Vec<Changes>) -> Result<Tree, EngineError> {
         match self.find(name) {
-            Ok(record) => Ok(self.trees(&record)?.new),
+            Ok(record) => self.container_tree(&record, kept),
             Err(_) => self.image_tree(&self.find_image(name)?.chain_ids),
         }
     }

@@ -324,6 +324,8 @@ impl EngineError {
             Self::Runtime { hint, .. } => Some(hint.clone()).filter(|h| !h.is_empty()),
             Self::RuntimeMissing { .. } => text("install both programs: cargo xtask install"),
             Self::State(e) => state_hint(e),
+            Self::Files(onggi_state::files::FileError::Io { source, .. }) => io_hint(source),
+            Self::Blobs(e) => e.hint(),
             Self::Image(e) => e.hint(),
             Self::Storage(e) => e.hint(),
             Self::Format(e) => e.hint(),

@@ -14,7 +14,7 @@ use std::{
 
 use onggi_spec::{
     Digest, ImageReference,
-    image::{Descriptor, Document, ImageConfig, LayerCompression, MAX_DOCUMENT, Manifest, media_type},
+    image::{Descriptor, Document, ImageConfig, Index, LayerCompression, MAX_DOCUMENT, Manifest, media_type},
     progress::{Progress, ProgressEvent},
 };
 use sha2::{Digest as _, Sha256};
@@ -85,6 +85,9 @@ pub struct Pushed {
     pub size: u64,
 }
 
+/// Indexes in indexes that are followed: nobody makes more than one.
+const MAX_NESTED: usize = 4;
+
 /// Makes the tar of a layer that is not in the store as a blob, by its DiffID. `None` when that is not possible.
 pub type Recreate<'a> = dyn Fn(&Digest) -> io::Result<Option<Box<dyn Read + Send + 'a>>> + Sync + 'a;
 
@@ -113,7 +116,12 @@ pub fn push(
         manifests.push(sent);
     }
     let last = match top {
-        Top::Index(index) => index,
+        Top::Index { index, inner } => {
+            for document in inner {
+                push.remote.put_manifest(document.digest.as_str(), &document.media_type, &document.bytes)?;
+            }
+            index
+        }
         // There is exactly one.
         Top::Manifest => manifests.pop().ok_or(ImageError::Stopped)?,
     };
@@ -131,10 +139,24 @@ struct Stored {
     bytes: Vec<u8>,
 }
 
+/// What an index leads to.
+#[derive(Default)]
+struct Found {
+    children: Vec<Stored>,
+    inner: Vec<Stored>,
+    missing: Vec<String>,
+    seen: std::collections::HashSet<Digest>,
+}
+
 /// What the tag will stand for.
 enum Top {
     /// An index, sent after its manifests.
-    Index(Stored),
+    Index {
+        /// Itself.
+        index: Stored,
+        /// Indexes in it, the innermost first: a registry takes a document when it has what it names.
+        inner: Vec<Stored>,
+    },
     /// The one manifest.
     Manifest,
 }
@@ -176,20 +198,47 @@ impl Push<'_, '_> {
                 missing: vec!["its manifest".to_owned()],
             });
         }
-        let mut children = Vec::new();
-        let mut missing = Vec::new();
-        for entry in &index.manifests {
-            match self.whole(entry)? {
-                Some(child) => children.push(child),
-                None => {
-                    missing.push(entry.platform.as_ref().map_or_else(|| entry.digest.to_string(), ToString::to_string))
-                }
-            }
-        }
+        let mut found = Found::default();
+        self.collect(&index, &mut found, 0)?;
+        let Found { children, inner, missing, .. } = found;
         if !missing.is_empty() {
             return Err(ImageError::Incomplete { digest: image.manifest.clone(), missing });
         }
-        Ok((Top::Index(top), children))
+        Ok((Top::Index { index: top, inner }, children))
+    }
+
+    /// The manifests of an index and of the indexes in it, each once.
+    fn collect(&self, index: &Index, found: &mut Found, depth: usize) -> Result<(), ImageError> {
+        for entry in &index.manifests {
+            if !found.seen.insert(entry.digest.clone()) {
+                continue;
+            }
+            if let Some((document, inner)) = self.inner_index(entry)? {
+                if depth == MAX_NESTED {
+                    let reason = format!("more than {MAX_NESTED} indexes in each other");
+                    return Err(ImageError::Invalid { what: format!("index {}", entry.digest), reason });
+                }
+                self.collect(&inner, found, depth + 1)?;
+                found.inner.push(document);
+                continue;
+            }
+            match self.whole(entry)? {
+                Some(child) => found.children.push(child),
+                None => {
+                    let name = entry.platform.as_ref().map_or_else(|| entry.digest.to_string(), ToString::to_string);
+                    found.missing.push(name);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn inner_index(&self, entry: &Descriptor) -> Result<Option<(Stored, Index)>, ImageError> {
+        let Ok(child) = self.stored(&entry.digest) else { return Ok(None) };
+        match parse(&child) {
+            Ok(Document::Index(index)) => Ok(Some((child, index))),
+            _ => Ok(None),
+        }
     }
 
     /// A manifest whose blobs are all here.

@@ -36,5 +36,6 @@ pub use overlay::{
 };
 pub use process::{ProcessFacts, process, processes};
 pub use unshare::{
-    Caller, Clock, IdRange, Identity, Kept, Op, Outside, Propagation, Stage, UnsharePlan, UnshareRequest, apply, forget,
+    Caller, Clock, ForgetPlan, IdRange, Identity, Kept, Op, Outside, Propagation, Stage, UnsharePlan, UnshareRequest,
+    apply,
 };

@@ -320,7 +320,7 @@ pub(crate) fn translate(operation: &'static str, path: &Path, e: rusqlite::Error
     let damaged = |detail: String| StateError::Damaged { path: path.to_owned(), detail };
     match e.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StateError::Busy { operation },
-        Some(ErrorCode::DiskFull) => StateError::DiskFull { operation },
+        Some(ErrorCode::DiskFull) => StateError::DiskFull { operation, path: path.to_owned() },
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => StateError::ReadOnly { operation },
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => damaged(e.to_string()),
         // Our SQL is constant: an error in it means tables that are not ours.

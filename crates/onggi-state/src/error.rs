@@ -39,10 +39,12 @@ pub enum StateError {
         operation: &'static str,
     },
     /// The disk (or the quota) is full.
-    #[error("{operation}: no space is left for the state database")]
+    #[error("{operation}: no space is left on the device of the state database {}", path.display())]
     DiskFull {
         /// What was being done.
         operation: &'static str,
+        /// The database.
+        path: PathBuf,
     },
     /// The database or its directory may not be written.
     #[error("{operation}: the state database is read-only for this user")]

@@ -2,6 +2,7 @@
 //! has some thousand archives, the same in every run.
 
 #[path = "../../../fuzz/src/layers.rs"]
+#[allow(unreachable_pub, reason = "the fuzz crate offers them")]
 mod layers;
 
 /// xorshift: a failure repeats.

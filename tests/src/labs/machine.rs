@@ -33,6 +33,9 @@ const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 const KEPT: &str = "/run/onggi-labs/ns";
 const KEPT_KINDS: [&str; 3] = ["cgroup", "ipc", "uts"];
 
+/// Where a private machine has the image that its page asks for.
+pub const IMAGE: &str = "/var/lib/onggi-labs-image";
+
 /// A machine with control groups.
 pub struct Machine {
     /// The groups that are its roots, by paths through `hierarchies`.
@@ -44,8 +47,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A machine that nobody else sees.
-    pub fn private() -> Machine {
+    /// A machine that nobody else sees; `image` is a directory that it sees as [`IMAGE`], whatever covers it.
+    pub fn private(image: Option<&Path>) -> Machine {
         isolated();
         let prefix = installed("ONGGI_TEST_PREFIX", "dist");
         assert!(prefix.join("bin/onggi").is_file(), "{} is missing; `cargo xtask test` builds it", prefix.display());
@@ -54,10 +57,12 @@ impl Machine {
             "mkdir -p /run/onggi-labs/upper/onggi-labs /run/onggi-labs/upper/onggi /run/onggi-labs/work
              mount -t overlay -o lowerdir=/var/lib,upperdir=/run/onggi-labs/upper,workdir=/run/onggi-labs/work lab /var/lib
              mount --bind {} /var/lib/onggi-labs
+             {}
              mount -t tmpfs -o mode=1777 tmpfs /tmp
              mount -t tmpfs tmpfs /var/lib/onggi
              ip netns add lab && ip netns del lab",
-            prefix.display()
+            prefix.display(),
+            image.map(|dir| format!("mkdir {IMAGE}; mount --bind {} {IMAGE}", dir.display())).unwrap_or_default()
         ));
         let (hierarchies, groups) = private_cgroups();
         Machine { private: Some(groups), _hierarchies: hierarchies, _alone: None }

@@ -25,7 +25,7 @@ pub mod terminal;
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
-use machine::Machine;
+use machine::{IMAGE, Machine};
 use page::{Page, Place, Step};
 use terminal::Terminal;
 
@@ -56,11 +56,14 @@ pub fn read(language: &str, name: &str) -> Page {
 pub fn carry_out(name: &str) {
     let page = read("en", name);
     // Made before the network of the private machine is all there is.
-    let layout = page.image.as_ref().map(|_| nginx::layout());
+    let mut layout = page.image.as_ref().map(|_| nginx::layout());
     let machine = match page.place {
-        Place::Host => Machine::private(),
+        Place::Host => Machine::private(layout.as_deref()),
         Place::Vm => Machine::virtual_machine(),
     };
+    if page.place == Place::Host && layout.is_some() {
+        layout = Some(PathBuf::from(IMAGE));
+    }
     machine.assert_installed(&page.packages);
     let registry = layout.as_ref().map(|_| Registry::new());
     let image = layout.zip(registry.as_ref()).map(|(layout, registry)| registry.push_layout("nginx", &layout));

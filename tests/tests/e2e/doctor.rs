@@ -22,7 +22,7 @@ fn e2e_the_host_is_described_as_the_kernel_describes_itself() {
     let text = |name: &str| found[name]["Found"].as_str().unwrap_or_default().to_owned();
     assert_eq!(text("version"), sh("uname -r").trim());
     assert!(text("pid-max").ends_with(sh("cat /proc/sys/kernel/pid_max").trim()));
-    assert_eq!(text("dns").is_empty(), false);
+    assert!(!text("dns").is_empty());
     let fstype = sh(&format!("stat -f -c %T {}", onggi.root().display()));
     assert!(text("filesystem").starts_with(&fstype.trim()[..3]), "{} {fstype}", text("filesystem"));
     for finding in found.values().filter(|f| f["Level"] != "ok") {

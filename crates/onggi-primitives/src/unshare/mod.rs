@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::{CredentialOp, Kind, chroot::RootOp};
 
 pub use apply::{Stage, apply};
-pub use outside::{IdRange, Kept, Outside, forget};
+pub use outside::{ForgetPlan, IdRange, Kept, Outside};
 
 /// What is asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -145,28 +145,66 @@ fn keep(pid: i32, kept: &Kept) -> Result<(), PrimitiveError> {
     }
 }
 
-/// Unmounts a namespace from a file; true when there was one.
-fn release(file: &Path) -> Result<bool, PrimitiveError> {
-    let mut released = false;
+/// Unmounts what a file keeps.
+fn release(file: &Path) -> Result<(), PrimitiveError> {
     while crate::namespaces(&[])?.iter().any(|namespace| namespace.file.as_deref() == Some(file)) {
         rustix::mount::unmount(file, rustix::mount::UnmountFlags::DETACH).map_err(|e| PrimitiveError::Sys {
             operation: format!("release {}", file.display()),
             source: SysError::new("umount2", format!("{file:?}"), e),
         })?;
-        released = true;
     }
-    Ok(released)
+    Ok(())
 }
 
-/// Takes a namespace off the file that keeps it, and removes the file: it goes when nothing runs in it any more.
-///
-/// # Errors
-/// The file keeps none.
-pub fn forget(file: &Path) -> Result<(), PrimitiveError> {
-    if !release(file)? {
-        return Err(PrimitiveError::NoNamespace { path: file.to_owned() });
+/// What takes namespaces off the files that keep them: a namespace goes when nothing runs in it any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ForgetPlan {
+    /// Files with a namespace mounted on them.
+    files: Vec<PathBuf>,
+}
+
+impl ForgetPlan {
+    /// For `files`, by their real paths.
+    ///
+    /// # Errors
+    /// One of them keeps no namespace.
+    pub fn new(files: Vec<PathBuf>) -> Result<Self, PrimitiveError> {
+        let kept = crate::namespaces(&[])?;
+        match files.iter().find(|file| !kept.iter().any(|namespace| namespace.file.as_ref() == Some(*file))) {
+            Some(file) => Err(PrimitiveError::NoNamespace { path: file.clone() }),
+            None => Ok(Self { files }),
+        }
     }
-    fs::remove_file(file).map_err(|e| sys(format!("remove {}", file.display()), "unlink", file, &e))
+
+    /// One line per operation.
+    pub fn words(&self) -> String {
+        let lines = self.files.iter().map(|file| {
+            let file = file.display();
+            format!("umount2(2) {file} (MNT_DETACH): the file keeps no namespace any more\nunlink(2) {file}\n")
+        });
+        lines.collect()
+    }
+
+    /// A script that does the same.
+    pub fn shell(&self) -> String {
+        let lines = self.files.iter().map(|file| {
+            let file = crate::shell::path(file);
+            format!("umount -l {file}\nrm {file}\n")
+        });
+        format!("#!/bin/sh\nset -e\n{}", lines.collect::<String>())
+    }
+
+    /// Carries it out.
+    ///
+    /// # Errors
+    /// A file cannot be unmounted (`EPERM` without CAP_SYS_ADMIN) or removed.
+    pub fn apply(&self) -> Result<(), PrimitiveError> {
+        for file in &self.files {
+            release(file)?;
+            fs::remove_file(file).map_err(|e| sys(format!("remove {}", file.display()), "unlink", file, &e))?;
+        }
+        Ok(())
+    }
 }
 
 fn sys(operation: String, call: &'static str, object: impl AsRef<Path>, e: &io::Error) -> PrimitiveError {

@@ -4,13 +4,13 @@ use std::{io::Read as _, path::PathBuf};
 
 use clap::{Args, ValueEnum};
 use onggi_primitives::{
-    Caller, IdRange, Identity, Kept, Kind, Outside, Propagation, UnsharePlan, UnshareRequest, forget,
+    Caller, ForgetPlan, IdRange, Identity, Kept, Kind, Outside, Propagation, UnsharePlan, UnshareRequest,
 };
 
 use super::child;
 use crate::{
     cli::GlobalArgs,
-    commands::plan::{ExplainArgs, carry_out},
+    commands::plan::{ExplainArgs, Plan, carry_out},
     error::CliError,
     render::users::Users,
 };
@@ -236,14 +236,29 @@ pub(crate) struct RmArgs {
     /// Files that keep namespaces, as --net=FILE and `ip netns add` make them
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
+    #[command(flatten)]
+    explain: ExplainArgs,
+}
+
+impl Plan for ForgetPlan {
+    fn words(&self) -> String {
+        self.words()
+    }
+
+    fn shell(&self) -> String {
+        self.shell()
+    }
 }
 
 impl RmArgs {
     /// Releases each.
     pub(crate) fn run(self) -> Result<u8, CliError> {
-        for file in &self.files {
-            let path = file.canonicalize();
-            forget(&path.map_err(|source| CliError::ReadFile { path: file.display().to_string(), source })?)?;
+        let real = |file: &PathBuf| {
+            file.canonicalize().map_err(|source| CliError::ReadFile { path: file.display().to_string(), source })
+        };
+        let plan = ForgetPlan::new(self.files.iter().map(real).collect::<Result<_, _>>()?)?;
+        if !self.explain.show(&plan)? {
+            plan.apply()?;
         }
         Ok(0)
     }
