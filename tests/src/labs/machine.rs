@@ -44,6 +44,24 @@ pub struct Machine {
     _hierarchies: Vec<fs::File>,
     /// Held as long as the page uses `/tmp/lab` of the virtual machine.
     _alone: Option<fs::File>,
+    /// What the default directories of the virtual machine held before.
+    was_there: BTreeSet<PathBuf>,
+}
+
+/// The engine's default directories, where pages keep their images.
+const STORES: [&str; 2] = ["/var/lib/onggi", "/run/onggi"];
+
+/// What is in them, and they themselves.
+fn stores() -> BTreeSet<PathBuf> {
+    let inner = STORES.iter().filter_map(|dir| fs::read_dir(dir).ok()).flatten().flatten().map(|entry| entry.path());
+    inner.chain(STORES.iter().map(PathBuf::from).filter(|dir| dir.exists())).collect()
+}
+
+/// Removes what they hold besides, the deepest first; what cannot be removed is found by the look at what is left.
+fn empty_stores(was_there: &BTreeSet<PathBuf>) {
+    for path in stores().difference(was_there).collect::<Vec<_>>().into_iter().rev() {
+        let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    }
 }
 
 impl Machine {
@@ -65,14 +83,15 @@ impl Machine {
             image.map(|dir| format!("mkdir {IMAGE}; mount --bind {} {IMAGE}", dir.display())).unwrap_or_default()
         ));
         let (hierarchies, groups) = private_cgroups();
-        Machine { private: Some(groups), _hierarchies: hierarchies, _alone: None }
+        Machine { private: Some(groups), _hierarchies: hierarchies, _alone: None, was_there: BTreeSet::new() }
     }
 
     /// The virtual machine, alone.
     pub fn virtual_machine() -> Machine {
-        let alone = fs::File::create("/tmp/onggi-labs.lock").expect("make a lock file");
+        // A lock file of its own would be left.
+        let alone = fs::File::open("/var/lib").expect("open /var/lib");
         alone.lock().expect("lock it");
-        Machine { private: None, _hierarchies: Vec::new(), _alone: Some(alone) }
+        Machine { private: None, _hierarchies: Vec::new(), _alone: Some(alone), was_there: stores() }
     }
 
     /// How long one command may take.
@@ -253,6 +272,9 @@ impl Hierarchy {
 
 impl Drop for Machine {
     fn drop(&mut self) {
+        if self.private.is_none() {
+            empty_stores(&self.was_there);
+        }
         // What is left has been reported by then; the groups must go so that the host is as it was.
         let groups = self.private.take().unwrap_or_default();
         let begin = Instant::now();

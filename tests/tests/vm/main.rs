@@ -4,6 +4,7 @@
 //! profiles are shared.
 
 mod apparmor;
+mod cgroup;
 mod limits;
 mod options;
 

@@ -1,0 +1,155 @@
+//! `cgroup` and `limit` on pure version 2 with systemd, beside cgget and systemd-run.
+
+use std::{fs, path::PathBuf};
+
+use onggi_tests::{Onggi, eventually, isolated, machine::sh};
+
+/// A group that goes with the test.
+struct Lab {
+    onggi: Onggi,
+    name: String,
+}
+
+impl Lab {
+    fn new(name: &str) -> Lab {
+        isolated();
+        Lab { onggi: Onggi::new(), name: format!("onggi-test-{name}") }
+    }
+
+    #[track_caller]
+    fn ok(&self, arguments: &[&str]) -> String {
+        self.onggi.ok(&[&["cgroup"], arguments].concat())
+    }
+
+    #[track_caller]
+    fn refused(&self, arguments: &[&str]) -> String {
+        let ran = self.onggi.run(&[&["cgroup"], arguments].concat());
+        assert_eq!(ran.code, Some(1), "{ran}");
+        ran.stderr
+    }
+
+    fn dir(&self) -> PathBuf {
+        PathBuf::from("/sys/fs/cgroup").join(&self.name)
+    }
+
+    fn read(&self, file: &str) -> String {
+        fs::read_to_string(self.dir().join(file)).unwrap_or_else(|e| panic!("{file}: {e}")).trim().to_owned()
+    }
+
+    fn field(&self, file: &str, key: &str) -> u64 {
+        let text = self.read(file);
+        let value = text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(' ')?.parse().ok());
+        value.unwrap_or_else(|| panic!("no {key} in {text}"))
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.onggi.run(&["cgroup", "rm", "-r", "--kill", "--force", &self.name]);
+    }
+}
+
+#[test]
+fn vm_cgroup_words_and_files_of_both_versions_are_set() {
+    let lab = Lab::new("set");
+    let group = &lab.name;
+    lab.ok(&["create", group]);
+    let told = lab.ok(&[
+        "set",
+        group,
+        "cpus=0.5",
+        "memory=100M",
+        "memory-high=80M",
+        "swap=0",
+        "pids=50",
+        "cpuset=0",
+        "cpu-weight=50",
+    ]);
+    assert!(told.contains("cpus=0.5 → cpu.max 50000 100000 (v2)\n"), "{told}");
+    let values = ["cpu.max", "memory.max", "memory.high", "memory.swap.max", "pids.max", "cpuset.cpus", "cpu.weight"];
+    assert_eq!(values.map(|f| lab.read(f)).join(" "), "50000 100000 104857600 83886080 0 50 0 50");
+    lab.ok(&[
+        "set",
+        group,
+        "cpu.cfs_quota_us=30000",
+        "memory.limit_in_bytes=64M",
+        "cpu.shares=1024",
+        "memory.high=max",
+    ]);
+    assert_eq!(["cpu.max", "memory.max", "cpu.weight"].map(|f| lab.read(f)).join(" "), "30000 100000 67108864 100");
+    assert_eq!(
+        lab.ok(&["get", "-v", group, "cpus", "cpu.cfs_quota_us", "memory", "memory-high"]),
+        "0.3\n30000\n64M\nmax"
+    );
+    assert_eq!(sh(&format!("cgget -nvr memory.max {group}")).trim(), "67108864");
+    let disk = sh("lsblk -dnro MAJ:MIN | head -1");
+    lab.ok(&[
+        "set",
+        group,
+        &format!("io-read-bps={}:1M", disk.trim()),
+        &format!("blkio.throttle.write_iops_device={} 99", disk.trim()),
+    ]);
+    assert_eq!(lab.read("io.max"), format!("{} rbps=1048576 wbps=max riops=max wiops=99", disk.trim()));
+    for (setting, part) in [
+        ("memory.swappiness=10", "no counterpart in cgroup v2"),
+        ("cpu.max=5", "at least 1000"),
+        ("cgroup.controllers=cpu", "can only be read"),
+        ("cpuset=999", "use CPUs that the parent group has"),
+    ] {
+        let said = lab.refused(&["set", group, setting]);
+        assert!(said.contains(part), "{setting}: {said}");
+    }
+    // As a file, and back; also as a file of version 1.
+    let file = lab.onggi.dir().join("tree.conf").display().to_string();
+    lab.ok(&["snapshot", "-o", &file, group]);
+    lab.ok(&["rm", group]);
+    lab.ok(&["restore", &file]);
+    assert_eq!(["cpu.max", "memory.max", "pids.max"].map(|f| lab.read(f)).join(" "), "30000 100000 67108864 50");
+    fs::write(
+        &file,
+        format!(
+            "group {group}/old {{ cpu {{ cpu.cfs_quota_us = 20000; }} memory {{ memory.limit_in_bytes = 8388608; }} }}"
+        ),
+    )
+    .expect("write");
+    lab.ok(&["restore", &file]);
+    assert_eq!(lab.ok(&["get", "-v", &format!("{group}/old"), "cpus", "memory"]), "0.2\n8M");
+}
+
+#[test]
+fn vm_cgroup_limits_hold_and_pressure_is_shown() {
+    let lab = Lab::new("hold");
+    let group = &lab.name;
+    lab.ok(&["create", group]);
+    lab.ok(&["set", group, "memory-high=8M", "memory=64M", "swap=max", "pids=20"]);
+    let fill = "head -c 24000000 /dev/zero | tail -c 24000000 > /dev/null";
+    lab.ok(&["exec", group, "--", "sh", "-c", fill]);
+    assert!(lab.field("memory.events", "high") > 0, "nothing was taken back: {}", lab.read("memory.events"));
+    assert_eq!(lab.field("memory.events", "oom_kill"), 0);
+    lab.ok(&["set", group, "memory-high=max", "memory=8M", "swap=0"]);
+    assert_eq!(lab.onggi.run(&["cgroup", "exec", group, "--", "tail", "/dev/zero"]).code, None);
+    assert_eq!(lab.field("memory.events", "oom_kill"), 1);
+    let bomb = "i=0; while [ $i -lt 40 ]; do sleep 5 > /dev/null 2>&1 & i=$((i+1)); done; wait";
+    assert_ne!(lab.onggi.run(&["cgroup", "exec", group, "--", "busybox", "sh", "-c", bomb]).code, Some(0));
+    assert!(lab.field("pids.events", "max") > 0);
+    lab.ok(&["kill", group]);
+    lab.ok(&["set", group, "cpus=0.02"]);
+    let mut busy = lab
+        .onggi
+        .command(&["cgroup", "exec", group, "--", "busybox", "sh", "-c", "while :; do :; done"])
+        .spawn()
+        .expect("start");
+    eventually("it is throttled", || (lab.field("cpu.stat", "nr_throttled") > 3).then_some(()));
+    lab.ok(&["freeze", group]);
+    assert_eq!(lab.field("cgroup.events", "frozen"), 1);
+    lab.ok(&["thaw", group]);
+    let stat = lab.ok(&["stat", group, "--format", "{{.Key}}"]);
+    for key in ["cpu.throttled", "memory.oom_kills", "pressure.cpu.some", "pressure.memory.full", "pressure.io.some"] {
+        assert!(stat.lines().any(|l| l == key), "{key} is not in {stat}");
+    }
+    let top = lab.ok(&["top", "-n", "1", group, "--format", "{{.Group}} {{.Cpu}} {{.CpuPressure}}"]);
+    let words: Vec<&str> = top.split(' ').collect();
+    assert!(words[1].parse::<f64>().is_ok_and(|cpu| cpu > 0.0) && words[2].parse::<f64>().is_ok(), "{top}");
+    lab.ok(&["kill", group]);
+    busy.wait().expect("it ends");
+}
