@@ -2,14 +2,7 @@
 
 use std::path::Path;
 
-/// One word.
-pub fn quote(text: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./=:,+@%".contains(&b);
-    if !text.is_empty() && text.bytes().all(plain) {
-        return text.to_owned();
-    }
-    format!("'{}'", text.replace('\'', r"'\''"))
-}
+pub use onggi_spec::shell::quote;
 
 /// A path as one word. Bytes that are no UTF-8 become what a reader can see.
 pub fn path(path: &Path) -> String {

@@ -23,6 +23,7 @@ pub mod reference;
 pub mod request;
 pub mod seccomp_profile;
 pub mod security;
+pub mod shell;
 pub mod signal;
 pub mod syscalls;
 pub mod user;

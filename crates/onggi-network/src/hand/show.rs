@@ -1,5 +1,7 @@
 //! A plan in words, and as commands of ip(8), nft(8) and sysctl(8).
 
+use onggi_spec::shell::quote;
+
 use super::{End, HandOp, HandPlan, Place};
 
 impl HandPlan {
@@ -84,13 +86,4 @@ fn ip(place: &Place) -> String {
         None => "ip".to_owned(),
         Some(path) => format!("nsenter --net={} ip", quote(&path.display().to_string())),
     }
-}
-
-/// One word for sh(1).
-fn quote(text: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./=:,+@%".contains(&b);
-    if !text.is_empty() && text.bytes().all(plain) {
-        return text.to_owned();
-    }
-    format!("'{}'", text.replace('\'', r"'\''"))
 }

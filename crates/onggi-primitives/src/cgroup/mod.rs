@@ -27,7 +27,6 @@ pub use keys::{KEYS, Key, is_key};
 pub use members::{
     Leftover, RemovePlanFacts, freezer_plan, kill_places, plan_join, plan_kill, plan_move, plan_remove, remove_facts,
 };
-pub(crate) use op::quote;
 pub use op::{GroupPlan, Op};
 pub use persist::{Persist, persist_plan};
 pub use pressure::{Pressure, Stall, machine_pressure, pressure};

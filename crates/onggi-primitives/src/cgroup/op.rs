@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use onggi_cgroup::{CgroupWrite, Prepare};
 use serde::Serialize;
 
+use crate::shell::quote;
+
 /// One thing that is done.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "op", rename_all = "kebab-case")]
@@ -254,13 +256,4 @@ fn path(path: &Path) -> String {
 
 fn join(words: &[String]) -> String {
     words.iter().map(|w| quote(w)).collect::<Vec<_>>().join(" ")
-}
-
-/// For sh(1).
-pub(crate) fn quote(text: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./=:,+@%".contains(&b);
-    if !text.is_empty() && text.bytes().all(plain) {
-        return text.to_owned();
-    }
-    format!("'{}'", text.replace('\'', r"'\''"))
 }

@@ -16,7 +16,8 @@ use std::{
 
 use serde::Serialize;
 
-use super::{Group, GroupError, quote};
+use super::{Group, GroupError};
+use crate::shell::quote;
 
 /// Where programs of the system are: never a PATH.
 const TRUSTED: [&str; 2] = ["/usr/bin/systemctl", "/bin/systemctl"];

@@ -1,7 +1,7 @@
 //! The plan in words, and as a script of the tools that people know.
 
 use super::{Inside, LimitPlan};
-use crate::cgroup::quote;
+use crate::shell::quote;
 
 impl LimitPlan {
     /// One line per operation.
