@@ -65,6 +65,8 @@ const GET_PARENT: libc::Ioctl = 0xb702;
 const GET_KIND: libc::Ioctl = 0xb703;
 /// `NS_GET_OWNER_UID`.
 const GET_CREATOR: libc::Ioctl = 0xb704;
+/// `NS_GET_MNTNS_ID`, `_IOR(0xb7, 5, __u64)`.
+const GET_MOUNT_ID: libc::Ioctl = 0x8008_b705;
 
 /// The user namespace that owns a namespace (ioctl_ns(2)).
 ///
@@ -115,4 +117,22 @@ pub fn creator(user_namespace: BorrowedFd<'_>) -> Result<u32> {
         return Err(SysError::last("ioctl", "NS_GET_OWNER_UID"));
     }
     Ok(uid)
+}
+
+/// The number by which the kernel orders mount namespaces (linux/nsfs.h, Linux 6.11). `None` for a kernel that does
+/// not tell it: there a namespace made later has the higher one.
+///
+/// # Errors
+/// EINVAL for another kind.
+pub fn mount_id(mount_namespace: BorrowedFd<'_>) -> Result<Option<u64>> {
+    let mut id: u64 = 0;
+    // SAFETY: the request writes one u64, to which the pointer is valid for the call.
+    let r = unsafe { libc::ioctl(mount_namespace.as_raw_fd(), GET_MOUNT_ID, &raw mut id) };
+    if r == 0 {
+        return Ok(Some(id));
+    }
+    match SysError::last("ioctl", "NS_GET_MNTNS_ID") {
+        e if e.errno == crate::Errno::NOTTY => Ok(None),
+        e => Err(e),
+    }
 }

@@ -176,12 +176,17 @@ fn e2e_ns_run_explains_itself_and_its_script_does_the_same() {
     stage.onggi.assert_nothing_left();
 }
 
+/// A command as a line for sh(1), of words without apostrophes.
+fn line_of(command: &std::process::Command) -> String {
+    let words = [command.get_program()].into_iter().chain(command.get_args());
+    words.map(|word| format!("'{}'", word.to_string_lossy())).collect::<Vec<_>>().join(" ")
+}
+
 #[test]
 fn e2e_ns_run_needs_no_root() {
     let stage = Stage::new();
-    let onggi = stage.onggi.command(&["ns", "run", "-r", "-p", "--mount-proc", "sh", "-c", "id -u; echo $$; whoami"]);
-    let words = [onggi.get_program()].into_iter().chain(onggi.get_args());
-    let line = words.map(|word| format!("'{}'", word.to_string_lossy())).collect::<Vec<_>>().join(" ");
+    let look = ["ns", "run", "-r", "-p", "--mount-proc", "sh", "-c", "id -u; echo $$; whoami"];
+    let line = line_of(&stage.onggi.command(&look));
     let ran = sh(&format!("setpriv --reuid 12345 --regid 12345 --clear-groups {line}"));
     assert_eq!(ran, "0\n1\nroot\n");
     stage.onggi.assert_nothing_left();
@@ -221,6 +226,60 @@ fn e2e_ns_run_keeps_namespaces_by_files_as_unshare_does() {
     assert!(!std::path::Path::new(&uts).exists());
     let refused = stage.onggi.run(&["ns", "rm", "/etc/passwd"]);
     assert!(refused.code != Some(0) && refused.stderr.contains("is no namespace"), "{refused}");
+    sh(&format!("umount {dir}"));
+    stage.onggi.assert_nothing_left();
+}
+
+/// Since Linux 6.18 each CPU numbers namespaces from a batch of its own, and the kernel lets a mount namespace be kept
+/// only in one with a lower number.
+#[test]
+fn e2e_ns_run_keeps_a_mount_namespace_that_another_cpu_numbers_as_older() {
+    let stage = Stage::new();
+    let dir = stage.onggi.dir().display().to_string();
+    let allowed = sh("taskset -cp $$ | sed 's/.*: //; s/[,-]/ /g'");
+    let cpus: Vec<&str> = allowed.split_whitespace().collect();
+    let (first, last) = (cpus[0], cpus[cpus.len() - 1]);
+    let line = line_of(&stage.onggi.command(&["ns", "run"]));
+    for (outer, inner) in [(first, last), (last, first)] {
+        for more in ["", "--user --map-root-user", "--pid --fork"] {
+            let file = format!("{dir}/mnt");
+            let inside = format!(
+                "set -e; touch {file}; taskset -c {inner} {line} --mount={file} {more} sh -c 'taskset -cp $$; mount -t tmpfs kept /mnt'
+                 nsenter --mount={file} stat -f -c %T /mnt; umount {file}"
+            );
+            let ran = sh(&format!("taskset -c {outer} unshare --mount sh -c \"{}\"", inside.replace('$', "\\$")));
+            let lines: Vec<&str> = ran.lines().collect();
+            assert!(lines[0].ends_with(&format!(": {inner}")), "the affinity is what it was: {ran}");
+            assert_eq!(lines[1], "tmpfs", "{outer} {inner} {more}");
+        }
+    }
+    stage.onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_ns_run_runs_nothing_when_a_namespace_cannot_be_kept_and_says_why() {
+    let stage = Stage::new();
+    let dir = stage.onggi.dir().display().to_string();
+    sh(&format!("mount --bind {dir} {dir}; mount --make-shared {dir}"));
+    let cases = [
+        (vec![format!("--mount={dir}/mnt")], "which others share (shared:"),
+        (vec![format!("--mount={dir}/mnt"), format!("--pid={dir}/pid")], "which others share (shared:"),
+        (vec![format!("--pid={dir}/no/such")], "keep the pid namespace"),
+        (vec![format!("--net={dir}/no/such")], "keep the net namespace"),
+    ];
+    for (options, part) in cases {
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        let refused = stage.onggi.run(&[&["ns", "run"], &options[..], &["sh", "-c", "echo ran"]].concat());
+        assert!(refused.code != Some(0) && refused.stdout.is_empty(), "{refused}");
+        assert!(refused.stderr.contains(part) && refused.stderr.contains("the command was not run"), "{refused}");
+    }
+    assert!(!std::path::Path::new(&format!("{dir}/mnt")).exists(), "a file that keeps nothing is not left");
+    // What fails before the helper's part is not kept either.
+    sh(&format!("chmod 777 {dir}"));
+    let line = line_of(&stage.onggi.command(&["ns", "run", &format!("--net={dir}/net"), "echo", "ran"]));
+    let refused = sh(&format!("setpriv --reuid 12345 --regid 12345 --clear-groups {line} 2>&1 || echo refused"));
+    assert!(refused.contains("make new namespaces (net)") && refused.ends_with("refused\n"), "{refused}");
+    assert!(!refused.contains("outside") && !std::path::Path::new(&format!("{dir}/net")).exists(), "{refused}");
     sh(&format!("umount {dir}"));
     stage.onggi.assert_nothing_left();
 }

@@ -2,6 +2,8 @@
 
 use std::{
     ffi::OsString,
+    io::{PipeWriter, Write as _},
+    os::fd::AsRawFd as _,
     process::{Child, Command, Stdio},
 };
 
@@ -9,10 +11,7 @@ use clap::Args;
 use onggi_primitives::{Outside, Stage, UnsharePlan, apply};
 use serde::Serialize;
 
-use super::{
-    ns::child::{self, Become},
-    run::ExplainFormat,
-};
+use super::{ns::child, run::ExplainFormat};
 use crate::{
     error::CliError,
     render::{self, format},
@@ -64,22 +63,37 @@ pub(crate) fn carry_out(plan: &UnsharePlan) -> Result<u8, CliError> {
     loop {
         match stage {
             Stage::Execute(command) if command.is_empty() => return Ok(0),
-            Stage::Execute(command) => return child::run(&command, Become::Command),
+            Stage::Execute(command) => return child::become_command(&command),
             Stage::Outside(rest) => {
-                if let Some(helper) = &mut helper {
-                    helper.begin()?;
-                }
+                helper = helper.map(Helper::begin).transpose()?.flatten();
                 stage = apply(&rest)?;
             }
-            // This program again: what a forked copy of it could do without a thread of its own is little.
-            Stage::Fork(rest) => {
-                let own = ["/proc/self/exe", "ns", "__inside"].map(OsString::from);
-                let words = [&own[..], &[serde_json::to_string(&rest)?.into()]].concat();
-                let code = child::run(&words, Become::Child)?;
-                return helper.map_or(Ok(code), |helper| helper.finish(code));
-            }
+            Stage::Fork(rest) => return fork(&rest, helper),
         }
     }
+}
+
+/// This program again: what a forked copy of it could do without a thread of its own is little. Where the helper
+/// needs the child, the child goes on only when the helper has succeeded.
+fn fork(rest: &UnsharePlan, helper: Option<Helper>) -> Result<u8, CliError> {
+    let mut words = ["/proc/self/exe", "ns", "__inside"].map(OsString::from).to_vec();
+    let rest = OsString::from(serde_json::to_string(rest)?);
+    let Some(helper) = helper else {
+        words.push(rest);
+        return child::run(&words, || Ok(()));
+    };
+    let (gate, opener) = std::io::pipe().map_err(CliError::Stream)?;
+    rustix::io::fcntl_setfd(&gate, rustix::io::FdFlags::empty()).map_err(|e| CliError::Stream(e.into()))?;
+    words.extend(["--gate".into(), gate.as_raw_fd().to_string().into(), rest]);
+    child::run(&words, || {
+        drop(gate);
+        helper.wait().and_then(|()| go(opener))
+    })
+}
+
+/// One byte: what is behind the gate may go on. The end of the stream alone tells it not to.
+fn go(mut opener: PipeWriter) -> Result<(), CliError> {
+    opener.write_all(b"+").map_err(CliError::Stream)
 }
 
 /// This program again, outside of the namespaces that this process is about to enter.
@@ -97,23 +111,22 @@ impl Helper {
     }
 
     /// The namespaces are there. What needs no child of theirs is done when this returns.
-    fn begin(&mut self) -> Result<(), CliError> {
-        drop(self.child.stdin.take());
-        if self.waits { Ok(()) } else { self.wait() }
+    fn begin(mut self) -> Result<Option<Self>, CliError> {
+        if let Some(mut stdin) = self.child.stdin.take() {
+            stdin.write_all(b"+").map_err(CliError::Stream)?;
+        }
+        if self.waits {
+            return Ok(Some(self));
+        }
+        self.wait()?;
+        Ok(None)
     }
 
-    fn wait(&mut self) -> Result<(), CliError> {
+    fn wait(mut self) -> Result<(), CliError> {
         let failed = |source| CliError::Execute { program: "the helper outside".to_owned(), source };
         match self.child.wait().map_err(failed)?.success() {
             true => Ok(()),
-            false => Err(CliError::usage("the helper outside failed, as it says", "nothing was run")),
+            false => Err(CliError::usage("the helper outside failed, as it says", "the command was not run")),
         }
-    }
-
-    fn finish(mut self, code: u8) -> Result<u8, CliError> {
-        if self.waits {
-            self.wait()?;
-        }
-        Ok(code)
     }
 }

@@ -263,7 +263,7 @@ mod tests {
         };
         let root = || PathBuf::from("/jar");
         let expected = [
-            Op::Unshare { kinds: vec![Kind::Pid, Kind::Mnt] },
+            Op::Unshare { kinds: vec![Kind::Pid, Kind::Mnt], keepable: false },
             Op::Fork { kill_child: true },
             Op::Propagate { propagation: Propagation::Private },
             Op::Root(RootOp::Base { root: root() }),
@@ -283,7 +283,7 @@ mod tests {
     #[test]
     fn without_root_there_is_a_user_namespace_and_the_hosts_sysfs() {
         let ops = plan(ChrootRequest { command: vec!["id".into()], ..ChrootRequest::default() }, 1000);
-        assert_eq!(ops[0], Op::Unshare { kinds: vec![Kind::User, Kind::Pid, Kind::Mnt] });
+        assert_eq!(ops[0], Op::Unshare { kinds: vec![Kind::User, Kind::Pid, Kind::Mnt], keepable: false });
         assert!(ops.contains(&Op::Root(RootOp::Sys { root: "/jar".into(), new: false })), "{ops:?}");
     }
 

@@ -10,7 +10,7 @@ use onggi_sys::{
     trace,
 };
 
-use super::{Op, Propagation, UnsharePlan, show};
+use super::{Op, Propagation, UnsharePlan, keepable, show};
 use crate::PrimitiveError;
 
 /// SIGKILL of signal(7).
@@ -51,10 +51,11 @@ pub fn apply(plan: &UnsharePlan) -> Result<Stage, PrimitiveError> {
 
 fn one(op: &Op) -> Result<(), PrimitiveError> {
     match op {
-        Op::Unshare { kinds } => {
+        Op::Unshare { kinds, keepable } => {
             let names = kinds.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ");
             let flags = kinds.iter().fold(0, |flags, kind| flags | kind.flag());
-            ns::unshare(flags).map_err(|source| sys(format!("make new namespaces ({names})"), source))
+            let made = if *keepable { keepable::unshare(flags) } else { ns::unshare(flags) };
+            made.map_err(|source| sys(format!("make new namespaces ({names})"), source))
         }
         Op::DenySetgroups => write("/proc/self/setgroups", "deny"),
         Op::MapUser { inside, outside } => write("/proc/self/uid_map", &format!("{inside} {outside} 1")),

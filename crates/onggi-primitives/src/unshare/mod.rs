@@ -4,6 +4,7 @@
 //! or time namespace, only a child is: the plan has a [`Op::Fork`], and what follows it is done by the child.
 
 mod apply;
+mod keepable;
 mod outside;
 mod script;
 mod show;
@@ -105,6 +106,9 @@ pub enum Op {
     Unshare {
         /// By their names in /proc.
         kinds: Vec<Kind>,
+        /// The mount namespace has to count as newer than the caller's: a file there is to keep it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        keepable: bool,
     },
     /// `deny` in /proc/self/setgroups: without it an ordinary user may not map groups.
     DenySetgroups,
@@ -189,7 +193,8 @@ impl UnsharePlan {
         let has = |kind| kinds.contains(&kind);
         let mut ops = Vec::new();
         if !kinds.is_empty() {
-            ops.push(Op::Unshare { kinds: kinds.clone() });
+            let keepable = request.keep.iter().any(|kept| kept.kind == Kind::Mnt);
+            ops.push(Op::Unshare { kinds: kinds.clone(), keepable });
         }
         let ranges = !request.map_users.is_empty() || !request.map_groups.is_empty();
         let mut outside = Outside {
@@ -274,7 +279,7 @@ mod tests {
         };
         let kinds = vec![Kind::User, Kind::Uts, Kind::Pid, Kind::Mnt];
         let expected = [
-            Op::Unshare { kinds },
+            Op::Unshare { kinds, keepable: false },
             Op::DenySetgroups,
             Op::MapUser { inside: 0, outside: 1000 },
             Op::MapGroup { inside: 0, outside: 100 },
@@ -291,7 +296,8 @@ mod tests {
     fn without_need_there_is_no_child() {
         let request = UnshareRequest { kinds: vec![Kind::Net], ..UnshareRequest::default() };
         let kinds = vec![Kind::Net];
-        assert_eq!(plan(request).ops, [Op::Unshare { kinds }, Op::Execute { command: vec!["id".into()] }]);
+        let expected = [Op::Unshare { kinds, keepable: false }, Op::Execute { command: vec!["id".into()] }];
+        assert_eq!(plan(request).ops, expected);
     }
 
     #[test]
@@ -299,11 +305,21 @@ mod tests {
         let request = UnshareRequest { boottime: Some(-5), ..UnshareRequest::default() };
         let kinds = vec![Kind::Time];
         let first = [
-            Op::Unshare { kinds },
+            Op::Unshare { kinds, keepable: false },
             Op::OffsetClock { clock: Clock::Boottime, seconds: -5 },
             Op::Fork { kill_child: false },
         ];
         assert_eq!(plan(request).ops[..3], first);
+    }
+
+    #[test]
+    fn only_a_mount_namespace_with_a_file_has_to_be_newer() {
+        let unshared = |kind| {
+            let keep = vec![Kept { kind, file: "/f".into() }];
+            plan(UnshareRequest { keep, ..UnshareRequest::default() }).ops.remove(0)
+        };
+        assert_eq!(unshared(Kind::Mnt), Op::Unshare { kinds: vec![Kind::Mnt], keepable: true });
+        assert_eq!(unshared(Kind::Net), Op::Unshare { kinds: vec![Kind::Net], keepable: false });
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::{
     fs, io,
+    os::fd::{AsFd as _, AsRawFd as _},
     path::{Path, PathBuf},
     process::Command,
     str::FromStr,
@@ -10,7 +11,7 @@ use std::{
 };
 
 use onggi_spec::ParseError;
-use onggi_sys::{Errno, SysError};
+use onggi_sys::{Errno, SysError, ns};
 use serde::{Deserialize, Serialize};
 
 use crate::{Kind, PrimitiveError};
@@ -125,24 +126,60 @@ fn keep(pid: i32, kept: &Kept) -> Result<(), PrimitiveError> {
     while fs::read_link(&source).is_err() && Instant::now() < deadline {
         std::thread::sleep(PAUSE);
     }
-    let operation = || format!("keep the {kind} namespace by {}", file.display());
-    if !file.exists() {
-        fs::write(file, "").map_err(|e| sys(operation(), "open", file, &e))?;
+    let operation = format!("keep the {kind} namespace by {}", file.display());
+    let made = !file.exists();
+    if made {
+        fs::write(file, "").map_err(|e| sys(operation.clone(), "open", file, &e))?;
     }
     // What the file kept before.
     release(file)?;
-    match rustix::mount::mount_bind(&source, file) {
-        Ok(()) => Ok(()),
-        Err(Errno::INVAL) if kind == Kind::Mnt => Err(PrimitiveError::Refused {
-            message: format!("cannot {}: its own mount is shared", operation()),
-            hint: "a mount namespace is kept on a private mount: mount --bind DIR DIR; mount --make-private DIR"
-                .to_owned(),
-        }),
-        Err(e) => Err(PrimitiveError::Sys {
-            operation: operation(),
-            source: SysError::new("mount", format!("{source:?}, {file:?}"), e),
-        }),
+    let Err(errno) = rustix::mount::mount_bind(&source, file) else { return Ok(()) };
+    let why = if errno == Errno::INVAL && kind == Kind::Mnt { refused(&operation, &source, file) } else { None };
+    if made {
+        // It is of no use; where it cannot be removed either, the first failure is told.
+        let _ = fs::remove_file(file);
     }
+    let plain =
+        || PrimitiveError::Sys { operation, source: SysError::new("mount", format!("{source:?}, {file:?}"), errno) };
+    Err(why.unwrap_or_else(plain))
+}
+
+/// Which of the two rules for mount namespaces is broken (mount_namespaces(7); [`super::keepable`]).
+fn refused(operation: &str, source: &Path, file: &Path) -> Option<PrimitiveError> {
+    let because = |why: String, hint: &str| {
+        Some(PrimitiveError::Refused { message: format!("cannot {operation}: {why}"), hint: hint.to_owned() })
+    };
+    if let Some((point, group)) = shared(file) {
+        return because(
+            format!("it is on the mount {point}, which others share ({group} in /proc/self/mountinfo)"),
+            "a mount namespace is kept on a private mount: mount --bind DIR DIR; mount --make-private DIR",
+        );
+    }
+    let id = |path: &Path| fs::File::open(path).ok().and_then(|file| ns::mount_id(file.as_fd()).ok().flatten());
+    match (id(source), id(Path::new("/proc/self/ns/mnt"))) {
+        (Some(theirs), Some(ours)) if theirs <= ours => because(
+            format!("the kernel numbers it as older than this one ({theirs}, {ours})"),
+            "each CPU has numbers of its own: try again, or without taskset(1) and cpuset",
+        ),
+        _ => None,
+    }
+}
+
+/// Mount point and peer group (`shared:N`) of the mount that a file is on, where it has one.
+fn shared(file: &Path) -> Option<(String, String)> {
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+    let opened = rustix::fs::open(file, flags, rustix::fs::Mode::empty()).ok()?;
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", opened.as_raw_fd())).ok()?;
+    let id = info.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim();
+    let table = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let fields = |line: &str| {
+        let (left, _) = line.split_once(" - ")?;
+        let mut fields = left.split(' ');
+        (fields.next() == Some(id)).then_some(())?;
+        let point = fields.nth(3)?.to_owned();
+        Some((crate::namespaces::unescape(&point), fields.find(|field| field.starts_with("shared:"))?.to_owned()))
+    };
+    table.lines().find_map(fields)
 }
 
 /// Unmounts what a file keeps.

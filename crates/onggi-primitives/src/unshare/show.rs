@@ -38,7 +38,7 @@ impl UnsharePlan {
                 }
                 Op::MapGroup { .. } => {}
                 Op::Outside(outside) => flags.extend(outside_flags(outside)),
-                Op::Unshare { kinds } => flags.extend(self.kind_flags(kinds)),
+                Op::Unshare { kinds, .. } => flags.extend(self.kind_flags(kinds)),
                 Op::Credentials(credentials::CredentialOp::User { uid, gid, .. }) => {
                     flags.push(format!("--setgid {gid} --setuid {uid}"));
                 }
@@ -73,7 +73,7 @@ impl UnsharePlan {
     }
 
     fn makes(&self, kind: Kind) -> bool {
-        self.ops.iter().any(|op| matches!(op, Op::Unshare { kinds } if kinds.contains(&kind)))
+        self.ops.iter().any(|op| matches!(op, Op::Unshare { kinds, .. } if kinds.contains(&kind)))
     }
 }
 
@@ -102,9 +102,13 @@ fn outside_words(outside: &super::Outside) -> String {
 pub(super) fn words(op: &Op) -> String {
     match op {
         Op::Outside(outside) => outside_words(outside),
-        Op::Unshare { kinds } => {
+        Op::Unshare { kinds, keepable } => {
             let each = kinds.iter().map(|kind| format!("{kind} ({})", kind.meaning())).collect::<Vec<_>>();
-            format!("unshare(2): new namespaces: {}", each.join("; "))
+            let again = match keepable {
+                true => "; the mount namespace again, on another CPU, should the kernel number it as older than ours",
+                false => "",
+            };
+            format!("unshare(2): new namespaces: {}{again}", each.join("; "))
         }
         Op::DenySetgroups => "write deny to /proc/self/setgroups: groups may be mapped only then".to_owned(),
         Op::MapUser { inside, outside } => {
@@ -140,7 +144,7 @@ pub(super) fn words(op: &Op) -> String {
 pub(super) fn flag(op: &Op) -> Vec<String> {
     let path = |dir: &std::path::Path| quote(&dir.display().to_string());
     match op {
-        Op::Unshare { kinds } => kinds.iter().map(|kind| format!("--{}", long_name(*kind))).collect(),
+        Op::Unshare { kinds, .. } => kinds.iter().map(|kind| format!("--{}", long_name(*kind))).collect(),
         Op::OffsetClock { clock, seconds } => vec![format!("--{} {seconds}", clock.name())],
         Op::Fork { kill_child } => match kill_child {
             true => vec!["--fork".to_owned(), "--kill-child".to_owned()],

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use onggi_primitives::{Kind, Target, enter};
 
-use super::child::{self, Become};
+use super::child;
 use crate::{cli::GlobalArgs, commands::subject, error::CliError};
 
 /// Arguments of `ns enter`.
@@ -43,6 +43,6 @@ impl EnterArgs {
         }
         // Only a child is in another pid or time namespace; without one this process itself becomes the command.
         let inside = kinds.iter().any(|kind| matches!(kind, Kind::Pid | Kind::Time));
-        child::run(&words, if inside { Become::Child } else { Become::Command })
+        if inside { child::run(&words, || Ok(())) } else { child::become_command(&words) }
     }
 }

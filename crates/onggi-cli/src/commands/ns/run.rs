@@ -1,6 +1,6 @@
 //! `onggi ns run`, as unshare(1).
 
-use std::{io::Read as _, path::PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use onggi_primitives::{
@@ -220,11 +220,13 @@ pub(crate) struct OutsideArgs {
 }
 
 impl OutsideArgs {
-    /// Waits until the parent has its namespaces, then does what it cannot.
+    /// Waits until the parent has its namespaces, then does what it cannot. A parent that failed before has said why.
     pub(crate) fn run(self) -> Result<u8, CliError> {
         let work: Outside = serde_json::from_str(&self.work)?;
         let parent = std::os::unix::process::parent_id().cast_signed();
-        std::io::stdin().read_to_end(&mut Vec::new()).map_err(CliError::Stream)?;
+        if !may_go_on(std::io::stdin())? {
+            return Ok(1);
+        }
         work.apply(parent)?;
         Ok(0)
     }
@@ -264,16 +266,32 @@ impl RmArgs {
     }
 }
 
+/// One byte is a yes; the end of the stream, before any, is a no.
+fn may_go_on(mut gate: impl std::io::Read) -> Result<bool, CliError> {
+    let mut verdict = Vec::new();
+    gate.read_to_end(&mut verdict).map_err(CliError::Stream)?;
+    Ok(!verdict.is_empty())
+}
+
 /// What the child of `ns run` gets: the rest of the plan.
 #[derive(Debug, Args)]
 pub(crate) struct InsideArgs {
+    /// Descriptor that tells whether to go on
+    #[arg(long, value_name = "FD")]
+    gate: Option<i32>,
     /// As JSON
     plan: String,
 }
 
 impl InsideArgs {
-    /// Applies the rest and becomes the command.
+    /// Applies the rest and becomes the command, unless the parent has failed: it has said why.
     pub(crate) fn run(self) -> Result<u8, CliError> {
+        if let Some(number) = self.gate {
+            let gate = onggi_sys::spawn::take_inherited(number).map_err(|e| CliError::Stream(e.errno.into()))?;
+            if !may_go_on(std::fs::File::from(gate))? {
+                return Ok(1);
+            }
+        }
         carry_out(&serde_json::from_str(&self.plan)?)
     }
 }
