@@ -48,7 +48,7 @@ impl Engine {
 
     /// What is left to do for a container that has ended. The caller holds its intent.
     fn settle(&self, record: &ContainerRecord) -> Result<(), EngineError> {
-        if record.request.remove { self.erase(&record.id) } else { self.release(&record.id) }
+        if self.ends_for_good(record)? { self.erase(&record.id) } else { self.release(&record.id) }
     }
 
     /// Undoes a start that failed half-way. The container stays, as created.
@@ -80,6 +80,15 @@ impl Engine {
                 Err(_) if intent.id().starts_with(FREEZE_INTENT) => {
                     self.thaw_abandoned(&intent.id()[FREEZE_INTENT.len()..]);
                     intent.complete()?;
+                }
+                Err(_) if Self::restarted(&intent).is_some() => {
+                    let id = Self::restarted(&intent);
+                    intent.complete()?;
+                    if let Some(id) = id
+                        && let Some(own) = intents.try_begin(id.as_str())?
+                    {
+                        self.recover_or_leave(&id, own);
+                    }
                 }
                 // Dropped, not completed: it stays abandoned until the garbage is collected.
                 Err(_) => pulls |= intent.id().starts_with(PULL_INTENT),

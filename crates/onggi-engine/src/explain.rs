@@ -159,6 +159,7 @@ impl Engine {
             upper: bundle.join("upper"),
             work: bundle.join("work"),
             userxattr: !facts.rootful(),
+            volatile: record.request.remove,
             submounts: Vec::new(),
             hidden: Vec::new(),
         };

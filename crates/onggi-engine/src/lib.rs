@@ -46,6 +46,7 @@ mod process;
 mod programs;
 mod pull;
 mod registry;
+mod restart;
 mod rm;
 mod rootfs;
 mod run;

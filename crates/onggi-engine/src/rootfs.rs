@@ -39,17 +39,21 @@ impl Engine {
     /// Makes the writable layer of a container.
     pub(crate) fn snapshot(&self, record: &ContainerRecord) -> Result<RootFs, EngineError> {
         let (root, id) = (&self.paths.root, &record.id);
-        let overlay = match &record.request.image {
-            ImageSource::Image(_) => return Ok(onggi_storage::snapshot(&self.layers()?, id, &record.chain_ids)?),
-            ImageSource::Rootfs(dir) => onggi_storage::rootfs_snapshot(root, id, dir)?,
+        let mut rootfs = match &record.request.image {
+            ImageSource::Image(_) => onggi_storage::snapshot(&self.layers()?, id, &record.chain_ids)?,
+            ImageSource::Rootfs(dir) => RootFs::Overlay(onggi_storage::rootfs_snapshot(root, id, dir)?),
             ImageSource::Host => {
                 let real: Vec<PathBuf> = self.facts().submounts.iter().map(|s| PathBuf::from(&s.path)).collect();
                 let all: Vec<PathBuf> = self.facts().mount_points.iter().map(PathBuf::from).collect();
                 let mounts = HostMounts { all: &all, real: &real };
-                onggi_storage::host_snapshot(root, id, mounts, std::slice::from_ref(&self.paths.runroot))?
+                let hidden = std::slice::from_ref(&self.paths.runroot);
+                RootFs::Overlay(onggi_storage::host_snapshot(root, id, mounts, hidden)?)
             }
         };
-        Ok(RootFs::Overlay(overlay))
+        if let RootFs::Overlay(overlay) = &mut rootfs {
+            overlay.volatile = record.request.remove;
+        }
+        Ok(rootfs)
     }
 
     /// Writes everything that the monitor and the runtime read.
@@ -161,6 +165,7 @@ impl Engine {
             exit_file: self.paths.exit_file(&record.id),
             exit_command,
             init: record.request.init,
+            disposable: record.request.remove,
         })
     }
 

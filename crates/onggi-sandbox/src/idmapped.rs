@@ -19,6 +19,7 @@ use onggi_sys::{
 use rustix::fs::{Mode, OFlags};
 
 use crate::{
+    child::forget_volatile,
     error::{Result, StartFailureError},
     mount_sources::by_helper,
 };
@@ -32,12 +33,17 @@ pub(crate) struct Layers<'a> {
     pub(crate) lower: &'a [PathBuf],
     pub(crate) upper: &'a Path,
     pub(crate) work: &'a Path,
+    /// Nothing is synced.
+    pub(crate) volatile: bool,
 }
 
 /// The detached overlay, its ids mapped as in the user namespace `user`, whose root is `owner` (uid, gid) outside.
 pub(crate) fn overlay(layers: Layers<'_>, user: BorrowedFd<'_>, owner: (u32, u32)) -> Result<OwnedFd> {
     let places = Places::of(layers)
         .ok_or_else(|| StartFailureError::new(format!("{STEP}: upper and work directory have no common parent")))?;
+    if layers.volatile {
+        forget_volatile(layers.work);
+    }
     let request = CloneRequest { namespaces: ns::flag::MOUNT, ..CloneRequest::default() };
     by_helper(request, || become_owner(owner).and_then(|()| places.mount(user)).map_err(|e| explained(&e)))
 }
@@ -68,6 +74,7 @@ struct Places<'a> {
     writable: &'a Path,
     upper: &'a Path,
     work: &'a Path,
+    volatile: bool,
 }
 
 impl<'a> Places<'a> {
@@ -75,7 +82,8 @@ impl<'a> Places<'a> {
         let writable =
             layers.upper.ancestors().skip(1).find(|dir| dir.is_absolute() && layers.work.starts_with(dir))?;
         let below = |dir: &'a Path| dir.strip_prefix(writable).ok();
-        Some(Self { lower: layers.lower, writable, upper: below(layers.upper)?, work: below(layers.work)? })
+        let (upper, work) = (below(layers.upper)?, below(layers.work)?);
+        Some(Self { lower: layers.lower, writable, upper, work, volatile: layers.volatile })
     }
 
     /// In a mount namespace of its own.
@@ -107,6 +115,9 @@ impl<'a> Places<'a> {
         }
         fs.set("upperdir", path::bytes(&Path::new("w").join(self.upper)))?;
         fs.set("workdir", path::bytes(&Path::new("w").join(self.work)))?;
+        if self.volatile {
+            fs.set_flag("volatile")?;
+        }
         fs.mount(0)
     }
 

@@ -269,6 +269,8 @@ pub enum SetupOp {
         work: PathBuf,
         /// `user.overlay.*`.
         userxattr: bool,
+        /// It is never synced.
+        volatile: bool,
         /// As for the root.
         ids: Option<IdMapSource>,
     },

@@ -147,6 +147,7 @@ fn an_overlay_with_a_given_network_and_an_init() {
         upper: "/c/upper".into(),
         work: "/c/work".into(),
         userxattr: false,
+        volatile: false,
         submounts: vec![SubOverlay { path: "/home".into(), upper: "/c/u1".into(), work: "/c/w1".into() }],
         hidden: vec!["/var/lib/onggi".into()],
     };

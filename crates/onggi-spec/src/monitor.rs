@@ -29,6 +29,9 @@ pub struct MonitorConfig {
     pub exit_command: Vec<String>,
     /// Run an init as PID 1.
     pub init: bool,
+    /// The container is removed when it ends: its exit record need not survive a power cut.
+    #[serde(default)]
+    pub disposable: bool,
 }
 
 /// How a root filesystem is assembled. Paths are host paths made by the engine, never by an image.
@@ -52,6 +55,10 @@ pub struct OverlayMount {
     pub work: PathBuf,
     /// Use `user.overlay.*` xattrs (in a user namespace).
     pub userxattr: bool,
+    /// Nothing that is written is synced, not at the end either: what is written goes with the container. Without it,
+    /// taking the mount away writes everything out that the whole upper filesystem has in memory.
+    #[serde(default)]
+    pub volatile: bool,
     /// Further overlays mounted below this one (real submounts of a `host:` view), outermost first.
     pub submounts: Vec<SubOverlay>,
     /// Directories (in-root paths) hidden under an empty read-only tmpfs, such as the engine's own store.

@@ -139,7 +139,7 @@ pub(crate) fn overlay(dir: &Path, lower: Vec<PathBuf>) -> Result<OverlayMount> {
     }
     let (upper, work) = upper_and_work(dir, &lower[0])?;
     let userxattr = Privilege::of_this_process() == Privilege::Limited;
-    Ok(OverlayMount { lower, upper, work, userxattr, submounts: Vec::new(), hidden: Vec::new() })
+    Ok(OverlayMount { lower, upper, work, userxattr, volatile: false, submounts: Vec::new(), hidden: Vec::new() })
 }
 
 /// Makes `upper` with mode and owner of `like`, and `work`.

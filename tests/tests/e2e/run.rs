@@ -223,3 +223,27 @@ fn e2e_a_name_is_free_again_after_rm() {
     }
     stage.onggi.assert_nothing_left();
 }
+
+#[test]
+fn e2e_only_what_goes_with_its_container_is_never_synced() {
+    let stage = Stage::new();
+    let root = "grep ' / overlay' /proc/mounts";
+    for more in [&["--network", "none"][..], &["--network", "none", "--userns", "auto"]] {
+        for (rm, volatile) in [(&["--rm"][..], true), (&[], false)] {
+            let options = stage.onggi.ok(&[&["run"], rm, more, &[&stage.busybox, "sh", "-c", root]].concat());
+            assert_eq!(options.contains(",volatile"), volatile, "{options}");
+        }
+    }
+    // The mark that a volatile mount leaves does not hinder the next one of the same container.
+    let script = "echo started >> /kept; exec sleep 1000";
+    stage.onggi.ok(&["run", "-d", "--rm", "--name", "again", "--network", "none", &stage.busybox, "sh", "-c", script]);
+    stage.onggi.ok(&["restart", "-t", "0", "again"]);
+    let kept = || stage.onggi.run(&["exec", "again", "cat", "/kept"]).stdout;
+    eventually("the second start is noted", || (kept() == "started\nstarted\n").then_some(()));
+    stage.onggi.ok(&["stop", "-t", "0", "again"]);
+    assert_eq!(stage.onggi.ok(&["ps", "-a", "--format", "{{.Names}}"]).lines().filter(|n| *n == "again").count(), 0);
+    for id in stage.onggi.ok(&["ps", "-aq"]).lines() {
+        stage.onggi.ok(&["rm", id]);
+    }
+    stage.onggi.assert_nothing_left();
+}

@@ -27,8 +27,7 @@ impl RestartArgs {
             return Ok(code);
         }
         for_each(&self.containers, |name| {
-            engine.stop(name, &options)?;
-            render::notes(&engine.start(name)?)?;
+            render::notes(&engine.restart(name, &options)?)?;
             Ok(name.to_owned())
         })
     }

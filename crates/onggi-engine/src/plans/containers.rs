@@ -19,6 +19,9 @@ impl Engine {
         let record = self.find(name)?;
         let mut plan = VerbPlan::new(format!("stop {}", record.name));
         self.add_stop(&record, options, &mut plan)?;
+        if record.request.remove && matches!(self.status(&record.id)?, Status::Running { .. }) {
+            self.add_erase(&record, &mut plan)?;
+        }
         Ok(plan)
     }
 
@@ -38,11 +41,7 @@ impl Engine {
         let seconds = options.timeout.unwrap_or(DEFAULT_TIMEOUT).as_secs();
         plan.push(VerbOp::WaitThenKill { pid, seconds });
         plan.push(self.awaited(record));
-        self.add_release(record, plan)?;
-        if record.request.remove {
-            self.add_erase(record, plan)?;
-        }
-        Ok(())
+        self.add_release(record, plan)
     }
 
     fn reason(&self, record: &ContainerRecord, what: &str) -> VerbOp {

@@ -2,7 +2,7 @@
 //! cleans up after it.
 //!
 //! ```text
-//! <exit_file>.tmp   written and synced, then renamed; a crash may leave one
+//! <exit_file>.tmp   written and (unless the container is disposable) synced, then renamed; a crash may leave one
 //! <exit_file>       the ExitRecord: there or not there, never half
 //! ```
 
@@ -99,8 +99,17 @@ pub(super) fn record(handover: &Handover<'_>, ended: Ended, events: LimitEvents,
     serde_json::to_vec(&record).unwrap_or_default()
 }
 
-/// Replaces a file: a temporary one beside it, synced, renamed.
-pub(super) fn write_atomically(path: &Path, bytes: &[u8]) -> onggi_sys::Result<()> {
+/// Whether a file must outlive a power cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sync {
+    /// Yes.
+    Yes,
+    /// No: what it tells is gone then anyway.
+    No,
+}
+
+/// Replaces a file: a temporary one beside it, renamed, before that synced if it has to be.
+pub(super) fn write_atomically(path: &Path, bytes: &[u8], sync: Sync) -> onggi_sys::Result<()> {
     let tmp = temporary(path);
     let shown = || format!("{tmp:?}");
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -110,7 +119,9 @@ pub(super) fn write_atomically(path: &Path, bytes: &[u8]) -> onggi_sys::Result<(
         let n = rustix::io::retry_on_intr(|| rustix::io::write(&file, rest)).sys("write", shown)?;
         rest = &rest[n..];
     }
-    rustix::fs::fsync(&file).sys("fsync", shown)?;
+    if sync == Sync::Yes {
+        rustix::fs::fsync(&file).sys("fsync", shown)?;
+    }
     rustix::fs::rename(&tmp, path).sys("rename", || format!("{tmp:?}, {path:?}"))
 }
 

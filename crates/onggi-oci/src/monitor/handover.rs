@@ -22,6 +22,8 @@ pub(super) struct Handover<'m> {
     pub(super) terminal: bool,
     /// Attach clients may write to stdin.
     pub(super) interactive: bool,
+    /// The container is removed when it ends.
+    pub(super) disposable: bool,
     /// The workload's first process.
     pub(super) pid: i32,
     /// uid whose attach clients are served, besides root.
@@ -81,7 +83,8 @@ impl<'m> List<'m> {
 /// Encodes a message, with its length in front. `None` when it is longer than [`MAX_MESSAGE`].
 pub(super) fn write(h: &Handover<'_>) -> Option<Vec<u8>> {
     let mut out = vec![0; 4];
-    out.push(u8::from(h.started) | u8::from(h.terminal) << 1 | u8::from(h.interactive) << 2);
+    let flags = [h.started, h.terminal, h.interactive, h.disposable];
+    out.push(flags.iter().rev().fold(0, |bits, flag| bits << 1 | u8::from(*flag)));
     out.extend_from_slice(&h.pid.to_le_bytes());
     out.extend_from_slice(&h.owner.to_le_bytes());
     out.extend_from_slice(&h.started_at.to_le_bytes());
@@ -110,6 +113,7 @@ pub(super) fn read(message: &[u8]) -> Option<Handover<'_>> {
         started: flags & 1 != 0,
         terminal: flags & 2 != 0,
         interactive: flags & 4 != 0,
+        disposable: flags & 8 != 0,
         pid: i32::from_le_bytes(r.take()?),
         owner: r.u32()?,
         started_at: i64::from_le_bytes(r.take()?),
@@ -167,6 +171,7 @@ mod tests {
             started: true,
             terminal: false,
             interactive: true,
+            disposable: true,
             pid: 77,
             owner: 1000,
             started_at: 1_700_000_000_123_456_789,

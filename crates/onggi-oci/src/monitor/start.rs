@@ -258,6 +258,7 @@ fn send_started(channel: &OwnedFd, config: &MonitorConfig, started: &Started) ->
         started: true,
         terminal: started.terminal,
         interactive: config.interactive,
+        disposable: config.disposable,
         pid: facts.pid,
         owner: rustix::process::geteuid().as_raw(),
         started_at: started.at,
@@ -292,6 +293,7 @@ fn send_failure(channel: &OwnedFd, config: Option<&MonitorConfig>, failure: &Sta
         started: false,
         terminal: false,
         interactive: false,
+        disposable: false,
         pid: 0,
         owner: 0,
         started_at: 0,
@@ -324,7 +326,7 @@ fn record_failure(exit_file: &Path, failure: &StartFailure) {
     };
     if let Ok(bytes) = serde_json::to_vec(&record) {
         // The report tells the same; without a disk the record is missing.
-        let _ = exit::write_atomically(exit_file, &bytes);
+        let _ = exit::write_atomically(exit_file, &bytes, exit::Sync::Yes);
     }
 }
 

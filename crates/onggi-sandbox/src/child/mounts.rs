@@ -47,12 +47,43 @@ pub(super) fn set_propagation(mount: &OwnedFd, p: Propagation, recursive: bool) 
     mount::set_attributes(mount.as_fd(), if recursive { Depth::Recursive } else { Depth::One }, change)
 }
 
+/// Options of overlayfs without a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct OverlayFlags {
+    /// `user.overlay.*`.
+    pub(super) userxattr: bool,
+    /// Nothing is synced; Linux 5.10.
+    pub(super) volatile: bool,
+}
+
+impl OverlayFlags {
+    fn of(o: &OverlayMount) -> Self {
+        Self { userxattr: o.userxattr, volatile: o.volatile }
+    }
+
+    fn set(self, fs: &FsContext) -> onggi_sys::Result<()> {
+        for (_, flag) in [(self.userxattr, "userxattr"), (self.volatile, "volatile")].iter().filter(|(on, _)| *on) {
+            fs.set_flag(flag)?;
+        }
+        Ok(())
+    }
+}
+
+/// overlayfs leaves a mark in the work directory of a volatile mount and refuses the next one, for after a crash the
+/// upper may be torn. A container that is started again was not torn: what was thrown away with a crash is gone.
+pub(crate) fn forget_volatile(work: &Path) {
+    let _ = std::fs::remove_dir_all(work.join("work/incompat"));
+}
+
 /// A detached overlay. Layers are given one by one where the kernel can (6.5); the older single option is
 /// limited to 255 bytes in this interface.
-fn overlay(lower: &[&Path], upper: &Path, work: &Path, userxattr: bool) -> onggi_sys::Result<OwnedFd> {
-    match overlay_of(Lower::OneByOne, lower, upper, work, userxattr) {
+fn overlay(lower: &[&Path], upper: &Path, work: &Path, flags: OverlayFlags) -> onggi_sys::Result<OwnedFd> {
+    if flags.volatile {
+        forget_volatile(work);
+    }
+    match overlay_of(Lower::OneByOne, lower, upper, work, flags) {
         // Before Linux 6.6 the option is unknown, which overlayfs says only when the file system is made.
-        Err(e) if e.errno == Errno::INVAL => overlay_of(Lower::Joined, lower, upper, work, userxattr),
+        Err(e) if e.errno == Errno::INVAL => overlay_of(Lower::Joined, lower, upper, work, flags),
         made => made,
     }
 }
@@ -66,7 +97,13 @@ enum Lower {
     Joined,
 }
 
-fn overlay_of(how: Lower, lower: &[&Path], upper: &Path, work: &Path, userxattr: bool) -> onggi_sys::Result<OwnedFd> {
+fn overlay_of(
+    how: Lower,
+    lower: &[&Path],
+    upper: &Path,
+    work: &Path,
+    flags: OverlayFlags,
+) -> onggi_sys::Result<OwnedFd> {
     let fs = FsContext::open("overlay")?;
     fs.set("source", b"overlay")?;
     match how {
@@ -84,9 +121,7 @@ fn overlay_of(how: Lower, lower: &[&Path], upper: &Path, work: &Path, userxattr:
     }
     fs.set("upperdir", path::bytes(upper))?;
     fs.set("workdir", path::bytes(work))?;
-    if userxattr {
-        fs.set_flag("userxattr")?;
-    }
+    flags.set(&fs)?;
     fs.mount(0)
 }
 
@@ -133,7 +168,7 @@ impl Child {
             }
             SetupOp::OverlayRoot { overlay: o, ids: _ } => {
                 let lower: Vec<&Path> = o.lower.iter().map(AsRef::as_ref).collect();
-                match overlay(&lower, &o.upper, &o.work, o.userxattr) {
+                match overlay(&lower, &o.upper, &o.work, OverlayFlags::of(o)) {
                     Ok(fd) => self.root = Some(fd),
                     Err(e) if e.errno == Errno::INVAL => self.legacy_root(o, &e).step(step)?,
                     Err(e) => return Err(overlay_failure(step(), &e)),
@@ -172,13 +207,12 @@ impl Child {
         &mut self,
         index: usize,
         at: &Path,
-        upper: &Path,
-        work: &Path,
-        userxattr: bool,
+        (upper, work): (&Path, &Path),
+        flags: OverlayFlags,
     ) -> Result<()> {
         let step = || format!("mount overlay over {}", at.display());
         let ready = self.prepared.mounts.remove(&index);
-        let fd = match ready.map_or_else(|| overlay(&[at], upper, work, userxattr), Ok) {
+        let fd = match ready.map_or_else(|| overlay(&[at], upper, work, flags), Ok) {
             // The host's directory went away since it was looked at: the view does not have it either.
             Err(e) if e.errno == Errno::NOENT && !at.exists() => return Ok(()),
             made => made.map_err(|e| overlay_failure(step(), &e))?,

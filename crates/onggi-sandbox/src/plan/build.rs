@@ -190,6 +190,7 @@ fn rootfs(cx: &Context<'_>) -> Result<Vec<SetupOp>> {
                 upper: s.upper.clone(),
                 work: s.work.clone(),
                 userxattr: overlay.userxattr,
+                volatile: overlay.volatile,
                 ids: ids.clone(),
             }));
             ops.extend(overlay.hidden.iter().map(|p| SetupOp::Mask { path: p.clone(), label: None }));

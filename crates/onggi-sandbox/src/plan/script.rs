@@ -225,8 +225,8 @@ fn setup_line(out: &mut String, op: &SetupOp) {
             root_line(out, op);
             Ok(())
         }
-        SetupOp::SubOverlay { path: at, upper, work, userxattr, ids: _ } => {
-            overlay(out, std::slice::from_ref(at), upper, work, *userxattr, &inside(at));
+        SetupOp::SubOverlay { path: at, upper, work, userxattr, volatile, ids: _ } => {
+            overlay(out, std::slice::from_ref(at), upper, work, (*userxattr, *volatile), &inside(at));
             Ok(())
         }
         SetupOp::Mount(m) => {
@@ -293,7 +293,7 @@ fn root_line(out: &mut String, op: &SetupOp) {
         }
         SetupOp::OverlayRoot { overlay: o, ids: _ } => {
             let _ = writeln!(out, "R={}", path(&o.work));
-            overlay(out, &o.lower, &o.upper, &o.work, o.userxattr, "\"$R\"");
+            overlay(out, &o.lower, &o.upper, &o.work, (o.userxattr, o.volatile), "\"$R\"");
             Ok(())
         }
         SetupOp::HostPropagation { propagation } => writeln!(out, "mount --make-r{} /", propagation.words()),
@@ -301,13 +301,17 @@ fn root_line(out: &mut String, op: &SetupOp) {
     };
 }
 
-fn overlay(out: &mut String, lower: &[PathBuf], upper: &Path, work: &Path, userxattr: bool, at: &str) {
+fn overlay(out: &mut String, lower: &[PathBuf], upper: &Path, work: &Path, flags: (bool, bool), at: &str) {
     let lower: Vec<String> = lower.iter().map(|p| p.to_string_lossy().into_owned()).collect();
     let mut options = format!("lowerdir={},upperdir={},workdir={}", lower.join(":"), upper.display(), work.display());
-    if userxattr {
-        options.push_str(",userxattr");
+    let (userxattr, volatile) = flags;
+    for (_, option) in [(userxattr, ",userxattr"), (volatile, ",volatile")].iter().filter(|(on, _)| *on) {
+        options.push_str(option);
     }
     let _ = writeln!(out, "mkdir -p {} {}", path(upper), path(work));
+    if volatile {
+        let _ = writeln!(out, "rm -rf {}", path(&work.join("work/incompat")));
+    }
     let _ = writeln!(out, "mount -t overlay -o {} overlay {at}", quote(options));
 }
 

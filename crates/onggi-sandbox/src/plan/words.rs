@@ -206,7 +206,8 @@ impl SetupOp {
             Self::BindRoot { source } => format!("take {} as root filesystem", show(source)),
             Self::OverlayRoot { overlay, ids } => {
                 let (count, mapped) = (overlay.lower.len(), mapped(ids.as_ref()));
-                format!("mount overlay of {count} layers with upper {}{mapped}", show(&overlay.upper))
+                let unsynced = if overlay.volatile { ", never synced" } else { "" };
+                format!("mount overlay of {count} layers with upper {}{mapped}{unsynced}", show(&overlay.upper))
             }
             Self::AttachRoot { at } => format!("attach the root at {} in this mount namespace", show(at)),
             Self::SubOverlay { path, upper, ids, .. } => {

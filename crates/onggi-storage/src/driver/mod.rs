@@ -237,6 +237,7 @@ pub fn lookup_view(rootfs: &RootFs, bundle: &Path) -> OverlayMount {
             upper: bundle.join(tree::ROOTFS),
             work: bundle.to_owned(),
             userxattr: false,
+            volatile: false,
             submounts: Vec::new(),
             hidden: Vec::new(),
         },

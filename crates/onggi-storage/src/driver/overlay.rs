@@ -7,7 +7,7 @@
 //! | `metacopy` | off | an upper file without its data would make `commit`, `diff` and a copy of `upper/` wrong, and attributes that lead to data are not to be trusted in content that others wrote |
 //! | `redirect_dir` | off | renaming a directory of an image copies it (`EXDEV`, as on Docker); with redirects an upper directory cannot be read without resolving them |
 //! | `index`, `nfs_export` | off | no hard-link identity across copy-up is promised by any engine; an index ties an upper to one mount of one lower |
-//! | `volatile` | off | it drops `fsync` inside the container and makes the upper unusable after a crash |
+//! | `volatile` | for containers of `--rm` | nothing of them is to outlive a crash. Otherwise each end of a container waits until everything that the whole filesystem of the store has in memory is on the disk (`ovl_sync_fs`). Off for all others: it drops `fsync` inside the container and makes the upper unusable after a crash |
 //! | `userxattr` | without root | the only namespace of marks that a user namespace may write; layers carry both |
 //! | `xino` | kernel's choice | constant inode numbers where the filesystems leave the bits |
 //!
