@@ -109,6 +109,7 @@ pub fn user_in(dir: &Path, spec: &UserSpec) -> Result<ResolvedUser, EngineError>
         upper: dir.to_owned(),
         work: PathBuf::new(),
         userxattr: false,
+        volatile: false,
         submounts: Vec::new(),
         hidden: Vec::new(),
     };

@@ -41,7 +41,8 @@ fn root(layers: &[Vec<u8>]) -> Root {
         })
         .collect();
     let (upper, work) = (make("upper".into()), make("work".into()));
-    let mount = OverlayMount { lower, upper, work, userxattr: false, volatile: false, submounts: vec![], hidden: vec![] };
+    let mount =
+        OverlayMount { lower, upper, work, userxattr: false, volatile: false, submounts: vec![], hidden: vec![] };
     Root { dir, mount }
 }
 

@@ -210,6 +210,7 @@ mod tests {
             upper: root.to_owned(),
             work: root.to_owned(),
             userxattr: false,
+            volatile: false,
             submounts: Vec::new(),
             hidden: Vec::new(),
         };
