@@ -3,6 +3,9 @@
 //! Small and static: no argument library, no threads, no async runtime. The two roles share nothing but the
 //! sandbox library; `monitor` is dispatched before anything else is looked at.
 
+// The beginning is `onggi_sys::program!`.
+#![cfg_attr(not(test), no_main)]
+
 mod cli;
 mod monitor;
 mod trace;
@@ -16,13 +19,14 @@ fn keep_own_files_readable() {
     umask(given.difference(Mode::RWXU));
 }
 
-fn main() {
+onggi_sys::program!(run);
+
+fn run() -> i32 {
     keep_own_files_readable();
     trace::install();
     let args: Vec<OsString> = std::env::args_os().collect();
-    let code = match args.get(1).and_then(|a| a.to_str()) {
+    match args.get(1).and_then(|a| a.to_str()) {
         Some("monitor") => monitor::run(&args[2..]),
         _ => cli::run(&args),
-    };
-    std::process::exit(code);
+    }
 }

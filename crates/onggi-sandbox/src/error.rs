@@ -92,7 +92,18 @@ pub(crate) trait Step<T> {
 }
 
 impl<T> Step<T> for onggi_sys::Result<T> {
+    #[inline]
     fn step(self, step: impl FnOnce() -> String) -> Result<T> {
-        self.map_err(|e| StartFailureError::from_sys(step(), &e))
+        match self {
+            Ok(value) => Ok(value),
+            Err(e) => Err(failed(step, &e)),
+        }
     }
+}
+
+/// Apart from the code of those that succeed, which is what a start keeps in memory.
+#[cold]
+#[inline(never)]
+fn failed(step: impl FnOnce() -> String, e: &SysError) -> StartFailureError {
+    StartFailureError::from_sys(step(), e)
 }

@@ -75,6 +75,9 @@ std::arch::global_asm!(
     "test eax, eax",
     "js 90f",
     "mov r15d, eax",
+    // The number of a standard stream that the caller has closed is none for a file of ours.
+    "cmp eax, 3",
+    "jb 80f",
     // mount_setattr(view, "", AT_EMPTY_PATH, { attr_set: MOUNT_ATTR_RDONLY }, 32)
     "xor eax, eax",
     "mov [rsp + 8], rax",

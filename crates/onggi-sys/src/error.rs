@@ -60,18 +60,33 @@ pub trait SysContext<T> {
 }
 
 impl<T> SysContext<T> for std::result::Result<T, Errno> {
+    #[inline]
     fn sys<S: Into<String>>(self, call: &'static str, object: impl FnOnce() -> S) -> Result<T> {
-        self.map_err(|errno| SysError::new(call, object(), errno))
+        match self {
+            Ok(value) => Ok(value),
+            Err(errno) => Err(failed(call, object, errno)),
+        }
     }
 }
 
 impl<T> SysContext<T> for std::io::Result<T> {
+    #[inline]
     fn sys<S: Into<String>>(self, call: &'static str, object: impl FnOnce() -> S) -> Result<T> {
-        self.map_err(|e| {
-            let raw = e.raw_os_error().unwrap_or(Errno::IO.raw_os_error());
-            SysError::new(call, object(), Errno::from_raw_os_error(raw))
-        })
+        match self {
+            Ok(value) => Ok(value),
+            Err(e) => {
+                let raw = e.raw_os_error().unwrap_or(Errno::IO.raw_os_error());
+                Err(failed(call, object, Errno::from_raw_os_error(raw)))
+            }
+        }
     }
+}
+
+/// Apart from the code of those that succeed, which is what the start of a container keeps in memory.
+#[cold]
+#[inline(never)]
+fn failed<S: Into<String>>(call: &'static str, object: impl FnOnce() -> S, errno: Errno) -> SysError {
+    SysError::new(call, object(), errno)
 }
 
 /// `no space left on device (ENOSPC)`; `errno 4095` for a number without a name. The text begins with a small

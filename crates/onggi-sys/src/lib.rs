@@ -4,6 +4,7 @@
 //! call in their errors and decide nothing. Where `rustix` has a safe wrapper it is used; what it lacks
 //! (clone3, mount_setattr, seccomp, raw signal calls) is made here, one call per block.
 
+pub mod begin;
 pub mod bpf;
 pub mod clone_data;
 pub mod cred;

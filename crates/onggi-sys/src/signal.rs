@@ -51,6 +51,12 @@ pub fn reset_all() {
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const empty, old) };
 }
 
+/// SIGPIPE is ignored: a write to a pipe that nobody reads is an error of that write.
+pub fn ignore_pipe() {
+    // SAFETY: SIG_IGN is no code of ours, and SIGPIPE may be ignored: signal(2) cannot fail here.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
 /// SIGHUP, SIGINT, SIGQUIT and SIGTERM end this process with exit code 128 + number, also where it is the first
 /// of a pid namespace, which the kernel spares their default action. Until the next exec.
 pub fn end_by_them() {

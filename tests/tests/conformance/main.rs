@@ -16,6 +16,7 @@ mod lifecycle;
 mod linux;
 #[path = "../../../crates/onggi-sandbox/src/seccomp/tests/machine.rs"]
 mod machine;
+mod memory;
 mod mounts;
 mod probe;
 mod process;

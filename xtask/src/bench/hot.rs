@@ -6,6 +6,9 @@
 //! tells where they are and which section of which object they come from. A list that is behind the code costs
 //! memory, never correctness: what it does not name stands in the ordinary text.
 
+mod names;
+mod script;
+
 use std::{
     collections::{BTreeMap, HashSet},
     fs,
@@ -51,11 +54,29 @@ pub(super) fn record(bench: &Bench) -> Outcome {
     bench.every_verb()?;
     let entered = probes.entered()?;
     drop(probes);
+    let (begin, size) = ordered(&map);
+    let outside = entered.iter().filter(|address| !(begin..begin + size).contains(*address)).count();
     let patterns = patterns(&sections, &entered);
     let at = build::hot_functions();
-    fs::write(&at, script(&patterns)).map_err(|e| format!("write {}: {e}", at.display()))?;
-    println!("{} functions of {} were entered: {}", patterns.len(), functions.len(), at.display());
+    fs::write(&at, script::text(&patterns)).map_err(|e| format!("write {}: {e}", at.display()))?;
+    println!(
+        "{} functions of {} were entered, {outside} of them outside of the order so far",
+        entered.len(),
+        functions.len()
+    );
+    println!("{} patterns: {}", patterns.len(), at.display());
     Ok(())
+}
+
+/// Where the linker has put the functions that the script names: address and size.
+fn ordered(map: &str) -> (u64, u64) {
+    let line = map.lines().find(|line| line.ends_with(" .text.hot"));
+    let numbers =
+        line.into_iter().flat_map(str::split_whitespace).take(3).map(|n| u64::from_str_radix(n, 16).unwrap_or(0));
+    match numbers.collect::<Vec<_>>()[..] {
+        [address, _, size] => (address, size),
+        _ => (0, 0),
+    }
 }
 
 /// Sections and the addresses of functions; lld's format: address twice, size, alignment, then by indentation an
@@ -194,60 +215,21 @@ fn patterns(sections: &[Section], entered: &[u64]) -> Vec<String> {
     own
 }
 
-/// A function of ours by its name without the hashes of crates, which differ from machine to machine; of the C
-/// library by its object.
+/// A function that has a section of its own by that section's name, whatever object it comes from; one of the C library
+/// by its object.
 fn pattern(section: &Section) -> String {
-    if section.name.starts_with(".text._R") || section.name.starts_with(".text.unlikely._R") {
-        return format!("*({})", without_instantiating_crate(&without_crate_hashes(&section.name)));
+    for prefix in [".text.unlikely.", ".text."] {
+        if let Some(name) = section.name.strip_prefix(prefix).filter(|name| name.starts_with("_R")) {
+            return format!("*({prefix}{})", names::pattern(name));
+        }
     }
     let (archive, member) = section.object.rsplit_once('(').unwrap_or(("", &section.object));
     let file = |path: &str| path.rsplit('/').next().unwrap_or(path).trim_end_matches(')').to_owned();
     match archive.is_empty() {
+        true if section.name != ".text" => format!("*({})", section.name),
         true => format!("*{}({})", file(member), section.name),
         false => format!("*{}:{}({})", file(archive), file(member), section.name),
     }
-}
-
-/// `NtCs9xyz_4core` → `NtCs*_4core` (Rust's symbol name mangling, version 0: `s` and a number in base 62).
-fn without_crate_hashes(name: &str) -> String {
-    let mut out = String::new();
-    let mut rest = name;
-    while let Some(at) = rest.find("Cs") {
-        let (before, after) = rest.split_at(at + 2);
-        out.push_str(before);
-        let digits = after.bytes().take_while(u8::is_ascii_alphanumeric).count();
-        let is_hash = (8..=13).contains(&digits) && after[digits..].starts_with('_');
-        if is_hash {
-            out.push('*');
-        }
-        rest = if is_hash { &after[digits..] } else { after };
-    }
-    out + rest
-}
-
-/// The crate at the end of a generic function's name is the one that happened to instantiate it: any will do.
-fn without_instantiating_crate(name: &str) -> String {
-    // The compiler numbers copies: `….190` here, another number in the next build.
-    let numbered = name.rsplit_once('.').filter(|(_, n)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
-    if let Some((name, _)) = numbered {
-        return format!("{name}.*");
-    }
-    let Some((head, tail)) = name.rsplit_once("Cs*_") else { return name.to_owned() };
-    let digits = tail.bytes().take_while(u8::is_ascii_digit).count();
-    let whole = tail[..digits].parse() == Ok(tail.len() - digits);
-    if whole && !head.ends_with("Nv") { format!("{head}*") } else { name.to_owned() }
-}
-
-fn script(patterns: &[String]) -> String {
-    let mut text = String::from(
-        "/* Written by `cargo xtask bench --hot`: the functions that run when a container is made, in the order of\n   \
-         their first call. Names that no longer exist are ignored. See docs/performance.md, \"Peak memory\". */\n\
-         SECTIONS {\n  .text.hot : {\n",
-    );
-    for pattern in patterns {
-        text += &format!("    {pattern}\n");
-    }
-    text + "  }\n} INSERT BEFORE .text;\n"
 }
 
 #[cfg(test)]
@@ -281,13 +263,19 @@ mod tests {
         let trace = "# header: x\n p-7 [0] ..... 1.0: f240140: (0x7f)\n p-7 [0] ..... 1.1: fa4640: (0x7f)\n";
         let found = patterns(&sections, &first_calls(trace));
         assert_eq!(found, ["*(.text._RNvCs*_9onggi_oci4main)", "*libc.a:malloc.o(.text)"]);
-        let generic = ".text._RNvMsF_NtCs*_5alloc3vecINtB5_3VecE4pushCs*_12onggi_cgroup";
-        assert_eq!(without_instantiating_crate(generic), ".text._RNvMsF_NtCs*_5alloc3vecINtB5_3VecE4push*");
-        assert_eq!(without_instantiating_crate(".text._RNvCs*_9onggi_oci4main"), ".text._RNvCs*_9onggi_oci4main");
-        assert_eq!(
-            without_instantiating_crate(".text._RNvMNtCs*_4core3stre5lines.190"),
-            ".text._RNvMNtCs*_4core3stre5lines.*"
-        );
-        assert!(script(&found).contains("    *libc.a:malloc.o(.text)\n  }\n} INSERT BEFORE .text;\n"));
+    }
+
+    #[test]
+    fn a_section_of_its_own_is_named_whatever_its_object_is_called() {
+        let section = |object: &str, name: &str| Section {
+            address: 0,
+            size: 1,
+            object: object.to_owned(),
+            name: name.to_owned(),
+        };
+        assert_eq!(pattern(&section("/t/a-1f.rcgu.o", ".text.onggi_entry")), "*(.text.onggi_entry)");
+        assert_eq!(pattern(&section("/t/a-1f.rcgu.o", ".text.unlikely._RNvC1a1b")), "*(.text.unlikely._RNvC1a1b)");
+        assert_eq!(pattern(&section("/l/crti.o", ".text")), "*crti.o(.text)");
+        assert_eq!(pattern(&section("/l/libc.a(memset.o)", ".text.avx")), "*libc.a:memset.o(.text.avx)");
     }
 }
