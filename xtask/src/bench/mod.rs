@@ -106,7 +106,7 @@ pub(crate) fn main(args: &[String]) -> Outcome {
         // Only the runtime is looked at.
         Task::Syscalls | Task::Hot => drop(build::runtime_dist()?),
     }
-    if !options.in_guest {
+    if !options.in_guest && options.task != Task::Hot {
         build_floor()?;
     }
     if options.rows.iter().any(|row| pulls::LARGE.contains(row)) {
