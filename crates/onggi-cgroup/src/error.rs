@@ -8,7 +8,7 @@ use crate::systemd::BusError;
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
     /// A limit needs a controller that this kernel or layout does not offer.
-    #[error("the {controller} controller is not available, so the {what} cannot be kept")]
+    #[error("the requested cgroup controller `{controller}` is not available, so the {what} cannot be kept")]
     ControllerMissing {
         /// `memory`.
         controller: String,

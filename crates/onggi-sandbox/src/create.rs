@@ -214,6 +214,7 @@ fn gather_facts(options: &CreateOptions) -> Result<SandboxFacts> {
         cgroup_layout,
         privileged,
         sets_groups: caps.effective & cred::CAP_SETGID != 0,
+        caller: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
         rootless_cgroups: options.rootless.unwrap_or(!privileged),
         apparmor: wants(process.and_then(|p| p.apparmor_profile.as_ref())) && apparmor_enabled(),
         selinux: labelled && Path::new("/sys/fs/selinux/enforce").exists(),

@@ -55,7 +55,17 @@ pub(crate) fn run_all(stage: Stage<'_>, hooks: &[Hook]) -> Result<()> {
 /// Runs all of them; failures are returned as texts, as poststop demands.
 pub(crate) fn run_all_lenient(stage: Stage<'_>, hooks: &[Hook]) -> Vec<String> {
     let each = hooks.iter().enumerate();
-    each.filter_map(|(index, hook)| numbered(stage, index, hook).err()).map(|e| e.to_string()).collect()
+    each.filter_map(|(index, hook)| numbered(stage, index, hook).err())
+        .map(|e| told(stage.kind, &e.to_string()))
+        .collect()
+}
+
+/// crun's words, where there is an exit code, before runc's.
+fn told(kind: &str, failure: &str) -> String {
+    match failure.split_once(": exit status ").and_then(|(_, rest)| rest.split(|c: char| !c.is_ascii_digit()).next()) {
+        Some(code) => format!("{kind} hook failed with exit code {code}: {failure}"),
+        None => failure.to_owned(),
+    }
 }
 
 /// The working directory of hooks on the host; one that is gone is nobody's failure.

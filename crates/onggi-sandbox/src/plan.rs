@@ -37,7 +37,7 @@ pub(crate) use cgroups::{cgroups_path, with_device_rules};
 pub(crate) use mounts::may_cover_in_proc;
 pub(crate) use options::atime;
 pub use options::{IdMapDepth, MountOptions};
-pub(crate) use process::{ProcessContext, ProcessPlan, Purpose, plan_exec};
+pub(crate) use process::{ProcessContext, ProcessPlan, Purpose, keeps_groups, plan_exec};
 pub use process_op::{CapabilitySets, ProcessOp};
 
 /// The session keyring of a container, which its further processes join by this name.
@@ -54,6 +54,9 @@ pub struct SandboxFacts {
     pub privileged: bool,
     /// The caller has CAP_SETGID, so a user namespace that it makes may keep setgroups(2): user_namespaces(7).
     pub sets_groups: bool,
+    /// Effective user and group of the caller, whom a user namespace without mappings has as its root.
+    #[serde(default)]
+    pub caller: (u32, u32),
     /// Without the right to make a cgroup the container goes without (runc's `--rootless`).
     #[serde(default)]
     pub rootless_cgroups: bool,

@@ -9,7 +9,7 @@ use onggi_spec::{
     monitor::SandboxState,
     oci::runtime::{ContainerState, Hook},
 };
-use onggi_sys::{Errno, SysContext, process, signal::number};
+use onggi_sys::{Errno, SysContext};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 
 use crate::{
@@ -54,16 +54,20 @@ pub fn start(state_root: &Path, id: &str) -> Result<Vec<String>> {
         }
     }
     let answer = release(&dir)?;
-    let notes = follow(&answer)?;
+    let notes = follow(&answer).inspect_err(|e| {
+        if e.0.step.starts_with("error running startContainer hook") {
+            destroy(state_root, id);
+        }
+    })?;
     let _ = std::fs::remove_file(dir.answer_fifo());
     state.started = true;
     dir.save(&state)?;
-    run_poststart(&state, &dir.hooks().poststart).inspect_err(|_| stop(&state))?;
+    run_poststart(&state, &dir.hooks().poststart).inspect_err(|_| destroy(state_root, id))?;
     Ok(notes)
 }
 
 /// Runs the poststart hooks once the program has begun. A failure ends the container (runtime.md, "Lifecycle",
-/// step 9, and runc).
+/// step 9).
 pub(crate) fn run_poststart(state: &SandboxState, list: &[Hook]) -> Result<()> {
     if list.is_empty() {
         return Ok(());
@@ -74,13 +78,10 @@ pub(crate) fn run_poststart(state: &SandboxState, list: &[Hook]) -> Result<()> {
     hooks::run_all(hooks::Stage { kind: "poststart", state: &bytes, environment: None, directory }, list)
 }
 
-/// The hook's failure is what is reported; a program that has ended already is stopped too.
-fn stop(state: &SandboxState) {
-    if let Ok(pidfd) = process::pidfd_open(state.pid)
-        && state::alive(state)
-    {
-        let _ = process::pidfd_kill(pidfd.as_fd(), number::KILL);
-    }
+/// After a hook that failed "the lifecycle continues at step 12": the container is destroyed and its poststop hooks
+/// run. The first failure is what is reported.
+fn destroy(state_root: &Path, id: &str) {
+    let _ = crate::lifecycle::delete(state_root, id, true);
 }
 
 /// Says go; returns where the answer comes. Of several starts at once the one that removes the name wins.

@@ -51,6 +51,7 @@ fn facts() -> SandboxFacts {
         cgroup_layout: CgroupLayout::None,
         privileged: true,
         sets_groups: true,
+        caller: (0, 0),
         rootless_cgroups: false,
         apparmor: false,
         selinux: false,

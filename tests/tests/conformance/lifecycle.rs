@@ -6,7 +6,7 @@ use onggi_tests::{Bundle, Instance, Ran};
 use serde_json::{Value, json};
 
 use crate::{
-    compare::same,
+    compare::{known, same, same_but},
     probe::{View, normalise},
 };
 
@@ -296,6 +296,24 @@ fn conformance_bundle_is_the_working_directory_by_default() {
             fs::write(bundle.path().join("config.json"), text).unwrap();
             steps.run(&format!("config {text:?}"), &["run", "--bundle", &path, &instance.id("none3")]);
         }
+        steps.view
+    });
+}
+
+#[test]
+fn conformance_bundle_named_by_a_link() {
+    same_but(&[known("bundle in the state", "the link", "D-bundle-link")], |instance| {
+        let mut steps = Steps::new(instance);
+        let bundle = Bundle::new(&["true"]);
+        bundle.write();
+        let link = bundle.path().join("link");
+        std::os::unix::fs::symlink(".", &link).unwrap();
+        let (link, id) = (link.display().to_string(), instance.id("linked"));
+        steps.run("create", &["create", "--bundle", &link, &id]);
+        let state: Value = serde_json::from_str(&instance.run(&["state", &id]).stdout).unwrap();
+        let shown = if state["bundle"] == link.as_str() { "the link" } else { "the directory" };
+        steps.see("bundle in the state", shown);
+        steps.run("delete", &["delete", "--force", &id]);
         steps.view
     });
 }

@@ -169,7 +169,7 @@ fn a_limit_without_its_controller_is_an_error_that_names_both() {
     let error = make(&v2(&["cpuset", "cpu", "pids"]), "/x", &limits(), false).expect_err("no memory controller");
     assert_eq!(
         error.to_string(),
-        "the memory controller is not available, so the memory limit of 512 MiB cannot be kept"
+        "the requested cgroup controller `memory` is not available, so the memory limit of 512 MiB cannot be kept"
     );
     assert!(error.hint().is_some_and(|h| h.contains("leave the limit out")));
 }

@@ -70,7 +70,7 @@ fn a_container_of_version_1_enters_a_hierarchy_when_something_is_limited_there()
     assert_eq!(plan.writes[0].path, PathBuf::from("/cg/pids/a/x"));
     let none = CgroupLayout::V1 { hierarchies: vec![hierarchy("cpu")], unified: None };
     let error = plan_update(&none, &paths, "/a/x", (&LinuxResources::default(), &change)).unwrap_err();
-    assert!(error.to_string().contains("the pids controller is not available"), "{error}");
+    assert!(error.to_string().contains("the requested cgroup controller `pids` is not available"), "{error}");
 }
 
 #[test]

@@ -245,20 +245,21 @@ impl Inherited {
         Ok(this)
     }
 
-    /// runc refuses numbers that are not open: the program would find something else there.
+    /// Numbers that are not open stay so, as in crun and youki. Our own descriptors must not fill such a gap: what
+    /// is there instead is gone when the program is executed.
     fn check(self, global: &Global) -> Result<(), CliError> {
         if self.preserved > MAX_PRESERVED {
             return Err(CliError::Usage(format!("--preserve-fds {}: too many", self.preserved)));
         }
-        // Our own must not fill a gap between the caller's.
         let ours = |fd: &OwnedFd| fd.as_raw_fd().cast_unsigned() < self.count().saturating_add(3);
         drop(global.executable.borrow_mut().take_if(|fd| ours(fd)));
-        for n in 0..self.preserved {
-            let number = 3 + self.activated + n;
-            if rustix::fs::readlink(format!("/proc/self/fd/{number}"), Vec::new()).is_err() {
-                let text = format!("unable to stat preserved-fd {n} (of {}): {number} is not open", self.preserved);
-                return Err(CliError::Usage(text));
-            }
+        let first = 3 + self.activated;
+        let gaps = (first..first + self.preserved).filter(|n| !is_open(*n));
+        for number in gaps {
+            let filled = std::fs::File::open("/dev/null").and_then(|null| place(null.into(), number));
+            filled.map_err(|e| {
+                CliError::Usage(format!("unable to keep preserved-fd {number} (of {}) apart: {e}", self.preserved))
+            })?;
         }
         Ok(())
     }
@@ -280,6 +281,22 @@ impl Inherited {
             process.env.push("LISTEN_PID=1".into());
         }
     }
+}
+
+/// Something of the caller's is at this number.
+fn is_open(number: u32) -> bool {
+    rustix::fs::readlink(format!("/proc/self/fd/{number}"), Vec::new()).is_ok()
+}
+
+/// Leaves `fd` at a number that is free, until exec.
+fn place(fd: OwnedFd, number: u32) -> io::Result<()> {
+    if fd.as_raw_fd().cast_unsigned() == number {
+        std::mem::forget(fd);
+        return Ok(());
+    }
+    let placed = rustix::io::fcntl_dupfd_cloexec(&fd, number.cast_signed())?;
+    std::mem::forget(placed);
+    Ok(())
 }
 
 /// The streams of a verb that starts a process.
@@ -309,9 +326,13 @@ fn connect(what: &'static str, at: &Path) -> Result<OwnedFd, CliError> {
     })
 }
 
+/// Absolute, and as it was given: states and hooks name it as their caller does, links and all.
 fn bundle(args: &Args) -> Result<PathBuf, CliError> {
     let given = args.path("bundle").unwrap_or_else(|| PathBuf::from("."));
-    fs::canonicalize(&given).map_err(|source| CliError::File { what: "open bundle", path: given, source })
+    let failed = |source| CliError::File { what: "open bundle", path: given.clone(), source };
+    let real = fs::canonicalize(&given).map_err(failed)?;
+    let up = given.components().any(|c| c == std::path::Component::ParentDir);
+    if up { Ok(real) } else { std::path::absolute(&given).map_err(failed) }
 }
 
 /// Reads and parses the configuration of a bundle; returns its text too.

@@ -83,6 +83,7 @@ fn make(request: &Request) -> Result<SandboxPlan, CliError> {
         cgroup_layout: if privileged { request.cgroup_layout.clone() } else { CgroupLayout::None },
         privileged,
         sets_groups: privileged,
+        caller: (0, 0),
         rootless_cgroups: !privileged,
         apparmor: true,
         selinux: true,

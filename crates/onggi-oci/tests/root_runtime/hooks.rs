@@ -32,13 +32,19 @@ fn root_a_failing_hook_is_named_ends_the_container_and_poststop_hooks_run() {
 }
 
 #[test]
-fn root_a_failing_poststart_hook_stops_a_container_that_start_started() {
-    let mut b = Bundle::new("sleep 60");
-    b.config["hooks"] = json!({ "poststart": [{ "path": "/bin/false" }] });
-    assert_eq!(b.create().code, 0);
-    let done = b.verb("start", &[]);
-    assert!(done.code != 0 && done.err.contains("error running poststart hook #0:"), "{}", done.err);
-    b.until("stopped", |b| b.status() == "stopped");
+fn root_a_failing_hook_of_start_destroys_the_container() {
+    for kind in ["startContainer", "poststart"] {
+        let mut b = Bundle::new("sleep 60");
+        let log = b.dir.join("poststop");
+        let last = shell(&format!("cat > {}", log.display()));
+        b.config["hooks"] = json!({ kind: [{ "path": "/bin/false" }], "poststop": [last] });
+        assert_eq!(b.create().code, 0);
+        let done = b.verb("start", &[]);
+        let words = format!("error running {kind} hook #0:");
+        assert!(done.code == 1 && done.err.contains(&words), "{}", done.err);
+        assert_eq!(b.status(), "absent");
+        assert!(fs::read_to_string(log).unwrap().contains("stopped"), "{kind}: no poststop hook");
+    }
 }
 
 #[test]
@@ -49,6 +55,11 @@ fn root_failing_poststop_hooks_are_warnings_and_the_others_run() {
         json!({ "poststop": [{ "path": "/bin/false" }, shell(&format!("echo ran > {}", log.display()))] });
     let done = b.run();
     assert_eq!(done.code, 0, "{}", done.err);
+    assert!(
+        done.err.contains("poststop hook failed with exit code 1: error running poststop hook #0:"),
+        "{}",
+        done.err
+    );
     assert_eq!(fs::read_to_string(log).unwrap(), "ran\n");
 }
 

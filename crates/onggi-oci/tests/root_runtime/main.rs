@@ -3,6 +3,7 @@
 mod abuse;
 mod cgroups;
 mod commands;
+mod crun;
 mod harness;
 mod hooks;
 mod hostile;

@@ -107,11 +107,12 @@ pub(crate) fn scheduler(s: &Scheduler) -> Result<SchedulerAttributes> {
 fn deadline(s: &Scheduler) -> Result<()> {
     /// The kernel's resolution, in nanoseconds.
     const LEAST: u64 = 1024;
-    let fail = |why: String| refuse(format!("process.scheduler: SCHED_DEADLINE {why}"));
+    // The words are crun's as far as there are some.
+    let fail = |why: String| refuse(format!("process.scheduler: sched_setattr: `SCHED_DEADLINE` {why}"));
     let (runtime, deadline, period) = (s.runtime, s.deadline, s.period);
     match () {
-        () if runtime == 0 => fail("requires scheduler.runtime, greater than 0".into()),
-        () if deadline == 0 => fail("requires scheduler.deadline, greater than 0".into()),
+        () if runtime == 0 => fail("requires `runtime`, greater than 0".into()),
+        () if deadline == 0 => fail("requires `deadline`, greater than 0".into()),
         () if !(LEAST..1 << 63).contains(&runtime) || deadline >= 1 << 63 => {
             fail(format!("runtime {runtime} must be between {LEAST} and 2^63-1 nanoseconds, and so must deadline"))
         }

@@ -48,7 +48,7 @@ pub fn plan(input: &PlanInput<'_>, facts: &SandboxFacts) -> Result<SandboxPlan> 
         StartFailureError::new("config.json has no process").hint("`spec` writes a configuration to begin with")
     })?;
     let linux = config.linux.as_ref().unwrap_or(&no_linux);
-    let namespaces = Namespaces::plan(input, linux)?;
+    let namespaces = Namespaces::plan(input, linux, facts)?;
     let root = root_path(input)?;
     let cx = Context { input, facts, linux, process, namespaces, root };
     refuse_label(&cx)?;

@@ -14,6 +14,7 @@ impl SandboxFacts {
             cgroup_layout,
             privileged,
             sets_groups: privileged,
+            caller: (0, 0),
             rootless_cgroups: !privileged,
             apparmor: false,
             selinux: false,

@@ -10,7 +10,10 @@ use std::path::PathBuf;
 use onggi_cgroup::CgroupPlan;
 use onggi_spec::oci::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType as Kind, LinuxTimeOffset};
 
-use super::{IdMapSource, NamespaceSource, ParentOp, PlanInput, SandboxFacts, SetupOp, build::Context, keyring_name};
+use super::{
+    IdMapSource, NamespaceSource, ParentOp, PlanInput, SandboxFacts, SetupOp, build::Context, keyring_name,
+    process::keeps_groups,
+};
 use crate::error::{Result, StartFailureError};
 
 /// Mappings that are accepted; the kernel's own limit is 340 lines.
@@ -25,7 +28,7 @@ pub(super) struct Namespaces {
 }
 
 impl Namespaces {
-    pub(super) fn plan(input: &PlanInput<'_>, linux: &Linux) -> Result<Self> {
+    pub(super) fn plan(input: &PlanInput<'_>, linux: &Linux, facts: &SandboxFacts) -> Result<Self> {
         let mut list: Vec<(Kind, Option<NamespaceSource>)> = Vec::new();
         for ns in &linux.namespaces {
             if list.iter().any(|(k, _)| *k == ns.typ) {
@@ -38,21 +41,19 @@ impl Namespaces {
             list.retain(|(k, _)| *k != Kind::Network);
             list.push((Kind::Network, Some(NamespaceSource::Given)));
         }
-        let this = Self {
+        let mut this = Self {
             list,
             uid: linux.uid_mappings.clone(),
             gid: linux.gid_mappings.clone(),
             offsets: !linux.time_offsets.is_empty(),
         };
         this.check()?;
+        this.map_the_caller(facts);
         Ok(this)
     }
 
     fn check(&self) -> Result<()> {
         let mapped = !self.uid.is_empty() || !self.gid.is_empty();
-        if self.makes(Kind::User) && (self.uid.is_empty() || self.gid.is_empty()) {
-            return Err(StartFailureError::new("a new user namespace needs linux.uidMappings and linux.gidMappings"));
-        }
         if mapped && !self.has(Kind::User) {
             return Err(StartFailureError::new(
                 "user namespace mappings specified, but user namespace isn't enabled in the config",
@@ -74,6 +75,19 @@ impl Namespaces {
             return Err(StartFailureError::new("linux.timeOffsets without a new time namespace"));
         }
         Ok(())
+    }
+
+    /// The mappings are optional; a namespace without any is of use to nobody. Its root is then who called, and
+    /// nobody else is there (as in crun).
+    fn map_the_caller(&mut self, facts: &SandboxFacts) {
+        if !self.makes(Kind::User) {
+            return;
+        }
+        for (map, host_id) in [(&mut self.uid, facts.caller.0), (&mut self.gid, facts.caller.1)] {
+            if map.is_empty() {
+                map.push(LinuxIdMapping { container_id: 0, host_id, size: 1 });
+            }
+        }
     }
 
     /// The container has a namespace of this kind apart from the host's.
@@ -170,7 +184,7 @@ impl Namespaces {
         let joins = self.joined().filter(|(k, _)| self.by_child(*k, cx.facts));
         ops.extend(joins.map(|(kind, source)| SetupOp::Join { kind, source: source.clone() }));
         if self.has(Kind::User) {
-            let clear_groups = self.setgroups_allowed(cx.facts);
+            let clear_groups = self.setgroups_allowed(cx.facts) && !keeps_groups(cx.input.config);
             ops.push(SetupOp::BecomeRoot { clear_groups, ids: self.first_ids() });
         }
         if self.offsets && self.offsets_by_child(cx.facts) {

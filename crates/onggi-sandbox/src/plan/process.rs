@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, path::PathBuf};
 
 use onggi_spec::{
     capability,
-    oci::runtime::{Linux, LinuxCapabilities, LinuxNamespaceType, Process},
+    oci::runtime::{Linux, LinuxCapabilities, LinuxNamespaceType, Process, Spec},
 };
 
 use super::{
@@ -29,6 +29,8 @@ pub(crate) struct ProcessContext<'a> {
     pub(crate) facts: &'a SandboxFacts,
     /// setgroups(2) is possible.
     pub(crate) setgroups: bool,
+    /// See [`keeps_groups`].
+    pub(crate) keep_groups: bool,
     pub(crate) preserve_fds: u32,
     pub(crate) die_with_parent: bool,
     pub(crate) purpose: Purpose,
@@ -65,6 +67,7 @@ pub(super) fn plan_process(cx: &Context<'_>) -> Result<ProcessPlan> {
         linux: cx.linux,
         facts: cx.facts,
         setgroups: cx.namespaces.setgroups_allowed(cx.facts),
+        keep_groups: keeps_groups(cx.input.config),
         preserve_fds: cx.input.preserve_fds,
         die_with_parent: cx.input.die_with_parent,
         purpose: if cx.input.wait_for_start { Purpose::Create } else { Purpose::Run },
@@ -243,10 +246,19 @@ fn credentials(pc: &ProcessContext<'_>, plan: &mut ProcessPlan) -> Result<()> {
     Ok(())
 }
 
+/// The supplementary groups of whoever called stay, whatever the configuration lists. crun's annotation, which
+/// Podman gives for `--group-add keep-groups`: without root a container cannot be given them by number.
+pub(crate) fn keeps_groups(config: &Spec) -> bool {
+    config.annotations.get("run.oci.keep_original_groups").is_some_and(|v| v == "1" || v == "true")
+}
+
 fn ids(pc: &ProcessContext<'_>) -> Result<ProcessOp> {
     let user = &pc.process.user;
     if user.uid == u32::MAX || user.gid == u32::MAX || user.additional_gids.contains(&u32::MAX) {
         return Err(StartFailureError::new("process.user: 4294967295 is not an id"));
+    }
+    if pc.keep_groups {
+        return Ok(ProcessOp::Credentials { uid: user.uid, gid: user.gid, groups: None });
     }
     let wants_groups = user.additional_gids.iter().any(|g| *g != user.gid);
     if wants_groups && !pc.setgroups {

@@ -118,7 +118,7 @@ pub enum ProcessOp {
         uid: u32,
         /// Group.
         gid: u32,
-        /// Supplementary groups; `None` where setgroups(2) is denied and nothing was asked for.
+        /// Supplementary groups; `None` leaves the caller's, where setgroups(2) is denied or they are to stay.
         groups: Option<Vec<u32>>,
     },
     /// capset(2) and the ambient set.

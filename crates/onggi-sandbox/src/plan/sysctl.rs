@@ -28,7 +28,7 @@ fn plan_one(cx: &Context<'_>, key: &str, value: &str) -> Result<SetupOp> {
     let fail = |why: String| Err(StartFailureError::new(format!("linux.sysctl {key:?}: {why}")));
     let path = match path_of(key) {
         Some(path) => path,
-        None => return fail("is not a sysctl name".into()),
+        None => return fail("is not a sysctl name: it contains an invalid path".into()),
     };
     if value.bytes().any(|b| b == b'\n' || b == 0) {
         return fail("the value contains a newline or NUL".into());
