@@ -6,7 +6,19 @@ use gotmpl::{MissingKey, Template, TemplateError, Value};
 use serde_json::Value as Json;
 
 /// A parsed template.
-pub(crate) struct RowTemplate(Template);
+pub(crate) struct RowTemplate {
+    /// What is shown row by row is nearly always fields and text between them: those need no interpreter, which
+    /// would take most of the time of a listing.
+    plain: Vec<Piece>,
+    /// Everything else, and errors.
+    template: Template,
+}
+
+/// A part of a template without functions, pipes and nesting.
+enum Piece {
+    Text(String),
+    Field(String),
+}
 
 impl RowTemplate {
     /// Parses; `\t` and `\n` written out mean tab and newline, as with Docker.
@@ -25,7 +37,7 @@ impl RowTemplate {
             .func("join", join)
             .func("pad", pad)
             .func("truncate", truncate);
-        Ok(Self(template.parse(&text)?))
+        Ok(Self { plain: plain(&text).unwrap_or_default(), template: template.parse(&text)? })
     }
 
     /// Runs the template over one row.
@@ -33,8 +45,40 @@ impl RowTemplate {
     /// # Errors
     /// A field does not exist or a function was misused.
     pub(crate) fn render(&self, row: &Json) -> Result<String, TemplateError> {
-        self.0.execute_to_string(&from_json(row))
+        match self.fields(row) {
+            Some(text) => Ok(text),
+            None => self.template.execute_to_string(&from_json(row)),
+        }
     }
+
+    /// Only where each field is there and is a text.
+    fn fields(&self, row: &Json) -> Option<String> {
+        let mut out = String::new();
+        for piece in &self.plain {
+            out.push_str(match piece {
+                Piece::Text(text) => text,
+                Piece::Field(name) => row.get(name)?.as_str()?,
+            });
+        }
+        (!self.plain.is_empty()).then_some(out)
+    }
+}
+
+/// `{{.Field}}` and text; `None` for anything else.
+fn plain(text: &str) -> Option<Vec<Piece>> {
+    let (mut pieces, mut rest) = (Vec::new(), text);
+    while let Some((before, from)) = rest.split_once("{{") {
+        let (action, after) = from.split_once("}}")?;
+        let name = action.trim_matches(' ').strip_prefix('.')?;
+        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric()) {
+            return None;
+        }
+        pieces.push(Piece::Text(before.to_owned()));
+        pieces.push(Piece::Field(name.to_owned()));
+        rest = after;
+    }
+    pieces.push(Piece::Text(rest.to_owned()));
+    Some(pieces)
 }
 
 fn first(args: &[Value]) -> &Value {
@@ -159,6 +203,10 @@ mod tests {
             ("{{if .State.Running}}up{{else}}down{{end}}", "up"),
             ("{{index .List 1}} {{len .List}} {{printf \"%5s\" .ID}}", "y 2   abc"),
             ("{{pad .ID 1 2}}|", " abc  |"),
+            ("a {{ .ID }}}}{{.Names}} b", "a abc}}a,b b"),
+            ("x {{- .ID -}} y", "xabcy"),
+            ("no field", "no field"),
+            ("", ""),
         ] {
             assert_eq!(render(template).expect(template), want);
         }
