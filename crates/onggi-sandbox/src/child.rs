@@ -41,6 +41,7 @@ use rustix::fs::Mode;
 use crate::{
     channel::{Channel, Message},
     error::{Result, StartFailureError, Step},
+    exec::WaitFifo,
     hooks,
     plan::{NamespaceSource, ProcessOp, SetupOp},
     sources,
@@ -100,6 +101,8 @@ pub(crate) struct Prepared {
     pub(crate) stdio: Option<[OwnedFd; 3]>,
     /// How `start` is waited for.
     pub(crate) start: Option<StartEnds>,
+    /// What is waited for before the program, where something is.
+    pub(crate) wait: Option<WaitFifo>,
     /// The seccomp filter.
     pub(crate) filter: Option<Filter>,
     /// argv.
@@ -172,7 +175,8 @@ impl Prepared {
     fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         let stdio = self.stdio.iter().flatten();
         let start = self.start.iter().flat_map(|s| [&s.go, &s.answer]);
-        let single = self.netns.iter().chain(&self.parent).chain(start);
+        let wait = self.wait.iter().flat_map(|w| std::iter::once(&w.end).chain(&w.opened));
+        let single = self.netns.iter().chain(&self.parent).chain(start).chain(wait);
         let namespaces = self.user_namespaces.values().map(AsRef::as_ref);
         let all = self.cgroup_tasks.iter().chain(self.mounts.values()).chain(namespaces).chain(stdio).chain(single);
         all.map(AsRawFd::as_raw_fd)

@@ -364,6 +364,7 @@ fn prepare(
         envp,
         search_path,
         parent: None,
+        wait: None,
         preserve_fds: 0,
         hook_state: None,
     };

@@ -4,6 +4,7 @@
 //! with the container's own namespaces taken from one pidfd at once.
 
 mod cgroups;
+mod wait_fifo;
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
@@ -16,6 +17,8 @@ use onggi_sys::{
     process::{self, CloneRequest, Cloned},
     sched, signal,
 };
+
+pub(crate) use wait_fifo::WaitFifo;
 
 use crate::{
     channel::{Channel, Message},
@@ -64,6 +67,7 @@ pub fn exec(options: ExecOptions) -> Result<Executed> {
         search_path,
         preserve_fds: options.preserve_fds,
         parent: parent_to_die_with(&ops, false)?,
+        wait: options.wait_fifo.as_deref().map(WaitFifo::open).transpose()?,
         ..Prepared::default()
     };
     let setup = setup(&state, &options.process);
@@ -251,6 +255,7 @@ fn plan(options: &ExecOptions, config: &Spec, target: &Target) -> Result<Process
         keep_groups: keeps_groups(config),
         preserve_fds: options.preserve_fds,
         die_with_parent: options.die_with_parent,
+        waits_for_reader: options.wait_fifo.is_some(),
         purpose: Purpose::Exec,
         own_devices: false,
     };
@@ -380,6 +385,8 @@ impl Follow<'_> {
                     self.executable = None;
                 }
                 Some(Message::Failed(failure)) => return Err(StartFailureError(failure)),
+                // It waits for a reader now, for however long.
+                Some(Message::Created) => return Ok(()),
                 Some(_) => {}
                 None if executing => return Ok(()),
                 None => return Err(StartFailureError::new("the new process died before its program ran")),

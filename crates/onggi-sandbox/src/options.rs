@@ -144,6 +144,8 @@ pub struct ExecOptions {
     pub cgroups: CgroupChoice,
     /// A connected stream socket that its pidfd is sent to.
     pub pidfd_socket: Option<OwnedFd>,
+    /// A FIFO: the program runs when somebody opens it for reading.
+    pub wait_fifo: Option<PathBuf>,
     /// As for [`CreateOptions`].
     pub executable: Option<OwnedFd>,
 }

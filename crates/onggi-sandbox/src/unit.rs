@@ -131,6 +131,19 @@ pub(crate) fn remove_groups(unit: Option<&SystemdUnit>, paths: &Paths) -> Result
     stopped.and(removed).map_err(|e| cgroup_failure("remove the cgroup", &e))
 }
 
+/// Leaves out of a change what systemd cannot be told at once; returns what, one line each.
+pub(crate) fn one_weight(
+    unit: &SystemdUnit,
+    change: &mut onggi_spec::oci::runtime::LinuxResources,
+) -> Result<Vec<String>> {
+    let idle = change.cpu.as_ref().is_some_and(|cpu| cpu.idle.is_some()) || change.unified.contains_key("cpu.idle");
+    if !idle {
+        return Ok(Vec::new());
+    }
+    let facts = systemd::facts(!unit.user).map_err(|e| cgroup_failure("update the container's unit", &e))?;
+    Ok(systemd::one_weight(change, &facts))
+}
+
 /// Tells systemd about new limits: what it does not know of, it would undo at its next look.
 pub(crate) fn set_limits(
     unit: &SystemdUnit,

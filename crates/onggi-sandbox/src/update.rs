@@ -57,9 +57,14 @@ pub fn update(
             .hint("a limit needs one: see the rootless cgroups of the documentation"));
     }
     let before = in_force(&dir, &config);
-    let change = match change.devices.is_empty() {
+    let mut change = match change.devices.is_empty() {
         true => change.clone(),
         false => plan::with_device_rules(change.clone()),
+    };
+    let version_2 = state.cgroup_paths.keys().all(String::is_empty);
+    let mut left_out = match &state.systemd_unit {
+        Some(unit) if version_2 => unit::one_weight(unit, &mut change)?,
+        _ => Vec::new(),
     };
     let fail = |e: onggi_cgroup::CgroupError| cgroup_failure("update the cgroup", &e);
     let layout = onggi_cgroup::layout::detect().map_err(fail)?;
@@ -68,7 +73,7 @@ pub fn update(
     let (plan, after) = planned.map_err(fail)?;
     if let Some(unit) = &state.systemd_unit {
         plan.check().map_err(fail)?;
-        unit::set_limits(unit, state.cgroup_paths.keys().all(String::is_empty), &plan.completed)?;
+        unit::set_limits(unit, version_2, &plan.completed)?;
     }
     let Updated { entered, notes } = onggi_cgroup::apply_update(&plan, &state.cgroup_paths).map_err(fail)?;
     if !entered.is_empty() {
@@ -77,5 +82,6 @@ pub fn update(
     }
     group.set(schemata)?;
     dir.save_resources(&after)?;
-    Ok(notes)
+    left_out.extend(notes);
+    Ok(left_out)
 }

@@ -438,3 +438,19 @@ fn a_plan_is_plain_data() {
     let text = serde_json::to_string(&plan).unwrap();
     assert_eq!(serde_json::from_str::<SandboxPlan>(&text).unwrap(), plan);
 }
+
+#[test]
+fn processes_that_nothing_could_find_again_are_warned_of() {
+    let mut shared = config();
+    shared["linux"]["namespaces"].as_array_mut().unwrap().retain(|n| n["type"] != "pid");
+    let warned = |config: &Value, layout: CgroupLayout| {
+        let facts = SandboxFacts { cgroup_layout: layout, privileged: false, rootless_cgroups: true, ..facts() };
+        let plan = make_with(config, &RootFs::Path, &facts, |input| {
+            input.cgroup_driver = onggi_sandbox::CgroupDriver::Cgroupfs;
+        });
+        plan.unwrap().notes.iter().any(|note| note.contains("Such configuration is strongly discouraged"))
+    };
+    assert!(warned(&shared, CgroupLayout::None));
+    assert!(!warned(&shared, layout(&["pids", "memory"])));
+    assert!(!warned(&config(), CgroupLayout::None));
+}

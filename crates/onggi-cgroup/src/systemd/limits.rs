@@ -35,6 +35,23 @@ pub fn update_properties(
     Ok(out)
 }
 
+/// What systemd cannot be told at once: an idle group is spelled as a weight of 0, so it has no other. The weight
+/// goes, as in runc, and a note says so.
+pub fn one_weight(resources: &mut LinuxResources, facts: &SystemdFacts) -> Vec<String> {
+    let mut notes = Vec::new();
+    if facts.version < HAS_IDLE {
+        return notes;
+    }
+    let note = |weight: &str| format!("unable to apply both {weight} and cpu.idle to systemd, ignoring {weight}");
+    if let Some(cpu) = resources.cpu.as_mut().filter(|cpu| cpu.idle == Some(1)) {
+        notes.extend(cpu.shares.take().filter(|n| *n != 0).map(|_| note("cpu.shares")));
+    }
+    if resources.unified.get("cpu.idle").is_some_and(|v| v.trim() == "1") {
+        notes.extend(resources.unified.remove("cpu.weight").map(|_| note("cpu.weight")));
+    }
+    notes
+}
+
 /// Everything but device rules.
 pub(super) fn limits(
     version: Version,
@@ -62,7 +79,7 @@ pub(super) fn limits(
     }
     if version == Version::V2 {
         for (file, value) in &resources.unified {
-            unified(file, value.trim(), resources, facts, &mut out)?;
+            unified(file, value.trim(), facts, &mut out)?;
         }
     }
     Ok(out)
@@ -151,7 +168,6 @@ fn mask(list: &str) -> Option<Vec<u8>> {
 fn unified(
     file: &str,
     value: &str,
-    resources: &LinuxResources,
     facts: &SystemdFacts,
     out: &mut Vec<Property>,
 ) -> Result<(), CgroupError> {
@@ -167,7 +183,7 @@ fn unified(
         "memory.max" => "MemoryMax",
         "memory.swap.max" => "MemorySwapMax",
         "pids.max" => "TasksMax",
-        "cpu.weight" if resources.unified.get("cpu.idle").is_none_or(|v| v.trim() != "1") => "CPUWeight",
+        "cpu.weight" => "CPUWeight",
         "cpu.idle" if value == "1" && facts.version >= HAS_IDLE => {
             out.push(Property::new("CPUWeight", Value::U64(0)));
             return Ok(());

@@ -18,7 +18,7 @@ mod wire;
 use serde::{Deserialize, Serialize};
 
 pub use bus::BusError;
-pub use limits::update_properties;
+pub use limits::{one_weight, update_properties};
 pub use plan::{UnitRequest, plan};
 pub use value::Value;
 

@@ -53,7 +53,14 @@ pub fn plan(
     };
     let place = Place::parse(unit)?;
     let path = format!("{}{}/{}", unit.facts.control_group, expand(&place.slice)?, place.unit);
-    let mut plan = plan_groups::plan(layout, &CgroupRequest { path: &path, ..*groups })?;
+    let mut resources = groups.resources.clone();
+    let notes = match version {
+        Version::V2 => limits::one_weight(&mut resources, unit.facts),
+        Version::V1 => Vec::new(),
+    };
+    let groups = &CgroupRequest { path: &path, resources: &resources, ..*groups };
+    let mut plan = plan_groups::plan(layout, groups)?;
+    plan.notes.extend(notes);
     for step in &mut plan.prepare {
         // systemd has made them by then, with the process that was lent to the unit inside.
         if let Prepare::MakeDir { own, .. } = step {

@@ -35,6 +35,8 @@ pub(super) const FLAGS: &[Flag] = &[
         .help("Pass N additional file descriptors to the container (stdio + $LISTEN_FDS + N in total)"),
     Flag::value("cgroup", "")
         .help("run the process in an (existing) sub-cgroup(s). Format is [<controller>:]<cgroup>."),
+    Flag::value("exec-wait-fifo", "")
+        .help("path to a FIFO: the process runs its program when somebody opens it for reading"),
     Flag::switch("ignore-paused", "").help("allow exec in a paused container"),
     Flag::switch("no-subreaper", ""),
 ];
@@ -71,6 +73,7 @@ fn execute(global: &Global, args: &Args) -> Outcome {
         paused: if args.is("ignore-paused") { Paused::Enter } else { Paused::Refuse },
         cgroups: cgroups(args)?,
         pidfd_socket,
+        wait_fifo: args.path("exec-wait-fifo"),
         executable: global.executable.take(),
     })?;
     if let Some(cpus) = onggi_sys::sched::affinity().ok().filter(|_| global.log.debugs()) {

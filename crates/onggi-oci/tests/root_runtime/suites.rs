@@ -249,7 +249,7 @@ fn root_rootless_true_goes_without_cgroups_that_cannot_be_made() {
     b.config["linux"]["resources"] = Value::Null;
     b.config["linux"]["cgroupsPath"] = json!("/some/group");
     let done = private_script(&b, &script("--rootless true"));
-    assert!(done.err.contains("applying cgroup configuration"), "{}", done.err);
+    assert!(done.err.contains("unable to apply cgroup configuration"), "{}", done.err);
 }
 
 #[test]

@@ -149,6 +149,29 @@ fn vm_slices_prefixes_and_annotations_are_taken_and_a_failed_unit_goes() {
 }
 
 #[test]
+fn vm_an_idle_group_of_systemd_has_no_weight_and_a_weight_ends_it() {
+    const WARNING: &str = "unable to apply both";
+    let u = Unit::new(|b| b.config["linux"]["resources"] = json!({ "cpu": { "shares": 200, "idle": 1 } }));
+    u.start();
+    assert!(u.b.output().contains(WARNING), "{}", u.b.output());
+    let change = |flags: &[&str], idle: &str, warns: bool| {
+        let done = u.b.verb("update", flags);
+        ok(&done);
+        assert_eq!(done.err.contains(WARNING), warns, "{flags:?}: {}", done.err);
+        assert_eq!(u.file("cpu.idle"), idle, "{flags:?}");
+    };
+    assert_eq!(u.file("cpu.idle"), "1");
+    change(&["--cpu-share", "200"], "0", false);
+    change(&["--cpu-share", "200", "--cpu-idle", "1"], "1", true);
+    let file = u.b.dir.join("change.json");
+    let path = file.to_str().unwrap();
+    fs::write(&file, json!({ "unified": { "cpu.weight": "8" } }).to_string()).unwrap();
+    change(&["-r", path], "0", false);
+    fs::write(&file, json!({ "unified": { "cpu.idle": "1", "cpu.weight": "8" } }).to_string()).unwrap();
+    change(&["-r", path], "1", true);
+}
+
+#[test]
 fn vm_a_paused_container_of_systemd_is_deleted() {
     let u = Unit::new(|_| {});
     u.start();

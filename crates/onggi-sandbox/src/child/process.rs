@@ -17,6 +17,7 @@ use super::{Child, credentials, streams};
 use crate::{
     channel::{self, Channel, Message},
     error::{EXIT_CANNOT_INVOKE, EXIT_NOT_FOUND, Result, StartFailureError, Step},
+    exec::WaitFifo,
     plan::ProcessOp,
 };
 
@@ -55,6 +56,7 @@ impl Child {
             ProcessOp::CheckCommand => self.check_command(),
             ProcessOp::CheckAccess => self.check_access(),
             ProcessOp::AwaitStart => self.await_start(),
+            ProcessOp::AwaitReader => self.await_reader(),
             ProcessOp::Hooks { hooks } => self.hooks(ContainerState::Created, hooks),
             ProcessOp::OwnStdio { uid } => {
                 self.own_stdio(*uid);
@@ -129,6 +131,12 @@ impl Child {
         self.channel = Channel::from_fifo(start.answer);
         channel::await_go(start.go.as_fd()).step(|| "wait for start".into())?;
         self.channel.send(&Message::Executing)
+    }
+
+    /// The runtime hears that everything is ready, and waits no longer.
+    fn await_reader(&mut self) -> Result<()> {
+        self.channel.send(&Message::Created)?;
+        self.prepared.wait.as_ref().map_or(Ok(()), WaitFifo::wait)
     }
 
     /// Streams in place, everything else gone at exec (I3); then says that exec is next, because a filter may

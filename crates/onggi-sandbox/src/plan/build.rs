@@ -56,6 +56,8 @@ pub fn plan(input: &PlanInput<'_>, facts: &SandboxFacts) -> Result<SandboxPlan> 
     let process = process::plan_process(&cx)?;
     let mut after = cx.namespaces.id_map_ops(facts);
     after.extend(process.parent);
+    let mut notes = process.notes;
+    notes.extend(cgroups::warn_of_stray_processes(&cx, cgroup.as_ref()));
     let group = linux.intel_rdt.as_ref().map(|r| rdt::plan_group(r, input.id, facts.rdt.as_ref())).transpose()?;
     Ok(SandboxPlan {
         setup: setup(&cx, cgroup.as_ref())?,
@@ -65,7 +67,7 @@ pub fn plan(input: &PlanInput<'_>, facts: &SandboxFacts) -> Result<SandboxPlan> 
         clone: cx.namespaces.cloned(),
         after,
         process: process.child,
-        notes: process.notes,
+        notes,
         poststart: config.hooks.as_ref().map(|h| h.poststart.clone()).unwrap_or_default(),
     })
 }

@@ -45,10 +45,24 @@ pub(super) fn plan_cgroup(cx: &Context<'_>) -> Result<Option<CgroupPlan>> {
     let explicit = cx.linux.cgroups_path.as_deref().is_some_and(|p| !p.is_empty());
     // The engine names a group whether it can have one or not.
     if plan.dirs.is_empty() && request.rootless && explicit && cx.input.cgroup_driver != CgroupDriver::Lean {
-        return Err(StartFailureError::new(format!("applying cgroup configuration: mkdir {path}: permission denied"))
-            .hint("leave linux.cgroupsPath out, or name a group below one that was delegated to this user"));
+        return Err(StartFailureError::new(format!(
+            "unable to apply cgroup configuration: mkdir {path}: permission denied"
+        ))
+        .hint("leave linux.cgroupsPath out, or name a group below one that was delegated to this user"));
     }
     Ok((!plan.dirs.is_empty() || !plan.notes.is_empty()).then_some(plan))
+}
+
+/// A container whose processes can be told from others neither by a group nor by a namespace: its `kill` and
+/// `delete` know of its first process alone. Engines and people look for runc's last words.
+pub(super) fn warn_of_stray_processes(cx: &Context<'_>, cgroup: Option<&CgroupPlan>) -> Option<String> {
+    let grouped = cgroup.is_some_and(|plan| !plan.dirs.is_empty());
+    if grouped || cx.namespaces.makes(LinuxNamespaceType::Pid) {
+        return None;
+    }
+    let text = "the container has neither a cgroup nor a pid namespace of its own: what its first process leaves \
+                behind cannot be found to be killed. Such configuration is strongly discouraged";
+    Some(text.to_owned())
 }
 
 /// `linux.cgroupsPath`; without it a group of the id's name beside or below our own, as runc has it.

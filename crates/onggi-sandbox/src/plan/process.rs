@@ -33,6 +33,8 @@ pub(crate) struct ProcessContext<'a> {
     pub(crate) keep_groups: bool,
     pub(crate) preserve_fds: u32,
     pub(crate) die_with_parent: bool,
+    /// Its program runs when somebody opens a FIFO.
+    pub(crate) waits_for_reader: bool,
     pub(crate) purpose: Purpose,
     /// Its /dev is made for it.
     pub(crate) own_devices: bool,
@@ -70,6 +72,7 @@ pub(super) fn plan_process(cx: &Context<'_>) -> Result<ProcessPlan> {
         keep_groups: keeps_groups(cx.input.config),
         preserve_fds: cx.input.preserve_fds,
         die_with_parent: cx.input.die_with_parent,
+        waits_for_reader: false,
         purpose: if cx.input.wait_for_start { Purpose::Create } else { Purpose::Run },
         own_devices: devices::are_made(cx),
     };
@@ -98,6 +101,9 @@ pub(crate) fn plan_exec(pc: &ProcessContext<'_>, by_parent: bool) -> Result<Proc
     limits(pc.process, by_parent, &mut plan)?;
     preparation(pc, &mut plan)?;
     credentials(pc, &mut plan)?;
+    if pc.waits_for_reader {
+        plan.child.push(ProcessOp::AwaitReader);
+    }
     plan.child.push(exec(pc)?);
     Ok(plan)
 }

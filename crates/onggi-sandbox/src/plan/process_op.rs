@@ -74,6 +74,8 @@ pub enum ProcessOp {
     CheckAccess,
     /// Wait for `start`.
     AwaitStart,
+    /// Wait until somebody opens the FIFO that `exec` was told of.
+    AwaitReader,
     /// startContainer hooks, in the container.
     Hooks {
         /// Hooks.

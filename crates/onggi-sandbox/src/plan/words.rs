@@ -279,6 +279,7 @@ impl ProcessOp {
             Self::CheckCommand => "look the command up".into(),
             Self::CheckAccess => "check that the user may execute the command".into(),
             Self::AwaitStart => "wait for start".into(),
+            Self::AwaitReader => "wait until somebody opens the exec wait FIFO".into(),
             Self::Hooks { hooks } => format!("run {} hooks in the container", hooks.len()),
             Self::OwnStdio { uid } => format!("give the standard streams' pipes to uid {uid}"),
             Self::ReopenNull => "open the streams that are /dev/null again, in the container".into(),
