@@ -115,6 +115,8 @@ pub(crate) struct Prepared {
     pub(crate) parent: Option<OwnedFd>,
     /// Descriptors 3 to 2+n belong to the program.
     pub(crate) preserve_fds: u32,
+    /// The terminal leaves line feeds as they are.
+    pub(crate) bare_line_feeds: bool,
     /// The state as hooks receive it, when there are any; the child adds status and pid.
     pub(crate) hook_state: Option<State>,
 }
@@ -223,6 +225,14 @@ impl Child {
     pub(crate) fn set_root(&mut self, root: OwnedFd) {
         self.root = Some(root);
         self.view = View::Container;
+    }
+
+    /// Closes the slots that only the operations before the process need.
+    fn let_mounts_go(&mut self) {
+        self.mounted.clear();
+        self.empty = None;
+        self.null = None;
+        self.last_parent = None;
     }
 
     /// Waits until the runtime says go.

@@ -299,12 +299,12 @@ pub(crate) fn search_path(env: &[String]) -> Option<String> {
     env.iter().rev().find_map(|e| e.strip_prefix("PATH=")).map(str::to_owned)
 }
 
-/// Splits the streams: what the child installs, and where a terminal's master goes.
-pub(crate) fn split_stdio(stdio: Stdio) -> (Option<[OwnedFd; 3]>, Option<OwnedFd>) {
+/// Splits the streams: what the child installs, where a terminal's master goes, whether line feeds stay bare there.
+pub(crate) fn split_stdio(stdio: Stdio) -> (Option<[OwnedFd; 3]>, Option<OwnedFd>, bool) {
     match stdio {
-        Stdio::Inherit => (None, None),
-        Stdio::Fds { stdin, stdout, stderr } => (Some([stdin, stdout, stderr]), None),
-        Stdio::Terminal { console_socket } => (None, console_socket),
+        Stdio::Inherit => (None, None, false),
+        Stdio::Fds { stdin, stdout, stderr } => (Some([stdin, stdout, stderr]), None, false),
+        Stdio::Terminal { console_socket, bare_line_feeds } => (None, console_socket, bare_line_feeds),
     }
 }
 
@@ -339,7 +339,7 @@ fn prepare(
     netns: Option<OwnedFd>,
 ) -> Result<(Prepared, Option<OwnedFd>)> {
     let (argv, envp, search_path) = exec_strings(&plan.process)?;
-    let (stdio, console) = split_stdio(stdio);
+    let (stdio, console, bare_line_feeds) = split_stdio(stdio);
     if let Some(streams) = stdio.as_ref().filter(|_| facts.privileged) {
         sources::own_streams(plan, streams);
     }
@@ -351,6 +351,7 @@ fn prepare(
     // Opened here where the groups are there: the child may be an unmapped user by the time it writes.
     let later = meanwhile::possible(plan);
     let prepared = Prepared {
+        bare_line_feeds,
         cgroup_tasks: if later { Vec::new() } else { meanwhile::open_tasks(tasks)? },
         tasks_to_come: later.then(|| tasks.to_vec()),
         netns,

@@ -53,12 +53,13 @@ pub fn exec(options: ExecOptions) -> Result<Executed> {
     let plan = plan(&options, &config, &target)?;
     let (ops, by_parent) = (plan.child, plan.parent);
     let (argv, envp, search_path) = exec_strings(&ops)?;
-    let (stdio, console) = split_stdio(options.stdio);
+    let (stdio, console, bare_line_feeds) = split_stdio(options.stdio);
     let seccomp = config.linux.as_ref().and_then(|l| l.seccomp.as_ref());
     let mut entry = cgroups::open(&state, &options.cgroups)?;
     let mut cgroup_tasks = std::mem::take(&mut entry.tasks);
     cgroup_tasks.extend(rdt::tasks_of(&config, &state.id)?);
     let prepared = Prepared {
+        bare_line_feeds,
         cgroup_tasks,
         stdio,
         filter: compile_filter(seccomp, target.privileged)?,

@@ -28,6 +28,9 @@ pub enum Stdio {
     Terminal {
         /// A connected stream socket that the master is sent to (SCM_RIGHTS); when absent it is returned.
         console_socket: Option<OwnedFd>,
+        /// A line feed stays one instead of becoming CR LF (ONLCR): for who shows the output on another terminal,
+        /// which makes that itself, or keeps it in a file.
+        bare_line_feeds: bool,
     },
 }
 

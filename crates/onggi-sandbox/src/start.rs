@@ -3,7 +3,10 @@
 //! The two meet in FIFOs and not in a socket: the waiting process is under its seccomp filter already and must
 //! not need more than read(2) and write(2). fifo(7).
 
-use std::{os::fd::AsFd, path::Path};
+use std::{
+    os::{fd::AsFd, unix::fs::DirBuilderExt},
+    path::Path,
+};
 
 use onggi_spec::{
     monitor::SandboxState,
@@ -28,7 +31,11 @@ pub(crate) fn make_ends(dir: &StateDir) -> Result<StartEnds> {
         open(at, OFlags::RDWR)
     };
     let step = || "make the start FIFOs".to_string();
-    Ok(StartEnds { go: make(&dir.start_fifo()).step(step)?, answer: make(&dir.answer_fifo()).step(step)? })
+    let answers = dir.answer_fifo();
+    if let Some(parent) = answers.parent() {
+        std::fs::DirBuilder::new().mode(0o700).create(parent).sys("mkdir", || format!("{parent:?}")).step(step)?;
+    }
+    Ok(StartEnds { go: make(&dir.start_fifo()).step(step)?, answer: make(&answers).step(step)? })
 }
 
 fn open(at: &Path, flags: OFlags) -> onggi_sys::Result<std::os::fd::OwnedFd> {

@@ -8,7 +8,7 @@
 //!   config.json                 the configuration as `create` read it: later changes of the bundle have no effect
 //!   notify/                     where the container's own notify.sock is, only below a NOTIFY_SOCKET
 //!   device-N                    device nodes that a container in a user namespace has as binds
-//!   start.fifo, answer.fifo     `start` writes into one and reads the other, until the program runs
+//!   exec.fifo, answer/exec.fifo `start` writes into one and reads the other, until the program runs
 //! ```
 //!
 //! Whether the container runs is asked of the kernel: pid, start time and boot id together name a process.
@@ -40,6 +40,9 @@ const MAX_STATE: usize = 1 << 20;
 const MAX_ID: usize = 255;
 /// How often a removal is tried: each failure is a file that another verb has put there meanwhile.
 const REMOVALS: usize = 16;
+
+/// What runc calls the FIFO of a process that waits for `start`.
+const FIFO: &str = "exec.fifo";
 
 const OTHER_ROOT: &str = "choose a directory that can be written with --root";
 
@@ -175,12 +178,12 @@ impl StateDir {
 
     /// Where `start` says go.
     pub(crate) fn start_fifo(&self) -> PathBuf {
-        self.path.join("start.fifo")
+        self.path.join(FIFO)
     }
 
     /// Where `start` hears what came of it.
     pub(crate) fn answer_fifo(&self) -> PathBuf {
-        self.path.join("answer.fifo")
+        self.path.join("answer").join(FIFO)
     }
 
     fn resources_file(&self) -> PathBuf {
@@ -294,7 +297,9 @@ impl StateDir {
             }
         }
         let _ = fs::remove_file(self.start_fifo());
-        let _ = fs::remove_file(self.answer_fifo());
+        let answer = self.answer_fifo();
+        let _ = fs::remove_file(&answer);
+        let _ = answer.parent().map(fs::remove_dir);
         fs::remove_dir(&self.path)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use rustix::termios::Winsize;
+use rustix::termios::{OptionalActions, OutputModes, Winsize};
 
 use crate::{Result, SysContext, SysError};
 
@@ -43,6 +43,16 @@ pub fn number(master: BorrowedFd<'_>) -> Result<u32> {
 /// EPERM when this is not a session leader or the terminal belongs to another session.
 pub fn set_controlling(terminal: BorrowedFd<'_>) -> Result<()> {
     rustix::process::ioctl_tiocsctty(terminal).sys("ioctl", || "TIOCSCTTY")
+}
+
+/// A line feed that is written to the terminal stays one: not CR LF (ONLCR).
+///
+/// # Errors
+/// ENOTTY.
+pub fn leave_line_feeds(terminal: BorrowedFd<'_>) -> Result<()> {
+    let mut modes = rustix::termios::tcgetattr(terminal).sys("ioctl", || "TCGETS")?;
+    modes.output_modes -= OutputModes::ONLCR;
+    rustix::termios::tcsetattr(terminal, OptionalActions::Now, &modes).sys("ioctl", || "TCSETS")
 }
 
 /// Sets the size in characters.

@@ -296,6 +296,33 @@ fn conformance_spec_writes_a_bundle_that_every_runtime_runs() {
 }
 
 #[test]
+fn conformance_spec_has_the_namespaces_and_mounts_of_runc() {
+    for flags in [&[][..], &["--rootless"]] {
+        same(|instance| {
+            let mut steps = Steps::new(instance);
+            let bundle = Bundle::new(&["true"]);
+            let mut command = instance.command(&[&["spec"], flags].concat());
+            steps.ran("spec", &instance.finish(command.current_dir(bundle.path())));
+            let text = fs::read_to_string(bundle.path().join("config.json")).unwrap_or_default();
+            let config: Value = serde_json::from_str(&text).unwrap_or_default();
+            let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+            for (i, namespace) in list(&config["linux"]["namespaces"]).iter().enumerate() {
+                steps.see(&format!("namespace {i}"), namespace);
+            }
+            for (i, mount) in list(&config["mounts"]).iter().enumerate() {
+                let what = ["destination", "type", "source"].map(|key| mount[key].to_string()).join(" ");
+                steps.see(&format!("mount {i}"), what);
+                // Ours are read-only all the way down.
+                let options = list(&mount["options"]).into_iter().filter(|option| option != "rro").collect::<Vec<_>>();
+                steps.see(&format!("options {i}"), Value::from(options));
+            }
+            steps.see("resources", &config["linux"]["resources"]);
+            steps.view
+        });
+    }
+}
+
+#[test]
 fn conformance_spec_does_not_overwrite() {
     same(|instance| {
         let mut steps = Steps::new(instance);

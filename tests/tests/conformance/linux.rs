@@ -133,6 +133,7 @@ fn conformance_linux_device_rules_deny_what_is_not_allowed() {
         json!([{ "allow": false, "access": "rwm" }]),
         json!([{ "allow": false, "access": "rwm" }, { "allow": true, "type": "c", "major": 1, "minor": 11, "access": "rm" }]),
         json!([{ "allow": true, "access": "rwm" }]),
+        json!([{ "allow": false, "access": "rwm" }, { "allow": true, "type": "c", "major": 1, "minor": 11, "access": "rwa" }]),
     ];
     for rules in rules {
         same_output(script, |bundle| {

@@ -5,6 +5,7 @@ use std::{
     io::{IoSliceMut, Read, Write},
     mem::MaybeUninit,
     os::{fd::OwnedFd, unix::net::UnixListener},
+    process::{Command, Stdio},
     thread,
 };
 
@@ -146,4 +147,36 @@ fn conformance_terminal_needs_a_socket_and_the_socket_a_terminal() {
             steps.view
         });
     }
+}
+
+/// What a command prints into a file while it has a terminal, which runc and crun insist on.
+fn beside_a_terminal(instance: &Instance, args: &[&str]) -> String {
+    let command = instance.command(args);
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let quoted: Vec<_> = words.map(|word| format!("'{}'", word.to_string_lossy().replace('\'', r"'\''"))).collect();
+    let out = instance.dir().join("printed");
+    let line = format!("{} > {}", quoted.join(" "), out.display());
+    let ran = Command::new("script").args(["-qec", &line, "/dev/null"]).stdin(Stdio::null()).output();
+    let ran = ran.expect("util-linux");
+    // runc and crun make the input raw when some of it may have been echoed already.
+    let printed = fs::read_to_string(out).unwrap_or_default();
+    format!("{} {:?}", ran.status, printed.trim_start_matches("^@"))
+}
+
+#[test]
+fn conformance_terminal_of_the_foreground_leaves_line_feeds_alone() {
+    const SCRIPT: &str = "echo one; echo two; tty";
+    same(|instance| {
+        let mut steps = Steps::new(instance);
+        let mut bundle = Bundle::script(SCRIPT);
+        bundle.config["process"]["terminal"] = json!(true);
+        bundle.write();
+        let path = bundle.path().display().to_string();
+        steps.see("run", beside_a_terminal(instance, &["run", "--bundle", &path, &instance.id("tty")]));
+        let bundle = Bundle::new(&["sleep", "1000"]);
+        let id = instance.id("exec-tty");
+        instance.start(&bundle, &id);
+        steps.see("exec", beside_a_terminal(instance, &["exec", "--tty", &id, "sh", "-c", SCRIPT]));
+        steps.view
+    });
 }

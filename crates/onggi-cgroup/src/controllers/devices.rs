@@ -41,7 +41,8 @@ fn rule(rule: &LinuxDeviceCgroup) -> Result<DeviceRule, CgroupError> {
     };
     let access = match rule.access.as_deref() {
         None | Some("") => "rwm",
-        Some(access) if access.len() <= 3 && access.bytes().all(|b| b"rwm".contains(&b)) => access,
+        // Other letters beside these mean nothing, as in runc.
+        Some(access) if access.contains(['r', 'w', 'm']) => access,
         Some(other) => return Err(bad("devices.access", other, "use letters of rwm")),
     };
     let (major, minor) = (number("devices.major", rule.major)?, number("devices.minor", rule.minor)?);

@@ -165,12 +165,7 @@ fn mask(list: &str) -> Option<Vec<u8>> {
 }
 
 /// A version 2 file by its name; one that systemd has no property for is left to cgroupfs.
-fn unified(
-    file: &str,
-    value: &str,
-    facts: &SystemdFacts,
-    out: &mut Vec<Property>,
-) -> Result<(), CgroupError> {
+fn unified(file: &str, value: &str, facts: &SystemdFacts, out: &mut Vec<Property>) -> Result<(), CgroupError> {
     let wrong = || bad("unified", format!("{file}={value}"), "the value is not one of this file");
     let number = || match value {
         "max" => Ok(u64::MAX),

@@ -110,7 +110,7 @@ fn run_to_the_end(global: &Global, args: &Args) -> Outcome {
     let mut options = options(global, args, Begin::Now)?;
     check_terminal(&options, args, detach)?;
     let id = options.id.clone();
-    if matches!(options.stdio, Stdio::Terminal { console_socket: None }) {
+    if matches!(options.stdio, Stdio::Terminal { console_socket: None, .. }) {
         terminal::inherit_size(options.config.process.as_mut());
     }
     let signals = if detach { None } else { Some(foreground::prepare(!args.is("no-subreaper"))?) };
@@ -303,8 +303,11 @@ fn place(fd: OwnedFd, number: u32) -> io::Result<()> {
 pub(super) fn stdio(terminal: bool, args: &Args) -> Result<Stdio, CliError> {
     match (terminal, args.path("console-socket")) {
         (false, _) => Ok(Stdio::Inherit),
-        (true, None) => Ok(Stdio::Terminal { console_socket: None }),
-        (true, Some(at)) => Ok(Stdio::Terminal { console_socket: Some(connect("console socket", &at)?) }),
+        // As runc: the output is often kept in a file, and our own terminal makes CR LF itself.
+        (true, None) => Ok(Stdio::Terminal { console_socket: None, bare_line_feeds: true }),
+        (true, Some(at)) => {
+            Ok(Stdio::Terminal { console_socket: Some(connect("console socket", &at)?), bare_line_feeds: false })
+        }
     }
 }
 

@@ -22,6 +22,9 @@ pub(super) fn spec(_: &Global, args: &Args) -> Outcome {
         return Err(CliError::Usage(format!("file {} exists. Remove it first", path.display())));
     }
     let mut document = rootful();
+    if let (true, Some(list)) = (only_cgroup2(), document["linux"]["namespaces"].as_array_mut()) {
+        list.push(json!({ "type": "cgroup" }));
+    }
     if args.is("rootless") {
         make_rootless(&mut document);
     }
@@ -29,8 +32,16 @@ pub(super) fn spec(_: &Global, args: &Args) -> Outcome {
     Ok(0)
 }
 
+/// Where the hierarchies of version 1 are too, a namespace would only show paths that the host does not know (runc
+/// adds none either).
+fn only_cgroup2() -> bool {
+    const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
+    rustix::fs::statfs("/sys/fs/cgroup").is_ok_and(|fs| fs.f_type == CGROUP2_SUPER_MAGIC)
+}
+
 fn mount(destination: &str, typ: &str, options: &[&str]) -> Value {
-    json!({ "destination": destination, "type": typ, "source": typ, "options": options })
+    let source = if destination == "/dev/shm" { "shm" } else { typ };
+    json!({ "destination": destination, "type": typ, "source": source, "options": options })
 }
 
 fn rootful() -> Value {
@@ -61,11 +72,12 @@ fn rootful() -> Value {
             "resources": { "devices": [{ "allow": false, "access": "rwm" }] },
             "namespaces": [
                 { "type": "pid" }, { "type": "network" }, { "type": "ipc" }, { "type": "uts" },
-                { "type": "mount" }, { "type": "cgroup" }
+                { "type": "mount" }
             ],
             "maskedPaths": [
                 "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-                "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware", "/proc/scsi"
+                "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware", "/proc/scsi",
+                "/sys/devices/virtual/tpm"
             ],
             "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
         }
@@ -83,11 +95,10 @@ fn make_rootless(document: &mut Value) {
         map.remove("resources");
     }
     if let Some(list) = linux["namespaces"].as_array_mut() {
-        list.retain(|n| n["type"] != "network" && n["type"] != "cgroup");
+        list.retain(|n| n["type"] != "network");
         list.push(json!({ "type": "user" }));
     }
     if let Some(list) = document["mounts"].as_array_mut() {
-        list.retain(|m| m["destination"] != "/sys/fs/cgroup");
         for m in list {
             if m["destination"] == "/dev/pts" {
                 m["options"] = json!(["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]);

@@ -7,7 +7,7 @@ use std::{
 
 use onggi_spec::oci::runtime::{ConsoleSize, Process};
 use onggi_sys::pty;
-use rustix::termios::{OptionalActions, Termios};
+use rustix::termios::{OptionalActions, OutputModes, Termios};
 
 /// Gives a process without a console size that of our own terminal.
 pub(super) fn inherit_size(process: Option<&mut Process>) {
@@ -29,6 +29,8 @@ impl Raw {
         let Ok(old) = rustix::termios::tcgetattr(&stdin) else { return Self(None) };
         let mut raw = old.clone();
         raw.make_raw();
+        // The container's terminal leaves CR LF to this one.
+        raw.output_modes |= OutputModes::OPOST;
         let set = rustix::termios::tcsetattr(&stdin, OptionalActions::Flush, &raw);
         Self(set.is_ok().then_some(old))
     }

@@ -207,7 +207,7 @@ struct OurEnds {
 
 fn stdio(terminal: bool, interactive: bool) -> onggi_sys::Result<(OurEnds, Stdio)> {
     if terminal {
-        return Ok((OurEnds::default(), Stdio::Terminal { console_socket: None }));
+        return Ok((OurEnds::default(), Stdio::Terminal { console_socket: None, bare_line_feeds: false }));
     }
     let (input, stdin) = if interactive {
         let (read, write) = pipe()?;

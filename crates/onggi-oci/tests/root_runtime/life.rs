@@ -318,6 +318,47 @@ fn root_exec_enters_the_sub_cgroup_that_it_is_told() {
 }
 
 #[test]
+fn root_exec_waits_until_its_fifo_is_opened() {
+    let b = Bundle::new("sleep 60");
+    assert_eq!(b.run_detached(&[]).code, 0);
+    let fifo = b.dir.join("wait");
+    let fifo = fifo.to_str().unwrap();
+    assert!(Command::new("mkfifo").arg(fifo).status().unwrap().success());
+    let mut command = b.oci(&["exec", "--exec-wait-fifo", fifo, &b.id, "touch", "/tmp/ran"]);
+    let mut waiting = command.spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert!(waiting.try_wait().unwrap().is_none() && !b.root().join("tmp/ran").exists(), "it waits");
+    // The end of file comes when the program runs.
+    assert!(fs::read(fifo).unwrap().is_empty());
+    assert!(waiting.wait().unwrap().success());
+    assert!(b.root().join("tmp/ran").exists());
+    for (path, why) in [("/not/there", "no such file"), ("/dev/null", "FIFO")] {
+        let done = b.exec(&["--exec-wait-fifo", path], &["true"]);
+        assert!(done.code == 255 && done.err.to_lowercase().contains(&why.to_lowercase()), "{path}: {}", done.err);
+    }
+}
+
+/// What it holds while it waits may be unmounted by others, and shows nothing of the host.
+#[test]
+fn root_a_created_process_holds_no_mount_of_its_container() {
+    let b = Bundle::new("true");
+    assert_eq!(b.create().code, 0);
+    let links = fs::read_dir(format!("/proc/{}/fd", b.pid())).unwrap();
+    for link in links {
+        let at = fs::read_link(link.unwrap().path()).unwrap();
+        let text = at.to_string_lossy();
+        let ours = at.starts_with(&b.dir) && (text.ends_with("/out") || text.ends_with("/err"));
+        let known = ["/", "/proc", "/dev/null"].contains(&text.as_ref()) || text.ends_with("/exec.fifo");
+        let anonymous = ["anon_inode:", "socket:", "pipe:"].iter().any(|kind| text.starts_with(kind));
+        assert!(ours || known || anonymous, "{text}");
+    }
+    assert_eq!(b.verb("start", &[]).code, 0);
+    b.until("it ends", |b| b.status() == "stopped");
+    assert_eq!(b.verb("delete", &[]).code, 0);
+    assert!(!b.dir.join("state").join(&b.id).exists());
+}
+
+#[test]
 fn root_a_terminal_needs_somebody_to_have_it() {
     let mut b = Bundle::new("sleep 60");
     b.config["process"]["terminal"] = json!(true);
@@ -330,9 +371,9 @@ fn root_a_terminal_needs_somebody_to_have_it() {
     assert_eq!(b.run_detached(&[]).code, 0);
     assert!(b.exec(&["-t", "-d"], &["true"]).err.contains("cannot allocate tty"));
     let done = b.exec(&["-t"], &["sh", "-c", "tty; stat -c %u:%g $(tty)"]);
-    assert_eq!((done.code, done.out.as_str()), (0, "/dev/pts/0\r\n0:5\r\n"), "{}", done.err);
+    assert_eq!((done.code, done.out.as_str()), (0, "/dev/pts/0\n0:5\n"), "{}", done.err);
     let done = b.exec(&["-t", "-u", "1000:100"], &["sh", "-c", "stat -c %u:%g $(tty)"]);
-    assert_eq!(done.out, "1000:5\r\n");
+    assert_eq!(done.out, "1000:5\n");
 }
 
 /// The whole way of a person at a terminal: raw mode, size and its changes, input, a signal, and all as before.

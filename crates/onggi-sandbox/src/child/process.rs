@@ -29,6 +29,8 @@ impl Child {
             // Who kills a created container expects that it ends (and has it from runc). Now, because a filter may
             // forbid it later.
             onggi_sys::signal::end_by_them();
+            // It may wait for long, and would hold what others want to unmount or to see let go.
+            self.let_mounts_go();
         }
         for (index, op) in ops.iter().enumerate() {
             if *op == ProcessOp::ForkInit {

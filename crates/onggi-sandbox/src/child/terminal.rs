@@ -51,6 +51,9 @@ impl Child {
                 .sys("fchown", || format!("terminal, {uid}"))
                 .step(step)?;
         }
+        if self.prepared.bare_line_feeds {
+            pty::leave_line_feeds(slave.as_fd()).step(step)?;
+        }
         if let Some(size) = size {
             let clamp = |n: u32| u16::try_from(n).unwrap_or(u16::MAX);
             pty::set_size(slave.as_fd(), clamp(size.width), clamp(size.height)).step(step)?;
