@@ -180,6 +180,9 @@ enum Command {
     /// What the monitor calls when nobody waits for a container
     #[command(name = "__cleanup", hide = true)]
     Cleanup(commands::cleanup::CleanupArgs),
+    /// What holds the terminal of an `exec` from which the user has detached
+    #[command(name = "__hold", hide = true)]
+    Hold(commands::hold::HoldArgs),
     /// Where a crash test can end this program
     #[cfg(feature = "failpoints")]
     #[command(name = "__failpoints", hide = true)]
@@ -361,6 +364,7 @@ impl Command {
             Self::Completion(args) => args.run(),
             Self::Man(args) => args.run(),
             Self::Cleanup(args) => args.run(global),
+            Self::Hold(args) => args.run(),
             #[cfg(feature = "failpoints")]
             Self::Failpoints(args) => args.run(global),
         }

@@ -156,7 +156,9 @@ impl Engine {
             (stdout, stderr) = (Some(File::from(out)), Some(File::from(err)));
         }
         args.push(record.id.as_str().into());
-        let child = self.spawn_runtime(args, &fds, Session::Ours)?;
+        // Whoever types at a terminal may leave by the detach keys, and close theirs.
+        let session = if request.tty && request.interactive { Session::New } else { Session::Ours };
+        let child = self.spawn_runtime(args, &fds, session)?;
         // Our copies must go, or the ends of the streams would never be seen.
         drop(fds);
         let mut session = ExecSession { stdin, stdout, stderr, terminal: None, child, log: File::from(log) };

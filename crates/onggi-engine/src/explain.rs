@@ -12,6 +12,7 @@ use onggi_spec::{
     monitor::{OverlayMount, RootFs, SubOverlay},
     oci::build::{GeneratedFiles, SpecInput, build_oci_spec, effective_command},
     port::PortMapping,
+    shell::quote,
     user::ResolvedUser,
 };
 use onggi_state::ContainerRecord;
@@ -454,25 +455,4 @@ fn storage_words(record: &ContainerRecord, rootfs: &OverlayMount, whole: bool) -
     );
     lines.push("write hosts, hostname, resolv.conf, config.json and onggi.json".to_owned());
     lines
-}
-
-/// Single-quotes a word for sh(1).
-pub(crate) fn quote(text: &str) -> String {
-    let safe = |b: u8| b.is_ascii_alphanumeric() || b"/._-:=,+@".contains(&b);
-    if !text.is_empty() && text.bytes().all(safe) {
-        return text.to_owned();
-    }
-    format!("'{}'", text.replace('\'', r"'\''"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_for_the_shell_are_quoted_when_they_must_be() {
-        assert_eq!(quote("/a/b-c"), "/a/b-c");
-        assert_eq!(quote("it's $x"), r"'it'\''s $x'");
-        assert_eq!(quote(""), "''");
-    }
 }

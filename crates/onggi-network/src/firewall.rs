@@ -13,7 +13,7 @@ use crate::{
     element::Element,
     error::{NetworkError, Obstacle},
     facts::{bridge_subnet, table},
-    plan::{NetOp, heal_ops, install_op, published_elements},
+    plan::{NetOp, NetworkPlan, heal_ops, install_op, published_elements},
     record,
     socket::Socket,
     table::{CHAINS, SETS},
@@ -39,6 +39,18 @@ pub(crate) fn commit(runroot: &Path, record: Option<&NetworkRecord>, ops: &[&Net
         }
     }
     Err(NetworkError::Busy)
+}
+
+/// What [`heal`] would do: no operations where nothing is missing, or where there is no bridge.
+///
+/// # Errors
+/// When the kernel's tables cannot be read.
+pub fn heal_plan(runroot: &Path) -> Result<NetworkPlan, NetworkError> {
+    let ops = match bridge_subnet(&Socket::route()?)? {
+        Some(subnet) => heal_ops(&table(&Socket::netfilter()?, runroot)?, subnet),
+        None => Vec::new(),
+    };
+    Ok(NetworkPlan { record: None, ops, warnings: Vec::new() })
 }
 
 /// Rebuilds a flushed or damaged table at once, with the ports of every container that has a record; the same

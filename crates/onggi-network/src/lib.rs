@@ -37,7 +37,7 @@ pub use detach::{Used, detach, detach_unrecorded, reconcile, used};
 pub use element::Element;
 pub use error::{NetworkError, Obstacle, PlanError};
 pub use facts::{BridgeFacts, ForwardPolicy, NetFacts, PortFact, TableFacts, facts};
-pub use firewall::heal;
+pub use firewall::{heal, heal_plan};
 pub use plan::{NetOp, NetworkPlan, Side, plan_bridge, plan_none};
 pub use render::NAMED_NAMESPACES;
 pub use types::{BRIDGE, BridgeRequest, CONTAINER_LINK, Ipv4Subnet, Mac, NETWORK, NetworkRecord, PublishedPort};

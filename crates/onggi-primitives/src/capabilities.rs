@@ -7,7 +7,7 @@ use std::{
 
 use rustix::io::Errno;
 
-use crate::{PrimitiveError, process};
+use crate::{PrimitiveError, confinement::field, process};
 
 /// The extended attribute that holds a file's capabilities.
 const ATTRIBUTE: &str = "security.capability";
@@ -61,16 +61,15 @@ pub fn process_capabilities(pid: i32) -> Result<CapabilitySets, PrimitiveError> 
     sets(&status).ok_or(PrimitiveError::Format { path })
 }
 
-fn sets(status: &str) -> Option<CapabilitySets> {
-    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
-    let mask = |name: &str| u64::from_str_radix(field(name)?, 16).ok();
+pub(crate) fn sets(status: &str) -> Option<CapabilitySets> {
+    let mask = |name: &str| u64::from_str_radix(field(status, name)?, 16).ok();
     Some(CapabilitySets {
         inheritable: mask("CapInh")?,
         permitted: mask("CapPrm")?,
         effective: mask("CapEff")?,
         bounding: mask("CapBnd")?,
         ambient: mask("CapAmb")?,
-        no_new_privileges: field("NoNewPrivs")? == "1",
+        no_new_privileges: field(status, "NoNewPrivs")? == "1",
     })
 }
 

@@ -48,6 +48,11 @@ impl Kind {
         }
     }
 
+    /// The word of nsenter(1)'s and unshare(1)'s long options.
+    pub fn option(self) -> &'static str {
+        if self == Self::Mnt { "mount" } else { self.name() }
+    }
+
     /// `CLONE_NEW…`, for setns(2) and unshare(2).
     pub fn flag(self) -> u64 {
         match self {

@@ -9,7 +9,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     io::{Read, Write},
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::OwnedFd,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -18,13 +18,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use onggi_sys::{SysContext, SysError, mount::FsContext};
-use rustix::{
-    fs::{AtFlags, Mode, OFlags},
-    io::Errno,
-};
+use onggi_sys::SysError;
+use rustix::{fs::OFlags, io::Errno};
 
-use crate::PrimitiveError;
+use crate::{
+    PrimitiveError,
+    tracefs::{Instance, Line, Lines, lost},
+};
 
 /// Buffer of each processor in KiB: a burst of some hundred thousand events.
 const BUFFER: &str = "16384";
@@ -70,14 +70,6 @@ pub struct Observer {
     reader: Option<JoinHandle<Observed>>,
 }
 
-/// A directory of tracefs that is ours.
-#[derive(Debug)]
-struct Instance {
-    instances: OwnedFd,
-    dir: OwnedFd,
-    name: String,
-}
-
 impl Observer {
     /// Begins to observe what the calling thread starts.
     ///
@@ -85,7 +77,7 @@ impl Observer {
     /// Without root, or in a kernel without tracefs and these tracepoints.
     pub fn start() -> Result<Self, PrimitiveError> {
         let instance = Instance::make().map_err(|source| sys("make a tracing instance", source))?;
-        let begun = instance.begin().map_err(|source| sys("set the tracing instance up", source))?;
+        let begun = begin(&instance).map_err(|source| sys("set the tracing instance up", source))?;
         let Begun { own, pipe, knows_capabilities } = begun;
         let stop = Arc::new(AtomicBool::new(false));
         let filter = instance.open("events/raw_syscalls/sys_enter/filter", OFlags::WRONLY);
@@ -105,7 +97,7 @@ impl Observer {
     /// The events could not be read.
     pub fn finish(mut self) -> Result<Observed, PrimitiveError> {
         // No new events; what is in the buffers is still read.
-        self.instance.write("tracing_on", "0").map_err(|source| sys("stop tracing", source))?;
+        self.instance.set("tracing_on", "0").map_err(|source| sys("stop tracing", source))?;
         self.stop.store(true, Ordering::Release);
         let ended = || sys("read the events", SysError::new("read", "trace_pipe", Errno::IO));
         self.reader.take().ok_or_else(ended)?.join().map_err(|_| ended())
@@ -134,89 +126,38 @@ struct Begun {
     knows_capabilities: bool,
 }
 
-impl Instance {
-    fn make() -> onggi_sys::Result<Self> {
-        // Detached: nobody else sees a mount.
-        let root = FsContext::open("tracefs")?.mount(0)?;
-        let instances = open_at(root.as_fd(), "instances", OFlags::DIRECTORY | OFlags::RDONLY)?;
-        let id = rustix::thread::gettid().as_raw_nonzero();
-        let started = onggi_sys::procfs::stat(id.get()).ok().flatten().map_or(0, |s| s.start_time);
-        let name = format!("onggi-{id}-{started}");
-        rustix::fs::mkdirat(&instances, &name, Mode::from_raw_mode(0o700)).sys("mkdirat", || name.clone())?;
-        match open_at(instances.as_fd(), &name, OFlags::DIRECTORY | OFlags::RDONLY) {
-            Ok(dir) => Ok(Self { instances, dir, name }),
-            Err(e) => {
-                let _ = rustix::fs::unlinkat(&instances, &name, AtFlags::REMOVEDIR);
-                Err(e)
-            }
-        }
-    }
-
-    fn open(&self, file: &str, flags: OFlags) -> onggi_sys::Result<OwnedFd> {
-        open_at(self.dir.as_fd(), file, flags)
-    }
-
-    fn write(&self, file: &str, text: &str) -> onggi_sys::Result<()> {
-        let fd = self.open(file, OFlags::WRONLY | OFlags::TRUNC)?;
-        onggi_sys::path::write_once(fd.as_fd(), text.as_bytes(), file)
-    }
-
-    fn begin(&self) -> onggi_sys::Result<Begun> {
-        self.write("buffer_size_kb", BUFFER)?;
-        self.write("options/event-fork", "1")?;
-        let own = self.own_number()?;
-        self.write("set_event_pid", &own.to_string())?;
-        self.write("events/sched/sched_process_fork/enable", "1")?;
-        self.write("events/sched/sched_process_exec/enable", "1")?;
-        self.write("events/raw_syscalls/sys_enter/enable", "1")?;
-        let knows_capabilities = self.write("events/capability/cap_capable/enable", "1").is_ok();
-        let pipe = self.open("trace_pipe", OFlags::RDONLY | OFlags::NONBLOCK)?;
-        Ok(Begun { own, pipe, knows_capabilities })
-    }
-
-    /// Numbers differ by pid namespace, and events have those of the first: a mark of our own shows ours.
-    fn own_number(&self) -> onggi_sys::Result<u32> {
-        let token = format!("mark of {}", self.name);
-        self.write("trace_marker", &token)?;
-        let mut text = String::new();
-        let file = self.open("trace", OFlags::RDONLY)?;
-        std::fs::File::from(file).read_to_string(&mut text).sys("read", || "trace")?;
-        let line = text.lines().find(|line| line.contains(&token));
-        let own = line.and_then(Line::parse).map(|line| line.task);
-        // Opening for writing with O_TRUNC empties it.
-        drop(self.open("trace", OFlags::WRONLY | OFlags::TRUNC)?);
-        own.ok_or_else(|| SysError::new("read", "trace: the mark is not there", Errno::IO))
-    }
+fn begin(instance: &Instance) -> onggi_sys::Result<Begun> {
+    instance.set("buffer_size_kb", BUFFER)?;
+    instance.set("options/event-fork", "1")?;
+    let own = own_number(instance)?;
+    instance.set("set_event_pid", &own.to_string())?;
+    instance.set("events/sched/sched_process_fork/enable", "1")?;
+    instance.set("events/sched/sched_process_exec/enable", "1")?;
+    instance.set("events/raw_syscalls/sys_enter/enable", "1")?;
+    let knows_capabilities = instance.set("events/capability/cap_capable/enable", "1").is_ok();
+    Ok(Begun { own, pipe: instance.pipe()?, knows_capabilities })
 }
 
-impl Drop for Instance {
-    fn drop(&mut self) {
-        // Busy while a file of it is open: the reader has ended by now, and ours are closed.
-        let _ = rustix::fs::unlinkat(&self.instances, &self.name, AtFlags::REMOVEDIR);
-    }
-}
-
-fn open_at(dir: BorrowedFd<'_>, name: &str, flags: OFlags) -> onggi_sys::Result<OwnedFd> {
-    rustix::fs::openat(dir, name, flags | OFlags::CLOEXEC, Mode::empty()).sys("openat", || name.to_owned())
+/// Numbers differ by pid namespace, and events have those of the first: a mark of our own shows ours.
+fn own_number(instance: &Instance) -> onggi_sys::Result<u32> {
+    let token = format!("mark of {}", instance.name);
+    instance.set("trace_marker", &token)?;
+    let text = instance.take()?;
+    let line = text.lines().find(|line| line.contains(&token));
+    let own = line.and_then(Line::parse).map(|line| line.task);
+    own.ok_or_else(|| SysError::new("read", "trace: the mark is not there", Errno::IO))
 }
 
 /// Reads until it is told to stop and nothing is left.
 fn read(pipe: OwnedFd, filter: OwnedFd, stop: &AtomicBool, picked: &mut Picked) {
     let (mut pipe, mut filter) = (std::fs::File::from(pipe), std::fs::File::from(filter));
     let mut buffer = vec![0; 1 << 16];
-    let mut rest = Vec::new();
+    let mut lines = Lines::default();
     let mut narrowed = (Instant::now(), 0);
     loop {
         let stopping = stop.load(Ordering::Acquire);
         match pipe.read(&mut buffer) {
-            Ok(n) if n > 0 => {
-                rest.extend_from_slice(&buffer[..n]);
-                let end = rest.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
-                for line in String::from_utf8_lossy(&rest[..end]).lines() {
-                    picked.line(line);
-                }
-                rest.drain(..end);
-            }
+            Ok(n) if n > 0 => lines.feed(&buffer[..n], |line| picked.line(line)),
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
             // Empty: no more will come once tracing is off.
             _ if stopping => return,
@@ -234,35 +175,6 @@ fn read(pipe: OwnedFd, filter: OwnedFd, stop: &AtomicBool, picked: &mut Picked) 
 fn narrow(known: &BTreeSet<u32>) -> String {
     let ids = known.iter().filter(|id| **id != SECCOMP).take(MAX_NARROW);
     ids.map(|id| format!("id!={id}")).collect::<Vec<_>>().join("&&")
-}
-
-/// One line of `trace_pipe`.
-struct Line<'l> {
-    task: u32,
-    event: &'l str,
-    rest: &'l str,
-}
-
-impl<'l> Line<'l> {
-    /// `           <...>-1234    [001] .....  12.345678: sys_enter: NR 1 (1, 2, 3, 4, 5, 6)`
-    fn parse(line: &'l str) -> Option<Self> {
-        let (at, task) = line.match_indices('[').find_map(|(at, _)| {
-            let left = line[..at].trim_end();
-            let (_, digits) = left.rsplit_once('-')?;
-            Some((at, digits.parse().ok()?))
-        })?;
-        // Flags, then the time with a colon, then the event's name with one.
-        let (_, after) = line[at..].split_once(": ")?;
-        let (event, rest) = after.split_once(": ").unwrap_or((after.trim_end_matches(':'), ""));
-        Some(Self { task, event: event.trim(), rest })
-    }
-
-    /// The number behind `key`.
-    fn number(&self, key: &str) -> Option<i64> {
-        let text = &self.rest[self.rest.rfind(key)? + key.len()..];
-        let end = text.find(|c: char| !c.is_ascii_digit() && c != '-').unwrap_or(text.len());
-        text[..end].parse().ok()
-    }
 }
 
 /// What is known of a task.
@@ -289,8 +201,7 @@ impl Picked {
     }
 
     fn line(&mut self, text: &str) {
-        if let Some(lost) = text.split_once("[LOST ").and_then(|(_, rest)| rest.split(' ').next()?.parse::<u64>().ok())
-        {
+        if let Some(lost) = lost(text) {
             self.seen.lost += lost;
             return;
         }

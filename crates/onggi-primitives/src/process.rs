@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Kind, PrimitiveError};
+use crate::{Kind, PrimitiveError, confinement::field};
 
 /// Bytes of a command line that are read; what is shown is shorter still.
 const COMMAND_MAX: usize = 4096;
@@ -55,9 +55,8 @@ pub fn processes() -> Result<Vec<ProcessFacts>, PrimitiveError> {
 pub fn process(pid: i32) -> Result<ProcessFacts, PrimitiveError> {
     let path = PathBuf::from(format!("/proc/{pid}/status"));
     let status = read(&path, pid)?;
-    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    let number = |name: &str| field(name).and_then(|rest| rest.split_whitespace().next());
-    let parsed = || Some((number("PPid")?.parse().ok()?, number("Uid")?.parse().ok()?, field("Name")?.trim()));
+    let number = |name: &str| field(&status, name).and_then(|rest| rest.split_whitespace().next());
+    let parsed = || Some((number("PPid")?.parse().ok()?, number("Uid")?.parse().ok()?, field(&status, "Name")?));
     let Some((parent, uid, name)) = parsed() else { return Err(PrimitiveError::Format { path }) };
     Ok(ProcessFacts { pid, parent, uid, command: command(pid, name), namespaces: inodes(pid) })
 }

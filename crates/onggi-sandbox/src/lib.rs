@@ -9,7 +9,6 @@
 mod channel;
 mod child;
 mod create;
-mod elf;
 mod error;
 mod exec;
 pub mod features;

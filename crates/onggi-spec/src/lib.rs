@@ -6,6 +6,7 @@
 pub mod attach;
 pub mod capability;
 pub mod change;
+pub mod elf;
 pub mod env;
 pub mod error;
 pub mod facts;

@@ -28,6 +28,7 @@ mod limit;
 mod net_by_hand;
 mod network;
 mod nginx;
+mod ns_enter;
 mod overlay;
 mod power;
 mod primitives_guide;

@@ -118,6 +118,19 @@ fn e2e_a_flushed_firewall_heals_with_the_next_container() {
     stage.server("other", &["8081:80"]);
     wait_for("127.0.0.1", 8081);
     wait_for("127.0.0.1", 8080);
+    let finding = || stage.onggi.run(&["doctor", "--format", "{{.Name}} {{.Level}} {{.Fix}}"]).stdout;
+    assert!(finding().contains("firewall ok"), "{}", finding());
+    sh("nft flush ruleset");
+    assert!(finding().contains("firewall fail onggi net repair"), "{}", finding());
+    let words = stage.onggi.ok(&["net", "repair", "--explain"]);
+    assert!(words.contains("restoring 2 published ports"), "{words}");
+    sh(&stage.onggi.ok(&["net", "repair", "--explain=sh"]));
+    wait_for("127.0.0.1", 8080);
+    assert_eq!(stage.onggi.ok(&["net", "repair"]), "nothing is missing", "the script did the same");
+    sh("nft delete table ip onggi");
+    assert!(stage.onggi.ok(&["net", "repair"]).contains("whole again"));
+    wait_for("127.0.0.1", 8081);
+    assert!(finding().contains("firewall ok"), "{}", finding());
     stage.onggi.ok(&["rm", "-f", "web", "other"]);
     stage.onggi.assert_nothing_left();
 }

@@ -234,6 +234,39 @@ fn e2e_the_chosen_keys_leave_the_container_running() {
 }
 
 #[test]
+fn e2e_the_keys_leave_a_command_of_exec_running_with_its_terminal() {
+    let stage = Stage::new();
+    stage.detached("box", "sleep 300");
+    let words = ["exec", "-it", "--detach-keys", "a,b", "box", "sh", "-c"];
+    // More than a terminal holds: it goes on only while somebody reads.
+    let script = "touch /ready; read line; sleep 1; yes | head -c 300000; tty > /done; sleep 300";
+    let mut exec = stage.onggi.command(&words);
+    exec.arg(script);
+    let quoted = |word: &std::ffi::OsStr| format!("'{}'", word.to_string_lossy());
+    let line = [exec.get_program()].into_iter().chain(exec.get_args()).map(quoted).collect::<Vec<_>>().join(" ");
+    let file = stage.onggi.dir().join("line.sh");
+    std::fs::write(&file, line).expect("write the line");
+    let is_there = |path: &str| stage.onggi.run(&["exec", "box", "test", "-e", path]).code == Some(0);
+    let typed = std::thread::spawn({
+        let file = file.display().to_string();
+        move || {
+            onggi_tests::machine::sh(&format!(
+                "(sleep 3; printf 'x\\nab'; sleep 3; printf 'exit\\n') | script -qec 'sh {file}; echo left $?' /dev/null"
+            ))
+        }
+    });
+    eventually("the command runs", || is_there("/ready").then_some(()));
+    let seen = typed.join().expect("it ends");
+    assert!(seen.contains("left 0"), "{seen}");
+    eventually("the command goes on", || is_there("/done").then_some(()));
+    assert!(stage.onggi.ok(&["exec", "box", "cat", "/done"]).starts_with("/dev/"), "it has its terminal still");
+    let bad = stage.onggi.run(&["exec", "--detach-keys", "ctrl-1", "box", "true"]);
+    assert!(bad.stderr.contains("ctrl-1") && bad.stderr.contains("ctrl-p,ctrl-q"), "{bad}");
+    stage.onggi.ok(&["rm", "-f", "box"]);
+    stage.onggi.assert_nothing_left();
+}
+
+#[test]
 fn e2e_several_containers_are_stopped_in_the_time_of_one() {
     let stage = Stage::new();
     let names = ["one", "two", "three", "four"];

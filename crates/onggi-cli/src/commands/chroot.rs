@@ -7,7 +7,7 @@ use onggi_engine::{Chosen, ChosenKind, program_files, user_in};
 use onggi_primitives::{Bind, Caller, ChrootFacts, ChrootRequest, Kind, Source, SourceKind, UnsharePlan, User};
 use onggi_spec::user::UserSpec;
 
-use super::plan::{self, ExplainArgs};
+use super::{explain::ExplainArg, plan};
 use crate::{cli::GlobalArgs, error::CliError};
 
 /// Shells that are looked for inside when no command is named.
@@ -50,7 +50,7 @@ pub(crate) struct ChrootArgs {
     #[arg(long)]
     ipc: bool,
     #[command(flatten)]
-    explain: ExplainArgs,
+    explain: ExplainArg,
     /// The directory that becomes the root
     #[arg(value_name = "DIR")]
     dir: PathBuf,
@@ -94,7 +94,7 @@ impl ChrootArgs {
             resolv_conf: Path::new("/etc/resolv.conf").is_file() && request.dir.join("etc").is_dir(),
         };
         let plan = UnsharePlan::chroot(&request, facts);
-        if explain.show(&plan)? {
+        if explain.shown(&plan)? {
             return Ok(0);
         }
         plan::carry_out(&plan)

@@ -10,7 +10,7 @@ use crate::{
     cli::GlobalArgs,
     error::CliError,
     request::{Caller, parse_workdir, resolve_env},
-    session,
+    session::{self, detach::DetachKeys},
 };
 
 /// Arguments of `exec`.
@@ -27,6 +27,9 @@ pub(crate) struct ExecArgs {
     /// Return as soon as the command runs
     #[arg(short, long)]
     detach: bool,
+    /// Keys that leave the command running and end this one, where a terminal is typed at
+    #[arg(long, default_value = "ctrl-p,ctrl-q", value_name = "KEYS")]
+    detach_keys: DetachKeys,
     /// Set an environment variable, or pass your own on
     #[arg(short, long, value_name = "KEY[=VALUE]")]
     env: Vec<String>,
@@ -44,7 +47,7 @@ pub(crate) struct ExecArgs {
 impl ExecArgs {
     /// Runs a command in a container; the exit code is the command's.
     pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
-        let Self { explain, interactive, tty, detach, env, user, workdir, container_and_command } = self;
+        let Self { explain, interactive, tty, detach, detach_keys, env, user, workdir, container_and_command } = self;
         if explain.explain.is_none() && tty && interactive && !detach && !io::stdin().is_terminal() {
             return Err(CliError::usage("-t needs a terminal on stdin, which is not one", "leave -t out"));
         }
@@ -64,7 +67,7 @@ impl ExecArgs {
             return Ok(code);
         }
         match engine.exec(&container, &request)? {
-            Some(session) => session::exec::run(session, interactive),
+            Some(session) => session::exec::run(session, interactive, detach_keys),
             None => Ok(0),
         }
     }

@@ -1,7 +1,11 @@
 //! `--explain` of every command that changes something: one argument, one way of printing.
 
 use clap::{Args, ValueEnum};
-use onggi_engine::VerbPlan;
+use onggi_engine::{BootstrapPlan, Explanation, MountPlan, VerbPlan};
+use onggi_network::{NetworkPlan, hand::HandPlan};
+use onggi_primitives::{
+    AuditPlan, EnterPlan, FileCapsPlan, ForgetPlan, OverlayPlan, UnsharePlan, cgroup::GroupPlan, limit::LimitPlan,
+};
 use serde_json::Value;
 
 use crate::{
@@ -28,12 +32,100 @@ pub(crate) struct ExplainArg {
     pub(crate) explain: Option<ExplainFormat>,
 }
 
+/// A plan that can be read.
+pub(crate) trait Plan {
+    /// One line per operation.
+    fn words(&self) -> String;
+    /// A script for sh(1) that does the same.
+    fn shell(&self) -> String;
+    /// Its own structure.
+    fn json(&self) -> Result<Value, CliError>;
+}
+
+/// Plans that have these forms of their own; their structure is that of the type.
+macro_rules! plans {
+    ($($plan:ty),+ $(,)?) => {
+        $(impl Plan for $plan {
+            fn words(&self) -> String {
+                <$plan>::words(self)
+            }
+
+            fn shell(&self) -> String {
+                <$plan>::shell(self)
+            }
+
+            fn json(&self) -> Result<Value, CliError> {
+                Ok(serde_json::to_value(self)?)
+            }
+        })+
+    };
+}
+
+plans!(
+    AuditPlan,
+    BootstrapPlan,
+    EnterPlan,
+    FileCapsPlan,
+    ForgetPlan,
+    GroupPlan,
+    HandPlan,
+    LimitPlan,
+    MountPlan,
+    NetworkPlan,
+    OverlayPlan,
+    UnsharePlan,
+);
+
+impl Plan for Explanation {
+    fn words(&self) -> String {
+        Self::words(self)
+    }
+
+    fn shell(&self) -> String {
+        Self::shell(self)
+    }
+
+    fn json(&self) -> Result<Value, CliError> {
+        Ok(Self::json(self))
+    }
+}
+
+/// One after the other; a single one is not in a list.
+impl Plan for [VerbPlan] {
+    fn words(&self) -> String {
+        self.iter().map(VerbPlan::words).collect::<Vec<_>>().join("\n")
+    }
+
+    fn shell(&self) -> String {
+        self.iter().map(VerbPlan::shell).collect::<Vec<_>>().join("\n")
+    }
+
+    fn json(&self) -> Result<Value, CliError> {
+        Ok(match self {
+            [one] => one.json(),
+            all => Value::Array(all.iter().map(VerbPlan::json).collect()),
+        })
+    }
+}
+
 impl ExplainArg {
-    /// When it is given: prints the plans and returns the exit code. The verb is then not carried out.
+    /// Shows a plan; false when it is to be carried out.
+    pub(crate) fn shown(self, plan: &(impl Plan + ?Sized)) -> Result<bool, CliError> {
+        let Some(wanted) = self.explain else { return Ok(false) };
+        render::stdout(&match wanted {
+            ExplainFormat::Words => plan.words(),
+            ExplainFormat::Json => format::pretty(&plan.json()?)? + "\n",
+            ExplainFormat::Sh => plan.shell(),
+        })?;
+        Ok(true)
+    }
+
+    /// When it is given: makes and shows the plans of a verb, and returns the exit code. The verb is then not carried out.
     pub(crate) fn show(self, plans: impl FnOnce() -> Result<Vec<VerbPlan>, CliError>) -> Result<Option<u8>, CliError> {
-        let Some(wanted) = self.explain else { return Ok(None) };
-        let plans = plans()?;
-        render::stdout(&text(wanted, &plans)?)?;
+        if self.explain.is_none() {
+            return Ok(None);
+        }
+        self.shown(plans()?.as_slice())?;
         Ok(Some(0))
     }
 
@@ -48,14 +140,4 @@ impl ExplainArg {
     {
         self.show(|| Ok(names.iter().map(plan).collect::<Result<Vec<_>, E>>()?))
     }
-}
-
-fn text(wanted: ExplainFormat, plans: &[VerbPlan]) -> Result<String, CliError> {
-    let joined = |one: fn(&VerbPlan) -> String| plans.iter().map(one).collect::<Vec<_>>().join("\n");
-    Ok(match (wanted, plans) {
-        (ExplainFormat::Words, _) => joined(VerbPlan::words),
-        (ExplainFormat::Sh, _) => joined(VerbPlan::shell),
-        (ExplainFormat::Json, [one]) => format::pretty(&one.json())? + "\n",
-        (ExplainFormat::Json, all) => format::pretty(&Value::Array(all.iter().map(VerbPlan::json).collect()))? + "\n",
-    })
 }

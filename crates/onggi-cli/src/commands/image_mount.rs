@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use onggi_engine::{ImageMount, MountPlan};
+use onggi_engine::ImageMount;
 use serde_json::{Value, json};
 
-use super::{for_each, run::ExplainFormat};
+use super::{explain::ExplainArg, for_each};
 use crate::{
     cli::GlobalArgs,
     error::CliError,
@@ -30,9 +30,8 @@ const COLUMNS: Columns = Columns {
 /// Arguments of `image mount`.
 #[derive(Debug, Args)]
 pub(crate) struct MountArgs {
-    /// Print what would be done, without doing it: in words, as JSON, or as a shell script
-    #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "words")]
-    explain: Option<ExplainFormat>,
+    #[command(flatten)]
+    explain: ExplainArg,
     /// Name or id; without one, what is mounted is listed
     image: Option<String>,
     /// Directory to mount on [default: one in the run root, whose path is printed]
@@ -48,8 +47,9 @@ impl MountArgs {
         };
         let dir = self.dir.map(std::path::absolute).transpose().map_err(CliError::CurrentDirectory)?;
         let engine = global.engine()?;
-        if let Some(wanted) = self.explain {
-            return explain(&engine.explain_mount_image(&image, dir.as_deref())?, wanted);
+        if self.explain.explain.is_some() {
+            self.explain.shown(&engine.explain_mount_image(&image, dir.as_deref())?)?;
+            return Ok(0);
         }
         render::line(&engine.mount_image(&image, dir.as_deref())?.to_string_lossy())?;
         Ok(0)
@@ -65,9 +65,8 @@ pub(crate) struct UnmountArgs {
     /// For all of its users at once, and also while its files are in use
     #[arg(short, long)]
     force: bool,
-    /// Print what would be done, without doing it: in words, as JSON, or as a shell script
-    #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "words")]
-    explain: Option<ExplainFormat>,
+    #[command(flatten)]
+    explain: ExplainArg,
     /// Names, ids, or the directories that they are mounted on
     #[arg(required_unless_present = "all", value_name = "IMAGE|DIR")]
     images: Vec<String>,
@@ -86,9 +85,9 @@ impl UnmountArgs {
                 .collect(),
             false => self.images,
         };
-        if let Some(wanted) = self.explain {
+        if self.explain.explain.is_some() {
             for name in &names {
-                explain(&engine.explain_unmount_image(name, self.force)?, wanted)?;
+                self.explain.shown(&engine.explain_unmount_image(name, self.force)?)?;
             }
             return Ok(0);
         }
@@ -131,13 +130,4 @@ fn row(mount: &ImageMount, whole: bool) -> Value {
         "Mountpoint": mount.path,
         "Here": mount.here,
     })
-}
-
-fn explain(plan: &MountPlan, wanted: ExplainFormat) -> Result<u8, CliError> {
-    render::stdout(&match wanted {
-        ExplainFormat::Words => plan.words(),
-        ExplainFormat::Json => format::pretty(&serde_json::to_value(plan)?)? + "\n",
-        ExplainFormat::Sh => plan.shell(),
-    })?;
-    Ok(0)
 }

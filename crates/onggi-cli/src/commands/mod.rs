@@ -20,6 +20,7 @@ pub(crate) mod failpoints;
 mod filter;
 pub(crate) mod from_binary;
 pub(crate) mod history;
+pub(crate) mod hold;
 pub(crate) mod image;
 pub(crate) mod image_mount;
 pub(crate) mod images;

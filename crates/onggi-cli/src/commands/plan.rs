@@ -1,4 +1,4 @@
-//! Plans that are shown instead of carried out, and plans that end in a command.
+//! Plans that end in a command.
 
 use std::{
     ffi::OsString,
@@ -7,54 +7,10 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use clap::Args;
 use onggi_primitives::{Outside, Stage, UnsharePlan, apply};
-use serde::Serialize;
 
-use super::{ns::child, run::ExplainFormat};
-use crate::{
-    error::CliError,
-    render::{self, format},
-};
-
-/// `--explain`.
-#[derive(Debug, Clone, Copy, Args)]
-pub(crate) struct ExplainArgs {
-    /// Print what would be done, without doing it: in words, as JSON, or as a shell script
-    #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "words")]
-    explain: Option<ExplainFormat>,
-}
-
-/// A plan that can be read.
-pub(crate) trait Plan: Serialize {
-    /// One line per operation.
-    fn words(&self) -> String;
-    /// A script for sh(1) that does the same.
-    fn shell(&self) -> String;
-}
-
-impl Plan for UnsharePlan {
-    fn words(&self) -> String {
-        self.words()
-    }
-
-    fn shell(&self) -> String {
-        self.shell()
-    }
-}
-
-impl ExplainArgs {
-    /// Shows the plan; false when it is to be carried out.
-    pub(crate) fn show(self, plan: &impl Plan) -> Result<bool, CliError> {
-        let Some(wanted) = self.explain else { return Ok(false) };
-        render::stdout(&match wanted {
-            ExplainFormat::Words => plan.words(),
-            ExplainFormat::Json => format::pretty(&serde_json::to_value(plan)?)? + "\n",
-            ExplainFormat::Sh => plan.shell(),
-        })?;
-        Ok(true)
-    }
-}
+use super::ns::child;
+use crate::error::CliError;
 
 /// Becomes the plan's command, or its parent. Without a command there is nothing more to do.
 pub(crate) fn carry_out(plan: &UnsharePlan) -> Result<u8, CliError> {

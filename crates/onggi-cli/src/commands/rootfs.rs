@@ -5,12 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use onggi_engine::{Bootstrap, BootstrapTarget, BootstrapTool};
 
-use super::run::ExplainFormat;
-use crate::{
-    cli::GlobalArgs,
-    error::CliError,
-    render::{self, format},
-};
+use super::explain::ExplainArg;
+use crate::{cli::GlobalArgs, error::CliError, render};
 
 /// `onggi rootfs …`.
 #[derive(Debug, Subcommand)]
@@ -73,9 +69,8 @@ pub(crate) struct DebianArgs {
     /// Only errors
     #[arg(short, long)]
     quiet: bool,
-    /// Print what would be done, without doing it: in words, as JSON, or as a shell script
-    #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "words")]
-    explain: Option<ExplainFormat>,
+    #[command(flatten)]
+    explain: ExplainArg,
     /// Directory to fill, for `onggi run rootfs:DIR`
     #[arg(value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -112,13 +107,8 @@ impl DebianArgs {
             target: dir.clone().map_or(BootstrapTarget::Image(tag), BootstrapTarget::Directory),
         };
         let engine = global.engine()?;
-        if let Some(wanted) = self.explain {
-            let plan = engine.explain_bootstrap(&request)?;
-            render::stdout(&match wanted {
-                ExplainFormat::Words => plan.words(),
-                ExplainFormat::Json => format::pretty(&serde_json::to_value(&plan)?)? + "\n",
-                ExplainFormat::Sh => plan.shell(),
-            })?;
+        if self.explain.explain.is_some() {
+            self.explain.shown(&engine.explain_bootstrap(&request)?)?;
             return Ok(0);
         }
         let made = engine.bootstrap(&request)?;

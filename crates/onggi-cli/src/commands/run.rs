@@ -11,7 +11,7 @@ pub(crate) use super::explain::ExplainFormat;
 use crate::{
     cli::GlobalArgs,
     error::CliError,
-    render::{self, format, progress::Draw},
+    render::{self, progress::Draw},
     request::{Caller, ContainerArgs, qualify},
     session::{self, detach::DetachKeys},
 };
@@ -44,16 +44,12 @@ impl RunArgs {
         if let Some(wanted) = self.explain.explain {
             if matches!(wanted, ExplainFormat::Sh) && request.userns == UserNamespace::Auto {
                 return Err(CliError::usage(
-                    "--explain=sh cannot show --userns auto: no command of util-linux maps the ids of an overlay's layers",
+                    "--explain=sh cannot show --userns auto: its layers are mounted with mapped ids (mount_setattr(2)), which mount(8) \
+                     can do from util-linux 2.39 on only (X-mount.idmap), and scripts are for older ones too",
                     "use --explain or --explain=json",
                 ));
             }
-            let explanation = engine.explain(&request)?;
-            render::stdout(&match wanted {
-                ExplainFormat::Words => explanation.words(),
-                ExplainFormat::Json => format::pretty(&explanation.json())? + "\n",
-                ExplainFormat::Sh => explanation.shell(),
-            })?;
+            self.explain.shown(&engine.explain(&request)?)?;
             return Ok(0);
         }
         if request.tty && request.interactive && !self.detach && !io::stdin().is_terminal() {

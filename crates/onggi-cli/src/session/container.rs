@@ -4,8 +4,7 @@
 //! signals into signals of the container and window changes into resizes.
 
 use std::{
-    fs::File,
-    io::{self, IsTerminal as _, Read as _, Write as _},
+    io::{self, IsTerminal as _, Write as _},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -16,7 +15,7 @@ use std::{
 use onggi_engine::{AttachEvent, AttachStream, Engine, Started};
 use signal_hook::consts::SIGKILL;
 
-use super::{BUFFER, detach::DetachKeys, signals, terminal, terminal::RawTerminal, unbuffered};
+use super::{detach::DetachKeys, forward_input, signals, terminal, terminal::RawTerminal, unbuffered};
 use crate::error::CliError;
 
 /// Our half of the connection, shared by the threads that send.
@@ -127,7 +126,7 @@ fn conclude(
 fn copy_stdin(sender: Sender, stream: AttachStream, keys: Option<DetachKeys>) {
     thread::spawn(move || {
         let Ok(stdin) = unbuffered(io::stdin()) else { return };
-        match forward_input(stdin, &sender, keys) {
+        match forward_input(stdin, keys, |bytes| sender.with(|s| s.send_stdin(bytes))) {
             Ok(true) => stream.detach(),
             Ok(false) => {
                 // The other side may be gone: the main thread sees it too.
@@ -136,26 +135,4 @@ fn copy_stdin(sender: Sender, stream: AttachStream, keys: Option<DetachKeys>) {
             Err(e) => tracing::debug!("stdin is no longer copied: {e}"),
         }
     });
-}
-
-/// Copies until the end (false) or until the detach keys, where input is typed (true).
-fn forward_input(mut stdin: File, sender: &Sender, mut keys: Option<DetachKeys>) -> io::Result<bool> {
-    let mut buffer = vec![0; BUFFER];
-    loop {
-        let n = match stdin.read(&mut buffer) {
-            Ok(0) => return Ok(false),
-            Ok(n) => n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(e),
-        };
-        let Some(keys) = &mut keys else {
-            sender.with(|s| s.send_stdin(&buffer[..n]))?;
-            continue;
-        };
-        let typed = keys.feed(&buffer[..n]);
-        sender.with(|s| s.send_stdin(&typed.bytes))?;
-        if typed.detach {
-            return Ok(true);
-        }
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use onggi_spec::ParseError;
+use onggi_spec::{ParseError, shell::quote};
 use serde::Serialize;
 
 use super::{Bootstrap, Target, Tool};
@@ -229,15 +229,6 @@ fn check(request: &Bootstrap) -> Result<(), ParseError> {
     match request.mirrors.iter().find(|text| !mirror(text)) {
         Some(text) => wrong("mirror", text, "it is neither a URL, nor a file, nor a line of sources.list"),
         None => Ok(()),
-    }
-}
-
-fn quote(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@%,".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
-        text.to_owned()
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
     }
 }
 

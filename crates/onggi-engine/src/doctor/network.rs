@@ -1,5 +1,7 @@
 //! The network: nftables, forwarding, the bridge, rules of others that are in the way, name servers.
 
+use onggi_network::TableFacts;
+
 use super::{DoctorFacts, Finding, Level};
 
 const GROUP: &str = "network";
@@ -7,7 +9,7 @@ const GROUP: &str = "network";
 pub(super) fn judge(f: &DoctorFacts) -> Vec<Finding> {
     let mut out = Vec::new();
     if !f.rootless {
-        out.extend([nftables(f), forwarding(f), bridge(f), policies(f)]);
+        out.extend([nftables(f), forwarding(f), bridge(f), table(f), policies(f)]);
     } else {
         out.push(low_ports(f));
     }
@@ -41,6 +43,21 @@ fn bridge(f: &DoctorFacts) -> Finding {
     let there = f.network.as_ref().is_ok_and(|n| n.bridge.is_some());
     let text = if there { "onggi0 is there" } else { "made with the first container that needs it" };
     Finding::ok(GROUP, "bridge", text, "containers with addresses of their own")
+}
+
+/// A table that somebody has flushed is noticed by nobody until a container starts.
+fn table(f: &DoctorFacts) -> Finding {
+    let network = f.network.as_ref().ok();
+    let whole = network.is_some_and(|n| n.table == TableFacts::Complete);
+    let in_use = network.is_some_and(|n| n.bridge.is_some() && !n.leased.is_empty());
+    let text = match (whole, in_use) {
+        (true, _) => "the table ip onggi is whole",
+        (false, true) => "the table ip onggi is not whole: somebody has flushed or changed the rules",
+        (false, false) => "made with the first container that needs it",
+    };
+    let found =
+        Finding::ok(GROUP, "firewall", text, "running containers reach the world, and their published ports work");
+    found.when(!whole && in_use, Level::Fail, "onggi net repair")
 }
 
 fn policies(f: &DoctorFacts) -> Finding {

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use onggi_spec::shell::quote;
 use onggi_storage::ImageView;
 use serde::Serialize;
 
@@ -200,15 +201,6 @@ pub(crate) fn escaped(dir: &Path) -> String {
     dir.to_string_lossy().replace('\\', "\\\\").replace(':', "\\:").replace(',', "\\,")
 }
 
-fn quote(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@%".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
-        text.to_owned()
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -257,7 +249,6 @@ mod tests {
     #[test]
     fn paths_are_quoted_and_escaped() {
         assert_eq!(escaped(Path::new("/a:b\\c")), "/a\\:b\\\\c");
-        assert_eq!(quote("/it's"), r"'/it'\''s'");
         let plan = MountPlan::unmount(Path::new("/a b"), true, true);
         assert_eq!(plan.shell(), "#!/bin/sh\nset -e\numount -l '/a b'\nrmdir '/a b'\n");
     }

@@ -2,10 +2,8 @@
 
 use std::path::PathBuf;
 
-use onggi_spec::{Digest, quantity::human_size, signal::signal_name};
+use onggi_spec::{Digest, quantity::human_size, shell::quote, signal::signal_name};
 use serde::Serialize;
-
-use crate::explain::quote;
 
 /// An operation of a verb, in the order in which it is carried out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

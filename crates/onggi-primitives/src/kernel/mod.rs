@@ -13,7 +13,7 @@ use std::fs;
 use onggi_sys::ptrace;
 use serde::Serialize;
 
-use crate::{CapabilitySets, Kind, PrimitiveError, process, process_capabilities};
+use crate::{CapabilitySets, Kind, PrimitiveError, confinement, process, process_capabilities};
 
 pub use cgroups::{CgroupValue, CgroupView};
 pub use filter::{Decoded, Verdicts, decode};
@@ -148,18 +148,8 @@ fn masks(sets: &CapabilitySets) -> CapabilityMasks {
     }
 }
 
-fn field<'s>(status: &'s str, name: &str) -> Option<&'s str> {
-    status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
-}
-
 fn seccomp(pid: i32, status: &str, filters: Filters) -> SeccompView {
-    let mode = match field(status, "Seccomp") {
-        Some("1") => "strict",
-        Some("2") => "filter",
-        Some(_) => "disabled",
-        None => "not in this kernel",
-    };
-    let count = field(status, "Seccomp_filters").and_then(|n| n.parse().ok()).unwrap_or(0);
+    let (mode, count) = confinement::seccomp(status);
     let mut view = SeccompView { mode: mode.to_owned(), filters: count, ..SeccompView::default() };
     match filters {
         _ if mode != "filter" => {}

@@ -66,8 +66,8 @@ impl UnsharePlan {
     fn kind_flags(&self, kinds: &[Kind]) -> Vec<String> {
         let file = |kind: &Kind| self.kept().iter().find(|kept| kept.kind == *kind).map(|kept| &kept.file);
         let flag = |kind: &Kind| match file(kind) {
-            Some(file) => format!("--{}={}", long_name(*kind), shell::path(file)),
-            None => format!("--{}", long_name(*kind)),
+            Some(file) => format!("--{}={}", kind.option(), shell::path(file)),
+            None => format!("--{}", kind.option()),
         };
         kinds.iter().map(flag).collect()
     }
@@ -144,7 +144,7 @@ pub(super) fn words(op: &Op) -> String {
 pub(super) fn flag(op: &Op) -> Vec<String> {
     let path = |dir: &std::path::Path| quote(&dir.display().to_string());
     match op {
-        Op::Unshare { kinds, .. } => kinds.iter().map(|kind| format!("--{}", long_name(*kind))).collect(),
+        Op::Unshare { kinds, .. } => kinds.iter().map(|kind| format!("--{}", kind.option())).collect(),
         Op::OffsetClock { clock, seconds } => vec![format!("--{} {seconds}", clock.name())],
         Op::Fork { kill_child } => match kill_child {
             true => vec!["--fork".to_owned(), "--kill-child".to_owned()],
@@ -164,10 +164,6 @@ pub(super) fn flag(op: &Op) -> Vec<String> {
         | Op::Credentials(_)
         | Op::Execute { .. } => Vec::new(),
     }
-}
-
-fn long_name(kind: Kind) -> &'static str {
-    if kind == Kind::Mnt { "mount" } else { kind.name() }
 }
 
 impl Clock {

@@ -6,14 +6,12 @@ use std::{
     path::Path,
 };
 
+use onggi_spec::elf;
 use onggi_sys::{Errno, SysError, process};
 use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags};
 
 use super::Child;
-use crate::{
-    elf,
-    error::{EXIT_CANNOT_INVOKE, EXIT_NOT_FOUND, Result, StartFailureError},
-};
+use crate::error::{EXIT_CANNOT_INVOKE, EXIT_NOT_FOUND, Result, StartFailureError};
 
 /// Used when the container's environment has no PATH.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -176,9 +174,9 @@ fn diagnose(program: &CStr, e: &SysError) -> Option<StartFailureError> {
             Some(failure(&what).exit_code(EXIT_NOT_FOUND).hint(hint))
         }
         Errno::NOEXEC => Some(match head.as_deref().and_then(elf::machine) {
-            Some(machine) if machine != elf::NATIVE => {
-                failure(&format!("{name:?} is a program for {}", elf::name(machine)))
-                    .hint(format!("this machine is {}; use an image for it", elf::name(elf::NATIVE)))
+            Some(machine) if !elf::runs_here(machine) => {
+                failure(&format!("{name:?} is a program for {}", elf::machine_name(machine)))
+                    .hint(format!("this machine is {}; use an image for it", elf::machine_name(elf::NATIVE)))
             }
             Some(_) => failure(&format!("{name:?} is a damaged program")),
             None => failure(&format!("{name:?} is neither a program nor a script with #!"))
@@ -207,5 +205,6 @@ fn interpreter(program: &CStr, head: &[u8]) -> Option<String> {
         return Some(Path::new(OsStr::from_bytes(word)).display().to_string());
     }
     let file = rustix::fs::open(program, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
-    elf::interpreter(head, |offset, buf| rustix::io::pread(&file, buf, offset).ok())
+    let found = elf::interpreter(head, |offset, buf| rustix::io::pread(&file, buf, offset).ok())?;
+    Some(String::from_utf8_lossy(&found).into_owned())
 }

@@ -11,7 +11,10 @@ use std::{
 };
 
 use onggi_cgroup::{CgroupPlan, Prepare, systemd::Manager};
-use onggi_spec::oci::runtime::{LinuxIdMapping, LinuxNamespaceType as Kind, Scheduler};
+use onggi_spec::{
+    oci::runtime::{LinuxIdMapping, LinuxNamespaceType as Kind, Scheduler},
+    shell::quote,
+};
 use onggi_sys::sched::bits;
 
 use super::{
@@ -48,18 +51,8 @@ const COVER: &str = "\
 for p in $(findmnt -rno TARGET -t proc,sysfs | grep -vF \"$R\"); do umount -l \"$p\" || mount -t tmpfs tmpfs \"$p\"; done
 ";
 
-/// One word of a shell command.
-fn quote(text: impl AsRef<str>) -> String {
-    let text = text.as_ref();
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/._-:=,+@%".contains(&b);
-    if !text.is_empty() && text.bytes().all(plain) {
-        return text.to_owned();
-    }
-    format!("'{}'", text.replace('\'', "'\\''"))
-}
-
 fn path(p: &Path) -> String {
-    quote(p.to_string_lossy())
+    quote(&p.to_string_lossy())
 }
 
 /// A path inside the root.
@@ -169,7 +162,7 @@ fn outer_cgroup(out: &mut String, cgroup: &CgroupPlan) {
         let _ = writeln!(out, "# a process of its own keeps the unit until the container is in it");
         let _ = write!(out, "systemd-run{user} --scope --quiet --unit={}", quote(&unit.name));
         for property in &unit.properties {
-            let _ = write!(out, " -p {}", quote(property.words()));
+            let _ = write!(out, " -p {}", quote(&property.words()));
         }
         let _ = writeln!(out, " sleep 10 &\nsleep 1");
     }
@@ -312,13 +305,13 @@ fn overlay(out: &mut String, lower: &[PathBuf], upper: &Path, work: &Path, flags
     if volatile {
         let _ = writeln!(out, "rm -rf {}", path(&work.join("work/incompat")));
     }
-    let _ = writeln!(out, "mount -t overlay -o {} overlay {at}", quote(options));
+    let _ = writeln!(out, "mount -t overlay -o {} overlay {at}", quote(&options));
 }
 
 fn mount(out: &mut String, m: &FsMount) {
     let all = [words::attributes(m.attributes), m.data_text()];
     let all: Vec<&str> = all.iter().map(String::as_str).filter(|s| !s.is_empty()).collect();
-    let options = if all.is_empty() { String::new() } else { format!("-o {} ", quote(all.join(","))) };
+    let options = if all.is_empty() { String::new() } else { format!("-o {} ", quote(&all.join(","))) };
     let at = inside(&m.target);
     let source = if m.source.is_empty() { "none" } else { &m.source };
     let _ = writeln!(out, "mkdir -p {at}");
@@ -474,8 +467,8 @@ fn exec(out: &mut String, args: &[String], env: &[String], user: &Credentials) {
             dirs.join(" ")
         );
     }
-    let env: Vec<String> = env.iter().map(quote).collect();
-    let rest: Vec<String> = rest.iter().map(quote).collect();
+    let env: Vec<String> = env.iter().map(|word| quote(word)).collect();
+    let rest: Vec<String> = rest.iter().map(|word| quote(word)).collect();
     let home = if user.home { "HOME=\"$HOME\" " } else { "" };
     let capsh = format!(
         "exec {}env -i {home}{} \"$(command -v capsh)\" --chroot=.{}",

@@ -3,9 +3,8 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use onggi_spec::monitor::OverlayMount;
+use onggi_spec::{elf, monitor::OverlayMount};
 
-use super::elf;
 use super::executable::{ExecutableProblem, ExecutableQuery, find_executable, searched};
 use super::overlay::View;
 use crate::elf_needs::{Needs, loader_cache, needs};
@@ -107,7 +106,7 @@ fn follow(view: &View, program: &str, out: &mut Examination) -> Result<String> {
         let script = head.strip_prefix(b"#!");
         let next = match script {
             Some(line) => script_interpreter(line),
-            None => elf::parse(&head).and_then(|e| e.interpreter),
+            None => elf::interpreter_within(&head),
         };
         elf.clone_from(&at);
         let Some(next) = next else { break };

@@ -1,8 +1,7 @@
 //! Would the container's command start? The kernel's own answer is one errno for five causes; this finds the cause.
 
-use onggi_spec::monitor::OverlayMount;
+use onggi_spec::{elf, monitor::OverlayMount};
 
-use super::elf;
 use super::overlay::{Found, View};
 use crate::error::{InRootProblem, Result, StorageError};
 use crate::limits::{MAX_EXEC_HEAD, MAX_INTERPRETERS};
@@ -192,10 +191,10 @@ fn interpreter(head: &[u8]) -> Program {
         let word = line.split(|b| matches!(b, b' ' | b'\t' | b'\0')).find(|w| !w.is_empty());
         return word.map_or(Program::Unknown, |w| Program::Through(w.to_vec()));
     }
-    match elf::parse(head) {
-        Some(elf) if !elf::runs_here(elf.machine) => Program::Foreign(elf::machine_name(elf.machine)),
+    match elf::machine(head) {
+        Some(machine) if !elf::runs_here(machine) => Program::Foreign(elf::machine_name(machine)),
         // An ELF interpreter has none of its own.
-        Some(elf) => elf.interpreter.map_or(Program::Direct, Program::Through),
+        Some(_) => elf::interpreter_within(head).map_or(Program::Direct, Program::Through),
         None => Program::Unknown,
     }
 }

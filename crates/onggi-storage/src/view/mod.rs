@@ -5,7 +5,6 @@
 //! container's `/` as root) using descriptors only. It opens nothing but directories and regular files, reads bounded
 //! amounts, and never executes, loads or trusts anything that it finds.
 
-mod elf;
 mod examine;
 mod executable;
 mod overlay;

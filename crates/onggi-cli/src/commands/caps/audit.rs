@@ -1,19 +1,20 @@
 //! `onggi caps audit`.
 
 use std::{
+    ffi::OsString,
     process::{Command, Stdio},
     thread::sleep,
     time::{Duration, Instant},
 };
 
 use clap::Args;
-use onggi_primitives::{Audit, Seen, process_capabilities, processes};
+use onggi_primitives::{Audit, AuditOp, AuditPlan, Seen, members, process_capabilities, processes};
 use onggi_spec::capability;
 use serde_json::{Value, json};
 
 use crate::{
     cli::GlobalArgs,
-    commands::subject,
+    commands::{explain::ExplainArg, subject},
     error::CliError,
     render::{
         self,
@@ -23,6 +24,8 @@ use crate::{
 
 /// Between two looks at what the kernel has told.
 const PAUSE: Duration = Duration::from_millis(50);
+/// How long is watched without a command.
+const DEFAULT_SECONDS: u64 = 10;
 /// What prepares a process that enters a container: its checks are not the container's.
 const OWN: [&str; 2] = ["onggi", "onggi-oci"];
 
@@ -48,6 +51,8 @@ pub(crate) struct AuditArgs {
     /// Template, `json`, or `table TEMPLATE`
     #[arg(short, long)]
     format: Option<String>,
+    #[command(flatten)]
+    explain: ExplainArg,
     /// A running container, or a process and what it starts
     #[arg(value_name = "CONTAINER|PID")]
     subject: String,
@@ -60,16 +65,16 @@ impl AuditArgs {
     /// Watches, then prints what was used and what could be dropped.
     pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
         let first = subject::pid(&self.subject, global)?;
-        let granted = process_capabilities(first)?;
-        let mut pids = family(first)?;
-        if !self.command.is_empty() {
-            // What enters the container is a child of ours.
-            pids.push(std::process::id().cast_signed());
+        let plan =
+            AuditPlan::new(members(first, &processes()?).iter().map(|p| p.pid).collect(), self.meanwhile(global));
+        if self.explain.shown(&plan)? {
+            return Ok(0);
         }
-        let mut audit = Audit::start(&pids, &OWN)?;
+        let granted = process_capabilities(first)?;
+        let mut audit = Audit::start(&plan, &OWN)?;
         let code = match self.command.is_empty() {
             true => {
-                watch(&mut audit, Duration::from_secs(self.seconds.unwrap_or(10)))?;
+                watch(&mut audit, Duration::from_secs(self.time()))?;
                 0
             }
             false => self.execute(&mut audit, global)?,
@@ -84,11 +89,29 @@ impl AuditArgs {
         Ok(code)
     }
 
-    /// The command in the container, by this program's own `exec`; its exit code.
+    fn time(&self) -> u64 {
+        self.seconds.unwrap_or(DEFAULT_SECONDS)
+    }
+
+    fn meanwhile(&self, global: &GlobalArgs) -> AuditOp {
+        if self.command.is_empty() {
+            return AuditOp::Watch { seconds: self.time() };
+        }
+        let words = self.exec_words(global).into_iter().map(|word| word.to_string_lossy().into_owned());
+        AuditOp::Execute { command: ["onggi".to_owned()].into_iter().chain(words).collect(), seconds: self.seconds }
+    }
+
+    /// Arguments of this program's own `exec`.
+    fn exec_words(&self, global: &GlobalArgs) -> Vec<OsString> {
+        let words = ["exec", &self.subject].into_iter().chain(self.command.iter().map(String::as_str));
+        global.as_arguments().into_iter().chain(words.map(OsString::from)).collect()
+    }
+
+    /// The command in the container; its exit code.
     fn execute(&self, audit: &mut Audit, global: &GlobalArgs) -> Result<u8, CliError> {
         let failed = |source| CliError::Execute { program: "onggi exec".to_owned(), source };
         let mut exec = Command::new("/proc/self/exe");
-        exec.args(global.as_arguments()).arg("exec").arg(&self.subject).args(&self.command).stdin(Stdio::inherit());
+        exec.args(self.exec_words(global)).stdin(Stdio::inherit());
         let mut child = exec.spawn().map_err(failed)?;
         let deadline = self.seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
         loop {
@@ -113,18 +136,6 @@ fn watch(audit: &mut Audit, time: Duration) -> Result<(), CliError> {
         sleep(PAUSE);
     }
     Ok(())
-}
-
-/// A process and its descendants: for a container's first one, all of the container.
-fn family(first: i32) -> Result<Vec<i32>, CliError> {
-    let all = processes()?;
-    let mut found = vec![first];
-    let mut at = 0;
-    while let Some(parent) = found.get(at).copied() {
-        found.extend(all.iter().filter(|p| p.parent == parent).map(|p| p.pid));
-        at += 1;
-    }
-    Ok(found)
 }
 
 fn rows(seen: &Seen, held: u64) -> Vec<Value> {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::Args;
 use onggi_engine::user_in;
-use onggi_primitives::{Caller, CapsRequest, UnsharePlan, User, process_capabilities};
+use onggi_primitives::{Caller, CapsRequest, PrimitiveError, UnsharePlan, User, process_capabilities};
 use onggi_spec::{
     ParseError,
     capability::{self, CapArg},
@@ -13,10 +13,7 @@ use onggi_spec::{
 
 use crate::{
     cli::GlobalArgs,
-    commands::{
-        ns::child::command_or_shell,
-        plan::{self, ExplainArgs},
-    },
+    commands::{explain::ExplainArg, ns::child::command_or_shell, plan},
     error::CliError,
 };
 
@@ -45,7 +42,7 @@ pub(crate) struct RunArgs {
     #[arg(short = 'r', long)]
     map_root_user: bool,
     #[command(flatten)]
-    explain: ExplainArgs,
+    explain: ExplainArg,
     /// Command and its arguments; your shell otherwise
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
@@ -69,7 +66,7 @@ impl RunArgs {
         };
         let own = process_capabilities(std::process::id().cast_signed())?;
         let plan = UnsharePlan::capabilities(&request, caller, own, all)?;
-        if self.explain.show(&plan)? {
+        if self.explain.shown(&plan)? {
             return Ok(0);
         }
         plan::carry_out(&plan)
@@ -81,7 +78,8 @@ fn known() -> Result<u64, CliError> {
     let path = "/proc/sys/kernel/cap_last_cap";
     let text = std::fs::read_to_string(path);
     let text = text.map_err(|source| CliError::ReadFile { path: path.to_owned(), source })?;
-    let last: u32 = text.trim().parse().unwrap_or(40);
+    let last: Option<u32> = text.trim().parse().ok();
+    let last = last.ok_or_else(|| PrimitiveError::Format { path: path.into() })?;
     Ok(u64::MAX >> (63 - last.min(63)))
 }
 
@@ -90,7 +88,11 @@ fn mask(names: &[String], all: u64) -> Result<u64, ParseError> {
         Ok(mask
             | match capability::parse_capability(name)? {
                 CapArg::All => all,
-                CapArg::One(name) => 1 << capability::number(name).unwrap_or_default(),
+                CapArg::One(known) => {
+                    let unknown =
+                        || ParseError::new("capability", name, "this version of the program does not know it");
+                    1 << capability::number(known).ok_or_else(unknown)?
+                }
             })
     })
 }

@@ -5,12 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use onggi_primitives::{CapabilityText, FileCapsPlan, capability_text, file_capabilities};
 
-use crate::{
-    cli::GlobalArgs,
-    commands::plan::{ExplainArgs, Plan},
-    error::CliError,
-    render,
-};
+use crate::{cli::GlobalArgs, commands::explain::ExplainArg, error::CliError, render};
 
 /// Arguments of `caps set`.
 #[derive(Debug, Args)]
@@ -25,20 +20,10 @@ pub(crate) struct SetArgs {
     #[arg(short = 'n', long, visible_alias = "root-uid", value_name = "UID", conflicts_with = "remove")]
     rootid: Option<u32>,
     #[command(flatten)]
-    explain: ExplainArgs,
+    explain: ExplainArg,
     /// The file, then capabilities as in cap_net_raw+ep (either may come first, as setcap has it); with --remove files alone
     #[arg(required = true, value_name = "FILE|CAPS", allow_hyphen_values = true)]
     words: Vec<String>,
-}
-
-impl Plan for FileCapsPlan {
-    fn words(&self) -> String {
-        self.words()
-    }
-
-    fn shell(&self) -> String {
-        self.shell()
-    }
 }
 
 impl SetArgs {
@@ -73,8 +58,8 @@ impl SetArgs {
     }
 }
 
-fn carry_out(plan: &FileCapsPlan, explain: ExplainArgs) -> Result<u8, CliError> {
-    if !explain.show(plan)? {
+fn carry_out(plan: &FileCapsPlan, explain: ExplainArg) -> Result<u8, CliError> {
+    if !explain.shown(plan)? {
         plan.apply()?;
     }
     Ok(0)

@@ -17,12 +17,9 @@ use onggi_spec::{ParseError, facts::CgroupLayout};
 
 use super::{
     cgroup::{may_make, origins, with_descendants},
-    run::ExplainFormat,
+    explain::ExplainArg,
 };
-use crate::{
-    error::CliError,
-    render::{self, format},
-};
+use crate::{error::CliError, render};
 
 /// Arguments of `limit`.
 #[derive(Debug, Args)]
@@ -99,9 +96,8 @@ pub(crate) struct LimitArgs {
     /// No control group: limit single processes, as cpulimit, taskset and ulimit do
     #[arg(long, conflicts_with_all = ["unit", "slice", "scope"])]
     no_cgroup: bool,
-    /// Print what would be done, without doing it: in words, as JSON, or as a shell script
-    #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "words")]
-    explain: Option<ExplainFormat>,
+    #[command(flatten)]
+    explain: ExplainArg,
     /// Command and its arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
@@ -111,23 +107,16 @@ impl LimitArgs {
     /// Limits; the exit code is the command's.
     pub(crate) fn run(self) -> Result<u8, CliError> {
         let layout = layout()?;
-        if self.explain.is_none() {
+        if self.explain.explain.is_none() {
             clean_stale(&layout);
         }
         let request = self.request()?;
         let facts = self.facts(layout, &request)?;
         let plan = plan_limit(&request, &facts)?;
-        match self.explain {
-            Some(wanted) => {
-                render::stdout(&match wanted {
-                    ExplainFormat::Words => plan.words(),
-                    ExplainFormat::Json => format::pretty(&serde_json::to_value(&plan)?)? + "\n",
-                    ExplainFormat::Sh => plan.shell(),
-                })?;
-                Ok(0)
-            }
-            None => carry_out(&plan),
+        if self.explain.shown(&plan)? {
+            return Ok(0);
         }
+        carry_out(&plan)
     }
 
     fn request(&self) -> Result<LimitRequest, CliError> {

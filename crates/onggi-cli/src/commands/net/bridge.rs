@@ -12,7 +12,7 @@ use super::{
     failed,
     place::{Found, place, views},
 };
-use crate::{cli::GlobalArgs, commands::plan::ExplainArgs, error::CliError};
+use crate::{cli::GlobalArgs, commands::explain::ExplainArg, error::CliError};
 
 /// Arguments of `net bridge`.
 #[derive(Debug, Args)]
@@ -33,7 +33,7 @@ pub(crate) struct BridgeArgs {
     #[arg(long, conflicts_with_all = ["address", "nat", "attach", "create"])]
     remove: bool,
     #[command(flatten)]
-    explain: ExplainArgs,
+    explain: ExplainArg,
     /// Name of the device
     name: String,
 }

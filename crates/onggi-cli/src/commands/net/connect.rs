@@ -7,7 +7,7 @@ use super::{
     carry_out, failed,
     place::{Found, place, views},
 };
-use crate::{cli::GlobalArgs, commands::plan::ExplainArgs, error::CliError};
+use crate::{cli::GlobalArgs, commands::explain::ExplainArg, error::CliError};
 
 /// Arguments of `net connect`.
 #[derive(Debug, Args)]
@@ -25,7 +25,7 @@ pub(crate) struct ConnectArgs {
     #[arg(long, conflicts_with_all = ["address", "create"])]
     remove: bool,
     #[command(flatten)]
-    explain: ExplainArgs,
+    explain: ExplainArg,
     /// `host`, a process, a running container, a file, or a name in /run/netns
     #[arg(value_name = "NS")]
     a: String,

@@ -4,17 +4,13 @@ mod bridge;
 mod connect;
 mod ls;
 mod place;
+mod repair;
 
 use clap::Subcommand;
 use onggi_engine::EngineError;
 use onggi_network::{NetworkError, hand::HandPlan};
 
-use crate::{
-    cli::GlobalArgs,
-    commands::plan::{ExplainArgs, Plan},
-    error::CliError,
-    render,
-};
+use crate::{cli::GlobalArgs, commands::explain::ExplainArg, error::CliError, render};
 
 /// `onggi net …`.
 #[derive(Debug, Subcommand)]
@@ -26,6 +22,8 @@ pub(crate) enum NetCommand {
     Connect(connect::ConnectArgs),
     /// Make a bridge, with what is attached to it and NAT on request
     Bridge(bridge::BridgeArgs),
+    /// Put back what is missing of the firewall table of the bridge network
+    Repair(repair::RepairArgs),
 }
 
 impl NetCommand {
@@ -35,23 +33,14 @@ impl NetCommand {
             Self::Ls(args) => args.run(global),
             Self::Connect(args) => args.run(global),
             Self::Bridge(args) => args.run(global),
+            Self::Repair(args) => args.run(global),
         }
     }
 }
 
-impl Plan for HandPlan {
-    fn words(&self) -> String {
-        self.words()
-    }
-
-    fn shell(&self) -> String {
-        self.shell()
-    }
-}
-
 /// Shows the plan, or does it.
-fn carry_out(plan: &HandPlan, explain: ExplainArgs) -> Result<u8, CliError> {
-    if !explain.show(plan)? {
+fn carry_out(plan: &HandPlan, explain: ExplainArg) -> Result<u8, CliError> {
+    if !explain.shown(plan)? {
         plan.apply().map_err(failed)?;
         render::notes(&plan.warnings)?;
     }

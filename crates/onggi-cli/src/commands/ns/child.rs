@@ -1,7 +1,7 @@
 //! The command that is run in other namespaces.
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     io::{self, Read as _},
     os::{
         fd::{AsFd as _, OwnedFd},
@@ -29,29 +29,55 @@ pub(crate) fn command_or_shell(words: Vec<String>) -> Vec<String> {
     if words.is_empty() { vec![shell()] } else { words }
 }
 
+/// A command that is to be run here.
+pub(crate) struct Program<'p, W> {
+    /// Program and arguments.
+    pub(crate) words: &'p [W],
+    /// Its environment, instead of ours.
+    pub(crate) environment: Option<&'p [(OsString, OsString)]>,
+}
+
 /// Becomes a command.
 pub(crate) fn become_command(words: &[impl AsRef<OsStr>]) -> Result<u8, CliError> {
-    let (mut command, failed) = prepare(words)?;
-    Err(failed(command.exec()))
+    Program { words, environment: None }.become_it()
 }
 
 /// Runs a command as a child; the exit code is its own. `started` is called once it is there.
 pub(crate) fn run(words: &[impl AsRef<OsStr>], started: impl FnOnce() -> Result<(), CliError>) -> Result<u8, CliError> {
-    let (mut command, failed) = prepare(words)?;
-    let watched = Watched::start(&mut command).map_err(&failed)?;
-    let allowed = started();
-    let code = watched.wait().map_err(failed)?;
-    allowed.map(|()| code)
+    Program { words, environment: None }.run(started)
 }
 
-fn prepare(words: &[impl AsRef<OsStr>]) -> Result<(Command, impl Fn(io::Error) -> CliError), CliError> {
-    let Some((program, arguments)) = words.split_first() else {
-        return Err(CliError::usage("there is no command", "name one"));
-    };
-    let mut command = Command::new(program);
-    command.args(arguments);
-    let program = program.as_ref().to_string_lossy().into_owned();
-    Ok((command, move |source| CliError::Execute { program: program.clone(), source }))
+impl<W: AsRef<OsStr>> Program<'_, W> {
+    /// This process becomes it.
+    pub(crate) fn become_it(&self) -> Result<u8, CliError> {
+        let source = self.prepare()?.exec();
+        Err(self.failed(source))
+    }
+
+    /// A child becomes it; the exit code is its own. `started` is called once it is there.
+    pub(crate) fn run(&self, started: impl FnOnce() -> Result<(), CliError>) -> Result<u8, CliError> {
+        let watched = Watched::start(&mut self.prepare()?).map_err(|e| self.failed(e))?;
+        let allowed = started();
+        let code = watched.wait().map_err(|e| self.failed(e))?;
+        allowed.map(|()| code)
+    }
+
+    fn prepare(&self) -> Result<Command, CliError> {
+        let Some((program, arguments)) = self.words.split_first() else {
+            return Err(CliError::usage("there is no command", "name one"));
+        };
+        let mut command = Command::new(program);
+        command.args(arguments);
+        if let Some(environment) = self.environment {
+            command.env_clear().envs(environment.iter().map(|(name, value)| (name, value)));
+        }
+        Ok(command)
+    }
+
+    fn failed(&self, source: io::Error) -> CliError {
+        let program = self.words.first().map(|word| word.as_ref().to_string_lossy().into_owned());
+        CliError::Execute { program: program.unwrap_or_default(), source }
+    }
 }
 
 /// A child. The terminal's signals reach it by themselves, the others are handed on. There is no thread for that: a

@@ -4,6 +4,7 @@ pub(super) mod child;
 mod diff;
 mod enter;
 mod inspect;
+mod kinds;
 pub(super) mod ls;
 mod run;
 
@@ -33,7 +34,7 @@ pub(crate) enum NsCommand {
     #[command(visible_alias = "remove")]
     Rm(run::RmArgs),
     /// Run a command in namespaces of a process or container, or of a file that keeps one
-    Enter(enter::EnterArgs),
+    Enter(Box<enter::EnterArgs>),
 }
 
 impl NsCommand {

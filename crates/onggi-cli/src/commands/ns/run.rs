@@ -4,47 +4,22 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use onggi_primitives::{
-    Caller, ForgetPlan, IdRange, Identity, Kept, Kind, Outside, Propagation, UnsharePlan, UnshareRequest,
+    Caller, ForgetPlan, IdRange, Identity, Kept, Outside, Propagation, UnsharePlan, UnshareRequest,
 };
 
-use super::child;
+use super::{child, kinds::KindArgs};
 use crate::{
     cli::GlobalArgs,
-    commands::plan::{ExplainArgs, Plan, carry_out},
+    commands::{explain::ExplainArg, plan::carry_out},
     error::CliError,
     render::users::Users,
 };
 
-/// What stands for no file to keep a namespace by.
-const NO_FILE: &str = "-";
-
 /// Arguments of `ns run`.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
-    /// New mount namespace
-    #[arg(short, long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = NO_FILE)]
-    mount: Option<PathBuf>,
-    /// New host name
-    #[arg(short, long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = NO_FILE)]
-    uts: Option<PathBuf>,
-    /// New System V IPC and POSIX message queues
-    #[arg(short, long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = NO_FILE)]
-    ipc: Option<PathBuf>,
-    /// New network
-    #[arg(short, long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = NO_FILE)]
-    net: Option<PathBuf>,
-    /// New process numbers; the command is number 1
-    #[arg(short, long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = NO_FILE)]
-    pid: Option<PathBuf>,
-    /// New users and capabilities
-    #[arg(short = 'U', long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = NO_FILE)]
-    user: Option<PathBuf>,
-    /// New root of the control groups that are seen
-    #[arg(short = 'C', long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = NO_FILE)]
-    cgroup: Option<PathBuf>,
-    /// New offsets of the monotonic and the boot clock
-    #[arg(short = 'T', long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = NO_FILE)]
-    time: Option<PathBuf>,
+    #[command(flatten)]
+    asked: KindArgs,
     /// Be root in a new user namespace
     #[arg(short = 'r', long, conflicts_with = "map_current_user")]
     map_root_user: bool,
@@ -94,7 +69,7 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     kill_child: bool,
     #[command(flatten)]
-    explain: ExplainArgs,
+    explain: ExplainArg,
     /// Command and its arguments; your shell otherwise
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
@@ -119,36 +94,21 @@ impl RunArgs {
         let explain = self.explain;
         let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         let plan = UnsharePlan::new(&self.request()?, Caller { uid, gid });
-        if explain.show(&plan)? {
+        if explain.shown(&plan)? {
             return Ok(0);
         }
         carry_out(&plan)
     }
 
     fn request(self) -> Result<UnshareRequest, CliError> {
-        let asked = [
-            (&self.mount, Kind::Mnt),
-            (&self.uts, Kind::Uts),
-            (&self.ipc, Kind::Ipc),
-            (&self.net, Kind::Net),
-            (&self.pid, Kind::Pid),
-            (&self.user, Kind::User),
-            (&self.cgroup, Kind::Cgroup),
-            (&self.time, Kind::Time),
-        ];
+        let asked = self.asked.asked()?;
         let identity = match (self.map_root_user, self.map_current_user) {
             (true, _) => Some(Identity::Root),
             (false, true) => Some(Identity::Current),
             (false, false) => None,
         };
-        let mut keep = Vec::new();
-        for (file, kind) in &asked {
-            if let Some(file) = file.as_ref().filter(|file| file.as_os_str() != NO_FILE) {
-                let file = std::path::absolute(file).map_err(CliError::CurrentDirectory)?;
-                keep.push(Kept { kind: *kind, file });
-            }
-        }
-        let kinds = asked.iter().filter(|(wanted, _)| wanted.is_some()).map(|(_, kind)| *kind).collect();
+        let kinds = asked.iter().map(|asked| asked.kind).collect();
+        let keep = asked.into_iter().filter_map(|one| Some(Kept { kind: one.kind, file: one.file? })).collect();
         let user = match (self.setuid, self.setgid) {
             (None, None) => None,
             (uid, gid) => Some((uid.unwrap_or_default(), gid.unwrap_or_default())),
@@ -239,17 +199,7 @@ pub(crate) struct RmArgs {
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     #[command(flatten)]
-    explain: ExplainArgs,
-}
-
-impl Plan for ForgetPlan {
-    fn words(&self) -> String {
-        self.words()
-    }
-
-    fn shell(&self) -> String {
-        self.shell()
-    }
+    explain: ExplainArg,
 }
 
 impl RmArgs {
@@ -259,7 +209,7 @@ impl RmArgs {
             file.canonicalize().map_err(|source| CliError::ReadFile { path: file.display().to_string(), source })
         };
         let plan = ForgetPlan::new(self.files.iter().map(real).collect::<Result<_, _>>()?)?;
-        if !self.explain.show(&plan)? {
+        if !self.explain.shown(&plan)? {
             plan.apply()?;
         }
         Ok(0)

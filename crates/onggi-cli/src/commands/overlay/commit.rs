@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::stack;
 use crate::{
     cli::GlobalArgs,
-    commands::plan::{ExplainArgs, Plan},
+    commands::explain::{ExplainArg, Plan},
     error::CliError,
     render,
 };
@@ -23,7 +23,7 @@ use crate::{
 #[derive(Debug, Args)]
 pub(crate) struct CommitArgs {
     #[command(flatten)]
-    explain: ExplainArgs,
+    explain: ExplainArg,
     /// Where an overlay is mounted, or a container
     #[arg(value_name = "TARGET|CONTAINER")]
     target: String,
@@ -70,6 +70,10 @@ impl Plan for CommitPlan {
              sha256sum {file}\n"
         )
     }
+
+    fn json(&self) -> Result<serde_json::Value, CliError> {
+        Ok(serde_json::to_value(self)?)
+    }
 }
 
 impl CommitArgs {
@@ -84,7 +88,7 @@ impl CommitArgs {
         };
         let file = std::path::absolute(&self.file).map_err(CliError::CurrentDirectory)?;
         let plan = CommitPlan { op: "commit", upper, lower: stack.lower, file };
-        if self.explain.show(&plan)? {
+        if self.explain.shown(&plan)? {
             return Ok(0);
         }
         let written = write(stack.of, &plan)?;

@@ -5,10 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use onggi_primitives::{OverlayFacts, OverlayPlan, OverlayRequest};
 
-use crate::{
-    commands::plan::{ExplainArgs, Plan},
-    error::CliError,
-};
+use crate::{commands::explain::ExplainArg, error::CliError};
 
 /// Arguments of `overlay mount`.
 #[derive(Debug, Args)]
@@ -29,7 +26,7 @@ pub(crate) struct MountArgs {
     #[arg(short, long, value_name = "OPTION", value_delimiter = ',')]
     option: Vec<String>,
     #[command(flatten)]
-    explain: ExplainArgs,
+    explain: ExplainArg,
     /// Where it is seen
     target: PathBuf,
 }
@@ -41,19 +38,9 @@ pub(crate) struct UnmountArgs {
     #[arg(short, long)]
     lazy: bool,
     #[command(flatten)]
-    explain: ExplainArgs,
+    explain: ExplainArg,
     /// Where it is seen
     target: PathBuf,
-}
-
-impl Plan for OverlayPlan {
-    fn words(&self) -> String {
-        self.words()
-    }
-
-    fn shell(&self) -> String {
-        self.shell()
-    }
 }
 
 impl MountArgs {
@@ -79,7 +66,7 @@ impl MountArgs {
             options: self.option,
         };
         let plan = OverlayPlan::mount(&request, &OverlayFacts::gather(&request)?)?;
-        if !self.explain.show(&plan)? {
+        if !self.explain.shown(&plan)? {
             plan.apply()?;
         }
         Ok(0)
@@ -92,7 +79,7 @@ impl UnmountArgs {
         let target = absolute(&self.target)?;
         let request = OverlayRequest { target: target.clone(), ..OverlayRequest::default() };
         let plan = OverlayPlan::unmount(&target, self.lazy, &OverlayFacts::gather(&request)?)?;
-        if !self.explain.show(&plan)? {
+        if !self.explain.shown(&plan)? {
             plan.apply()?;
         }
         Ok(0)

@@ -5,36 +5,32 @@
 //! refused, which programs often try without need. One kind of check is none: whenever memory is mapped, the kernel asks
 //! for CAP_SYS_ADMIN only to know how much may be promised, and goes on either way. It is known by the stack of calls.
 
+mod plan;
+
 use std::{
     collections::BTreeMap,
-    fs::{self, File, OpenOptions},
-    io::{self, Read as _, Write as _},
-    os::{
-        fd::{AsRawFd as _, OwnedFd},
-        unix::fs::OpenOptionsExt as _,
-    },
+    fs::{self, File},
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
-use onggi_sys::{Errno, mount::FsContext};
+use onggi_sys::{Errno, SysError};
 
-use crate::{Kind, PrimitiveError, process};
+use crate::{
+    Kind, PrimitiveError, process,
+    tracefs::{Instance, Line, Lines, lost},
+};
 
-/// Where tracefs is mounted, when it is.
-const MOUNTED: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
-const EVENT: &str = "events/capability/cap_capable";
+pub use plan::{AuditOp, AuditPlan};
+
 /// The inode of the first pid namespace (linux/proc_ns.h, `PROC_PID_INIT_INO`).
 const FIRST_PID_NAMESPACE: u64 = 0xefff_fffc;
-/// Kilobytes of trace buffer for each processor: some ten thousand checks between two looks.
-const BUFFER: &str = "4096";
 /// Bytes of one look.
 const PIECE: usize = 1 << 16;
 /// Pieces of one look. Where this process itself is listened to, looking makes new checks, without end.
 const MAX_PIECES: usize = 64;
 /// Who asks, when memory is mapped (mm/util.c, security/commoncap.c).
 const MEMORY: &str = "vm_enough_memory";
-/// `O_NONBLOCK`.
-const NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits() as i32;
 
 /// What was seen of one capability.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -59,46 +55,42 @@ pub struct Seen {
 /// A running trace. It ends when it is dropped.
 #[derive(Debug)]
 pub struct Audit {
-    instance: PathBuf,
-    /// None at the end: an instance cannot go while it is open.
-    pipe: Option<File>,
-    rest: Vec<u8>,
     reader: Reader,
-    /// Keeps the filesystem.
-    _tracefs: Option<OwnedFd>,
+    lines: Lines,
+    /// Closed before the instance goes.
+    pipe: File,
+    instance: Instance,
 }
 
 impl Audit {
-    /// Begins to listen to processes, and to what they start from now on.
+    /// Does what a plan has before its time or its command. The names of programs whose checks are left out: those that
+    /// prepare a container's process.
     ///
     /// # Errors
     /// Without root, or on a kernel that does not tell.
-    pub fn start(pids: &[i32], ignored: &[&str]) -> Result<Self, PrimitiveError> {
-        let (root, tracefs) = tracefs()?;
-        if !root.join(EVENT).is_dir() {
+    pub fn start(plan: &AuditPlan, ignored: &[&str]) -> Result<Self, PrimitiveError> {
+        let instance = Instance::make().map_err(|source| sys("make a trace", source))?;
+        if !instance.has(plan::EVENT) {
             return Err(PrimitiveError::Refused {
                 message: "this kernel does not tell of capability checks".to_owned(),
                 hint: "Linux 6.14 and newer has the tracepoint capability:cap_capable; uname -r says what this one is"
                     .to_owned(),
             });
         }
-        let instance = root.join(format!("instances/onggi-caps-{}", std::process::id()));
-        fs::create_dir(&instance).map_err(failed(&instance))?;
-        // From here on the instance is removed whatever happens.
-        let made = Guard(instance);
-        let numbers = global_numbers(&made.0, pids)?;
-        set(&made.0, "buffer_size_kb", BUFFER)?;
-        set(&made.0, "options/event-fork", "1")?;
-        set(&made.0, "options/stacktrace", "1")?;
-        for number in numbers {
-            append(&made.0, "set_event_pid", &number.to_string())?;
+        for op in &plan.ops {
+            match op {
+                AuditOp::Watch { .. } | AuditOp::Execute { .. } => break,
+                // What enters the container is a child of ours.
+                AuditOp::Only { pids } if plan.executes() => {
+                    let pids = [pids, &[std::process::id().cast_signed()][..]].concat();
+                    one(&AuditOp::Only { pids }, &instance)?;
+                }
+                op => one(op, &instance)?,
+            }
         }
-        set(&made.0, &format!("{EVENT}/enable"), "1")?;
-        let path = made.0.join("trace_pipe");
-        let pipe = OpenOptions::new().read(true).custom_flags(NONBLOCK).open(&path).map_err(failed(&path))?;
+        let pipe = instance.pipe().map_err(|source| sys("read the trace", source))?;
         let reader = Reader { ignored: ignored.iter().map(|name| (*name).to_owned()).collect(), ..Reader::default() };
-        let instance = made.keep();
-        Ok(Self { instance, pipe: Some(pipe), rest: Vec::new(), reader, _tracefs: tracefs })
+        Ok(Self { reader, lines: Lines::default(), pipe: pipe.into(), instance })
     }
 
     /// Reads what the kernel has told since the last time. To be called several times a second.
@@ -108,16 +100,12 @@ impl Audit {
     pub fn look(&mut self) -> Result<(), PrimitiveError> {
         let mut piece = vec![0; PIECE];
         for _ in 0..MAX_PIECES {
-            let Some(pipe) = &mut self.pipe else { return Ok(()) };
-            match pipe.read(&mut piece) {
+            match self.pipe.read(&mut piece) {
                 Ok(0) => return Ok(()),
-                Ok(n) => {
-                    self.rest.extend_from_slice(&piece[..n]);
-                    self.lines();
-                }
+                Ok(n) => self.lines.feed(&piece[..n], |line| self.reader.line(line)),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(failed(&self.instance.join("trace_pipe"))(e)),
+                Err(source) => return Err(PrimitiveError::Read { path: "trace_pipe".into(), source }),
             }
         }
         Ok(())
@@ -131,39 +119,28 @@ impl Audit {
         self.look()?;
         Ok(std::mem::take(&mut self.reader).finish())
     }
-
-    fn lines(&mut self) {
-        while let Some(end) = self.rest.iter().position(|b| *b == b'\n') {
-            let line: Vec<u8> = self.rest.drain(..=end).collect();
-            self.reader.line(&String::from_utf8_lossy(&line));
-        }
-    }
 }
 
 impl Drop for Audit {
     fn drop(&mut self) {
         // An instance that is still there is harmless: it is only memory, and `rmdir` removes it.
-        let _ = set(&self.instance, &format!("{EVENT}/enable"), "0");
-        self.pipe = None;
-        let _ = fs::remove_dir(&self.instance);
+        let _ = self.instance.set(&format!("{}/enable", plan::EVENT), "0");
     }
 }
 
-/// Removes an instance unless it is kept.
-struct Guard(PathBuf);
-
-impl Guard {
-    fn keep(mut self) -> PathBuf {
-        std::mem::take(&mut self.0)
+fn one(op: &AuditOp, instance: &Instance) -> Result<(), PrimitiveError> {
+    match op {
+        AuditOp::Set { file, value } => instance.set(file, value).map_err(|source| sys(plan::words(op), source)),
+        AuditOp::Only { pids } => global_numbers(instance, pids)?.iter().try_for_each(|number| {
+            instance.add("set_event_pid", &number.to_string()).map_err(|source| sys(plan::words(op), source))
+        }),
+        // It is made and removed with the value that stands for it; the others end the preparation.
+        AuditOp::Instance | AuditOp::Remove | AuditOp::Watch { .. } | AuditOp::Execute { .. } => Ok(()),
     }
 }
 
-impl Drop for Guard {
-    fn drop(&mut self) {
-        if !self.0.as_os_str().is_empty() {
-            let _ = fs::remove_dir(&self.0);
-        }
-    }
+fn sys(operation: impl Into<String>, source: SysError) -> PrimitiveError {
+    PrimitiveError::Sys { operation: operation.into(), source }
 }
 
 /// Puts checks and the stacks that follow them together.
@@ -173,9 +150,9 @@ struct Reader {
     /// Programs that are left out: those that prepare a container's process.
     ignored: Vec<String>,
     /// Checks whose stack has not come yet, by the process's number.
-    waiting: BTreeMap<String, Check>,
+    waiting: BTreeMap<u32, Check>,
     /// The stack that is being read: whose, and whether memory was mapped.
-    stack: Option<(String, bool)>,
+    stack: Option<(u32, bool)>,
 }
 
 #[derive(Debug)]
@@ -196,29 +173,24 @@ impl Reader {
             return;
         }
         self.end_stack();
-        if let Some(lost) = line.split_once("[LOST ").and_then(|(_, rest)| rest.split(' ').next()?.parse::<u64>().ok())
-        {
-            self.seen.lost += lost;
-        }
-        let Some((task, _)) = line.split_once(" [") else { return };
-        let Some((program, pid)) = task.trim().rsplit_once('-') else { return };
-        if line.contains(": <stack trace>") {
-            self.stack = Some((pid.trim().to_owned(), false));
-        } else if let Some((_, check)) = line.split_once(": cap_capable: ") {
-            self.check(program, pid.trim(), check);
+        self.seen.lost += lost(line).unwrap_or(0);
+        let Some(line) = Line::parse(line) else { return };
+        match line.event {
+            "<stack trace>" => self.stack = Some((line.task, false)),
+            "cap_capable" => self.check(&line),
+            _ => {}
         }
     }
 
-    fn check(&mut self, program: &str, pid: &str, check: &str) {
-        let number = |name: &str| check.rsplit_once(name)?.1.split([',', '\n']).next()?.trim().parse::<i64>().ok();
-        let (Some(capability), Some(result)) = (number(", cap "), number(", ret ")) else { return };
+    fn check(&mut self, line: &Line<'_>) {
+        let (Some(capability), Some(result)) = (line.number(", cap "), line.number(", ret ")) else { return };
         let Ok(capability) = u32::try_from(capability) else { return };
-        if self.ignored.iter().any(|name| name == program) {
+        if self.ignored.iter().any(|name| name == line.program) {
             return;
         }
-        let check = Check { capability, granted: result == 0, program: program.to_owned() };
+        let check = Check { capability, granted: result == 0, program: line.program.to_owned() };
         // One whose stack was lost counts.
-        if let Some(earlier) = self.waiting.insert(pid.to_owned(), check) {
+        if let Some(earlier) = self.waiting.insert(line.task, check) {
             self.seen.note(earlier);
         }
     }
@@ -253,24 +225,15 @@ impl Seen {
     }
 }
 
-/// tracefs as it is mounted, or a mount of it that nobody else sees.
-fn tracefs() -> Result<(PathBuf, Option<OwnedFd>), PrimitiveError> {
-    if let Some(found) = MOUNTED.iter().map(Path::new).find(|dir| dir.join("instances").is_dir()) {
-        return Ok((found.to_owned(), None));
-    }
-    let sys = |source| PrimitiveError::Sys { operation: "mount tracefs, by which the kernel tells".to_owned(), source };
-    let mount = FsContext::open("tracefs").and_then(|context| context.mount(0)).map_err(sys)?;
-    Ok((PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd())), Some(mount)))
-}
-
 /// The trace knows processes by their numbers in the first pid namespace. Where /proc shows another one, they are found
 /// out: a process's oom_score_adj is written as it was, which the kernel tells with that number.
-fn global_numbers(instance: &Path, pids: &[i32]) -> Result<Vec<i32>, PrimitiveError> {
+fn global_numbers(instance: &Instance, pids: &[i32]) -> Result<Vec<i32>, PrimitiveError> {
     let own = process(std::process::id().cast_signed())?.namespaces.get(&Kind::Pid).copied();
     if own == Some(FIRST_PID_NAMESPACE) {
         return Ok(pids.to_vec());
     }
-    set(instance, "events/oom/oom_score_adj_update/enable", "1")?;
+    let told = |source| sys("find the processes' numbers in the first pid namespace", source);
+    instance.set("events/oom/oom_score_adj_update/enable", "1").map_err(told)?;
     for pid in pids {
         let path = PathBuf::from(format!("/proc/{pid}/oom_score_adj"));
         let again = fs::read_to_string(&path).and_then(|value| fs::write(&path, value.trim()));
@@ -280,10 +243,8 @@ fn global_numbers(instance: &Path, pids: &[i32]) -> Result<Vec<i32>, PrimitiveEr
             other => other.map_err(failed(&path))?,
         }
     }
-    set(instance, "events/oom/oom_score_adj_update/enable", "0")?;
-    let path = instance.join("trace");
-    let text = fs::read_to_string(&path).map_err(failed(&path))?;
-    set(instance, "trace", "")?;
+    instance.set("events/oom/oom_score_adj_update/enable", "0").map_err(told)?;
+    let text = instance.take().map_err(told)?;
     let number = |line: &str| line.split_once("oom_score_adj_update: pid=")?.1.split(' ').next()?.parse().ok();
     Ok(text.lines().filter_map(number).collect())
 }
@@ -291,18 +252,6 @@ fn global_numbers(instance: &Path, pids: &[i32]) -> Result<Vec<i32>, PrimitiveEr
 fn failed(path: &Path) -> impl FnOnce(io::Error) -> PrimitiveError {
     let path = path.to_owned();
     move |source| PrimitiveError::Read { path, source }
-}
-
-fn set(instance: &Path, name: &str, value: &str) -> Result<(), PrimitiveError> {
-    write(&instance.join(name), value, OpenOptions::new().write(true).truncate(true))
-}
-
-fn append(instance: &Path, name: &str, value: &str) -> Result<(), PrimitiveError> {
-    write(&instance.join(name), value, OpenOptions::new().append(true))
-}
-
-fn write(path: &Path, value: &str, how: &OpenOptions) -> Result<(), PrimitiveError> {
-    how.open(path).and_then(|mut file| file.write_all(value.as_bytes())).map_err(failed(path))
 }
 
 #[cfg(test)]
