@@ -165,7 +165,7 @@ fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
+        text.push_str(&format!(": {}", onggi_sys::error::cause(cause)));
         source = cause.source();
     }
     text

@@ -372,7 +372,7 @@ pub fn chain(error: &EngineError) -> String {
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
         text.push_str(": ");
-        text.push_str(&cause.to_string());
+        text.push_str(&onggi_sys::error::cause(cause));
         source = cause.source();
     }
     if let Some(detail) = error.detail() {

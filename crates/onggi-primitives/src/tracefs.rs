@@ -9,15 +9,23 @@ use std::{
 };
 
 use onggi_sys::{SysContext as _, mount::FsContext};
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::{
+    fs::{AtFlags, Mode, OFlags},
+    io::Errno,
+};
 
 /// A directory of tracefs that is ours. Its files have to be closed before it goes.
 #[derive(Debug)]
 pub(crate) struct Instance {
     instances: OwnedFd,
     dir: OwnedFd,
+    /// An open file of it: nobody can remove it meanwhile (EBUSY).
+    pin: Option<OwnedFd>,
     pub(crate) name: String,
 }
+
+/// Somebody who clears away may take a new instance for one that was left, before it is pinned.
+const TRIES: u32 = 5;
 
 impl Instance {
     /// Makes one, with a name that no other process has.
@@ -25,15 +33,22 @@ impl Instance {
         // Detached: nobody else sees a mount.
         let root = FsContext::open("tracefs")?.mount(0)?;
         let instances = open_at(root.as_fd(), "instances", OFlags::DIRECTORY | OFlags::RDONLY)?;
+        sweep(&instances);
         let id = rustix::thread::gettid().as_raw_nonzero();
-        let started = onggi_sys::procfs::stat(id.get()).ok().flatten().map_or(0, |s| s.start_time);
-        let name = format!("onggi-{id}-{started}");
-        rustix::fs::mkdirat(&instances, &name, Mode::from_raw_mode(0o700)).sys("mkdirat", || name.clone())?;
-        match open_at(instances.as_fd(), &name, OFlags::DIRECTORY | OFlags::RDONLY) {
-            Ok(dir) => Ok(Self { instances, dir, name }),
-            Err(e) => {
-                let _ = rustix::fs::unlinkat(&instances, &name, AtFlags::REMOVEDIR);
-                Err(e)
+        let name = format!("{PREFIX}{id}-{}", start_time(id.get()).unwrap_or(0));
+        let mut tries = 0;
+        loop {
+            rustix::fs::mkdirat(&instances, &name, Mode::from_raw_mode(0o700)).sys("mkdirat", || name.clone())?;
+            tries += 1;
+            match pinned(&instances, &name) {
+                Ok((dir, pin)) => return Ok(Self { instances, dir, pin: Some(pin), name }),
+                Err(e) => {
+                    let gone = matches!(e.errno, Errno::NOENT | Errno::NODEV);
+                    let _ = rustix::fs::unlinkat(&instances, &name, AtFlags::REMOVEDIR);
+                    if !gone || tries == TRIES {
+                        return Err(e);
+                    }
+                }
             }
         }
     }
@@ -76,11 +91,41 @@ impl Instance {
     }
 }
 
+/// How the names of ours begin: the maker's number and when it was started follow.
+const PREFIX: &str = "onggi-";
+
+fn start_time(id: i32) -> Option<u64> {
+    onggi_sys::procfs::stat(id).ok().flatten().map(|stat| stat.start_time)
+}
+
+/// Removes what makers that were killed have left. An instance whose maker is not seen from this pid namespace, and lives,
+/// is being read: the kernel does not remove it (EBUSY).
+fn sweep(instances: &OwnedFd) {
+    let Ok(entries) = rustix::fs::Dir::read_from(instances) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy();
+        let maker = || {
+            let (id, started) = name.strip_prefix(PREFIX)?.split_once('-')?;
+            Some((id.parse::<i32>().ok()?, started.parse::<u64>().ok()?))
+        };
+        if maker().is_some_and(|(id, started)| start_time(id) != Some(started)) {
+            let _ = rustix::fs::unlinkat(instances, entry.file_name(), AtFlags::REMOVEDIR);
+        }
+    }
+}
+
 impl Drop for Instance {
     fn drop(&mut self) {
+        self.pin = None;
         // Busy while a file of it is open. One that is left is harmless: it is only memory, and `rmdir` removes it.
         let _ = rustix::fs::unlinkat(&self.instances, &self.name, AtFlags::REMOVEDIR);
     }
+}
+
+fn pinned(instances: &OwnedFd, name: &str) -> onggi_sys::Result<(OwnedFd, OwnedFd)> {
+    let dir = open_at(instances.as_fd(), name, OFlags::DIRECTORY | OFlags::RDONLY)?;
+    let pin = open_at(dir.as_fd(), "tracing_on", OFlags::RDONLY)?;
+    Ok((dir, pin))
 }
 
 fn open_at(dir: BorrowedFd<'_>, name: &str, flags: OFlags) -> onggi_sys::Result<OwnedFd> {

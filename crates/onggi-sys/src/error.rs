@@ -98,6 +98,13 @@ pub fn describe(raw: i32) -> String {
     format!("{}{} ({name})", first.into_iter().collect::<String>(), letters.as_str())
 }
 
+/// One cause of a chain: as it says it itself, but for the standard library's `… (os error 2)`, which is [`describe`]d.
+pub fn cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let io = error.downcast_ref::<std::io::Error>().filter(|e| e.get_ref().is_none()).and_then(|e| e.raw_os_error());
+    let raw = io.or_else(|| error.downcast_ref::<Errno>().map(|e| e.raw_os_error()));
+    raw.map_or_else(|| error.to_string(), describe)
+}
+
 /// The text of an error number in lower case, as Go's syscall package has it and engines look for it:
 /// `no such file or directory`.
 pub fn text(raw: i32) -> String {
@@ -263,5 +270,13 @@ mod tests {
         assert_eq!(describe(4000), "errno 4000");
         assert_eq!(name(2), Some("ENOENT"));
         assert_eq!((text(2).as_str(), text(4000).as_str()), ("no such file or directory", "errno 4000"));
+    }
+
+    #[test]
+    fn causes_have_the_names_of_their_numbers() {
+        let missing = std::io::Error::from_raw_os_error(2);
+        assert_eq!(cause(&missing), "no such file or directory (ENOENT)");
+        assert_eq!(cause(&Errno::ACCESS), "permission denied (EACCES)");
+        assert_eq!(cause(&std::io::Error::other("its own words")), "its own words");
     }
 }

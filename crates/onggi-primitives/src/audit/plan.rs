@@ -82,7 +82,7 @@ impl AuditPlan {
     /// A script that listens by hand; what it prints has to be counted.
     pub fn shell(&self) -> String {
         let head = "#!/bin/sh\nset -e\nT=/sys/kernel/tracing\n[ -d $T/instances ] || mount -t tracefs tracefs $T\n\
-                    I=$T/instances/onggi-$$\n";
+                    I=$T/instances/onggi-by-hand-$$\n";
         head.to_owned() + &self.ops.iter().map(line).collect::<String>()
     }
 }
