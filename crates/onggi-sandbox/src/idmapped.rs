@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     fn writable<'a>(upper: &'a str, work: &'a str) -> Option<(&'a str, &'a str, &'a str)> {
-        let layers = Layers { lower: &[], upper: Path::new(upper), work: Path::new(work) };
+        let layers = Layers { lower: &[], upper: Path::new(upper), work: Path::new(work), volatile: false };
         let places = Places::of(layers)?;
         Some((places.writable.to_str()?, places.upper.to_str()?, places.work.to_str()?))
     }
