@@ -1,9 +1,8 @@
 //! The beginning of a program without what the standard library does before `main`.
 //!
 //! std reads and parses /proc/self/maps to find the end of the stack, and gives it a handler with a stack of its own
-//! that says "overflow" before the program ends; a tenth of all instructions of a container's start, with the C library's
-//! `scanf`. Without it an overflow ends the program by SIGSEGV all the same. What std does besides is done here: three
-//! open streams, and SIGPIPE ignored.
+//! that says "overflow" before the program ends: 17 system calls and the C library's `scanf`. Without it an overflow
+//! ends the program by SIGSEGV all the same. What std does besides is done here: three open streams, and SIGPIPE ignored.
 
 use crate::signal;
 

@@ -59,7 +59,8 @@ impl Process {
         let raw = self.console.is_some().then(Raw::enter);
         let mut stdin_open = self.console.is_some();
         self.copy_size();
-        let mut buffer = vec![0u8; BUFFER];
+        // Only a terminal is copied.
+        let mut buffer = vec![0u8; if self.console.is_some() { BUFFER } else { 0 }];
         let code = loop {
             let [signal, stdin, console, notify] = self.poll(signals, stdin_open)?;
             if console {

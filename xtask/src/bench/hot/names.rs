@@ -92,7 +92,8 @@ impl Parser<'_> {
     fn plain_identifier(&mut self) -> Option<()> {
         self.take(b'u');
         let rest = &self.text[self.at..];
-        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        // A closure's own name is empty: a 0 stands alone.
+        let digits = if rest.starts_with('0') { 1 } else { rest.bytes().take_while(u8::is_ascii_digit).count() };
         let length: usize = rest[..digits].parse().ok()?;
         self.at += digits;
         self.take(b'_');
@@ -246,6 +247,10 @@ mod tests {
         assert_eq!(
             pattern("_RNvMsF_NtCs1DRnZkZK5mh_5alloc3vecINtB5_3VechE4pushCs1DRnZkZK5mh_12onggi_cgroup"),
             "_RNvMsF_NtCs*_5alloc3vecINtB5_3Vec*4push*"
+        );
+        assert_eq!(
+            pattern("_RNCNCINvNtCs1DRnZkZK5mh_6rustix5mount8fsconfigReE00Cs1DRnZkZK5mh_9onggi_sys"),
+            "_RNCNCINvNtCs*_6rustix5mount8fsconfig*0*"
         );
         let drop = "_RNvXso_NtCs1DRnZkZK5mh_5alloc3vecINtB5_3VecNtNtCs1DRnZkZK5mh_3oci7runtime4HookENtNtNtCs1DRnZkZK5mh_4core3ops4drop4Drop4dropBL_";
         assert_eq!(pattern(drop), "_RNvXso_NtCs*_5alloc3vecINtB5_3Vec*4drop*");
