@@ -1,5 +1,7 @@
 //! The command line: global options, the verbs, the noun groups, exit codes.
 
+mod quick;
+
 use std::{ffi::OsString, io::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
@@ -248,7 +250,8 @@ pub(crate) fn main() -> ExitCode {
     if candidates::answer() {
         return ExitCode::SUCCESS;
     }
-    let cli = match Cli::try_parse() {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let cli = match quick::parse(&args).map_or_else(|| Cli::try_parse_from(args), Ok) {
         Ok(cli) => cli,
         Err(e) => return usage(&e),
     };

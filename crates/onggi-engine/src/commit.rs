@@ -3,6 +3,7 @@
 //! The layer goes from the container's own directory straight into a blob, hashed and compressed on the way; a running
 //! container stands still meanwhile. Then the image is put into the store like one that was loaded.
 
+use onggi_image::VerifiedBlob;
 use onggi_spec::{
     Digest, ImageReference,
     change::apply_change,
@@ -39,8 +40,19 @@ pub struct CommitOptions {
 pub(crate) struct NewLayer {
     pub(crate) blob: Descriptor,
     pub(crate) diff_id: Digest,
+    /// What is yet to get its name; nothing when it was stored before.
+    pub(crate) pending: Option<VerifiedBlob>,
     /// Nothing is in it.
     pub(crate) empty: bool,
+}
+
+/// An image that is to be put into the store.
+pub(crate) struct MadeImage<'m> {
+    pub(crate) config: &'m ImageConfig,
+    /// All of its layers, lowest first.
+    pub(crate) layers: &'m [Descriptor],
+    /// The one of them that has no name yet.
+    pub(crate) pending: Option<VerifiedBlob>,
 }
 
 impl Engine {
@@ -66,10 +78,12 @@ impl Engine {
         let layer = self.container_layer(&record, options)?;
         failpoint::hit("commit.layer-written");
         let image = self.committed(&record, base, config, &layer, options);
+        let mut pending = None;
         if !layer.empty {
             layers.push(layer.blob);
+            pending = layer.pending;
         }
-        self.put_made(&mut sink, &image, &layers, options.format, reference)
+        self.put_made(&mut sink, MadeImage { config: &image, layers: &layers, pending }, options.format, reference)
     }
 
     /// The changes of a container as a blob; everything when it is on no image.
@@ -102,8 +116,8 @@ impl Engine {
             other => other,
         })?;
         let (scratch, diff_id, _) = writer.finish().map_err(failed)?;
-        let (digest, size) = scratch.finish()?;
-        Ok(NewLayer { blob: descriptor(layer_type(format, Codec::Gzip), digest, size), diff_id, empty })
+        let (digest, size, pending) = scratch.verified();
+        Ok(NewLayer { blob: descriptor(layer_type(format, Codec::Gzip), digest, size), diff_id, pending, empty })
     }
 
     /// The layers of the container's image as its manifest describes them.
@@ -157,20 +171,23 @@ impl Engine {
         }
     }
 
-    /// Puts an image whose layers are blobs already.
+    /// Puts an image whose layers are written already.
     pub(crate) fn put_made(
         &self,
         sink: &mut StoreSink<'_>,
-        image: &ImageConfig,
-        layers: &[Descriptor],
+        made: MadeImage<'_>,
         format: ManifestFormat,
         reference: Option<&ImageReference>,
     ) -> Result<Digest, EngineError> {
         let json = |source| FormatError::Json { member: "configuration".to_owned(), source };
-        let bytes = serde_json::to_vec(image).map_err(json)?;
-        let id = self.blobs()?.put_bytes(&bytes)?;
+        let bytes = serde_json::to_vec(made.config).map_err(json)?;
+        let mut batch = self.blobs()?.batch();
+        made.pending.into_iter().for_each(|layer| batch.add(layer));
+        let id = batch.put_bytes(&bytes)?;
         let config = descriptor(format.config(), id.clone(), bytes.len() as u64);
-        let top = Raw::new(build(format, &config, layers).to_string().into_bytes(), format.manifest());
+        let top = Raw::new(build(format, &config, made.layers).to_string().into_bytes(), format.manifest());
+        batch.put_bytes(&top.bytes)?;
+        batch.commit()?;
         let names: Vec<String> = reference.iter().map(ToString::to_string).collect();
         sink.image(&names, &top)?;
         sink.finish()?;

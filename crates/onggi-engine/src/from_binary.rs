@@ -20,6 +20,7 @@ use onggi_sys::fs::Time;
 
 use crate::{
     Engine, EngineError, ManifestFormat,
+    commit::MadeImage,
     programs::{self, Chosen, PATH, Wanted, read_failed},
     transfer::{FormatError, store::StoreSink},
 };
@@ -91,7 +92,8 @@ impl Engine {
             rootfs: RootfsConfig { typ: "layers".to_owned(), diff_ids: vec![layer.diff_id.clone()] },
             history: vec![step],
         };
-        self.put_made(&mut sink, &image, &[layer.blob], format, reference)
+        let made = MadeImage { config: &image, layers: &[layer.blob], pending: layer.pending };
+        self.put_made(&mut sink, made, format, reference)
     }
 }
 

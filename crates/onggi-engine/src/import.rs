@@ -9,7 +9,9 @@ use onggi_spec::{
 };
 
 use crate::{
-    Engine, EngineError, LoadFrom, ManifestFormat, create,
+    Engine, EngineError, LoadFrom, ManifestFormat,
+    commit::MadeImage,
+    create,
     transfer::{FormatError, store::StoreSink},
 };
 
@@ -94,6 +96,7 @@ impl Engine {
                 ..History::default()
             }],
         };
-        self.put_made(sink, &image, &[layer.blob], format, reference)
+        let made = MadeImage { config: &image, layers: &[layer.blob], pending: layer.pending };
+        self.put_made(sink, made, format, reference)
     }
 }

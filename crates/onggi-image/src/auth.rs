@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use onggi_sys::jail;
 use serde::Deserialize;
 use ureq::{
     Body,
@@ -236,7 +237,7 @@ impl Auth {
             return Err(bad(format!("its answer is larger than {MAX_TOKEN_ANSWER} bytes")).into());
         }
         let answer: TokenAnswer =
-            serde_json::from_slice(&bytes).map_err(|_| bad("its answer is malformed".to_owned()))?;
+            jail::parse(|| serde_json::from_slice(&bytes)).map_err(|_| bad("its answer is malformed".to_owned()))?;
         let token = answer.token.filter(|t| !t.is_empty()).or(answer.access_token).unwrap_or_default();
         if token.is_empty() || token.len() > MAX_TOKEN || !token.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(bad("its token is empty, too long or not plain text".to_owned()).into());

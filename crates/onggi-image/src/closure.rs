@@ -19,6 +19,7 @@ use onggi_spec::{
     Digest,
     image::{Descriptor, Document, Index, MAX_DOCUMENT, media_type},
 };
+use onggi_sys::jail;
 
 use crate::{
     download::{self, Obtained, Wanted},
@@ -162,7 +163,7 @@ pub fn fetch_whole(
             Some(bytes) => bytes,
             None => remote.manifest(digest.as_str())?.bytes,
         };
-        let node = Node::read(&digest, &bytes, media_type.as_deref())?;
+        let node = jail::parse(|| Node::read(&digest, &bytes, media_type.as_deref()))?;
         blobs.extend(node.blobs.into_iter().filter(|b| seen.insert(b.digest.clone())));
         next.extend(node.children.into_iter().filter(is_document).map(|c| (c.digest, Some(c.media_type))));
         documents.push((digest, bytes));

@@ -7,6 +7,7 @@
 use std::{io::Read, sync::OnceLock};
 
 use onggi_spec::{progress::Progress, reference::DEFAULT_REGISTRY};
+use onggi_sys::jail;
 use ureq::{
     Body,
     http::{Response, Uri},
@@ -371,7 +372,7 @@ pub(crate) fn error_document(response: Response<Body>) -> Refusal {
     if response.into_body().into_reader().take(MAX_ERROR_BODY).read_to_end(&mut bytes).is_err() {
         return Refusal::default();
     }
-    let Ok(parsed) = serde_json::from_slice::<Errors>(&bytes) else { return Refusal::default() };
+    let Ok(parsed) = jail::parse(|| serde_json::from_slice::<Errors>(&bytes)) else { return Refusal::default() };
     let message = parsed.errors.first().map(|e| e.message.as_str()).unwrap_or_default();
     let message = message.chars().filter(|c| !c.is_control()).take(SHOWN_MESSAGE).collect();
     Refusal { message, codes: parsed.errors.into_iter().map(|e| e.code).collect() }

@@ -46,5 +46,7 @@ pub use pull::{LayerReady, Mirror, OnLayer, PullOptions, PulledImage, Puller, pu
 pub use push::{PushImage, PushOptions, Pushed, Recreate, push};
 pub use remote::{Access, BlobReader, Remote, RemoteDocument};
 pub use retry::RetryPolicy;
-pub use store::{Begin, BlobStore, BlobWriter, Deletion, FinishError, Scratch, StoreHold, VerifiedBlob, digest_of};
+pub use store::{
+    Batch, Begin, BlobStore, BlobWriter, Deletion, FinishError, Scratch, StoreHold, VerifiedBlob, digest_of,
+};
 pub use upload::Uploaded;

@@ -8,6 +8,7 @@ use onggi_spec::{
     image::{Document, Index, MAX_DOCUMENT, media_type},
     progress::Progress,
 };
+use onggi_sys::jail;
 use serde::{Deserialize, de::DeserializeOwned};
 use ureq::{
     Body,
@@ -180,7 +181,7 @@ impl Remote<'_> {
                 Err(error) => return Err(error),
             },
         };
-        match Document::parse(&bytes, None) {
+        match jail::parse(|| Document::parse(&bytes, None)) {
             Ok(Document::Index(index)) => Ok(index),
             Ok(Document::Manifest(_)) => {
                 Err(ImageError::Invalid { what, reason: "it is a manifest, not an index".to_owned() })
@@ -208,7 +209,7 @@ pub fn empty_index() -> Index {
 }
 
 /// All pages of a list.
-fn collect<T: DeserializeOwned>(
+fn collect<T: DeserializeOwned + Send>(
     exchange: &Exchange<'_>,
     first: &str,
     what: &str,
@@ -245,7 +246,7 @@ fn collect<T: DeserializeOwned>(
 }
 
 /// A bounded JSON answer.
-fn page<T: DeserializeOwned>(
+fn page<T: DeserializeOwned + Send>(
     exchange: &Exchange<'_>,
     call: Call<'_>,
     response: Response<Body>,
@@ -254,7 +255,7 @@ fn page<T: DeserializeOwned>(
     let bytes = exchange.read_bounded(call, response, MAX_DOCUMENT as u64, what)?;
     let malformed =
         |_| ImageError::Invalid { what: what.to_owned(), reason: "it is not the JSON it should be".to_owned() };
-    Ok(serde_json::from_slice(&bytes).map_err(malformed)?)
+    Ok(jail::parse(|| serde_json::from_slice(&bytes)).map_err(malformed)?)
 }
 
 /// A status that is not success.

@@ -7,6 +7,7 @@ use onggi_spec::{
     Digest, ImageReference,
     image::{Descriptor, Document, ImageConfig, LayerCompression, MAX_DOCUMENT, Manifest, Platform, media_type},
 };
+use onggi_sys::jail;
 
 use crate::{error::ImageError, platform, remote::Remote, store::BlobStore};
 
@@ -100,7 +101,8 @@ pub(crate) fn build(
     check_config_type(&manifest.config)?;
     let Some(config_bytes) = source.config(&manifest.config)? else { return Ok(None) };
     let what = format!("configuration {}", manifest.config.digest);
-    let config = ImageConfig::parse(&config_bytes).map_err(|source| ImageError::Malformed { what, source })?;
+    let config = jail::parse(|| ImageConfig::parse(&config_bytes));
+    let config = config.map_err(|source| ImageError::Malformed { what, source })?;
     let platform = config.platform();
     if !platform::runs_on(&platform, wanted) {
         return Err(wrong_architecture(reference, wanted, vec![shown(&platform.to_string())]));
@@ -123,7 +125,7 @@ fn descend(
     let mut current = first;
     loop {
         let what = format!("manifest {}", current.digest);
-        let parsed = Document::parse(&current.bytes, current.content_type.as_deref());
+        let parsed = jail::parse(|| Document::parse(&current.bytes, current.content_type.as_deref()));
         documents.push((current.digest, current.bytes));
         let index = match parsed {
             Ok(Document::Manifest(manifest)) => return Ok(Some(manifest)),

@@ -17,6 +17,7 @@ use onggi_spec::{
     image::{Descriptor, Document, ImageConfig, Index, LayerCompression, MAX_DOCUMENT, Manifest, media_type},
     progress::{Progress, ProgressEvent},
 };
+use onggi_sys::jail;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
@@ -387,7 +388,7 @@ impl Push<'_, '_> {
             return Ok(());
         }
         let mut list = match self.remote.manifest(&referrers_tag(subject)) {
-            Ok(document) => match Document::parse(&document.bytes, None) {
+            Ok(document) => match jail::parse(|| Document::parse(&document.bytes, None)) {
                 Ok(Document::Index(index)) => index,
                 _ => empty_index(),
             },

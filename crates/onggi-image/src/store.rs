@@ -12,6 +12,7 @@
 //! blob. Content is flushed to disk before the rename, so that a power cut leaves the old state or the whole
 //! blob. This module never trusts a length or a digest that it did not count itself.
 
+mod batch;
 mod parts;
 mod scratch;
 
@@ -28,6 +29,7 @@ use onggi_spec::Digest;
 use sha2::{Digest as _, Sha256};
 
 use crate::error::StoreError;
+pub use batch::Batch;
 pub use scratch::Scratch;
 
 /// Bytes moved at once between socket, hash and file: large enough that system calls do not count.

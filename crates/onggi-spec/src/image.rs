@@ -410,7 +410,14 @@ fn top_level_keys(
 }
 
 fn read<'a, T: Deserialize<'a>>(what: &'static str, bytes: &'a [u8]) -> Result<T, ParseError> {
-    serde_json::from_slice(bytes).map_err(|e| ParseError::new(what, "", e.to_string()))
+    serde_json::from_slice(bytes).map_err(|e| ParseError::new(what, "", cut(&e.to_string())))
+}
+
+/// Text of a stranger, or an error that quotes it, short enough to be shown.
+fn cut(text: &str) -> String {
+    /// Characters: a media type or a digest with what is said of it.
+    const SHOWN: usize = 300;
+    text.chars().take(SHOWN).collect()
 }
 
 fn check_index(index: &Index) -> Result<(), ParseError> {
@@ -438,7 +445,7 @@ fn check_schema(version: u32) -> Result<(), ParseError> {
 
 fn check_media_types(own: Option<&str>, content_type: Option<&str>, kinds: [&str; 2]) -> Result<(), ParseError> {
     if let Some(own) = own.filter(|own| !kinds.contains(own)) {
-        return Err(manifest_error(format!("its mediaType {own:?} contradicts its members")));
+        return Err(manifest_error(format!("its mediaType {:?} contradicts its members", cut(own))));
     }
     let Some(header) = content_type.map(|h| h.split(';').next().unwrap_or_default().trim()) else { return Ok(()) };
     // Registries that do not know better say JSON or octets; that claims nothing.
@@ -447,11 +454,13 @@ fn check_media_types(own: Option<&str>, content_type: Option<&str>, kinds: [&str
         return Ok(());
     }
     match own {
-        Some(own) if own != header => {
-            Err(manifest_error(format!("the registry calls it {header:?}, the document calls itself {own:?}")))
-        }
+        Some(own) if own != header => Err(manifest_error(format!(
+            "the registry calls it {:?}, the document calls itself {:?}",
+            cut(header),
+            cut(own)
+        ))),
         None if !kinds.contains(&header) => {
-            Err(manifest_error(format!("the registry's Content-Type {header:?} contradicts its members")))
+            Err(manifest_error(format!("the registry's Content-Type {:?} contradicts its members", cut(header))))
         }
         _ => Ok(()),
     }

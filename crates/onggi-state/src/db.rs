@@ -185,6 +185,13 @@ impl State {
             .map_err(|e| translate("make the state database", path, e))?;
         let mut state = Self { conn, path: path.to_owned(), writing: None };
         state.migrate()?;
+        // Closing would keep a failure to itself, and the file is to be whole without what it left in the WAL.
+        let fail = |e| translate("make the state database", path, e);
+        let busy =
+            state.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0)).map_err(fail)?;
+        if busy != 0 {
+            return Err(StateError::Busy { operation: "make the state database" });
+        }
         state.conn.close().map_err(|(_, e)| translate("make the state database", path, e))
     }
 
@@ -317,7 +324,12 @@ fn keep_reserve(path: &Path) {
 
 /// SQLite's error as one of ours.
 pub(crate) fn translate(operation: &'static str, path: &Path, e: rusqlite::Error) -> StateError {
+    /// SQLITE_IOERR_SHMSIZE: the index of the WAL, which is a file beside it, cannot grow.
+    const NO_ROOM_FOR_INDEX: i32 = 4874;
     let damaged = |detail: String| StateError::Damaged { path: path.to_owned(), detail };
+    if e.sqlite_error().is_some_and(|e| e.extended_code == NO_ROOM_FOR_INDEX) {
+        return StateError::DiskFull { operation, path: path.to_owned() };
+    }
     match e.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StateError::Busy { operation },
         Some(ErrorCode::DiskFull) => StateError::DiskFull { operation, path: path.to_owned() },

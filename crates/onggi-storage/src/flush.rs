@@ -15,8 +15,11 @@ use std::{
 
 use onggi_sys::fs;
 
-/// How long between the end of one flush and the begin of the next: a small image is not flushed early at all.
-const PAUSE: Duration = Duration::from_millis(500);
+/// How long before the first flush: a small image is not flushed early at all.
+const FIRST: Duration = Duration::from_millis(300);
+/// How long between the end of one flush and the begin of the next: the disk is what a large image waits for in the end, so it
+/// must not stand still.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Does `work` while the filesystem of `root` is flushed every now and then.
 pub fn flushing_meanwhile<T>(root: &Path, work: impl FnOnce() -> T) -> T {
@@ -25,10 +28,12 @@ pub fn flushing_meanwhile<T>(root: &Path, work: impl FnOnce() -> T) -> T {
     thread::scope(|scope| {
         let flush = || {
             let done = done;
-            while matches!(done.recv_timeout(PAUSE), Err(RecvTimeoutError::Timeout)) {
+            let mut pause = FIRST;
+            while matches!(done.recv_timeout(pause), Err(RecvTimeoutError::Timeout)) {
                 if fs::sync_fs(dir.as_fd()).is_err() {
                     return;
                 }
+                pause = PAUSE;
             }
         };
         // Without the thread it only takes longer.
@@ -47,7 +52,7 @@ mod tests {
     fn the_result_of_the_work_comes_back_also_where_nothing_can_be_flushed() {
         assert_eq!(flushing_meanwhile(Path::new("/nonexistent"), || 1), 1);
         let long = || {
-            thread::sleep(PAUSE + Duration::from_millis(50));
+            thread::sleep(FIRST + 3 * PAUSE);
             2
         };
         assert_eq!(flushing_meanwhile(&std::env::temp_dir(), long), 2);

@@ -12,6 +12,7 @@ pub mod entry;
 pub mod error;
 pub mod event;
 pub mod fs;
+pub mod jail;
 pub mod keyring;
 pub mod landlock;
 pub mod link;

@@ -16,6 +16,7 @@ mod docs;
 mod doctor;
 mod explain;
 mod explain_verbs;
+mod failing_calls;
 mod formats;
 mod full_disk;
 mod image_edges;

@@ -7,6 +7,7 @@ mod archives;
 mod capabilities;
 mod descriptors;
 mod devices;
+mod documents;
 mod executable;
 mod helpers;
 mod hooks;

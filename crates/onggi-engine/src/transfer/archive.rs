@@ -17,6 +17,7 @@ use onggi_storage::{
     decompress_apart,
     tar::{Kind, Source as TarSource, TarReader},
 };
+use onggi_sys::jail;
 
 use super::{
     FormatError,
@@ -79,32 +80,10 @@ impl Archive {
     }
 
     fn index(file: File, what: &str) -> Result<Self, EngineError> {
-        let mut members: HashMap<Vec<u8>, Member> = HashMap::new();
-        let mut names = 0;
-        let bad = |source| FormatError::NotAnArchive { what: what.to_owned(), source };
         let read_failed = |source| FormatError::Stream { action: "read the archive", source };
         let length = file.metadata().map_err(read_failed)?.len();
-        let mut reader = TarReader::new(FileSource::new(file.try_clone().map_err(read_failed)?, length));
-        while let Some(entry) = reader.next_entry().map_err(bad)? {
-            let member = match entry.kind {
-                Kind::File { size } => Member::File { offset: reader.position(), size },
-                Kind::Symlink(target) => Member::Link(beside(&entry.path, &target)),
-                Kind::HardLink(target) => Member::Link(target),
-                Kind::Directory => continue,
-                _ => Member::Other,
-            };
-            // A name that leads out cannot be asked for: documents' names are cleaned the same way.
-            let Some(name) = clean(&entry.path) else { continue };
-            names += name.len();
-            if members.len() >= MAX_MEMBERS || names > MAX_NAMES {
-                return Err(FormatError::TooLarge {
-                    what: "the archive's list of members".to_owned(),
-                    limit: MAX_MEMBERS as u64,
-                }
-                .into());
-            }
-            members.entry(name).and_modify(|m| *m = Member::Twice).or_insert(member);
-        }
+        let reader = TarReader::new(FileSource::new(file.try_clone().map_err(read_failed)?, length));
+        let members = jail::parse(move || list(reader, what))?;
         Ok(Self { what: what.to_owned(), file, members })
     }
 
@@ -152,6 +131,31 @@ impl Archive {
         }
         Err(FormatError::NotAFile { member }.into())
     }
+}
+
+/// The members by their cleaned names.
+fn list(mut reader: TarReader<FileSource>, what: &str) -> Result<HashMap<Vec<u8>, Member>, FormatError> {
+    let mut members: HashMap<Vec<u8>, Member> = HashMap::new();
+    let mut names = 0;
+    let bad = |source| FormatError::NotAnArchive { what: what.to_owned(), source };
+    while let Some(entry) = reader.next_entry().map_err(bad)? {
+        let member = match entry.kind {
+            Kind::File { size } => Member::File { offset: reader.position(), size },
+            Kind::Symlink(target) => Member::Link(beside(&entry.path, &target)),
+            Kind::HardLink(target) => Member::Link(target),
+            Kind::Directory => continue,
+            _ => Member::Other,
+        };
+        // A name that leads out cannot be asked for: documents' names are cleaned the same way.
+        let Some(name) = clean(&entry.path) else { continue };
+        names += name.len();
+        if members.len() >= MAX_MEMBERS || names > MAX_NAMES {
+            let what = "the archive's list of members".to_owned();
+            return Err(FormatError::TooLarge { what, limit: MAX_MEMBERS as u64 });
+        }
+        members.entry(name).and_modify(|m| *m = Member::Twice).or_insert(member);
+    }
+    Ok(members)
 }
 
 /// The content of one member.

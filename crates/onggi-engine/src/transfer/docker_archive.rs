@@ -25,6 +25,7 @@ use onggi_storage::{
     decompress::{Codec, Decoder},
     tar::{Entry, Kind, TarWriter},
 };
+use onggi_sys::jail;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -69,7 +70,7 @@ impl DockerArchive {
 
     fn image(&mut self, item: Item) -> Result<Listed, EngineError> {
         let config = self.archive.small(&item.config, MAX_DOCUMENT as u64)?;
-        let parsed = ImageConfig::parse(&config)?;
+        let parsed = jail::parse(|| ImageConfig::parse(&config))?;
         let members = item.layers.unwrap_or_default();
         let diff_ids = &parsed.rootfs.diff_ids;
         if members.len() != diff_ids.len() || members.len() > MAX_LAYERS {
@@ -134,8 +135,8 @@ impl DockerArchive {
 impl Source for DockerArchive {
     fn images(&mut self) -> Result<Vec<Listed>, EngineError> {
         let bytes = self.archive.small(MANIFEST, MAX_DOCUMENT as u64)?;
-        let items: Vec<Item> = serde_json::from_slice(&bytes)
-            .map_err(|source| FormatError::Json { member: MANIFEST.to_owned(), source })?;
+        let items: Vec<Item> = jail::parse(|| serde_json::from_slice(&bytes))
+            .map_err(|source| FormatError::Json { member: MANIFEST.to_owned(), source: short(source) })?;
         if items.len() > MAX_IMAGES {
             return Err(
                 FormatError::TooLarge { what: "the list of images".to_owned(), limit: MAX_IMAGES as u64 }.into()
@@ -151,6 +152,14 @@ impl Source for DockerArchive {
     fn blob(&mut self, descriptor: &Descriptor) -> Result<Box<dyn Read + '_>, EngineError> {
         Ok(Box::new(self.archive.reader(self.member(&descriptor.digest)?)?))
     }
+}
+
+/// An error that quotes what was found instead, however long that is.
+fn short(error: serde_json::Error) -> serde_json::Error {
+    use serde::de::Error as _;
+    const SHOWN: usize = 300;
+    let text = error.to_string();
+    if text.len() <= SHOWN { error } else { serde_json::Error::custom(text.chars().take(SHOWN).collect::<String>()) }
 }
 
 /// An archive being written.
@@ -290,7 +299,7 @@ impl Sink for DockerArchiveSink {
 
     fn finish(&mut self) -> Result<(), EngineError> {
         let items = serde_json::to_vec(&self.items)
-            .map_err(|source| FormatError::Json { member: MANIFEST.to_owned(), source })?;
+            .map_err(|source| FormatError::Json { member: MANIFEST.to_owned(), source: short(source) })?;
         self.small(MANIFEST, &items)?;
         let end = self.file.write_all(&[0; 1024]);
         end.map_err(|source| FormatError::Stream { action: "write the archive", source })?;

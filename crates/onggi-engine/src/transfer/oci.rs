@@ -22,6 +22,7 @@ use onggi_spec::{
     image::{Descriptor, Document, Index, MAX_DOCUMENT, media_type},
 };
 use onggi_storage::tar::{Entry, Kind, TarWriter};
+use onggi_sys::jail;
 use serde_json::json;
 
 use super::{
@@ -110,7 +111,7 @@ impl OciLayout {
 
 /// The list of images. It may be an index without entries, which [`Document`] also takes.
 fn read_index(bytes: &[u8]) -> Result<Index, EngineError> {
-    match Document::parse(bytes, None)? {
+    match jail::parse(|| Document::parse(bytes, None))? {
         Document::Index(index) if index.manifests.len() <= MAX_IMAGES => Ok(index),
         Document::Index(_) => {
             Err(FormatError::TooLarge { what: "the list of images".to_owned(), limit: MAX_IMAGES as u64 }.into())

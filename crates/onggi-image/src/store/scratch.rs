@@ -3,7 +3,7 @@
 //! `<root>/tmp/blob-new-<random>.part`, flocked by its writer like every other part; renamed to its digest at the end.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{File, OpenOptions},
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
 };
@@ -11,7 +11,7 @@ use std::{
 use onggi_spec::Digest;
 use sha2::{Digest as _, Sha256};
 
-use super::{BlobStore, PartFile, StoreError, StoreHold};
+use super::{BlobStore, PartFile, StoreError, StoreHold, VerifiedBlob};
 
 /// A blob being made. Dropped without [`finish`](Self::finish), it leaves nothing behind.
 #[derive(Debug)]
@@ -72,26 +72,31 @@ impl Write for Scratch {
 }
 
 impl Scratch {
+    /// It is complete: its digest and length, and what is yet to be committed, unless the same blob is stored.
+    pub fn verified(mut self) -> (Digest, u64, Option<VerifiedBlob>) {
+        let digest = Digest::from_sha256(&std::mem::take(&mut self.hasher).finalize().into());
+        if self.store.has(&digest, Some(self.written)) {
+            return (digest, self.written, None);
+        }
+        let target = self.store.path(&digest);
+        (digest, self.written, Some(VerifiedBlob { part: self.part, file: self.file, target }))
+    }
+
     /// Makes it a blob; returns its digest and length. Durable when this returns.
     ///
     /// # Errors
     /// The disk failed.
-    pub fn finish(mut self) -> Result<(Digest, u64), StoreError> {
-        let digest = Digest::from_sha256(&std::mem::take(&mut self.hasher).finalize().into());
-        if self.store.has(&digest, Some(self.written)) {
-            return Ok((digest, self.written));
-        }
-        self.file.sync_data().map_err(|source| self.part.error("flush", source))?;
-        let part = std::mem::take(&mut self.part.path);
-        let target = self.store.path(&digest);
-        fs::rename(&part, target).map_err(|source| StoreError { operation: "rename", path: part, source })?;
-        self.store.sync_names()?;
-        Ok((digest, self.written))
+    pub fn finish(self) -> Result<(Digest, u64), StoreError> {
+        let (digest, written, blob) = self.verified();
+        blob.map_or(Ok(()), VerifiedBlob::commit)?;
+        Ok((digest, written))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::store::digest_of;
 
