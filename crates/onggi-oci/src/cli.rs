@@ -25,7 +25,7 @@ mod verbs;
 
 use std::{cell::RefCell, ffi::OsString, os::fd::OwnedFd, path::PathBuf};
 
-use onggi_sandbox::StartFailureError;
+use onggi_sandbox::{CgroupDriver, StartFailureError};
 
 use args::{Args, Flag};
 use verbs::Verb;
@@ -168,7 +168,7 @@ struct Global {
     /// `--root` was given: then it has to exist.
     root_given: bool,
     log: log::Log,
-    systemd_cgroup: bool,
+    cgroup_driver: CgroupDriver,
     /// `--rootless`; absent for `auto`.
     rootless: Option<bool>,
     /// `--quiet`: the caller is our engine. It reads the log alone and wants Docker's exit codes.
@@ -255,15 +255,32 @@ fn global(log: log::Log, args: &Args) -> Result<Global, (log::Log, CliError)> {
         Ok(root) => root,
         Err(e) => return Err((log, e)),
     };
+    let cgroup_driver = match cgroup_driver(args) {
+        Ok(driver) => driver,
+        Err(e) => return Err((log, e)),
+    };
     Ok(Global {
         root,
         root_given: args.has("root"),
         log,
-        systemd_cgroup: args.is("systemd-cgroup") || args.text("cgroup-manager") == Some("systemd"),
+        cgroup_driver,
         rootless,
         engine: args.is("quiet"),
         executable: RefCell::default(),
     })
+}
+
+/// runc's switch, or crun's choice: Podman gives `disabled` for `--cgroups disabled`.
+fn cgroup_driver(args: &Args) -> Result<CgroupDriver, CliError> {
+    match args.text("cgroup-manager").unwrap_or("cgroupfs") {
+        "systemd" => Ok(CgroupDriver::Systemd),
+        _ if args.is("systemd-cgroup") => Ok(CgroupDriver::Systemd),
+        "cgroupfs" => Ok(CgroupDriver::Cgroupfs),
+        "disabled" => Ok(CgroupDriver::Disabled),
+        other => Err(CliError::Usage(format!(
+            "--cgroup-manager {other:?}: unknown cgroup manager specified, it is 'cgroupfs', 'systemd' or 'disabled'"
+        ))),
+    }
 }
 
 /// Go's words for a switch, and `auto`.

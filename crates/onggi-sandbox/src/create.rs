@@ -226,6 +226,9 @@ fn gather_facts(options: &CreateOptions) -> Result<SandboxFacts> {
 /// The cgroups that may be used; for a user without privilege those that were given away.
 fn cgroup_facts(options: &CreateOptions, privileged: bool) -> Result<(CgroupLayout, Option<SystemdFacts>)> {
     let fail = |e: onggi_cgroup::CgroupError| cgroup_failure("look at the host's cgroups", &e);
+    if options.cgroup_driver == CgroupDriver::Disabled {
+        return Ok((CgroupLayout::None, None));
+    }
     let layout = onggi_cgroup::layout::detect().map_err(fail)?;
     if options.cgroup_driver == CgroupDriver::Systemd {
         let facts = onggi_cgroup::systemd::facts(privileged).map_err(fail)?;

@@ -95,6 +95,8 @@ pub enum CgroupDriver {
     Cgroupfs,
     /// systemd: `cgroupsPath` is `slice:prefix:name`, and the container a transient unit.
     Systemd,
+    /// Nobody: the container stays where its caller is, and a limit is an error.
+    Disabled,
 }
 
 /// A container that exists.

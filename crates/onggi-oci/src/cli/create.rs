@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use onggi_sandbox::{CgroupDriver, CreateOptions, Created, StartFailureError, Stdio};
+use onggi_sandbox::{CreateOptions, Created, StartFailureError, Stdio};
 use onggi_spec::{ParseError, monitor::RootFs, oci::runtime::Spec};
 use rustix::fs::OFlags;
 
@@ -192,7 +192,7 @@ fn options(global: &Global, args: &Args, begin: Begin) -> Result<CreateOptions, 
         no_pivot: args.is("no-pivot"),
         no_new_keyring: args.is("no-new-keyring"),
         pid_file: args.path("pid-file"),
-        cgroup_driver: if global.systemd_cgroup { CgroupDriver::Systemd } else { CgroupDriver::Cgroupfs },
+        cgroup_driver: global.cgroup_driver,
         rootless: global.rootless,
         config_text: Some(text),
         pidfd_socket,

@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::harness::{Bundle, Done, field};
+use crate::harness::{Bundle, Done, cgroups_of, field};
 
 /// What cannot be had where only one id is mapped: the group of terminals.
 fn with_one_id(b: &mut Bundle) {
@@ -93,6 +93,31 @@ fn root_a_bundle_is_named_as_its_caller_names_it() {
     let up = b.dir.join("rootfs/..");
     creates(b.oci(&["create", "--bundle", up.to_str().unwrap(), &b.id]));
     assert_eq!(bundle(&b.verb("state", &[]).out), b.dir.canonicalize().unwrap().display().to_string());
+}
+
+#[test]
+fn root_without_a_cgroup_manager_the_container_stays_in_its_callers_groups() {
+    let mut b = Bundle::new("cat /proc/self/cgroup; sleep 60");
+    b.remove_namespace("cgroup");
+    b.config["linux"]["cgroupsPath"] = json!(format!("/{}", b.id));
+    b.write_config();
+    let bundle = b.dir.to_str().unwrap();
+    let run = |manager: &str| {
+        let out = std::fs::File::create(b.dir.join("out")).unwrap();
+        let mut command = b.oci(&["--cgroup-manager", manager, "run", "-d", "-b", bundle, &b.id]);
+        command.stdout(out.try_clone().unwrap()).stderr(out).status().unwrap().success()
+    };
+    assert!(!run("nosuch") && b.output().contains("unknown cgroup manager"), "{}", b.output());
+    assert!(run("disabled"), "{}", b.output());
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+    b.until("output", |b| b.output() == own);
+    assert!(cgroups_of(&b.id).is_empty());
+    assert_eq!(b.exec(&[], &["cat", "/proc/self/cgroup"]).out, own);
+    assert_eq!(b.verb("delete", &["--force"]).code, 0);
+    b.config["linux"]["resources"] = json!({ "pids": { "limit": 10 } });
+    b.write_config();
+    let done: Done = b.oci(&["--cgroup-manager", "disabled", "run", "-b", bundle, &b.id]).output().unwrap().into();
+    assert!(done.code == 1 && done.err.contains("needs a cgroup"), "{}", done.err);
 }
 
 #[test]

@@ -31,9 +31,11 @@ pub(super) fn plan_cgroup(cx: &Context<'_>) -> Result<Option<CgroupPlan>> {
         resources: &resources,
         membership: match cx.input.cgroup_driver {
             CgroupDriver::Lean => Membership::Needed,
-            CgroupDriver::Cgroupfs | CgroupDriver::Systemd => Membership::All,
+            CgroupDriver::Cgroupfs | CgroupDriver::Systemd | CgroupDriver::Disabled => Membership::All,
         },
-        rootless: !cx.facts.privileged || (cx.facts.rootless_cgroups && cx.facts.cgroup_layout == CgroupLayout::None),
+        rootless: !cx.facts.privileged
+            || cx.input.cgroup_driver == CgroupDriver::Disabled
+            || (cx.facts.rootless_cgroups && cx.facts.cgroup_layout == CgroupLayout::None),
         owner: owner(cx),
     };
     let layout = &cx.facts.cgroup_layout;
@@ -44,7 +46,8 @@ pub(super) fn plan_cgroup(cx: &Context<'_>) -> Result<Option<CgroupPlan>> {
     let plan = planned.map_err(|e| cgroup_failure(&format!("plan cgroup {path}"), &e))?;
     let explicit = cx.linux.cgroups_path.as_deref().is_some_and(|p| !p.is_empty());
     // The engine names a group whether it can have one or not.
-    if plan.dirs.is_empty() && request.rootless && explicit && cx.input.cgroup_driver != CgroupDriver::Lean {
+    let may_lack = matches!(cx.input.cgroup_driver, CgroupDriver::Lean | CgroupDriver::Disabled);
+    if plan.dirs.is_empty() && request.rootless && explicit && !may_lack {
         return Err(StartFailureError::new(format!(
             "unable to apply cgroup configuration: mkdir {path}: permission denied"
         ))
