@@ -21,6 +21,7 @@ mod mounts;
 mod probe;
 mod process;
 mod resources;
+mod streams;
 mod terminal;
 mod tools;
 mod users;
