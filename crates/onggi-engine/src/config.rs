@@ -10,7 +10,7 @@
 //! `~/.config/onggi/onggi.toml`. `ONGGI_CONFIG` names another. Sections that other parts of the program own are passed
 //! over; a key of ours that is misspelt is an error, for a limit that is silently off would be found too late.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use onggi_spec::quantity::parse_size;
 use onggi_storage::DriverKind;
@@ -101,6 +101,9 @@ pub fn path(euid: u32, env: &ConfigEnv) -> Option<PathBuf> {
     }
 }
 
+/// Bytes of the file; what is longer is none.
+const MAX_FILE: usize = 1 << 20;
+
 /// Settings from the option (first), the environment, and the file.
 ///
 /// # Errors
@@ -108,7 +111,7 @@ pub fn path(euid: u32, env: &ConfigEnv) -> Option<PathBuf> {
 pub fn load(option: Option<DriverKind>, euid: u32, env: &ConfigEnv) -> Result<StoreSettings, EngineError> {
     let mut settings = StoreSettings::default();
     if let Some(path) = path(euid, env) {
-        match std::fs::read_to_string(&path) {
+        match read(&path) {
             Ok(text) => settings = parse(&text).map_err(|reason| EngineError::Config { path, reason })?,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && env.file.is_none() => {}
             Err(source) => return Err(EngineError::ReadFile { path, source }),
@@ -119,6 +122,11 @@ pub fn load(option: Option<DriverKind>, euid: u32, env: &ConfigEnv) -> Result<St
     }
     settings.driver = option.or(settings.driver);
     Ok(settings)
+}
+
+fn read(path: &Path) -> std::io::Result<String> {
+    let bytes = onggi_sys::small_file::read(path, MAX_FILE)?;
+    String::from_utf8(bytes).map_err(|e| std::io::Error::new(std::io::ErrorKind::InvalidData, e))
 }
 
 fn parse(text: &str) -> Result<StoreSettings, String> {

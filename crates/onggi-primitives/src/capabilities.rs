@@ -10,16 +10,16 @@ use rustix::io::Errno;
 use crate::{PrimitiveError, confinement::field, process};
 
 /// The extended attribute that holds a file's capabilities.
-const ATTRIBUTE: &str = "security.capability";
+pub(crate) const ATTRIBUTE: &str = "security.capability";
 /// Bytes of its longest form, `struct vfs_ns_cap_data`.
 const LONGEST: usize = 24;
 /// `VFS_CAP_REVISION_MASK` and the revisions of linux/capability.h.
 const REVISION_MASK: u32 = 0xff00_0000;
 const REVISION_1: u32 = 0x0100_0000;
-const REVISION_2: u32 = 0x0200_0000;
-const REVISION_3: u32 = 0x0300_0000;
+pub(crate) const REVISION_2: u32 = 0x0200_0000;
+pub(crate) const REVISION_3: u32 = 0x0300_0000;
 /// `VFS_CAP_FLAGS_EFFECTIVE`.
-const EFFECTIVE: u32 = 1;
+pub(crate) const EFFECTIVE: u32 = 1;
 
 /// The five sets of a process, as masks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -2,7 +2,11 @@
 //!
 //! Each thread has its own. The securebits(7) are told to a thread itself only.
 
-use std::{collections::BTreeSet, fs, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use crate::{CapabilitySets, Kind, PrimitiveError, ProcessFacts, capabilities, process};
 
@@ -34,7 +38,7 @@ pub fn confinement(pid: i32) -> Result<Vec<Threads>, PrimitiveError> {
     let path = PathBuf::from(format!("/proc/{pid}/task"));
     let listed = fs::read_dir(&path);
     let listed = listed.map_err(|source| match source.kind() {
-        std::io::ErrorKind::NotFound => PrimitiveError::NoProcess { pid },
+        std::io::ErrorKind::NotFound if Path::new("/proc/self").exists() => PrimitiveError::NoProcess { pid },
         _ => PrimitiveError::Read { path, source },
     })?;
     let tids: BTreeSet<i32> = listed.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();

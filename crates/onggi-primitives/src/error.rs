@@ -1,6 +1,9 @@
 //! What looking at a process can fail with.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use onggi_sys::SysError;
 use thiserror::Error;
@@ -58,6 +61,10 @@ impl PrimitiveError {
     pub fn hint(&self) -> Option<&str> {
         let errno = match self {
             Self::NoProcess { .. } => return Some("ps -e lists processes, onggi ps lists containers"),
+            Self::Read { path, source } if path.starts_with("/proc") && source.kind() == io::ErrorKind::NotFound => {
+                return (!Path::new("/proc/self").exists())
+                    .then_some("no proc is mounted here: mount -t proc proc /proc");
+            }
             Self::Read { source, .. } => source.raw_os_error()?,
             Self::Sys { source, .. } => source.raw(),
             Self::NoNamespace { .. } => {

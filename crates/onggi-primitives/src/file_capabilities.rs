@@ -20,13 +20,11 @@ use onggi_spec::{
 use onggi_sys::fs;
 use serde::{Deserialize, Serialize};
 
-use crate::{FileCapabilities, PrimitiveError, shell};
-
-const ATTRIBUTE: &str = "security.capability";
-const REVISION_2: u32 = 0x0200_0000;
-const REVISION_3: u32 = 0x0300_0000;
-/// `VFS_CAP_FLAGS_EFFECTIVE`.
-const EFFECTIVE: u32 = 1;
+use crate::{
+    FileCapabilities, PrimitiveError,
+    capabilities::{ATTRIBUTE, EFFECTIVE, REVISION_2, REVISION_3},
+    shell,
+};
 
 /// What cap_from_text(3) reads: a mask for each of the three sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

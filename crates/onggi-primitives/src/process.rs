@@ -65,7 +65,7 @@ pub fn process(pid: i32) -> Result<ProcessFacts, PrimitiveError> {
 pub(crate) fn read(path: &Path, pid: i32) -> Result<String, PrimitiveError> {
     match fs::read(path) {
         Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-        Err(e) if is_gone(&e) => Err(PrimitiveError::NoProcess { pid }),
+        Err(e) if is_gone(&e) && Path::new("/proc/self").exists() => Err(PrimitiveError::NoProcess { pid }),
         Err(source) => Err(PrimitiveError::Read { path: path.to_owned(), source }),
     }
 }

@@ -216,6 +216,23 @@ fn e2e_caps_audit_explains_itself_and_its_script_listens() {
     stage.onggi.assert_nothing_left();
 }
 
+#[test]
+fn e2e_without_proc_it_is_said_that_there_is_none() {
+    let stage = Stage::new();
+    let hidden = |arguments: &[&str]| {
+        let command = stage.onggi.command(arguments);
+        let words = [command.get_program()].into_iter().chain(command.get_args());
+        let line = words.map(|word| quoted(&word.to_string_lossy())).collect::<Vec<_>>().join(" ");
+        sh(&format!("unshare -m sh -c {}", quoted(&format!("mount -t tmpfs none /proc; {line} 2>&1; echo code $?"))))
+    };
+    let file = format!("--uts={}/uts", stage.onggi.dir().display());
+    for arguments in [&["caps", "show"][..], &["ns", "inspect", "self"], &["ns", "ls"], &["ns", "run", &file, "true"]] {
+        let said = hidden(arguments);
+        assert!(said.contains("mount -t proc proc /proc") && said.ends_with("code 1\n"), "{arguments:?}: {said}");
+    }
+    stage.onggi.assert_nothing_left();
+}
+
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
 }

@@ -60,7 +60,13 @@ struct Helper {
 
 impl Helper {
     fn start(outside: &Outside) -> Result<Self, CliError> {
-        let failed = |source| CliError::Execute { program: "the helper outside".to_owned(), source };
+        let failed = |source: std::io::Error| match source.kind() {
+            std::io::ErrorKind::NotFound => CliError::usage(
+                "this program starts itself again by /proc, and there is none",
+                "mount -t proc proc /proc",
+            ),
+            _ => CliError::Execute { program: "the helper outside".to_owned(), source },
+        };
         let mut command = Command::new("/proc/self/exe");
         command.args(["ns", "__outside"]).arg(serde_json::to_string(outside)?).stdin(Stdio::piped());
         Ok(Self { child: command.spawn().map_err(failed)?, waits: outside.waits_for_child() })
