@@ -121,6 +121,19 @@ fn root_without_a_cgroup_manager_the_container_stays_in_its_callers_groups() {
 }
 
 #[test]
+fn root_a_program_on_a_noexec_mount_is_told_by_create() {
+    let mut b = Bundle::new("true");
+    let volume = b.dir.join("volume");
+    std::fs::create_dir(&volume).unwrap();
+    std::fs::copy("/bin/busybox", volume.join("true")).unwrap();
+    b.add_mount(json!({ "destination": "/vol", "source": volume, "type": "bind", "options": ["bind", "noexec"] }));
+    b.args(&["/vol/true"]);
+    let done = b.create();
+    assert!(done.code == 1 && done.err.contains("exec: \"/vol/true\": permission denied"), "{}", done.err);
+    assert_eq!(b.status(), "absent");
+}
+
+#[test]
 fn root_sysctls_that_lead_elsewhere_are_invalid_paths() {
     for key in ["net/../kernel/sysrq", "net/..//kernel/sysrq", "/net/ipv4/ip_forward", ".net.ipv4.ip_forward"] {
         let mut b = Bundle::new("true");

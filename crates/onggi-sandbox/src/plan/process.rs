@@ -231,6 +231,11 @@ fn credentials(pc: &ProcessContext<'_>, plan: &mut ProcessPlan) -> Result<()> {
     if process.no_new_privileges {
         ops.push(ProcessOp::NoNewPrivileges);
     }
+    // Root is kept from nothing but what is on a noexec mount, so it need not be root of the container yet. Podman
+    // reads the reason from `create` alone.
+    if pc.purpose == Purpose::Create && user.uid == 0 {
+        ops.push(ProcessOp::CheckAccess);
+    }
     let seccomp = pc.linux.seccomp.as_ref().map(|policy| ProcessOp::Seccomp { policy: Box::new(policy.clone()) });
     if !process.no_new_privileges {
         ops.extend(seccomp.clone());
