@@ -425,14 +425,15 @@ impl Follow<'_> {
             self.notes.extend(sources::after_clone(op, self.running.pid)?);
         }
         mqueue::give_to_root(self.plan, self.privileged, self.running.pid)?;
+        self.state.pid = self.running.pid;
+        // Before it changes its ids: then a /proc with hidepid= may show it to nobody but the host's root.
+        let stat = procfs::stat(self.running.pid).ok().flatten();
+        self.state.pid_start_time = stat.map_or(0, |s| s.start_time);
         let waits = |op: &SetupOp| matches!(op, SetupOp::BecomeRoot { .. });
         if self.plan.setup.iter().any(waits) {
             self.running.channel.send(&Message::Go)?;
         }
         // The child works meanwhile.
-        self.state.pid = self.running.pid;
-        let stat = procfs::stat(self.running.pid).ok().flatten();
-        self.state.pid_start_time = stat.map_or(0, |s| s.start_time);
         self.dir.save(&self.state)?;
         // The child has closed its own long ago. The kernel makes us wait, which we do anyway.
         self.executable = None;

@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt};
 
 use serde_json::json;
 
-use crate::harness::{Bundle, field};
+use crate::harness::{Bundle, Done, field};
 
 #[test]
 fn root_every_namespace_is_its_own() {
@@ -282,11 +282,11 @@ fn root_a_user_namespace_maps_ids_and_hides_the_hosts_root() {
     assert_eq!(owner, 100_000);
 }
 
-/// The same machine without privilege: only the caller's own ids exist in the container.
-#[test]
-fn root_an_ordinary_user_can_run_and_enter_a_container() {
-    const USER: u32 = 54_321;
-    let mut b = Bundle::new("id -u; cat /proc/self/uid_map; echo x > /dev/null && echo dev; sleep 60");
+const USER: u32 = 54_321;
+
+/// A container of an ordinary user, and the runtime where he reaches it.
+fn of_ordinary_user(script: &str) -> (Bundle, std::path::PathBuf) {
+    let mut b = Bundle::new(script);
     b.add_namespace(json!({ "type": "user" }));
     b.remove_namespace("cgroup");
     let map = json!([{ "containerID": 0, "hostID": USER, "size": 1 }]);
@@ -300,6 +300,13 @@ fn root_an_ordinary_user_can_run_and_enter_a_container() {
     let program = b.dir.join("onggi-oci");
     fs::copy(env!("CARGO_BIN_EXE_onggi-oci"), &program).unwrap();
     chown_tree(&b.dir, USER);
+    (b, program)
+}
+
+/// The same machine without privilege: only the caller's own ids exist in the container.
+#[test]
+fn root_an_ordinary_user_can_run_and_enter_a_container() {
+    let (b, program) = of_ordinary_user("id -u; cat /proc/self/uid_map; echo x > /dev/null && echo dev; sleep 60");
     let run = |args: &[&str]| {
         let mut c = std::process::Command::new("setpriv");
         c.args(["--reuid", &USER.to_string(), "--regid", &USER.to_string(), "--clear-groups"]);
@@ -314,6 +321,24 @@ fn root_an_ordinary_user_can_run_and_enter_a_container() {
     assert!(run(&["kill", &b.id, "KILL"]).success());
     b.until("stopped", |b| b.status() == "stopped");
     assert!(run(&["delete", &b.id]).success());
+}
+
+/// While a process changes its ids, such a /proc shows it to nobody but the host's root.
+#[test]
+fn root_a_users_container_is_known_where_proc_hides_processes() {
+    let (b, program) = of_ordinary_user("sleep 60");
+    let script = "mount -t proc -o hidepid=2 proc /proc
+        oci() { setpriv --reuid $USER --regid $USER --clear-groups $OCI --root $B/state \"$@\"; }
+        for i in 1 2 3 4 5 6 7 8 9 10; do
+            oci run -d -b $B $ID < /dev/null > $B/out 2>&1 || cat $B/out
+            oci state $ID | grep -c '\"status\": \"running\"'
+            oci delete -f $ID
+        done";
+    let mut command = std::process::Command::new("unshare");
+    command.args(["-m", "--propagation", "private", "sh", "-c", script]);
+    let command = command.env("USER", USER.to_string()).env("OCI", &program).env("B", &b.dir).env("ID", &b.id);
+    let done: Done = command.output().unwrap().into();
+    assert_eq!(done.out, "1\n".repeat(10), "{}", done.err);
 }
 
 #[test]
