@@ -1,7 +1,7 @@
 //! `inspect`: Docker's JSON of a container or an image, from what is stored and what the kernel says.
 
 use onggi_spec::{
-    monitor::ExitRecord,
+    monitor::{ExitRecord, RootFs},
     oci::{build::DEFAULT_PIDS, runtime::Spec},
     port::PortMapping,
     security::AppArmorChoice,
@@ -69,16 +69,32 @@ impl Engine {
             "Platform": "linux",
             "AppArmorProfile": apparmor_profile(r, spec.as_ref()),
             "HostConfig": host_config(r),
-            "GraphDriver": self.graph_driver(r)?,
+            "GraphDriver": self.graph_driver(r, &status)?,
             "Mounts": mounts(r),
             "Config": config(r, spec.as_ref()),
             "NetworkSettings": self.network_settings(r, &status)?,
         }))
     }
 
-    fn graph_driver(&self, r: &ContainerRecord) -> Result<Value, EngineError> {
-        let rootfs: Option<Value> = files::read_optional(&self.paths.bundle(&r.id).join("rootfs.json"))?;
-        Ok(json!({ "Name": "overlay", "Data": rootfs.unwrap_or(Value::Null) }))
+    /// Docker's names. The overlay is mounted in the container's own mount namespace alone: there is a merged directory
+    /// while it runs, and it is the root directory of its first process.
+    fn graph_driver(&self, r: &ContainerRecord, status: &Status) -> Result<Value, EngineError> {
+        let rootfs: Option<RootFs> = files::read_optional(&self.paths.bundle(&r.id).join("rootfs.json"))?;
+        let mut data = Map::new();
+        if let Some(RootFs::Overlay(overlay)) = &rootfs {
+            let lower: Vec<String> = overlay.lower.iter().map(|dir| dir.display().to_string()).collect();
+            data.insert("LowerDir".to_owned(), lower.join(":").into());
+            data.insert("UpperDir".to_owned(), json!(overlay.upper));
+            data.insert("WorkDir".to_owned(), json!(overlay.work));
+        }
+        if let Status::Running { pid, .. } = status {
+            data.insert("MergedDir".to_owned(), format!("/proc/{pid}/root").into());
+        }
+        let name = match rootfs {
+            Some(RootFs::Path) => self.driver_kind()?.name(),
+            _ => "overlay",
+        };
+        Ok(json!({ "Name": name, "Data": data }))
     }
 
     fn network_settings(&self, r: &ContainerRecord, status: &Status) -> Result<Value, EngineError> {

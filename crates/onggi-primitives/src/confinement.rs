@@ -83,7 +83,7 @@ pub(crate) fn field<'s>(status: &'s str, name: &str) -> Option<&'s str> {
 
 /// A process and everything that belongs to it: its descendants, and for the first process of a pid namespace (a
 /// container's) all that is in there, such as what was put into it from outside.
-pub fn members<'p>(first: i32, all: &'p [ProcessFacts]) -> Vec<&'p ProcessFacts> {
+pub fn members(first: i32, all: &[ProcessFacts]) -> Vec<&ProcessFacts> {
     let inside = if is_first(first) { namespace(first, all) } else { None };
     let mut found: Vec<&ProcessFacts> = all.iter().filter(|p| p.pid == first).collect();
     found.extend(all.iter().filter(|p| p.pid != first && inside.is_some() && p.namespaces.get(&Kind::Pid) == inside));

@@ -185,6 +185,13 @@ fn e2e_inspect_has_dockers_shape() {
     assert!(one["State"]["Pid"].as_i64().is_some_and(|pid| pid > 1), "{one}");
     assert_eq!(one["Config"]["Cmd"], serde_json::json!(["sh", "-c", "sleep 100"]));
     assert!(one["HostConfig"]["NetworkMode"].is_string(), "{one}");
+    let data = &one["GraphDriver"]["Data"];
+    let dir = |name: &str| data[name].as_str().unwrap_or_else(|| panic!("{name} in {data}")).to_owned();
+    std::fs::write(format!("{}/seen", dir("MergedDir")), "by the host").expect("the root is reached through /proc");
+    assert_eq!(stage.onggi.ok(&["exec", "box", "cat", "/seen"]), "by the host");
+    assert!(std::path::Path::new(&dir("UpperDir")).join("seen").exists(), "{data}");
+    assert!(dir("LowerDir").split(':').all(|layer| std::path::Path::new(layer).is_dir()), "{data}");
+    assert!(std::path::Path::new(&dir("WorkDir")).is_dir(), "{data}");
     stage.onggi.ok(&["rm", "-f", "box"]);
     let gone = stage.onggi.run(&["inspect", "box"]);
     assert_eq!(gone.code, Some(1), "{gone}");
