@@ -99,6 +99,14 @@ impl Engine {
         }
     }
 
+    /// The id of the container that is meant by a name, an id or the beginning of one.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn container_id(&self, name: &str) -> Result<ContainerId, EngineError> {
+        Ok(self.find(name)?.id)
+    }
+
     /// True while the monitor's lock is held.
     pub(crate) fn monitor_alive(&self, id: &ContainerId) -> Result<bool, EngineError> {
         Ok(Lock::is_held(&self.paths.run_dir(id).join("monitor.lock"))?)

@@ -5,6 +5,7 @@
 //! caller may not see is left out of what is shown, and neither is an error.
 
 mod audit;
+mod cap_probe;
 mod capabilities;
 pub mod cgroup;
 mod chroot;

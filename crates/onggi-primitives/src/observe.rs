@@ -1,5 +1,6 @@
 //! What a container's processes ask of the kernel: system calls and capabilities, by the kernel's own tracepoints
-//! (`raw_syscalls:sys_enter`, `capability:cap_capable` since Linux 6.14) in a tracing instance of our own.
+//! (`raw_syscalls:sys_enter`, `capability:cap_capable` since Linux 6.14, probes of the same function before) in a tracing
+//! instance of our own.
 //!
 //! The calling thread and everything that it starts is traced from [`Observer::start`] on; what counts is picked out of that
 //! afterwards: a process counts from the moment when its runtime has loaded its seccomp filter (or, without one, has
@@ -23,6 +24,7 @@ use rustix::{fs::OFlags, io::Errno};
 
 use crate::{
     PrimitiveError,
+    cap_probe::Probes,
     tracefs::{Instance, Line, Lines, lost},
 };
 
@@ -42,7 +44,7 @@ const PAUSE: Duration = Duration::from_millis(2);
 pub struct Observed {
     /// Numbers of system calls.
     pub syscalls: BTreeSet<u32>,
-    /// Capabilities that were needed and there, as masks, by the credentials that had them.
+    /// Capabilities that were needed and there, as masks, by the program and the credentials that had them.
     pub granted: BTreeMap<String, u64>,
     /// Capabilities that were asked for and not there, as a mask. The kernel asks for some without needing them.
     pub refused: u64,
@@ -68,6 +70,8 @@ pub struct Observer {
     instance: Instance,
     stop: Arc<AtomicBool>,
     reader: Option<JoinHandle<Observed>>,
+    /// Goes after the instance, which uses it.
+    _probes: Option<Probes>,
 }
 
 impl Observer {
@@ -78,7 +82,7 @@ impl Observer {
     pub fn start() -> Result<Self, PrimitiveError> {
         let instance = Instance::make().map_err(|source| sys("make a tracing instance", source))?;
         let begun = begin(&instance).map_err(|source| sys("set the tracing instance up", source))?;
-        let Begun { own, pipe, knows_capabilities } = begun;
+        let Begun { own, pipe, knows_capabilities, probes } = begun;
         let stop = Arc::new(AtomicBool::new(false));
         let filter = instance.open("events/raw_syscalls/sys_enter/filter", OFlags::WRONLY);
         let filter = filter.map_err(|source| sys("open the filter of events", source))?;
@@ -88,7 +92,7 @@ impl Observer {
             picked.seen
         });
         let failed = |_| sys("start a thread", SysError::new("clone", "observer", Errno::AGAIN));
-        Ok(Self { instance, stop, reader: Some(reader.map_err(failed)?) })
+        Ok(Self { instance, stop, reader: Some(reader.map_err(failed)?), _probes: probes })
     }
 
     /// Ends the observation.
@@ -124,6 +128,7 @@ struct Begun {
     own: u32,
     pipe: OwnedFd,
     knows_capabilities: bool,
+    probes: Option<Probes>,
 }
 
 fn begin(instance: &Instance) -> onggi_sys::Result<Begun> {
@@ -134,8 +139,11 @@ fn begin(instance: &Instance) -> onggi_sys::Result<Begun> {
     instance.set("events/sched/sched_process_fork/enable", "1")?;
     instance.set("events/sched/sched_process_exec/enable", "1")?;
     instance.set("events/raw_syscalls/sys_enter/enable", "1")?;
-    let knows_capabilities = instance.set("events/capability/cap_capable/enable", "1").is_ok();
-    Ok(Begun { own, pipe: instance.pipe()?, knows_capabilities })
+    let tracepoint = instance.set("events/capability/cap_capable/enable", "1").is_ok();
+    // Without either there is still everything else to learn.
+    let probes = if tracepoint { None } else { instance.probes().ok() };
+    let knows_capabilities = tracepoint || probes.is_some();
+    Ok(Begun { own, pipe: instance.pipe()?, knows_capabilities, probes })
 }
 
 /// Numbers differ by pid namespace, and events have those of the first: a mark of our own shows ours.
@@ -186,18 +194,22 @@ struct Task {
     counts: bool,
     /// It has executed the program: from then on its capabilities are the program's needs.
     runs: bool,
+    /// How many programs it has executed: credentials of one are gone with it, and their address may be another's.
+    programs: u32,
 }
 
 /// Picks what counts out of the events.
 struct Picked {
     tasks: HashMap<u32, Task>,
+    /// Checks that a probe has told of without their answer: by task, whose credentials, and which capability.
+    asked: HashMap<u32, (String, i64)>,
     seen: Observed,
 }
 
 impl Picked {
     fn new(own: u32, knows_capabilities: bool) -> Self {
         let seen = Observed { knows_capabilities, ..Observed::default() };
-        Self { tasks: HashMap::from([(own, Task::default())]), seen }
+        Self { tasks: HashMap::from([(own, Task::default())]), asked: HashMap::new(), seen }
     }
 
     fn line(&mut self, text: &str) {
@@ -210,7 +222,21 @@ impl Picked {
             "sched_process_fork" => self.fork(&line),
             "sched_process_exec" => self.exec(line.task),
             "sys_enter" => self.call(&line),
-            "cap_capable" => self.capability(&line),
+            "cap_capable" => {
+                let whose = line.rest.split(',').next().unwrap_or_default();
+                if let (Some(cap), Some(ret)) = (line.number("cap "), line.number("ret ")) {
+                    self.capability(line.task, whose, cap, ret);
+                }
+            }
+            "cap_asked" => {
+                let whose = line.rest.split(' ').find(|word| word.starts_with("cred=")).unwrap_or_default();
+                self.asked.extend(line.number("cap=").map(|cap| (line.task, (whose.to_owned(), cap))));
+            }
+            "cap_answered" => {
+                if let (Some((whose, cap)), Some(ret)) = (self.asked.remove(&line.task), line.number("ret=")) {
+                    self.capability(line.task, &whose, cap, ret);
+                }
+            }
             _ => {}
         }
     }
@@ -227,6 +253,7 @@ impl Picked {
             && task.depth >= 2
         {
             (task.counts, task.runs) = (true, true);
+            task.programs += 1;
             self.seen.any = true;
         }
     }
@@ -241,13 +268,12 @@ impl Picked {
         }
     }
 
-    fn capability(&mut self, line: &Line<'_>) {
-        let runs = self.tasks.get(&line.task).is_some_and(|task| task.runs);
-        let (Some(cap), Some(ret)) = (line.number("cap "), line.number("ret ")) else { return };
-        if runs && (0..64).contains(&cap) {
-            let whose = line.rest.split(',').next().unwrap_or_default();
+    fn capability(&mut self, task: u32, whose: &str, cap: i64, ret: i64) {
+        let Some(known) = self.tasks.get(&task).filter(|known| known.runs) else { return };
+        if (0..64).contains(&cap) {
+            let whose = format!("{task} {} {whose}", known.programs);
             match ret {
-                0 => *self.seen.granted.entry(whose.to_owned()).or_default() |= 1 << cap,
+                0 => *self.seen.granted.entry(whose).or_default() |= 1 << cap,
                 _ => self.seen.refused |= 1 << cap,
             }
         }
@@ -296,6 +322,21 @@ mod tests {
             (1 << 13, 1 << 12, 12),
             "an overlay's own do not count"
         );
+    }
+
+    #[test]
+    fn probes_tell_the_same_in_two_lines() {
+        let after = [
+            "  sh-103     [001] .....  1.8: sched_process_exec: filename=/bin/sh pid=103 old_pid=103",
+            "  sh-103     [001] .....  1.9: cap_asked: (cap_capable+0x0/0x90) cred=0xffff8880 cap=13",
+            "  sh-104     [000] .....  1.9: cap_asked: (cap_capable+0x0/0x90) cred=0xffff8880 cap=5",
+            "  sh-103     [001] .....  1.9: cap_answered: (security_capable+0x2d/0x50 <- cap_capable) ret=0",
+            "  sh-103     [001] .....  1.9: cap_asked: (cap_capable+0x0/0x90) cred=0xffff8880 cap=12",
+            "  sh-103     [001] .....  1.9: cap_answered: (ns_capable+0x2d/0x50 <- cap_capable) ret=-1",
+            "  sh-103     [001] .....  2.0: cap_answered: (ns_capable+0x2d/0x50 <- cap_capable) ret=0",
+        ];
+        let seen = feed(&[&FORKS[..], &after].concat());
+        assert_eq!((seen.used(0xffff), seen.refused), (1 << 13, 1 << 12));
     }
 
     #[test]

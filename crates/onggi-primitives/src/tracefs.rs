@@ -14,6 +14,8 @@ use rustix::{
     io::Errno,
 };
 
+use crate::cap_probe::Probes;
+
 /// A directory of tracefs that is ours. Its files have to be closed before it goes.
 #[derive(Debug)]
 pub(crate) struct Instance {
@@ -56,6 +58,12 @@ impl Instance {
     /// Whether the kernel has a file.
     pub(crate) fn has(&self, file: &str) -> bool {
         rustix::fs::accessat(&self.dir, file, rustix::fs::Access::EXISTS, AtFlags::empty()).is_ok()
+    }
+
+    /// Has probes of functions tell of capability checks, in this instance.
+    pub(crate) fn probes(&self) -> onggi_sys::Result<Probes> {
+        let root = open_at(self.instances.as_fd(), "..", OFlags::DIRECTORY | OFlags::RDONLY)?;
+        Probes::listen(root.as_fd(), |event| self.set(&format!("{event}/enable"), "1"))
     }
 
     /// Opens a file.

@@ -1,61 +1,18 @@
 //! `top`: in a real terminal (tmux), and as plain tables.
 
-use std::{path::PathBuf, process::Command};
+use onggi_tests::machine::sh;
 
-use onggi_tests::{eventually, machine::sh};
+use crate::{Stage, terminal::Terminal};
 
-use crate::Stage;
-
-/// A terminal of its own.
-struct Terminal {
-    socket: PathBuf,
-}
-
-impl Terminal {
-    /// 110 columns, 30 lines; the program is its only window.
-    fn run(stage: &Stage, arguments: &str) -> Terminal {
-        let socket = stage.onggi.dir().join("tmux");
-        let onggi = format!(
-            "{} --root {} --runroot {} {arguments}; echo ended with $?; sleep 300",
-            stage.onggi.program().display(),
-            stage.onggi.root().display(),
-            stage.onggi.runroot().display()
-        );
-        let terminal = Terminal { socket };
-        terminal.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", "110", "-y", "30", &onggi]);
-        terminal
-    }
-
-    fn tmux(&self, arguments: &[&str]) -> String {
-        let mut command = Command::new("tmux");
-        command.arg("-S").arg(&self.socket).args(arguments).env("TERM", "xterm-256color").env("LC_ALL", "C.UTF-8");
-        let out = command.output().expect("start tmux");
-        assert!(out.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
-        String::from_utf8_lossy(&out.stdout).into_owned()
-    }
-
-    fn key(&self, key: &str) {
-        self.tmux(&["send-keys", key]);
-    }
-
-    /// Waits until the screen has all of these.
-    #[track_caller]
-    fn shows(&self, what: &[&str]) -> String {
-        eventually(&format!("the screen shows {what:?}; now:\n{}", self.screen()), || {
-            let screen = self.screen();
-            what.iter().all(|part| screen.contains(part)).then_some(screen)
-        })
-    }
-
-    fn screen(&self) -> String {
-        self.tmux(&["capture-pane", "-p"])
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        let _ = Command::new("tmux").arg("-S").arg(&self.socket).arg("kill-server").output();
-    }
+/// The program with the stage's store, alone on a terminal.
+fn on_terminal(stage: &Stage, arguments: &str) -> Terminal {
+    let onggi = format!(
+        "{} --root {} --runroot {} {arguments}; echo ended with $?; sleep 300",
+        stage.onggi.program().display(),
+        stage.onggi.root().display(),
+        stage.onggi.runroot().display()
+    );
+    Terminal::run(stage.onggi.dir(), &onggi)
 }
 
 #[test]
@@ -76,7 +33,7 @@ fn e2e_top_shows_containers_groups_details_logs_and_help_on_a_terminal() {
         "-c",
         command,
     ]);
-    let terminal = Terminal::run(&stage, "top -d 0.3");
+    let terminal = on_terminal(&stage, "top -d 0.3");
     terminal.shows(&["1 containers, by CPU", "NAME", "web", "64MiB"]);
     terminal.key("m");
     terminal.shows(&["by memory"]);

@@ -1,6 +1,10 @@
 //! `cgroup` and `limit` on pure version 2 with systemd, beside cgget and systemd-run.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+};
 
 use onggi_tests::{Onggi, eventually, isolated, machine::sh};
 
@@ -152,4 +156,124 @@ fn vm_cgroup_limits_hold_and_pressure_is_shown() {
     assert!(words[1].parse::<f64>().is_ok_and(|cpu| cpu > 0.0) && words[2].parse::<f64>().is_ok(), "{top}");
     lab.ok(&["kill", group]);
     busy.wait().expect("it ends");
+}
+
+impl Lab {
+    /// A process that waits in the group, and its number.
+    fn sleeper(&self, group: &str) -> Child {
+        let mut command = self.onggi.command(&["cgroup", "exec", group, "--", "sleep", "300"]);
+        let child = command.stdout(Stdio::null()).spawn().expect("start a process");
+        eventually("the process is in its group", || {
+            let command = fs::read_to_string(format!("/proc/{}/comm", child.id())).unwrap_or_default();
+            (command.trim() == "sleep").then_some(())
+        });
+        child
+    }
+}
+
+#[test]
+fn vm_cgroup_a_group_has_processes_or_gives_controllers_to_its_children() {
+    let lab = Lab::new("rule");
+    let (group, below) = (lab.name.clone(), format!("{}/below", lab.name));
+    lab.ok(&["create", &group]);
+    let mut sleeper = lab.sleeper(&group);
+    let pid = sleeper.id().to_string();
+    let own = format!("it has 1 process of its own ({pid} sleep 300), and cgroup v2 allows either");
+    // The group is made, without controllers, and its parent stays what it was.
+    let made = lab.onggi.run(&["cgroup", "create", &below]);
+    assert!(made.code == Some(0) && made.stderr.contains(&own), "{made}");
+    assert_eq!((lab.read("cgroup.type"), lab.read("below/cgroup.type")), ("domain".into(), "domain".into()));
+    assert_eq!(lab.read("cgroup.subtree_control"), "");
+    for refused in [
+        &["create", "-g", &format!("cpu,memory:{group}/named")][..],
+        &["set", &below, "cpus=0.5"],
+        &["set", &below, "memory=64M"],
+    ] {
+        let said = lab.refused(refused);
+        assert!(said.contains(&own), "{refused:?}: {said}");
+        let hint =
+            format!("hint: move them to a group below it first: onggi cgroup create {group}/leaf; onggi cgroup mv");
+        assert!(said.contains(&hint), "{refused:?}: {said}");
+    }
+    // As the hint says.
+    lab.ok(&["create", &format!("{group}/leaf")]);
+    lab.ok(&["mv", &format!("{group}/leaf"), &pid]);
+    lab.ok(&["set", &below, "cpus=0.5", "memory=64M"]);
+    assert_eq!(lab.read("below/memory.max"), "67108864");
+    // The other way about: who gives takes nobody.
+    for refused in [&["mv", &group, &pid][..], &["exec", &group, "true"]] {
+        let said = lab.refused(refused);
+        let part = "takes no processes: it gives controllers";
+        assert!(
+            said.contains(part) && said.contains(&format!("onggi cgroup create {group}/leaf")),
+            "{refused:?}: {said}"
+        );
+    }
+    lab.ok(&["exec", &below, "true"]);
+    lab.ok(&["kill", &group]);
+    sleeper.wait().expect("it ends");
+    threads_alone(&lab);
+}
+
+/// By hand the kernel lets a group have both, and then has only threads below it.
+fn threads_alone(lab: &Lab) {
+    let top = format!("{}/top", lab.name);
+    lab.ok(&["create", &top]);
+    let mut sleeper = lab.sleeper(&top);
+    let mut other = Command::new("sleep").arg("300").spawn().expect("start sleep");
+    let dir = lab.dir().join("top");
+    sh(&format!("echo +pids > {0}/cgroup.subtree_control; mkdir {0}/below", dir.display()));
+    assert_eq!(lab.read("top/below/cgroup.type"), "domain invalid");
+    let below = format!("{top}/below");
+    for refused in [&["mv", &below, &other.id().to_string()][..], &["exec", &below, "true"]] {
+        let said = lab.refused(refused);
+        for part in [
+            "takes no processes (its cgroup.type is domain invalid)",
+            &format!("/sys/fs/cgroup/{top} above it has 1 process of its own ({} sleep 300)", sleeper.id()),
+            &format!(
+                "hint: take the controllers back, and with them the limits below: echo \"-pids\" > /sys/fs/cgroup/{top}/"
+            ),
+        ] {
+            assert!(said.contains(part), "{refused:?}: {part:?} is not in {said}");
+        }
+    }
+    sh(&format!("echo -pids > {}/cgroup.subtree_control", dir.display()));
+    lab.ok(&["mv", &below, &other.id().to_string()]);
+    lab.ok(&["kill", &lab.name]);
+    sleeper.wait().expect("it ends");
+    other.wait().expect("it ends");
+}
+
+#[test]
+fn vm_cgroup_ls_and_top_show_what_systemd_cgls_and_cgtop_show() {
+    let lab = Lab::new("show");
+    let (group, below) = (lab.name.clone(), format!("{}/below", lab.name));
+    lab.ok(&["create", &below]);
+    let mut sleepers = [lab.sleeper(&below), lab.sleeper(&below)];
+    let processes = |text: &str| {
+        let lines = text.lines().filter(|l| l.contains("sleep 300"));
+        let pid = |l: &str| l.split(|c: char| !c.is_ascii_digit()).find(|w| !w.is_empty()).map(str::to_owned);
+        let mut found: Vec<String> = lines.filter_map(pid).collect();
+        found.sort();
+        found
+    };
+    let theirs = sh(&format!("systemd-cgls --no-pager /{group}"));
+    let ours = lab.ok(&["ls", "-p", &group]);
+    assert_eq!(processes(&ours), processes(&theirs), "{ours}\n{theirs}");
+    assert_eq!(processes(&ours).len(), 2, "{ours}");
+    assert!(ours.contains("below") && theirs.contains("below"), "{ours}\n{theirs}");
+    // Path, tasks, CPU, memory, and so on.
+    let theirs = sh(&format!("systemd-cgtop -b -n 1 --raw -P --order=path {group}"));
+    let tasks = |path: &str| {
+        let line = theirs.lines().find(|l| l.split_whitespace().next().is_some_and(|p| p.trim_matches('/') == path));
+        line.and_then(|l| l.split_whitespace().nth(1).map(str::to_owned)).unwrap_or_else(|| panic!("{path}: {theirs}"))
+    };
+    let ours = lab.ok(&["top", "-n", "1", "-d", "0.1", &group, "--format", "{{.Group}} {{.Tasks}}"]);
+    for path in [&group, &below] {
+        assert!(ours.lines().any(|l| l == format!("/{path} {}", tasks(path))), "{path}: {ours}\n{theirs}");
+    }
+    lab.ok(&["kill", &group]);
+    for sleeper in &mut sleepers {
+        sleeper.wait().expect("it ends");
+    }
 }

@@ -150,7 +150,15 @@ pub fn start(unit: &UnitPlan, pid: i32) -> Result<(), CgroupError> {
 pub fn start_service(unit: &UnitPlan) -> Result<(), CgroupError> {
     let fail = |e| failure(unit.manager, &format!("start unit {}", unit.name), e);
     let mut bus = connect(unit.manager)?;
-    match bus.start_transient_unit(&unit.name, &unit.properties).map_err(fail)? {
+    let result = match bus.start_transient_unit(&unit.name, &unit.properties) {
+        Err(e) if e.is_named("org.freedesktop.systemd1.UnitExists") => {
+            // As for a scope: one that runs stays, one that has failed makes room.
+            let _ = bus.reset_failed_unit(&unit.name);
+            bus.start_transient_unit(&unit.name, &unit.properties).map_err(fail)?
+        }
+        other => other.map_err(fail)?,
+    };
+    match result {
         result if result == "done" => Ok(()),
         result => Err(fail(BusError::Job(result))),
     }

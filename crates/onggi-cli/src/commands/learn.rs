@@ -245,7 +245,8 @@ impl Learned {
             format!("{} system calls were made; all others would be refused", self.syscalls.len()),
             match &self.capabilities {
                 Some(names) => format!("capabilities that were used: {}", list(names)),
-                None => "capabilities are not told by this kernel (since 6.14): the default ones are kept".to_owned(),
+                None => "capabilities are not told by this kernel (Linux 6.14, or probes of functions): the default ones are kept"
+                    .to_owned(),
             },
             format!("paths that were written: {}", list(&self.written)),
             format!("try it: onggi run {} …", self.flags(dir).join(" ")),

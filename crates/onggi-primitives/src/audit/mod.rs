@@ -1,4 +1,5 @@
-//! Which capabilities processes really use: the kernel tells each check (tracepoint `capability:cap_capable`, Linux 6.14).
+//! Which capabilities processes really use: the kernel tells each check (tracepoint `capability:cap_capable`, Linux 6.14;
+//! before, probes of the same function).
 //!
 //! An instance of tracefs of its own is made, and removed at the end: nobody else's tracing is touched. Only the given
 //! processes and what they start are listened to. A check that succeeds is a use; one that fails was asked for and
@@ -17,7 +18,9 @@ use std::{
 use onggi_sys::{Errno, SysError};
 
 use crate::{
-    Kind, PrimitiveError, process,
+    Kind, PrimitiveError,
+    cap_probe::{EVENTS, Probes},
+    process,
     tracefs::{Instance, Line, Lines, lost},
 };
 
@@ -60,6 +63,8 @@ pub struct Audit {
     /// Closed before the instance goes.
     pipe: File,
     instance: Instance,
+    /// Goes after the instance, which uses it.
+    _probes: Option<Probes>,
 }
 
 impl Audit {
@@ -70,13 +75,7 @@ impl Audit {
     /// Without root, or on a kernel that does not tell.
     pub fn start(plan: &AuditPlan, ignored: &[&str]) -> Result<Self, PrimitiveError> {
         let instance = Instance::make().map_err(|source| sys("make a trace", source))?;
-        if !instance.has(plan::EVENT) {
-            return Err(PrimitiveError::Refused {
-                message: "this kernel does not tell of capability checks".to_owned(),
-                hint: "Linux 6.14 and newer has the tracepoint capability:cap_capable; uname -r says what this one is"
-                    .to_owned(),
-            });
-        }
+        let tracepoint = instance.has(plan::EVENT);
         for op in &plan.ops {
             match op {
                 AuditOp::Watch { .. } | AuditOp::Execute { .. } => break,
@@ -85,12 +84,14 @@ impl Audit {
                     let pids = [pids, &[std::process::id().cast_signed()][..]].concat();
                     one(&AuditOp::Only { pids }, &instance)?;
                 }
+                AuditOp::Set { file, .. } if !tracepoint && file.starts_with(plan::EVENT) => {}
                 op => one(op, &instance)?,
             }
         }
+        let probes = if tracepoint { None } else { Some(probes(&instance)?) };
         let pipe = instance.pipe().map_err(|source| sys("read the trace", source))?;
         let reader = Reader { ignored: ignored.iter().map(|name| (*name).to_owned()).collect(), ..Reader::default() };
-        Ok(Self { reader, lines: Lines::default(), pipe: pipe.into(), instance })
+        Ok(Self { reader, lines: Lines::default(), pipe: pipe.into(), instance, _probes: probes })
     }
 
     /// Reads what the kernel has told since the last time. To be called several times a second.
@@ -124,8 +125,21 @@ impl Audit {
 impl Drop for Audit {
     fn drop(&mut self) {
         // An instance that is still there is harmless: it is only memory, and `rmdir` removes it.
-        let _ = self.instance.set(&format!("{}/enable", plan::EVENT), "0");
+        for event in [plan::EVENT, EVENTS[0], EVENTS[1]] {
+            let _ = self.instance.set(&format!("{event}/enable"), "0");
+        }
     }
+}
+
+/// What kernels without the tracepoint have.
+fn probes(instance: &Instance) -> Result<Probes, PrimitiveError> {
+    instance.probes().map_err(|e| PrimitiveError::Refused {
+        message: format!("this kernel does not tell of capability checks ({e})"),
+        hint:
+            "Linux 6.14 and newer has the tracepoint capability:cap_capable; older ones tell when they have probes of \
+               functions (CONFIG_KPROBE_EVENTS) and are not locked down"
+                .to_owned(),
+    })
 }
 
 fn one(op: &AuditOp, instance: &Instance) -> Result<(), PrimitiveError> {
@@ -149,6 +163,9 @@ struct Reader {
     seen: Seen,
     /// Programs that are left out: those that prepare a container's process.
     ignored: Vec<String>,
+    /// Checks that a probe has told of without their answer, by the process's number: the capability, and whether memory
+    /// was mapped.
+    asked: BTreeMap<u32, (i64, bool)>,
     /// Checks whose stack has not come yet, by the process's number.
     waiting: BTreeMap<u32, Check>,
     /// The stack that is being read: whose, and whether memory was mapped.
@@ -177,13 +194,23 @@ impl Reader {
         let Some(line) = Line::parse(line) else { return };
         match line.event {
             "<stack trace>" => self.stack = Some((line.task, false)),
-            "cap_capable" => self.check(&line),
+            "cap_capable" => {
+                if let (Some(capability), Some(result)) = (line.number(", cap "), line.number(", ret ")) {
+                    self.check(&line, capability, result);
+                }
+            }
+            "cap_asked" => self.asked.extend(line.number("cap=").map(|cap| (line.task, (cap, false)))),
+            "cap_answered" => {
+                let asked = self.asked.remove(&line.task).filter(|(_, memory)| !memory);
+                if let (Some((capability, _)), Some(result)) = (asked, line.number("ret=")) {
+                    self.check(&line, capability, result);
+                }
+            }
             _ => {}
         }
     }
 
-    fn check(&mut self, line: &Line<'_>) {
-        let (Some(capability), Some(result)) = (line.number(", cap "), line.number(", ret ")) else { return };
+    fn check(&mut self, line: &Line<'_>, capability: i64, result: i64) {
         let Ok(capability) = u32::try_from(capability) else { return };
         if self.ignored.iter().any(|name| name == line.program) {
             return;
@@ -197,6 +224,10 @@ impl Reader {
 
     fn end_stack(&mut self) {
         let Some((pid, memory)) = self.stack.take() else { return };
+        if let Some((_, for_memory)) = self.asked.get_mut(&pid) {
+            *for_memory |= memory;
+            return;
+        }
         if let Some(check) = self.waiting.remove(&pid).filter(|_| !memory) {
             self.seen.note(check);
         }
@@ -280,5 +311,25 @@ mod tests {
         assert_eq!(seen.capabilities[&0], chown);
         assert_eq!((seen.capabilities[&21].granted, seen.capabilities[&21].refused), (0, 1));
         assert_eq!(seen.lost, 17);
+    }
+
+    #[test]
+    fn a_probe_tells_the_check_and_its_answer_each_with_a_stack() {
+        let mut reader = Reader::default();
+        let mut event = |task: &str, text: &str, stack: &str| {
+            reader.line(&format!("   {task}   [001] .....  12.3: {text}\n"));
+            reader.line(&format!("   {task}   [001] .....  12.3: <stack trace>\n"));
+            reader.line(&format!(" => {stack}\n"));
+        };
+        let mut check = |cap: u32, ret: i32, stack: &str| {
+            event("sh-9", &format!("cap_asked: (cap_capable+0x0/0x90) cred=0xffff8880 cap={cap}"), stack);
+            event("sh-9", &format!("cap_answered: (security_capable+0x2d/0x50 <- cap_capable) ret={ret}"), "kretprobe");
+        };
+        check(0, 0, "chown_common");
+        check(21, 0, "cap_vm_enough_memory");
+        check(12, -1, "ns_capable");
+        let seen = reader.finish();
+        assert_eq!(seen.capabilities.keys().copied().collect::<Vec<_>>(), [0, 12]);
+        assert_eq!((seen.capabilities[&0].granted, seen.capabilities[&12].refused), (1, 1));
     }
 }

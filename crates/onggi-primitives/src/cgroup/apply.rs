@@ -1,8 +1,7 @@
 //! Carries a plan out. No policy: one operation, one or two requests to the kernel; what comes back is explained.
 
 use std::{
-    fs,
-    io::{self, Write as _},
+    fs, io,
     os::unix::fs::chown,
     path::{Path, PathBuf},
 };
@@ -11,7 +10,11 @@ use onggi_cgroup::{CgroupError, Paths, Prepare, UpdatePlan, apply_update, freeze
 use onggi_sys::process::{pidfd_kill, pidfd_open};
 use rustix::io::Errno;
 
-use super::{GroupError, GroupPlan, Op, members::commands};
+use super::{
+    GroupError, GroupPlan, Op,
+    enter::enter,
+    members::{commands, keepers, members},
+};
 
 /// Does all operations but [`Op::Execute`]. Returns what was left out, one line each.
 ///
@@ -34,8 +37,8 @@ fn one(op: &Op) -> Result<Vec<String>, GroupError> {
             return Ok(done.notes);
         }
         Op::Give { dir, files, uid, gid } => give(dir, files, *uid, *gid)?,
-        Op::Move { pid, file } => enter(file, &pid.to_string())?,
-        Op::Join { file } => enter(file, "0")?,
+        Op::Move { pid, file } => return enter(file, &pid.to_string()),
+        Op::Join { file } => return enter(file, "0"),
         Op::Freeze { dir, file } => freeze(&freezer(dir, file))?,
         Op::Thaw { dir, file } => thaw(&freezer(dir, file))?,
         Op::Signal { dir, signal } => signal_all(dir, *signal)?,
@@ -52,9 +55,17 @@ fn freezer(dir: &Path, file: &str) -> Paths {
 }
 
 fn prepare(step: &Prepare) -> Result<Vec<String>, GroupError> {
+    if let Some(refusal) = busy(step) {
+        let demanded = matches!(step, Prepare::Enable { required, .. } if !required.is_empty());
+        return if demanded { Err(refusal) } else { Ok(vec![refusal.to_string()]) };
+    }
     let update = UpdatePlan { prepare: vec![step.clone()], ..UpdatePlan::default() };
     apply_update(&update, &Paths::new()).map_err(|e| match step {
-        Prepare::Enable { path, required, .. } if e.errno() == Errno::BUSY.raw_os_error() => {
+        // Whoever came in between, or a threaded tree.
+        Prepare::Enable { path, required, .. }
+            if [Errno::BUSY, Errno::OPNOTSUPP].map(Errno::raw_os_error).contains(&e.errno())
+                && !members(path).is_empty() =>
+        {
             internal(path, &required.join(" "))
         }
         _ => e.into(),
@@ -73,18 +84,22 @@ fn prepare(step: &Prepare) -> Result<Vec<String>, GroupError> {
     Ok(vec![format!("{} are not offered below {}: {why}", refused.join(" "), path.display())])
 }
 
+/// A group that would have to give controllers and has processes.
+fn busy(step: &Prepare) -> Option<GroupError> {
+    let Prepare::Enable { path, required, wanted } = step else { return None };
+    let given = fs::read_to_string(path.join("cgroup.subtree_control")).unwrap_or_default();
+    let lacks = |c: &&String| !given.split_ascii_whitespace().any(|g| g == c.as_str());
+    let mut missing: Vec<&str> = required.iter().chain(wanted).filter(lacks).map(String::as_str).collect();
+    missing.dedup();
+    (!missing.is_empty() && !keepers(path).is_empty()).then(|| internal(path, &missing.join(" ")))
+}
+
 fn internal(dir: &Path, controllers: &str) -> GroupError {
     GroupError::InternalProcesses {
         dir: dir.to_owned(),
         controllers: controllers.to_owned(),
         processes: commands(&members(dir)),
     }
-}
-
-/// The processes of this group alone.
-fn members(dir: &Path) -> Vec<i32> {
-    let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-    text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0).collect()
 }
 
 /// What control files take, for people whose value the kernel refused (Documentation/admin-guide/cgroup-v1, cgroup-v2.rst).
@@ -135,21 +150,6 @@ fn explain_write(e: CgroupError) -> GroupError {
     match blocking {
         Some(parent) => internal(parent, controller),
         None => e.into(),
-    }
-}
-
-/// A process into a group.
-fn enter(file: &Path, pid: &str) -> Result<(), GroupError> {
-    let written = fs::OpenOptions::new().write(true).open(file).and_then(|mut f| f.write_all(pid.as_bytes()));
-    let Err(source) = written else { return Ok(()) };
-    let dir = file.parent().unwrap_or(file);
-    let offered = fs::read_to_string(dir.join("cgroup.subtree_control")).unwrap_or_default();
-    match source.raw_os_error().map(Errno::from_raw_os_error) {
-        Some(Errno::SRCH) => Err(GroupError::NoProcess { pid: pid.parse().unwrap_or(0) }),
-        Some(Errno::BUSY) if !offered.trim().is_empty() => {
-            Err(GroupError::TakesNoProcesses { dir: dir.to_owned(), controllers: offered.trim().to_owned() })
-        }
-        _ => Err(GroupError::Io { operation: "move a process by", path: file.to_owned(), source }),
     }
 }
 

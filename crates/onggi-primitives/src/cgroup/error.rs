@@ -1,6 +1,9 @@
 //! What can go wrong with groups by hand; each says what to do.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use onggi_cgroup::CgroupError;
 use rustix::io::Errno;
@@ -118,6 +121,24 @@ pub enum GroupError {
         /// What it gives.
         controllers: String,
     },
+    /// Version 2: below a group that has processes and gives controllers there are only threads.
+    #[error(
+        "{} takes no processes (its cgroup.type is {kind}): {} above it has {} of its own ({}) and gives controllers \
+         ({controllers}) to its children, and cgroup v2 allows either",
+        .dir.display(), .domain.display(), count(.processes.len()), list(.processes)
+    )]
+    OnlyThreads {
+        /// The group.
+        dir: PathBuf,
+        /// `domain invalid` or `threaded`.
+        kind: String,
+        /// The one above.
+        domain: PathBuf,
+        /// What that one gives.
+        controllers: String,
+        /// Numbers and commands of its processes.
+        processes: Vec<(i32, String)>,
+    },
     /// A process that is not there.
     #[error("there is no process {pid}")]
     NoProcess {
@@ -183,6 +204,19 @@ fn list(processes: &[(i32, String)]) -> String {
     shown.join(", ") + more
 }
 
+/// All of them, for a command line.
+fn numbers(processes: &[(i32, String)]) -> String {
+    let all: Vec<String> = processes.iter().take(LISTED).map(|(pid, _)| pid.to_string()).collect();
+    let more = if processes.len() > LISTED { " …" } else { "" };
+    all.join(" ") + more
+}
+
+/// The group of a directory of version 2, as this program names it where the hierarchy is mounted as usual.
+fn group(dir: &Path) -> String {
+    let group = dir.strip_prefix("/sys/fs/cgroup").unwrap_or(dir);
+    group.display().to_string()
+}
+
 impl GroupError {
     /// What the user may do about it.
     pub fn hint(&self) -> Option<String> {
@@ -200,17 +234,35 @@ impl GroupError {
             ),
             Self::HasChildren { group, .. } => format!("onggi cgroup rm -r {group} removes them too"),
             Self::InternalProcesses { dir, processes, .. } => format!(
-                "move them to a group below it first: mkdir {0}/leaf; echo {1} > {0}/leaf/cgroup.procs",
-                dir.display(),
-                processes.first().map_or(0, |(pid, _)| *pid)
+                "move them to a group below it first: onggi cgroup create {0}/leaf; onggi cgroup mv {0}/leaf {1}",
+                group(dir),
+                numbers(processes)
             ),
-            Self::TakesNoProcesses { dir, .. } => format!("use a group below it: mkdir {}/leaf", dir.display()),
+            Self::TakesNoProcesses { dir, .. } => {
+                format!("use a group below it: onggi cgroup create {}/leaf", group(dir))
+            }
+            Self::OnlyThreads { domain, controllers, processes, .. } => format!(
+                "take the controllers back, and with them the limits below: echo {:?} > {}/cgroup.subtree_control; or move \
+                 its processes elsewhere: onggi cgroup mv GROUP {}; single threads of them may enter with mv --threads, \
+                 where cgroup.type is threaded",
+                controllers.split(' ').map(|c| format!("-{c}")).collect::<Vec<_>>().join(" "),
+                domain.display(),
+                numbers(processes)
+            ),
             Self::NoSystemd => {
                 "keep the file of onggi cgroup snapshot, and have your init run onggi cgroup restore FILE".into()
             }
             Self::NoProcess { .. } => "ps -e lists processes".into(),
             Self::NoDevice { .. } => "name a disk as /dev/sda or 8:0; lsblk lists them".into(),
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                "a version 1 cpuset takes processes when it has CPUs and memory nodes: onggi cgroup set GROUP cpuset=0 \
+                 cpuset-mems=0"
+                    .into()
+            }
+            Self::Io { source, .. }
+            | Self::Cgroup(CgroupError::MakeDir { source, .. } | CgroupError::Write { source, .. })
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
                 "the group belongs to somebody else: try sudo, or have it given to you (create --owner)".into()
             }
             Self::Sys { source, .. } if matches!(source.errno, Errno::PERM | Errno::ACCESS) => {

@@ -8,8 +8,12 @@ use std::{
 };
 
 use onggi_spec::facts::CgroupLayout;
+use rustix::fs::{Access, AtFlags, CWD, accessat};
 
-use super::{GroupError, Place, Version};
+use super::{
+    GroupError, Place, Version,
+    members::{commands, keepers},
+};
 
 /// Lists of members: long, changing, and nothing that is set.
 const MEMBERS: [&str; 3] = ["tasks", "cgroup.procs", "cgroup.threads"];
@@ -41,6 +45,8 @@ pub struct GroupFacts {
     pub places: Vec<Place>,
     /// Control files by name.
     pub files: BTreeMap<String, ControlFile>,
+    /// What the directories above give to their children; of those that are not in it nothing is known.
+    pub offers: Offers,
 }
 
 impl GroupFacts {
@@ -66,7 +72,8 @@ impl GroupFacts {
                 files.insert(name, ControlFile { text, writable, readable, place });
             }
         }
-        Ok(Self { version, places, files })
+        let offers = if version == Version::V2 { offered(&places) } else { Offers::new() };
+        Ok(Self { version, places, files, offers })
     }
 
     /// What a file says, if it is there.
@@ -122,14 +129,32 @@ pub fn layout() -> Result<CgroupLayout, GroupError> {
     Ok(onggi_cgroup::layout::detect()?)
 }
 
+/// What a version 2 directory gives to its children, and who keeps it from giving more.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Offer {
+    /// `cgroup.subtree_control`.
+    pub controllers: Vec<String>,
+    /// Processes of its own with their commands; none for the root, which may have both.
+    pub processes: Vec<(i32, String)>,
+    /// It belongs to somebody else, who decides what it gives.
+    pub closed: bool,
+}
+
+/// What directories give to their children.
+pub type Offers = BTreeMap<PathBuf, Offer>;
+
 /// What the directories above the places offer to their children; nothing on version 1.
-pub fn offered(places: &[Place]) -> BTreeMap<PathBuf, Vec<String>> {
+pub fn offered(places: &[Place]) -> Offers {
     let above = places.iter().flat_map(|place| {
         place.dir.ancestors().skip(1).take_while(|dir| dir.starts_with(&place.mount)).map(PathBuf::from)
     });
     let offers = |dir: PathBuf| {
         let text = fs::read_to_string(dir.join("cgroup.subtree_control")).ok()?;
-        Some((dir, text.split_ascii_whitespace().map(str::to_owned).collect()))
+        let controllers = text.split_ascii_whitespace().map(str::to_owned).collect();
+        let processes = commands(&keepers(&dir));
+        let control = dir.join("cgroup.subtree_control");
+        let closed = accessat(CWD, &control, Access::WRITE_OK, AtFlags::EACCESS).is_err();
+        Some((dir, Offer { controllers, processes, closed }))
     };
     above.filter_map(offers).collect()
 }

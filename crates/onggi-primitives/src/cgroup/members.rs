@@ -47,11 +47,26 @@ fn walk(dir: &Path, facts: &mut RemovePlanFacts) -> Result<(), GroupError> {
     for child in subdirs(dir)? {
         walk(&child, facts)?;
     }
-    let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-    // 0 is a process outside our pid namespace; written back it would mean ourselves.
-    let pids = text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0).collect();
-    facts.dirs.push((dir.to_owned(), pids));
+    facts.dirs.push((dir.to_owned(), members(dir)));
     Ok(())
+}
+
+/// The processes of this group alone. Those outside our pid namespace are 0, which would mean ourselves.
+pub(super) fn members(dir: &Path) -> Vec<i32> {
+    let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0).collect()
+}
+
+/// The processes that keep a version 2 group from giving controllers to its children. The root may have both, and a
+/// threaded tree is somebody's wish, and the kernel's to judge.
+///
+/// The kernel must not be asked instead: it refuses memory and io, but takes cpu, cpuset and pids, makes a threaded
+/// domain of the group by that, and lets no process into the groups below from then on (cgroup-v2.rst, "Threads").
+pub(super) fn keepers(dir: &Path) -> Vec<i32> {
+    match fs::read_to_string(dir.join("cgroup.type")) {
+        Ok(kind) if kind.trim() == "domain" => members(dir),
+        _ => Vec::new(),
+    }
 }
 
 /// Groups directly below a directory, in order.

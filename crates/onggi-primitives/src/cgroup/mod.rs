@@ -5,6 +5,7 @@
 //! of the machine is gathered beforehand ([`GroupFacts`]). Nothing here touches a group that was not named.
 
 mod apply;
+mod enter;
 mod error;
 mod facts;
 mod group;
@@ -21,8 +22,9 @@ mod tree;
 
 pub use apply::apply;
 pub use error::GroupError;
-pub use facts::{Devices, GroupFacts, device_numbers, layout, offered};
+pub use facts::{Devices, GroupFacts, Offer, Offers, device_numbers, layout, offered};
 pub use group::{Group, Place, Version, existing, places};
+pub(crate) use keys::known;
 pub use keys::{KEYS, Key, is_key};
 pub use members::{
     Leftover, RemovePlanFacts, freezer_plan, kill_places, plan_join, plan_kill, plan_move, plan_remove, remove_facts,

@@ -16,7 +16,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{Group, GroupError};
+use super::{Group, GroupError, Snapshot};
 use crate::shell::quote;
 
 /// Where programs of the system are: never a PATH.
@@ -33,27 +33,45 @@ pub struct Persist {
     pub systemctl: Vec<Vec<String>>,
 }
 
-/// Plans the files of a group.
-pub fn persist_plan(group: &Group, snapshot: &str, program: &str, remove: bool) -> Persist {
-    let name: String =
-        group.path.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' }).collect();
+/// Controllers that systemd can be asked for (systemd.resource-control(5), `Delegate=`).
+const DELEGATED: [&str; 5] = ["cpu", "cpuset", "io", "memory", "pids"];
+
+/// Plans the files of a group; without a snapshot they are removed.
+pub fn persist_plan(group: &Group, snapshot: Option<&Snapshot>, program: &str) -> Persist {
+    let remove = snapshot.is_none();
+    let plain = |c: char| match c {
+        '/' => ':',
+        c if c.is_ascii_alphanumeric() || "._-".contains(c) => c,
+        _ => '-',
+    };
+    let name: String = group.path.chars().map(plain).collect();
     let unit = format!("onggi-cgroup-{name}.service");
     let config = PathBuf::from(format!("/etc/onggi/cgroups/{name}.conf"));
     let text = format!(
         "[Unit]\nDescription=Control group {}\nAfter=sys-fs-cgroup.mount\n\n[Service]\nType=oneshot\nRemainAfterExit=yes\n\
-         ExecStart={program} cgroup restore {}\n\n[Install]\nWantedBy=multi-user.target\n",
+         {}ExecStart={program} cgroup restore {}\n\n[Install]\nWantedBy=multi-user.target\n",
         group.path,
+        snapshot.map(delegate).unwrap_or_default(),
         config.display()
     );
-    let content = |text: &str| (!remove).then(|| text.to_owned());
-    let files =
-        vec![(config, content(snapshot)), (PathBuf::from(format!("/etc/systemd/system/{unit}")), content(&text))];
+    let files = vec![
+        (config, snapshot.map(Snapshot::text)),
+        (PathBuf::from(format!("/etc/systemd/system/{unit}")), (!remove).then_some(text)),
+    ];
     let words = |line: &[&str]| line.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
     let systemctl = match remove {
         false => vec![words(&["daemon-reload"]), words(&["enable", "--now", &unit])],
-        true => vec![words(&["disable", &unit]), words(&["daemon-reload"])],
+        true => vec![words(&["disable", "--now", &unit]), words(&["daemon-reload"])],
     };
     Persist { unit, files, systemctl }
+}
+
+/// systemd switches controllers off for which no unit has asked, and limits of other groups go with them. A service that
+/// has them given to itself keeps them on, from the root down.
+fn delegate(snapshot: &Snapshot) -> String {
+    let used = |c: &&str| snapshot.groups.iter().any(|group| group.sections.iter().any(|(name, _)| name == c));
+    let names: Vec<&str> = DELEGATED.into_iter().filter(used).collect();
+    if names.is_empty() { String::new() } else { format!("Delegate={}\n", names.join(" ")) }
 }
 
 impl Persist {
@@ -96,6 +114,10 @@ impl Persist {
             return Err(GroupError::NoSystemd);
         }
         if self.removes() {
+            // Forgotten already.
+            if self.files.iter().all(|(path, _)| !path.exists()) {
+                return Ok(());
+            }
             self.tell()?;
         }
         for (path, content) in &self.files {

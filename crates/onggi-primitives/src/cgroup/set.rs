@@ -1,6 +1,9 @@
 //! Plans that make groups and set their limits.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use onggi_cgroup::{CgroupWrite, Prepare, plan_update};
 use onggi_spec::{
@@ -10,7 +13,7 @@ use onggi_spec::{
 use serde::Serialize;
 
 use super::{
-    Devices, Group, GroupError, GroupFacts, GroupPlan, Op, Place, Version,
+    Devices, Group, GroupError, GroupFacts, GroupPlan, Offer, Offers, Op, Place, Version,
     group::paths,
     keys::{self, Change, UNLIMITED},
 };
@@ -27,41 +30,65 @@ pub fn create_plan(
     layout: &CgroupLayout,
     group: &Group,
     places: &[Place],
-    offered: &BTreeMap<PathBuf, Vec<String>>,
+    offered: &Offers,
 ) -> Result<GroupPlan, GroupError> {
     if group.path.is_empty() {
         return Err(GroupError::Root(group.to_string()));
     }
-    let mut ops = Vec::new();
+    let mut plan = GroupPlan::default();
     for place in places {
         let cpuset = place.controllers.iter().any(|c| c == "cpuset");
+        // A directory can give what it is given; the root has all.
+        let mut can = match layout {
+            CgroupLayout::V2 { controllers, .. } => controllers.clone(),
+            _ => Vec::new(),
+        };
         for level in place.levels() {
-            if let CgroupLayout::V2 { controllers, .. } = layout {
-                ops.extend(level.parent().and_then(|parent| offer(parent, group, controllers, offered)));
+            if let (Some(parent), CgroupLayout::V2 { .. }) = (level.parent(), layout) {
+                give(parent, group, &mut can, offered, &mut plan)?;
             }
-            ops.push(Op::Prepare { step: Prepare::MakeDir { path: level.clone(), own: false } });
+            plan.ops.push(Op::Prepare { step: Prepare::MakeDir { path: level.clone(), own: false } });
             for file in ["cpuset.cpus", "cpuset.mems"].into_iter().filter(|_| cpuset) {
-                ops.push(Op::Prepare { step: Prepare::Inherit { path: level.clone(), file: file.into() } });
+                plan.ops.push(Op::Prepare { step: Prepare::Inherit { path: level.clone(), file: file.into() } });
             }
         }
     }
-    Ok(GroupPlan { ops, notes: Vec::new() })
+    Ok(plan)
 }
 
-/// What a version 2 directory has to offer besides.
-fn offer(
-    dir: &std::path::Path,
+/// Has a version 2 directory give what the group is to have; `can` is what it can give, and then what it gives.
+fn give(
+    dir: &Path,
     group: &Group,
-    available: &[String],
-    offered: &BTreeMap<PathBuf, Vec<String>>,
-) -> Option<Op> {
-    let has = |c: &&String| !offered.get(dir).is_some_and(|list| list.contains(c));
+    can: &mut Vec<String>,
+    offered: &Offers,
+    plan: &mut GroupPlan,
+) -> Result<(), GroupError> {
     let named = !group.controllers.is_empty();
-    let asked =
-        available.iter().filter(|c| if named { group.controllers.contains(c) } else { GIVEN.contains(&c.as_str()) });
-    let missing: Vec<String> = asked.filter(has).cloned().collect();
-    let (required, wanted) = if named { (missing.clone(), missing) } else { (Vec::new(), missing) };
-    (!wanted.is_empty()).then(|| Op::Prepare { step: Prepare::Enable { path: dir.to_owned(), required, wanted } })
+    let nothing = Offer::default();
+    let offer = offered.get(dir).unwrap_or(&nothing);
+    let asked = |c: &String| if named { group.controllers.contains(c) } else { GIVEN.contains(&c.as_str()) };
+    let mut missing: Vec<String> = can.iter().filter(|c| asked(c) && !offer.controllers.contains(c)).cloned().collect();
+    if !missing.is_empty() && !offer.processes.is_empty() {
+        let (controllers, processes) = (missing.join(" "), offer.processes.clone());
+        let refusal = GroupError::InternalProcesses { dir: dir.to_owned(), controllers, processes };
+        if named {
+            return Err(refusal);
+        }
+        // Nobody has asked for these by name: a group without them is a group.
+        plan.notes.push(refusal.to_string());
+        missing.clear();
+    }
+    if offer.closed && !named {
+        missing.clear();
+    }
+    if !missing.is_empty() {
+        let required = if named { missing.clone() } else { Vec::new() };
+        let step = Prepare::Enable { path: dir.to_owned(), required, wanted: missing.clone() };
+        plan.ops.push(Op::Prepare { step });
+    }
+    can.retain(|c| offer.controllers.contains(c) || missing.contains(c));
+    Ok(())
 }
 
 /// Gives a group to a user.
@@ -119,8 +146,8 @@ pub fn plan_set(
                 let (update, merged) = plan_update(layout, &all, &path, (&before, &change))?;
                 before = merged;
                 for step in update.prepare {
-                    let missing = matches!(&step, Prepare::Enable { .. }) && !prepare.contains(&step);
-                    prepare.extend(missing.then_some(step));
+                    let missing = not_given(step, &facts.offers)?.filter(|step| !prepare.contains(step));
+                    prepare.extend(missing);
                 }
                 notes.extend(update.notes);
                 // What belongs together is completed; what only stands there again need not be told.
@@ -142,6 +169,21 @@ pub fn plan_set(
     Ok((GroupPlan { ops, notes }, told))
 }
 
+/// What is left of a step that has a directory above give controllers.
+fn not_given(step: Prepare, offers: &Offers) -> Result<Option<Prepare>, GroupError> {
+    let Prepare::Enable { path, required, mut wanted } = step else { return Ok(None) };
+    let Some(offer) = offers.get(&path) else { return Ok(Some(Prepare::Enable { path, required, wanted })) };
+    wanted.retain(|c| !offer.controllers.contains(c));
+    if wanted.is_empty() {
+        return Ok(None);
+    }
+    if !offer.processes.is_empty() {
+        let (controllers, processes) = (wanted.join(" "), offer.processes.clone());
+        return Err(GroupError::InternalProcesses { dir: path, controllers, processes });
+    }
+    Ok(Some(Prepare::Enable { path, required, wanted }))
+}
+
 /// What the settings ask for, as `linux.resources`: for systemd, which has no group yet.
 ///
 /// # Errors
@@ -152,7 +194,7 @@ pub fn merged_resources(
     settings: &[(String, String)],
     devices: &Devices,
 ) -> Result<LinuxResources, GroupError> {
-    let facts = GroupFacts { version, places: Vec::new(), files: BTreeMap::new() };
+    let facts = GroupFacts { version, places: Vec::new(), files: BTreeMap::new(), offers: Offers::new() };
     let mut all = LinuxResources::default();
     for (key, value) in settings {
         if let Change::Resources(change) = keys::change(key, value, &facts, devices)? {
@@ -254,5 +296,55 @@ fn present(facts: &GroupFacts) -> LinuxResources {
         cpu: Some(LinuxCpu { quota, period, ..LinuxCpu::default() }),
         memory: Some(LinuxMemory { limit, ..LinuxMemory::default() }),
         ..LinuxResources::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup::{group::tests::v2, places};
+
+    fn create(name: &str) -> Result<GroupPlan, GroupError> {
+        let group: Group = name.parse().expect("a name");
+        let places = places(&v2(), &group).expect("a hierarchy");
+        let sleeper =
+            Offer { controllers: vec!["cpu".into()], processes: vec![(7, "sleep 9".into())], ..Offer::default() };
+        let offered = Offers::from([("/c".into(), Offer::default()), ("/c/busy".into(), sleeper)]);
+        create_plan(&v2(), &group, &places, &offered)
+    }
+
+    #[test]
+    fn a_directory_gives_what_it_is_given_and_one_of_somebody_else_is_let_be() {
+        let group: Group = "theirs/mine/new".parse().expect("a name");
+        let places = places(&v2(), &group).expect("a hierarchy");
+        let of = |names: &[&str], closed: bool| Offer {
+            controllers: names.iter().map(|n| (*n).to_owned()).collect(),
+            closed,
+            ..Offer::default()
+        };
+        let theirs = of(&["cpu", "memory"], true);
+        let offered = Offers::from([
+            ("/c".into(), theirs.clone()),
+            ("/c/theirs".into(), theirs),
+            ("/c/theirs/mine".into(), of(&["cpu"], false)),
+        ]);
+        let plan = create_plan(&v2(), &group, &places, &offered).expect("plan");
+        let enabled: Vec<String> =
+            plan.words().lines().filter(|l| l.contains("subtree_control")).map(str::to_owned).collect();
+        assert_eq!(enabled.len(), 1, "{enabled:?}");
+        assert!(enabled[0].starts_with("write \"+memory\" to /c/theirs/mine/"), "{enabled:?}");
+    }
+
+    #[test]
+    fn a_group_with_processes_is_not_asked_for_controllers() {
+        let plan = create("busy/below").expect("a group without them is a group");
+        let words = plan.words();
+        assert!(words.contains("mkdir(2) /c/busy/below") && words.contains("+cpu"), "the root may have both: {words}");
+        assert!(!words.contains("/c/busy/cgroup.subtree_control"), "{words}");
+        assert!(words.contains("note: /c/busy cannot give cpuset io memory hugetlb pids to its children"), "{words}");
+        assert!(words.contains("it has 1 process of its own (7 sleep 9)"), "{words}");
+        let refused = create("memory:busy/below").expect_err("it was asked for by name");
+        assert!(refused.hint().is_some_and(|hint| hint.contains("/c/busy/leaf 7")), "{refused}");
+        assert!(create("cpu:busy/below").is_ok(), "it is given already");
     }
 }

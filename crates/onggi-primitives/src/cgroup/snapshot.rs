@@ -15,12 +15,12 @@
 //! has no counterpart is left out with a note. `mount`, `default`, `template` and `namespace` of a cgconfig.conf are
 //! skipped.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::collections::BTreeMap;
 
 use onggi_spec::facts::CgroupLayout;
 
 use super::{
-    Devices, Group, GroupError, GroupFacts, GroupPlan, Op, Version, create_plan, owner_ops, places, plan_set,
+    Devices, Group, GroupError, GroupFacts, GroupPlan, Offers, Op, Version, create_plan, owner_ops, places, plan_set,
     set::file_write,
 };
 
@@ -196,12 +196,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// A group that cannot be here. Single limits that cannot be kept are notes.
-    pub fn plan(
-        &self,
-        layout: &CgroupLayout,
-        prefix: &str,
-        offered: &BTreeMap<PathBuf, Vec<String>>,
-    ) -> Result<GroupPlan, GroupError> {
+    pub fn plan(&self, layout: &CgroupLayout, prefix: &str, offered: &Offers) -> Result<GroupPlan, GroupError> {
         let here = Version::of(layout);
         let mut all = GroupPlan::default();
         for saved in &self.groups {
@@ -210,15 +205,17 @@ impl Snapshot {
             group.controllers = known;
             let places = places(layout, &group)?;
             // What the parents offer is settled by the first of them.
-            for op in create_plan(layout, &group, &places, offered)?.ops {
+            let made = create_plan(layout, &group, &places, offered)?;
+            for op in made.ops {
                 if !all.ops.contains(&op) {
                     all.ops.push(op);
                 }
             }
+            all.notes.extend(made.notes);
             if let Some((uid, gid)) = saved.owner.filter(|owner| *owner != (0, 0)) {
                 all.ops.extend(owner_ops(&places, here, Some(uid), Some(gid)));
             }
-            let facts = GroupFacts { version: here, places, files: BTreeMap::new() };
+            let facts = GroupFacts { version: here, places, files: BTreeMap::new(), offers: Offers::new() };
             self.limits(saved, layout, &group, &facts, &mut all);
         }
         Ok(all)

@@ -9,6 +9,7 @@ mod duty;
 mod plan;
 mod show;
 mod stale;
+mod systemd_run;
 mod unit;
 
 use std::path::PathBuf;
@@ -16,7 +17,7 @@ use std::path::PathBuf;
 use onggi_cgroup::systemd::UnitPlan;
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::{Devices, GroupPlan, Place};
+use crate::cgroup::{Devices, GroupPlan, Offers, Place};
 
 pub use apply::{apply_inside, apply_process};
 pub use duty::Duty;
@@ -91,7 +92,7 @@ pub struct LimitFacts {
     /// How.
     pub means: Means,
     /// What version 2 directories offer to their children.
-    pub offered: std::collections::BTreeMap<PathBuf, Vec<String>>,
+    pub offered: Offers,
     /// Block devices that settings name.
     pub devices: Devices,
     /// Groups of the first process of the target, `controllers:path` lines of /proc/PID/cgroup.

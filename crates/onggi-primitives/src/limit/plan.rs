@@ -33,7 +33,8 @@ fn by_group(request: &LimitRequest, facts: &LimitFacts, path: &str, places: &[Pl
         let group = Group { controllers: Vec::new(), path: path.to_owned() };
         let mut setup = create_plan(&facts.layout, &needed(&group, request, &facts.layout), places, &facts.offered)?;
         let version = Version::of(&facts.layout);
-        let empty = GroupFacts { version, places: places.to_vec(), files: std::collections::BTreeMap::new() };
+        let (files, offers) = (std::collections::BTreeMap::new(), crate::cgroup::Offers::new());
+        let empty = GroupFacts { version, places: places.to_vec(), files, offers };
         let (set, _) = plan_set(&facts.layout, &group, &empty, &request.settings, &facts.devices)?;
         // What the groups above offer is in the plan of the group already.
         setup.ops.extend(set.ops.into_iter().filter(|op| !matches!(op, Op::Prepare { .. })));

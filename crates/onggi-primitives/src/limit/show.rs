@@ -94,7 +94,7 @@ fn value(limit: &super::Rlimit) -> String {
 }
 
 /// `--nofile=10:20` of prlimit(1).
-fn option(limit: &super::Rlimit) -> String {
+pub(super) fn option(limit: &super::Rlimit) -> String {
     format!("--{}={}", limit.name.trim_start_matches("RLIMIT_").to_lowercase(), value(limit))
 }
 

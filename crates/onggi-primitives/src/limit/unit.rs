@@ -2,11 +2,14 @@
 
 use onggi_cgroup::{
     CgroupError,
-    systemd::{Manager, Property, SystemdFacts, UnitPlan, Value, update_properties},
+    systemd::{Property, SystemdFacts, UnitPlan, Value, update_properties},
 };
 
-use super::{LimitFacts, LimitPlan, LimitRequest, Target, plan::inside};
-use crate::cgroup::{GroupError, Version, merged_resources};
+use super::{LimitFacts, LimitPlan, LimitRequest, Target, plan::inside, systemd_run::systemd_run};
+use crate::cgroup::{GroupError, Version, known, merged_resources};
+
+/// The kernel's and systemd's CPU period, microseconds.
+const DEFAULT_PERIOD: u64 = 100_000;
 
 /// Which unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,21 +51,24 @@ pub(super) fn plan(request: &LimitRequest, facts: &LimitFacts, unit: &UnitReques
         )
         .into());
     };
-    let version = Version::of(&facts.layout);
-    let resources = merged_resources(&facts.layout, version, &request.settings, &facts.devices)?;
+    let words = |(key, value): &(String, String)| (known(key).unwrap_or(key.as_str()).to_owned(), value.clone());
+    let settings: Vec<(String, String)> = request.settings.iter().map(words).collect();
+    let limits = limits(&settings, facts, unit)?;
+    refuse_what_systemd_does_not_know(&settings, &limits, facts, unit)?;
     let mut properties = vec![text("Description", &command.join(" "))];
     properties.extend(unit.slice.as_ref().map(|slice| text("Slice", &with_ending(slice, ".slice"))));
-    properties.extend(update_properties(version == Version::V2, &resources, &unit.systemd)?);
-    properties.extend(io(request, facts)?);
+    properties.extend(limits);
     let name = with_ending(&unit.name, if unit.scope { ".scope" } else { ".service" });
-    let mut plan = LimitPlan { systemd_run: systemd_run(request, unit, &name), ..LimitPlan::default() };
-    if unit.scope {
-        let scope = UnitPlan { manager: unit.systemd.manager, name, properties };
-        plan.inside = Some(super::Inside { scope: Some(scope), ..inside(request) });
-        return Ok(plan);
+    let mut plan = LimitPlan::default();
+    if !unit.scope {
+        properties.extend(service(request, command, unit));
     }
-    properties.extend(service(request, command, unit));
-    plan.service = Some(UnitPlan { manager: unit.systemd.manager, name, properties });
+    let made = UnitPlan { manager: unit.systemd.manager, name, properties };
+    plan.systemd_run = systemd_run(request, &made, unit.scope);
+    match unit.scope {
+        true => plan.inside = Some(super::Inside { scope: Some(made), ..inside(request) }),
+        false => plan.service = Some(made),
+    }
     Ok(plan)
 }
 
@@ -92,10 +98,44 @@ fn service(request: &LimitRequest, command: &[String], unit: &UnitRequest) -> Ve
     out
 }
 
+/// The properties of the settings.
+fn limits(settings: &[(String, String)], facts: &LimitFacts, unit: &UnitRequest) -> Result<Vec<Property>, GroupError> {
+    let version = Version::of(&facts.layout);
+    let resources = merged_resources(&facts.layout, version, settings, &facts.devices)?;
+    let mut properties = update_properties(version == Version::V2, &resources, &unit.systemd)?;
+    // systemd's own default, which it shows as such.
+    properties.retain(|p| !(p.name == "CPUQuotaPeriodUSec" && p.value == Value::U64(DEFAULT_PERIOD)));
+    properties.extend(io(settings, facts)?);
+    Ok(properties)
+}
+
+/// A setting without which the properties are the same is one that nobody would keep.
+fn refuse_what_systemd_does_not_know(
+    settings: &[(String, String)],
+    all: &[Property],
+    facts: &LimitFacts,
+    unit: &UnitRequest,
+) -> Result<(), GroupError> {
+    for (at, (key, value)) in settings.iter().enumerate() {
+        let mut others = settings.to_vec();
+        others.remove(at);
+        let twice = others.iter().any(|(other, _)| other == key);
+        // Where the others make no sense without it, it counts for something.
+        if !twice && limits(&others, facts, unit).is_ok_and(|without| without == all) {
+            return Err(GroupError::BadValue {
+                key: key.clone(),
+                value: value.clone(),
+                reason: "systemd has no property for it; without --scope, --unit and --slice a group keeps it".into(),
+            });
+        }
+    }
+    Ok(())
+}
+
 /// What `linux.resources` has no property for.
-fn io(request: &LimitRequest, facts: &LimitFacts) -> Result<Vec<Property>, GroupError> {
+fn io(settings: &[(String, String)], facts: &LimitFacts) -> Result<Vec<Property>, GroupError> {
     let mut out = Vec::new();
-    for (key, value) in &request.settings {
+    for (key, value) in settings {
         let bad = || GroupError::BadValue {
             key: key.clone(),
             value: value.clone(),
@@ -131,50 +171,89 @@ fn io_name(key: &str) -> Option<&'static str> {
     })
 }
 
-/// The options of systemd-run(1) that ask for the same.
-fn systemd_run(request: &LimitRequest, unit: &UnitRequest, name: &str) -> Vec<String> {
-    let mut out = Vec::new();
-    if unit.systemd.manager == Manager::User {
-        out.push("--user".to_owned());
-    }
-    if unit.scope {
-        out.push("--scope".to_owned());
-    }
-    out.push(format!("--unit={name}"));
-    out.extend(unit.slice.as_ref().map(|slice| format!("--slice={slice}")));
-    out.extend(request.settings.iter().map(|(key, value)| format!("-p{}", property(key, value))));
-    out.extend(request.nice.map(|n| if unit.scope { format!("--nice={n}") } else { format!("-pNice={n}") }));
-    for limit in &request.rlimits {
-        let name = limit.name.trim_start_matches("RLIMIT_");
-        out.push(format!("-pLimit{name}={}:{}", limit.soft, limit.hard));
-    }
-    if let Target::Command(command) = &request.target {
-        out.extend(command.iter().cloned());
-    }
-    out
-}
+#[cfg(test)]
+mod tests {
+    use onggi_cgroup::systemd::Manager;
 
-/// A word of the vocabulary as a property of a unit file.
-fn property(key: &str, value: &str) -> String {
-    let limit = if matches!(value, "max" | "-1") { "infinity" } else { value };
-    match key {
-        "cpus" => {
-            let nano = onggi_spec::quantity::parse_cpus(value).ok().flatten();
-            nano.map_or_else(|| "CPUQuota=".into(), |n| format!("CPUQuota={}%", n as f64 / 1e7))
+    use super::*;
+    use crate::limit::{Means, Rlimit, plan_limit};
+
+    fn plan_of(settings: &[(&str, &str)], scope: bool) -> Result<LimitPlan, GroupError> {
+        let systemd = SystemdFacts {
+            manager: Manager::System,
+            version: 252,
+            control_group: String::new(),
+            devices: String::new(),
+        };
+        let unit = UnitRequest {
+            name: "lab".into(),
+            slice: Some("lab".into()),
+            scope,
+            systemd,
+            directory: "/tmp".into(),
+            program: "/bin/true".into(),
+        };
+        let controllers = ["cpu", "cpuset", "io", "memory", "pids"].map(str::to_owned).to_vec();
+        let facts = LimitFacts {
+            layout: onggi_spec::facts::CgroupLayout::V2 { mount: "/c".into(), controllers, own: "/".into() },
+            means: Means::Unit(unit),
+            offered: Default::default(),
+            devices: Default::default(),
+            origins: Vec::new(),
+            before: (0, "0".into()),
+        };
+        let nofile = Rlimit { name: "RLIMIT_NOFILE".into(), number: 7, soft: 99, hard: u64::MAX };
+        let request = LimitRequest {
+            settings: settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            nice: Some(5),
+            rlimits: vec![nofile],
+            target: Target::Command(vec!["true".into(), "a b".into()]),
+        };
+        plan_limit(&request, &facts)
+    }
+
+    const SETTINGS: [(&str, &str); 8] = [
+        ("cpus", "0.5"),
+        ("cpu-weight", "50"),
+        ("cpuset", "0,2-3"),
+        ("memory-high", "80M"),
+        ("memory", "100M"),
+        ("swap", "0"),
+        ("pids", "9"),
+        ("io-read-bps", "8:0:1M"),
+    ];
+
+    #[test]
+    fn a_unit_has_what_systemd_run_would_ask_for() {
+        let service = plan_of(&SETTINGS, false).expect("a plan").systemd_run;
+        let options = [
+            "--unit=lab.service",
+            "--slice=lab.slice",
+            "-pMemoryMax=100M",
+            "-pCPUQuota=50%",
+            "-pAllowedCPUs=0,2,3",
+            "-pTasksMax=9",
+            "-pCPUWeight=50",
+            "-pMemoryHigh=80M",
+            "-pMemorySwapMax=0",
+            "-pIOReadBandwidthMax=/dev/block/8:0 1M",
+            "-pType=exec",
+            "-pWorkingDirectory=/tmp",
+            "-pNice=5",
+            "-pLimitNOFILE=99:infinity",
+        ];
+        assert_eq!(service, [&options[..], &["true", "a b"]].concat());
+        let scope = plan_of(&SETTINGS[..1], true).expect("a plan").systemd_run;
+        let options = ["--scope", "--unit=lab.scope", "--slice=lab.slice", "-pCPUQuota=50%", "--nice=5"];
+        assert_eq!(scope, [&options[..], &["prlimit", "--nofile=99:unlimited", "true", "a b"]].concat());
+    }
+
+    #[test]
+    fn what_systemd_has_no_property_for_is_refused() {
+        for key in [("oom-group", "1"), ("cpu-burst", "1000"), ("io.latency", "8:0 target=9")] {
+            let refused = plan_of(&[("memory", "9M"), key], true).expect_err(key.0);
+            assert!(refused.to_string().contains("systemd has no property for it"), "{refused}");
         }
-        "cpu-weight" => format!("CPUWeight={value}"),
-        "cpuset" => format!("AllowedCPUs={value}"),
-        "cpuset-mems" => format!("AllowedMemoryNodes={value}"),
-        "memory" => format!("MemoryMax={}", limit.to_uppercase()),
-        "memory-high" => format!("MemoryHigh={}", limit.to_uppercase()),
-        "memory-low" => format!("MemoryLow={}", limit.to_uppercase()),
-        "memory-min" => format!("MemoryMin={}", limit.to_uppercase()),
-        "swap" => format!("MemorySwapMax={}", limit.to_uppercase()),
-        "pids" => format!("TasksMax={limit}"),
-        "io-weight" => format!("IOWeight={value}"),
-        other => match (io_name(other), value.rsplit_once(':')) {
-            (Some(name), Some((device, rate))) => format!("{name}={device} {}", rate.to_uppercase()),
-            _ => format!("{other}={value}"),
-        },
+        assert!(plan_of(&[("memory", "9M"), ("memory-swap", "9M")], true).is_ok(), "they belong together");
     }
 }

@@ -1,11 +1,11 @@
 //! `onggi cgroup freeze`, `thaw` and `kill`.
 
 use clap::Args;
-use onggi_primitives::cgroup::{Group, GroupPlan, freezer_plan, kill_places, plan_kill};
+use onggi_primitives::cgroup::{GroupPlan, freezer_plan, kill_places, plan_kill};
 use onggi_spec::signal::parse_signal;
 
-use super::{Explain, found, groups};
-use crate::error::CliError;
+use super::{Explain, found, subject::groups};
+use crate::{cli::GlobalArgs, error::CliError};
 
 /// What a freezer is set to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,16 +21,16 @@ pub(crate) enum State {
 pub(crate) struct FreezeArgs {
     #[command(flatten)]
     explain: Explain,
-    /// Paths from the root of the hierarchy
+    /// Paths from the root of the hierarchy, or running containers
     #[arg(value_name = "GROUP", required = true)]
     groups: Vec<String>,
 }
 
 impl FreezeArgs {
     /// Freezes or thaws, and returns when it is so.
-    pub(crate) fn run(self, state: State) -> Result<u8, CliError> {
+    pub(crate) fn run(self, state: State, global: &GlobalArgs) -> Result<u8, CliError> {
         let mut plan = GroupPlan::default();
-        for group in groups(&[], &self.groups)? {
+        for group in groups(&[], &self.groups, global)? {
             plan.ops.extend(freezer_plan(&group, &found(&group)?.1, state == State::Frozen)?.ops);
         }
         self.explain.show_or_apply(&plan)?;
@@ -46,17 +46,17 @@ pub(crate) struct KillArgs {
     signal: String,
     #[command(flatten)]
     explain: Explain,
-    /// Paths from the root of the hierarchy
+    /// Paths from the root of the hierarchy, or running containers
     #[arg(value_name = "GROUP", required = true)]
     groups: Vec<String>,
 }
 
 impl KillArgs {
     /// Sends the signal to every process of the groups and of those below them.
-    pub(crate) fn run(self) -> Result<u8, CliError> {
+    pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
         let signal = parse_signal(&self.signal)?;
         let mut plan = GroupPlan::default();
-        for group in groups(&[] as &[Group], &self.groups)? {
+        for group in groups(&[], &self.groups, global)? {
             plan.ops.extend(plan_kill(&kill_places(found(&group)?.1), signal).ops);
         }
         self.explain.show_or_apply(&plan)?;

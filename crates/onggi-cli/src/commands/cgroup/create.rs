@@ -4,7 +4,7 @@ use clap::Args;
 use onggi_primitives::cgroup::{Group, GroupPlan, Version, create_plan, layout, offered, owner_ops, places};
 use onggi_spec::ParseError;
 
-use super::{Explain, groups};
+use super::{Explain, paths};
 use crate::error::CliError;
 
 /// Arguments of `cgroup create`.
@@ -32,10 +32,12 @@ impl CreateArgs {
         let owner = self.owner.as_deref().map(owner).transpose()?;
         let layout = layout()?;
         let mut plan = GroupPlan::default();
-        for mut group in groups(&self.named, &self.groups)? {
+        for mut group in paths(&self.named, &self.groups)? {
             group.controllers.extend(self.controllers.iter().filter(|c| !c.is_empty()).cloned());
             let places = places(&layout, &group)?;
-            plan.ops.extend(create_plan(&layout, &group, &places, &offered(&places))?.ops);
+            let made = create_plan(&layout, &group, &places, &offered(&places))?;
+            plan.ops.extend(made.ops);
+            plan.notes.extend(made.notes);
             if let Some((uid, gid)) = owner {
                 plan.ops.extend(owner_ops(&places, Version::of(&layout), uid, gid));
             }

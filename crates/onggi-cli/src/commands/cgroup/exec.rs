@@ -8,8 +8,8 @@ use onggi_primitives::{
     processes,
 };
 
-use super::{Done, Explain, found, groups};
-use crate::error::CliError;
+use super::{Done, Explain, found, subject::groups};
+use crate::{cli::GlobalArgs, error::CliError};
 
 /// Arguments of `cgroup exec`.
 #[derive(Debug, Args)]
@@ -19,18 +19,18 @@ pub(crate) struct ExecArgs {
     named: Vec<Group>,
     #[command(flatten)]
     explain: Explain,
-    /// Group, then the command and its arguments
+    /// Group or container, then the command and its arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "GROUP COMMAND")]
     words: Vec<String>,
 }
 
 impl ExecArgs {
     /// Becomes the command; the exit code is the command's.
-    pub(crate) fn run(self) -> Result<u8, CliError> {
+    pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
         let (named, command) = match self.named.is_empty() {
             true => {
                 let (group, command) = self.words.split_at(1);
-                (groups(&[], group)?, command)
+                (groups(&[], group, global)?, command)
             }
             false => (self.named, &self.words[..]),
         };
@@ -64,18 +64,18 @@ pub(crate) struct MvArgs {
     threads: bool,
     #[command(flatten)]
     explain: Explain,
-    /// Group, then numbers of processes
+    /// Group or container, then numbers of processes
     #[arg(required = true, value_name = "GROUP PID")]
     words: Vec<String>,
 }
 
 impl MvArgs {
     /// Moves the processes.
-    pub(crate) fn run(self) -> Result<u8, CliError> {
+    pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
         let (named, pids) = match self.named.is_empty() {
             true => {
                 let (group, pids) = self.words.split_at(1);
-                (groups(&[], group)?, pids)
+                (groups(&[], group, global)?, pids)
             }
             false => (self.named, &self.words[..]),
         };

@@ -4,8 +4,9 @@ use clap::Args;
 use onggi_primitives::cgroup::{Group, GroupError, GroupFacts, Reading, reading, readings};
 use serde_json::json;
 
-use super::{facts, groups};
+use super::{facts, subject::groups};
 use crate::{
+    cli::GlobalArgs,
     error::CliError,
     render::{
         self,
@@ -36,15 +37,15 @@ pub(crate) struct GetArgs {
     /// Template, `json`, or `table TEMPLATE`
     #[arg(short, long)]
     format: Option<String>,
-    /// Group, then settings or names of control files; every limit otherwise
+    /// Group or container, then settings or names of control files; every limit otherwise
     #[arg(value_name = "GROUP KEY")]
     words: Vec<String>,
 }
 
 impl GetArgs {
     /// Prints the limits.
-    pub(crate) fn run(self) -> Result<u8, CliError> {
-        let (named, keys) = self.split()?;
+    pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
+        let (named, keys) = self.split(global)?;
         let mut rows = Vec::new();
         for group in &named {
             let (_, facts) = facts(group)?;
@@ -60,14 +61,14 @@ impl GetArgs {
         Ok(0)
     }
 
-    fn split(&self) -> Result<(Vec<Group>, Vec<String>), CliError> {
+    fn split(&self, global: &GlobalArgs) -> Result<(Vec<Group>, Vec<String>), CliError> {
         match (self.named.is_empty(), self.keys.is_empty()) {
             (true, true) => {
                 let (group, keys) = self.words.split_at(self.words.len().min(1));
-                Ok((groups(&[], group)?, keys.to_vec()))
+                Ok((groups(&[], group, global)?, keys.to_vec()))
             }
             (false, true) => Ok((self.named.clone(), self.words.clone())),
-            (_, false) => Ok((groups(&self.named, &self.words)?, self.keys.clone())),
+            (_, false) => Ok((groups(&self.named, &self.words, global)?, self.keys.clone())),
         }
     }
 }

@@ -10,7 +10,9 @@ use onggi_primitives::{
 use onggi_spec::{facts::CgroupLayout, quantity::human_memory};
 use serde_json::{Value, json};
 
+use super::subject;
 use crate::{
+    cli::GlobalArgs,
     error::CliError,
     render::{
         self,
@@ -57,17 +59,18 @@ pub(crate) struct LsArgs {
     /// Template, `json`, or `table TEMPLATE`
     #[arg(long)]
     format: Option<String>,
-    /// Path from the root of the hierarchy; everything otherwise
+    /// Path from the root of the hierarchy, or a running container; everything otherwise
     #[arg(value_name = "GROUP", default_value = "/")]
-    group: Group,
+    group: String,
 }
 
 impl LsArgs {
     /// Prints the tree.
-    pub(crate) fn run(self) -> Result<u8, CliError> {
+    pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
         let layout = layout()?;
-        let wanted = if self.all { everything(&layout, &self.group)? } else { places(&layout, &self.group)? };
-        let nodes = tree(&existing(&self.group, wanted)?, self.depth)?;
+        let group = subject::group(&self.group, global)?;
+        let wanted = if self.all { everything(&layout, &group)? } else { places(&layout, &group)? };
+        let nodes = tree(&existing(&group, wanted)?, self.depth)?;
         let text = match (self.hierarchies, self.processes) {
             (true, _) => by_hierarchy(&nodes),
             (_, true) => with_processes(&nodes),

@@ -9,6 +9,7 @@ mod rm;
 mod set;
 mod snapshot;
 mod stat;
+mod subject;
 
 use clap::{Args, Subcommand};
 use onggi_primitives::cgroup::{self, Group, GroupFacts, GroupPlan, Place, Version, existing, layout, places};
@@ -62,17 +63,17 @@ impl CgroupCommand {
     /// Carries out the command.
     pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
         match self {
-            Self::Ls(args) => args.run(),
+            Self::Ls(args) => args.run(global),
             Self::Create(args) => args.run(),
-            Self::Set(args) => args.run(),
-            Self::Get(args) => args.run(),
-            Self::Exec(args) => args.run(),
-            Self::Mv(args) => args.run(),
+            Self::Set(args) => args.run(global),
+            Self::Get(args) => args.run(global),
+            Self::Exec(args) => args.run(global),
+            Self::Mv(args) => args.run(global),
             Self::Rm(args) => args.run(),
-            Self::Freeze(args) => args.run(control::State::Frozen),
-            Self::Thaw(args) => args.run(control::State::Thawed),
-            Self::Kill(args) => args.run(),
-            Self::Stat(args) => args.run(),
+            Self::Freeze(args) => args.run(control::State::Frozen, global),
+            Self::Thaw(args) => args.run(control::State::Thawed, global),
+            Self::Kill(args) => args.run(global),
+            Self::Stat(args) => args.run(global),
             Self::Top(args) => args.run(global),
             Self::Snapshot(args) => args.run(),
             Self::Restore(args) => args.run(),
@@ -118,10 +119,13 @@ pub(crate) enum Done {
     Applied,
 }
 
-/// The groups that were named, by `-g` as for libcgroup or as they are.
-pub(super) fn groups(named: &[Group], words: &[String]) -> Result<Vec<Group>, CliError> {
+/// The groups that were named, by `-g` as for libcgroup or by their paths.
+pub(super) fn paths(named: &[Group], words: &[String]) -> Result<Vec<Group>, CliError> {
     let parsed = words.iter().map(|word| word.parse::<Group>()).collect::<Result<Vec<_>, _>>()?;
-    let all = [named, &parsed[..]].concat();
+    at_least_one([named, &parsed[..]].concat())
+}
+
+fn at_least_one(all: Vec<Group>) -> Result<Vec<Group>, CliError> {
     if all.is_empty() {
         return Err(CliError::usage("there is no group", "name one, as lab/web"));
     }
@@ -143,6 +147,7 @@ pub(super) fn facts(group: &Group) -> Result<(CgroupLayout, GroupFacts), CliErro
 }
 
 pub(crate) use exec::with_descendants;
+pub(crate) use subject::group;
 
 /// The groups of a process: controllers and path of each line of /proc/PID/cgroup.
 pub(crate) fn origins(pid: i32) -> Vec<(Vec<String>, String)> {

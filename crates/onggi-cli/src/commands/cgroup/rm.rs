@@ -3,7 +3,7 @@
 use clap::Args;
 use onggi_primitives::cgroup::{Group, GroupPlan, Leftover, plan_remove, remove_facts};
 
-use super::{Explain, found, groups};
+use super::{Explain, found, paths};
 use crate::error::CliError;
 
 /// Arguments of `cgroup rm`.
@@ -40,7 +40,7 @@ impl RmArgs {
             _ => Leftover::Refuse,
         };
         let mut plan = GroupPlan::default();
-        for group in groups(&self.named, &self.groups)? {
+        for group in paths(&self.named, &self.groups)? {
             let places = match found(&group) {
                 Ok((_, places)) => places,
                 Err(CliError::Group(onggi_primitives::cgroup::GroupError::NoGroup { .. })) if self.force => continue,

@@ -3,8 +3,9 @@
 use clap::Args;
 use onggi_primitives::cgroup::{Group, GroupPlan, KEYS, device_numbers, plan_set};
 
-use super::{Done, Explain, facts, groups};
+use super::{Done, Explain, facts, subject::groups};
 use crate::{
+    cli::GlobalArgs,
     error::CliError,
     render::{self},
 };
@@ -24,7 +25,7 @@ pub(crate) struct SetArgs {
     quiet: bool,
     #[command(flatten)]
     explain: Explain,
-    /// Group, then settings
+    /// Group or container, then settings
     #[arg(value_name = "GROUP KEY=VALUE")]
     words: Vec<String>,
 }
@@ -39,8 +40,8 @@ fn vocabulary() -> String {
 
 impl SetArgs {
     /// Changes all limits, or none where one is refused.
-    pub(crate) fn run(self) -> Result<u8, CliError> {
-        let (named, settings) = self.split()?;
+    pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
+        let (named, settings) = self.split(global)?;
         let pairs = settings.iter().map(|text| pair(text)).collect::<Result<Vec<_>, _>>()?;
         if pairs.is_empty() {
             return Err(CliError::usage("there is no setting", "write KEY=VALUE, as cpus=0.5 memory=100M"));
@@ -61,14 +62,14 @@ impl SetArgs {
     }
 
     /// With `-g` or `-r` the words are only settings or only groups.
-    fn split(&self) -> Result<(Vec<Group>, Vec<String>), CliError> {
+    fn split(&self, global: &GlobalArgs) -> Result<(Vec<Group>, Vec<String>), CliError> {
         match (self.named.is_empty(), self.settings.is_empty()) {
             (true, true) => {
                 let (group, settings) = self.words.split_at(self.words.len().min(1));
-                Ok((groups(&[], group)?, settings.to_vec()))
+                Ok((groups(&[], group, global)?, settings.to_vec()))
             }
             (false, true) => Ok((self.named.clone(), self.words.clone())),
-            (_, false) => Ok((groups(&self.named, &self.words)?, self.settings.clone())),
+            (_, false) => Ok((groups(&self.named, &self.words, global)?, self.settings.clone())),
         }
     }
 }

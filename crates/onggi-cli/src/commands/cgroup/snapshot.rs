@@ -111,8 +111,8 @@ impl PersistArgs {
             return Err(GroupError::Root(self.group.to_string()).into());
         }
         let program = std::env::current_exe().map_err(CliError::CurrentDirectory)?.display().to_string();
-        let text = if self.remove { String::new() } else { take(&self.group)?.text() };
-        let plan: Persist = persist_plan(&self.group, &text, &program, self.remove);
+        let snapshot = if self.remove { None } else { Some(take(&self.group)?) };
+        let plan: Persist = persist_plan(&self.group, snapshot.as_ref(), &program);
         match self.explain.explain {
             Some(ExplainFormat::Words) => render::stdout(&plan.words())?,
             Some(ExplainFormat::Json) => render::stdout(&(format::pretty(&serde_json::to_value(&plan)?)? + "\n"))?,

@@ -1,12 +1,13 @@
 //! `onggi cgroup stat`: everything that is counted for one group.
 
 use clap::Args;
-use onggi_primitives::cgroup::{Group, Node, pressure, tree};
+use onggi_primitives::cgroup::{Node, pressure, tree};
 use onggi_spec::quantity::human_memory;
 use serde_json::{Value, json};
 
-use super::found;
+use super::{found, subject};
 use crate::{
+    cli::GlobalArgs,
     error::CliError,
     render::{
         self,
@@ -25,15 +26,15 @@ pub(crate) struct StatArgs {
     /// Template, `json`, or `table TEMPLATE`
     #[arg(short, long)]
     format: Option<String>,
-    /// Path from the root of the hierarchy
+    /// Path from the root of the hierarchy, or a running container
     #[arg(value_name = "GROUP")]
-    group: Group,
+    group: String,
 }
 
 impl StatArgs {
     /// Prints one line for each counter.
-    pub(crate) fn run(self) -> Result<u8, CliError> {
-        let (_, places) = found(&self.group)?;
+    pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
+        let (_, places) = found(&subject::group(&self.group, global)?)?;
         let nodes = tree(&places, Some(0))?;
         let rows: Vec<Value> = nodes.iter().flat_map(rows).collect();
         render::stdout(&format::rows(self.format.as_deref(), &COLUMNS, &rows)?)?;

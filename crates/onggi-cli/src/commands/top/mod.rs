@@ -107,15 +107,15 @@ impl ContainersArgs {
 pub(crate) struct GroupsArgs {
     #[command(flatten)]
     top: TopArgs,
-    /// Path from the root of the hierarchy; everything otherwise
+    /// Path from the root of the hierarchy, or a running container; everything otherwise
     #[arg(value_name = "GROUP", default_value = "/")]
-    group: Group,
+    group: String,
 }
 
 impl GroupsArgs {
     /// Shows the groups below one.
     pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
-        self.top.run(Subject::Groups, self.group, global)
+        self.top.run(Subject::Groups, super::cgroup::group(&self.group, global)?, global)
     }
 }
 
