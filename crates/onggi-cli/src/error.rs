@@ -136,7 +136,8 @@ impl CliError {
         matches!(self, Self::Output(e) if e.kind() == io::ErrorKind::BrokenPipe)
     }
 
-    fn line(&self) -> String {
+    /// What failed, and why, on one line.
+    pub(crate) fn line(&self) -> String {
         match self {
             Self::Engine(e) => onggi_engine::error_chain(e),
             other => chain(other),

@@ -57,13 +57,12 @@ fn e2e_limit_does_what_nice_taskset_and_prlimit_do() {
 }
 
 #[test]
-fn e2e_limit_stops_and_continues_as_cpulimit_does_and_has_the_same_exit_code() {
+fn e2e_limit_stops_and_continues_as_cpulimit_does_and_keeps_the_exit_code() {
     isolated();
     let onggi = Onggi::new();
+    // cpulimit's own code says nothing about the command.
     let ours = onggi.run(&["limit", "--no-cgroup", "--cpus", "0.5", "sh", "-c", "exit 7"]);
-    let theirs =
-        Command::new("cpulimit").args(["-l", "50", "-f", "--", "sh", "-c", "exit 7"]).output().expect("cpulimit");
-    assert_eq!((ours.code, theirs.status.code()), (Some(7), Some(7)), "{ours}");
+    assert_eq!(ours.code, Some(7), "{ours}");
     // Both stop a loop, and neither leaves it stopped.
     let program = onggi.program().display().to_string();
     for limit in [format!("{program} limit --no-cgroup --cpus 0.02 --pid"), "cpulimit -l 2 -p".to_owned()] {

@@ -61,6 +61,9 @@ impl Units {
 
 impl Drop for Units {
     fn drop(&mut self) {
+        // What a test that failed has left.
+        self.onggi.run(&["cgroup", "persist", "--remove", &self.name]);
+        self.onggi.run(&["cgroup", "rm", "-r", "--kill", "--force", &self.name]);
         let units = format!("{0}.slice '{0}-*'", self.name);
         let _ = Command::new("sh")
             .args(["-c", &format!("systemctl stop {units}; systemctl reset-failed {units}")])
@@ -142,7 +145,7 @@ fn services(units: &Units) {
     assert_eq!((said.code, said.stdout), (Some(0), format!("Running as unit: {ours}.service\n")), "{}", said.stderr);
     sh(&format!(
         "systemd-run -q -d --unit {theirs} --slice {} {THEIRS} -p Nice=5 -p LimitNOFILE=99:200 -p IOWeight=200 \
-         -p 'IOReadBandwidthMax=/dev/vda 1M' sleep 300",
+         -p 'IOReadBandwidthMax=/dev/vda 1048576' sleep 300",
         units.slice()
     ));
     let script = units.limit(&[&["--explain=sh", "--unit", &hand], &options[..]].concat(), &["sleep", "300"]);
@@ -183,19 +186,21 @@ fn vm_cgroup_persists_through_a_service_and_a_daemon_reload() {
     let given = show(&unit, &["DelegateControllers"]);
     assert!(["cpu", "memory", "pids"].iter().all(|c| given.contains(c)), "{given}");
     // As at a boot: the group is not there, and what multi-user.target wants is started.
-    sh(&format!("systemctl stop {unit}"));
+    sh(&format!("timeout 100 systemctl stop {unit}"));
     onggi.ok(&["cgroup", "rm", "-r", name]);
-    sh("systemctl start multi-user.target");
+    sh("systemctl start --no-block multi-user.target");
     let kept = "30000 100000\n67108864\n20\n";
     eventually("it is made again", || (values() == kept).then_some(()));
     // systemd looks at its tree again, and gives and takes controllers.
-    sh("systemctl daemon-reload; systemd-run -q --wait -p CPUQuota=50% -p IOWeight=50 -p AllowedCPUs=0 true");
+    sh(
+        "timeout 100 systemctl daemon-reload; timeout 100 systemd-run -q --wait -p CPUQuota=50% -p IOWeight=50 -p AllowedCPUs=0 true",
+    );
     assert_eq!(values(), kept);
     // Changed, and kept anew.
     onggi.ok(&["cgroup", "set", "-q", &group, "pids=25"]);
     sh(&onggi.ok(&["cgroup", "persist", "--explain=sh", name]));
     onggi.ok(&["cgroup", "rm", "-r", name]);
-    sh(&format!("systemctl restart {unit}"));
+    sh(&format!("timeout 100 systemctl restart {unit}"));
     assert_eq!(values(), kept.replace("20\n", "25\n"));
     for _ in 0..2 {
         onggi.ok(&["cgroup", "persist", "--remove", name]);

@@ -56,11 +56,13 @@ fn options(property: &Property) -> Vec<String> {
     }
 }
 
-/// `/dev/vda 1M`.
+/// `/dev/vda 1048576`.
 fn device(name: &str, entry: &Value) -> Option<String> {
     match entry {
         Value::Struct(fields) => match fields.as_slice() {
-            [Value::Str(device), Value::U64(rate)] => Some(format!("-p{name}={device} {}", number(*rate))),
+            [Value::Str(device), Value::U64(u64::MAX)] => Some(format!("-p{name}={device} infinity")),
+            // Plain: here systemd's M is a million.
+            [Value::Str(device), Value::U64(rate)] => Some(format!("-p{name}={device} {rate}")),
             _ => None,
         },
         _ => None,

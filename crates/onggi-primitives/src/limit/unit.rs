@@ -236,7 +236,7 @@ mod tests {
             "-pCPUWeight=50",
             "-pMemoryHigh=80M",
             "-pMemorySwapMax=0",
-            "-pIOReadBandwidthMax=/dev/block/8:0 1M",
+            "-pIOReadBandwidthMax=/dev/block/8:0 1048576",
             "-pType=exec",
             "-pWorkingDirectory=/tmp",
             "-pNice=5",

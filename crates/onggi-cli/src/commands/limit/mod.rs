@@ -201,7 +201,8 @@ impl LimitArgs {
         let user_systemd = self.pid.is_none() && Version::of(layout) == Version::V2 && !is_root();
         match user_systemd.then(|| self.unit(true)) {
             Some(Ok(unit)) => Ok(unit),
-            _ => Ok(Means::Process { why }),
+            Some(Err(e)) => Ok(Means::Process { why: format!("{why}; {}", e.line()) }),
+            None => Ok(Means::Process { why }),
         }
     }
 
