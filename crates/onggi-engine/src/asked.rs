@@ -2,13 +2,14 @@
 //! an end can be told from a kill. Written as far as a disk allows; never a reason for a verb to fail.
 //!
 //! ```text
-//! <root>/containers/<id>/asked.json    signals since the last start, oldest first, at most MAX_ASKED
+//! <root>/containers/<id>/asked.json    signals since the last start, oldest first, at most MAX_ASKED; room for them is kept
 //! <root>/containers/<id>/failed.json   the last start, when it failed
 //! ```
 
 use std::fs;
 
 use onggi_spec::{ContainerId, monitor::StartFailure};
+use onggi_state::ContainerRecord;
 use serde::{Deserialize, Serialize};
 
 use crate::{Engine, EngineError, create, error::chain, json};
@@ -49,7 +50,9 @@ impl Engine {
         let mut list = self.asked(id);
         list.push(Asked { verb: verb.to_owned(), signal, at: create::now() });
         let from = list.len().saturating_sub(MAX_ASKED);
-        if let Err(e) = json::write(&path, &list[from..].to_vec()) {
+        let list = list[from..].to_vec();
+        // A full disk is when somebody kills a container: the file that the start has made has room.
+        if let Err(e) = json::write(&path, &list).or_else(|_| json::overwrite(&path, &list)) {
             tracing::debug!("the reason for the end of {} is not kept: {e}", id.short());
         }
     }
@@ -83,10 +86,14 @@ impl Engine {
     }
 
     /// A new start makes the old reasons history.
-    pub(crate) fn forget_reasons(&self, id: &ContainerId) {
-        for name in ["asked.json", "failed.json"] {
-            // What cannot be removed is older than the start that follows, and is told by its time.
-            let _ = fs::remove_file(self.paths.bundle(id).join(name));
-        }
+    pub(crate) fn forget_reasons(&self, record: &ContainerRecord) {
+        let bundle = self.paths.bundle(&record.id);
+        // What cannot be removed is older than the start that follows, and is told by its time.
+        let _ = fs::remove_file(bundle.join("failed.json"));
+        // Nobody asks about a container that is gone; otherwise the file keeps room for what comes.
+        let _ = match record.request.remove {
+            true => fs::remove_file(bundle.join("asked.json")),
+            false => fs::write(bundle.join("asked.json"), "[]"),
+        };
     }
 }

@@ -46,7 +46,8 @@ impl Engine {
         Ok(intent.complete()?)
     }
 
-    /// What is left to do for a container that has ended. The caller holds its intent.
+    /// What is left to do for a container that has ended, or whose start was interrupted: one of `--rm` goes then too, as
+    /// with Docker. The caller holds its intent.
     fn settle(&self, record: &ContainerRecord) -> Result<(), EngineError> {
         if self.ends_for_good(record)? { self.erase(&record.id) } else { self.release(&record.id) }
     }

@@ -114,6 +114,10 @@ pub fn load(option: Option<DriverKind>, euid: u32, env: &ConfigEnv) -> Result<St
         match read(&path) {
             Ok(text) => settings = parse(&text).map_err(|reason| EngineError::Config { path, reason })?,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && env.file.is_none() => {}
+            // A home directory that is closed to us, as after sudo or setpriv, is not the user's choice of settings.
+            Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied && env.file.is_none() && euid != 0 => {
+                tracing::warn!("the settings in {} are passed over: {e}", path.display());
+            }
             Err(source) => return Err(EngineError::ReadFile { path, source }),
         }
     }

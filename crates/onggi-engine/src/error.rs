@@ -310,7 +310,7 @@ impl EngineError {
             }
             Self::SeveralNames { .. } => text("remove the names one by one, or use rmi -f"),
             Self::Config { .. } => text("docs/images.md lists the settings; ONGGI_CONFIG names another file"),
-            Self::MissingBlob { .. } => text("pull the image again"),
+            Self::MissingBlob { .. } => text("pull the image again, or let `onggi system check --repair` do so"),
             Self::Registry(e) => e.hint(),
             Self::NotPulled { .. } => text("leave --pull=never out, or pull the image first"),
             Self::WrongState { hint, .. } => text(hint),

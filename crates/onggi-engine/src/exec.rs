@@ -8,6 +8,7 @@ use std::{
     fs::File,
     io::Write,
     os::fd::{AsFd, OwnedFd},
+    time::Instant,
 };
 
 use onggi_spec::{
@@ -25,6 +26,7 @@ use serde::Deserialize;
 use crate::{
     Engine, EngineError, json, launch,
     process::{self, PidFd, ProcessHandle, Session},
+    status::Status,
 };
 
 /// What to run.
@@ -59,6 +61,14 @@ pub struct ExecSession {
     pub terminal: Option<File>,
     child: Spawned,
     log: File,
+    container: ContainerRecord,
+    /// The container's first process: without it nothing can be started.
+    first: PidFd,
+}
+
+fn not_running(record: &ContainerRecord, state: &'static str) -> EngineError {
+    let (name, hint) = (record.name.to_string(), "start it first: onggi start NAME");
+    EngineError::WrongState { verb: "exec in", name, state, hint }
 }
 
 /// What the runtime writes to its log.
@@ -77,17 +87,16 @@ impl Engine {
     /// The container does not run, the user is unknown in it, or the command cannot be started.
     pub fn exec(&self, name: &str, request: &ExecRequest) -> Result<Option<ExecSession>, EngineError> {
         let record = self.find(name)?;
-        if self.process(&record)?.is_none() {
-            let (name, state) = (record.name.to_string(), self.status(&record.id)?.name());
-            return Err(EngineError::WrongState {
-                verb: "exec in",
-                name,
-                state,
-                hint: "start it first: onggi start NAME",
-            });
-        }
+        let Some(first) = self.process(&record)? else {
+            let state = match self.status(&record.id)? {
+                // Its end is being written down.
+                Status::Running { .. } => "exited",
+                other => other.name(),
+            };
+            return Err(not_running(&record, state));
+        };
         let process = self.exec_process(&record, request)?;
-        let mut session = self.spawn_exec(&record, request, &process)?;
+        let mut session = self.spawn_exec(&record, request, &process, first)?;
         if request.detach {
             return session.wait().and_then(|code| detached_result(request, code)).map(|()| None);
         }
@@ -126,6 +135,7 @@ impl Engine {
         record: &ContainerRecord,
         request: &ExecRequest,
         process: &Process,
+        first: PidFd,
     ) -> Result<ExecSession, EngineError> {
         let (log, log_write) = process::pipe()?;
         let document = self.memory_file(process)?;
@@ -161,7 +171,8 @@ impl Engine {
         let child = self.spawn_runtime(args, &fds, session)?;
         // Our copies must go, or the ends of the streams would never be seen.
         drop(fds);
-        let mut session = ExecSession { stdin, stdout, stderr, terminal: None, child, log: File::from(log) };
+        let (log, container) = (File::from(log), record.clone());
+        let mut session = ExecSession { stdin, stdout, stderr, terminal: None, child, log, container, first };
         if let Some(console) = console {
             session.take_terminal(&console)?;
         }
@@ -214,9 +225,15 @@ impl ExecSession {
             .filter_map(|l| serde_json::from_str::<RuntimeLog>(l).ok())
             .rfind(|l| l.level == "error");
         match failure {
+            // The container ended meanwhile, and whatever was tried failed in its own way.
+            Some(_) if !matches!(code, 126 | 127) && self.first.ended_before(Instant::now())? => {
+                Err(not_running(&self.container, "exited"))
+            }
             Some(entry) => {
                 let exit_code = if matches!(code, 126 | 127) { code } else { 126 };
-                Err(EngineError::Runtime { verb: "exec", message: entry.msg, hint: entry.hint, exit_code })
+                // The runtime says so itself, for its other callers.
+                let message = entry.msg.strip_prefix("exec failed: ").unwrap_or(&entry.msg).to_owned();
+                Err(EngineError::Runtime { verb: "exec", message, hint: entry.hint, exit_code })
             }
             None => Ok(code),
         }

@@ -1,8 +1,12 @@
 //! Small JSON files of the engine: read whole, written atomically.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs,
+    io::{self, Write as _},
+    path::Path,
+};
 
-use onggi_state::files::{Durability, atomic_write};
+use onggi_state::files::{Durability, Pending, atomic_write};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::EngineError;
@@ -26,6 +30,20 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, EngineError> {
 pub(crate) fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), EngineError> {
     let bytes = to_vec(path, value)?;
     Ok(atomic_write(path, &bytes, 0o600, Durability::Crash)?)
+}
+
+/// As [`write`], but the file has its name only once it is committed: from here on no disk space is needed.
+pub(crate) fn prepare<T: Serialize>(path: &Path, value: &T) -> Result<Pending, EngineError> {
+    Ok(Pending::write(path, &to_vec(path, value)?, 0o600)?)
+}
+
+/// Replaces what a file holds where it lies, for a full disk: a short text needs no space that it has not already. A
+/// reader may see half of it.
+pub(crate) fn overwrite<T: Serialize>(path: &Path, value: &T) -> Result<(), EngineError> {
+    let bytes = to_vec(path, value)?;
+    let failed = |source| EngineError::WriteFile { path: path.to_owned(), source };
+    let mut file = fs::File::options().write(true).open(path).map_err(failed)?;
+    file.write_all(&bytes).and_then(|()| file.set_len(bytes.len() as u64)).map_err(failed)
 }
 
 /// Serialises; fails only for a type that JSON cannot hold, which is a damaged document too.

@@ -23,6 +23,8 @@ pub struct RunOptions {
     pub terminal_size: Option<(u16, u16)>,
     /// How a missing image is pulled.
     pub pull: PullOptions,
+    /// A container that cannot be started is removed, also without `--rm`.
+    pub remove_failed: bool,
 }
 
 /// A container whose workload runs.
@@ -62,7 +64,7 @@ impl Engine {
         let (ours, client) =
             if options.detach { (None, Client::default()) } else { foreground(options.terminal_size)? };
         let launched = self.launch_container(&record, client);
-        if launched.is_err() && request.remove {
+        if launched.is_err() && (request.remove || options.remove_failed) {
             self.erase(&record.id)?;
         }
         intent.complete()?;

@@ -109,6 +109,8 @@ impl Engine {
             || "write config.json, onggi.json and the files of /etc".into(),
             || self.write_bundle(record, network.record.as_ref(), id_block, client.terminal_size),
         )?;
+        // Written before the workload can fill the disk; it counts once it has its name.
+        let started = json::prepare(&self.paths.started_file(&record.id), &StartRecord { started_at: create::now() })?;
         failpoint::hit("start.files-written");
         let launched = launch::launch(
             self,
@@ -116,7 +118,7 @@ impl Engine {
             Inheritance { client: client.stream, netns: network.netns, reserved: network.reserved },
         )?;
         // Outlives a reboot: without an exit record it then means that the machine took the container with it.
-        json::write(&self.paths.started_file(&record.id), &StartRecord { started_at: create::now() })?;
+        started.commit()?;
         Ok(launched)
     }
 
@@ -128,7 +130,7 @@ impl Engine {
             }
             _ => {}
         }
-        self.forget_reasons(&record.id);
+        self.forget_reasons(record);
         let exit = self.paths.exit_file(&record.id);
         match fs::remove_file(&exit) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {

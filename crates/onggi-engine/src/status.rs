@@ -5,7 +5,7 @@
 //! monitor.lock held, exit.json                           exited (the monitor ends right now)
 //! monitor.lock held otherwise                            created (it is being started)
 //! lock free, exit.json                                   exited
-//! lock free, started.json only                           exited: the machine went down with it
+//! lock free, started.json only                           exited: the machine went down with it, or nothing could be written
 //! lock free, neither                                     created
 //! ```
 
@@ -16,7 +16,7 @@ use onggi_spec::{
 use onggi_state::files::{Lock, ProcessIdentity};
 use serde::Serialize;
 
-use crate::{Engine, EngineError, json, start::StartRecord};
+use crate::{Engine, EngineError, create, json, start::StartRecord};
 
 /// Docker's exit code of a container whose end nobody saw.
 const UNKNOWN: i32 = 255;
@@ -67,7 +67,7 @@ impl Engine {
             return Ok(Status::Exited(exit));
         }
         let started: Option<StartRecord> = json::read_optional(&self.paths.started_file(id))?;
-        Ok(started.map_or(Status::Created, |s| Status::Exited(lost_to_a_reboot(&s))))
+        Ok(started.map_or(Status::Created, |s| Status::Exited(unrecorded(&s, booted_at()))))
     }
 
     /// Between the end of the workload and the exit record a container is still "running": it never goes back to
@@ -131,19 +131,45 @@ impl Engine {
     }
 }
 
+/// What the end of a container is called that nobody wrote down, although the machine has been up all the time.
+pub(crate) const UNRECORDED: &str = "nobody could write down how it ended";
+
 /// Nobody was there to see how it ended; Docker says 255 too.
-fn lost_to_a_reboot(started: &StartRecord) -> ExitRecord {
+fn unrecorded(started: &StartRecord, booted_at: i64) -> ExitRecord {
+    let error = match started.started_at > booted_at {
+        true => format!("{UNRECORDED}: its disk was full, or its files were removed while it ran"),
+        false => "the machine went down while the container ran".to_owned(),
+    };
     ExitRecord {
         exit_code: UNKNOWN,
         started_at: started.started_at,
         finished_at: started.started_at,
-        error: "the machine went down while the container ran".to_owned(),
+        error,
         ..ExitRecord::default()
     }
+}
+
+/// When this machine was switched on, in nanoseconds of Unix time.
+fn booted_at() -> i64 {
+    let up = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    create::now() - (up.tv_sec.saturating_mul(1_000_000_000) + up.tv_nsec)
 }
 
 /// True when the process that the runtime started still exists: same pid, same start time, same boot.
 pub(crate) fn process_lives(state: &SandboxState) -> Result<bool, EngineError> {
     let process = ProcessIdentity { pid: state.pid, start_time: state.pid_start_time, boot_id: state.boot_id.clone() };
     Ok(process.is_alive()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_that_is_up_since_before_the_start_did_not_go_down() {
+        let started = StartRecord { started_at: 1_000 };
+        assert!(unrecorded(&started, 2_000).error.contains("machine went down"));
+        assert!(unrecorded(&started, 500).error.starts_with(UNRECORDED));
+        assert!(booted_at() < create::now());
+    }
 }

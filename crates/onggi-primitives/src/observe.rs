@@ -13,7 +13,7 @@ use std::{
     os::fd::OwnedFd,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU8, Ordering},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -38,6 +38,11 @@ const NARROW: Duration = Duration::from_millis(100);
 const MAX_NARROW: usize = 200;
 /// Pause while there is nothing to read.
 const PAUSE: Duration = Duration::from_millis(2);
+
+/// What the reader is told: read on; read what is left and end; end at once.
+const READ: u8 = 0;
+const DRAIN: u8 = 1;
+const GIVE_UP: u8 = 2;
 
 /// What was seen.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -68,7 +73,7 @@ impl Observed {
 #[derive(Debug)]
 pub struct Observer {
     instance: Instance,
-    stop: Arc<AtomicBool>,
+    stop: Arc<AtomicU8>,
     reader: Option<JoinHandle<Observed>>,
     /// Goes after the instance, which uses it.
     _probes: Option<Probes>,
@@ -83,7 +88,7 @@ impl Observer {
         let instance = Instance::make().map_err(|source| sys("make a tracing instance", source))?;
         let begun = begin(&instance).map_err(|source| sys("set the tracing instance up", source))?;
         let Begun { own, pipe, knows_capabilities, probes } = begun;
-        let stop = Arc::new(AtomicBool::new(false));
+        let stop = Arc::new(AtomicU8::new(READ));
         let filter = instance.open("events/raw_syscalls/sys_enter/filter", OFlags::WRONLY);
         let filter = filter.map_err(|source| sys("open the filter of events", source))?;
         let (stopped, mut picked) = (stop.clone(), Picked::new(own, knows_capabilities));
@@ -102,7 +107,7 @@ impl Observer {
     pub fn finish(mut self) -> Result<Observed, PrimitiveError> {
         // No new events; what is in the buffers is still read.
         self.instance.set("tracing_on", "0").map_err(|source| sys("stop tracing", source))?;
-        self.stop.store(true, Ordering::Release);
+        self.stop.store(DRAIN, Ordering::Release);
         let ended = || sys("read the events", SysError::new("read", "trace_pipe", Errno::IO));
         self.reader.take().ok_or_else(ended)?.join().map_err(|_| ended())
     }
@@ -110,7 +115,9 @@ impl Observer {
 
 impl Drop for Observer {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
+        // Nobody wants what is left. The reader may be traced itself: its reads would go on making events to read.
+        self.stop.store(GIVE_UP, Ordering::Release);
+        let _ = self.instance.set("tracing_on", "0");
         if let Some(reader) = self.reader.take() {
             // A thread that panicked has told so already.
             let _ = reader.join();
@@ -157,13 +164,16 @@ fn own_number(instance: &Instance) -> onggi_sys::Result<u32> {
 }
 
 /// Reads until it is told to stop and nothing is left.
-fn read(pipe: OwnedFd, filter: OwnedFd, stop: &AtomicBool, picked: &mut Picked) {
+fn read(pipe: OwnedFd, filter: OwnedFd, stop: &AtomicU8, picked: &mut Picked) {
     let (mut pipe, mut filter) = (std::fs::File::from(pipe), std::fs::File::from(filter));
     let mut buffer = vec![0; 1 << 16];
     let mut lines = Lines::default();
     let mut narrowed = (Instant::now(), 0);
     loop {
-        let stopping = stop.load(Ordering::Acquire);
+        let stopping = match stop.load(Ordering::Acquire) {
+            GIVE_UP => return,
+            order => order == DRAIN,
+        };
         match pipe.read(&mut buffer) {
             Ok(n) if n > 0 => lines.feed(&buffer[..n], |line| picked.line(line)),
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}

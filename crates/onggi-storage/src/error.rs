@@ -269,6 +269,7 @@ impl StorageError {
     /// What the user can do about it, where something can be done.
     pub fn hint(&self) -> Option<String> {
         let errno = |source: &SysError| match onggi_sys::error::name(source.raw()) {
+            Some("ENOENT") => Some(MEND),
             Some("ENOSPC" | "EDQUOT") => Some("free some disk space: remove unused images with `onggi rmi`"),
             Some("EROFS") => Some("the data directory is read-only; choose another with --root"),
             Some("EACCES" | "EPERM") => Some("run as the owner of the data directory, or choose another with --root"),
@@ -293,12 +294,16 @@ impl StorageError {
             Self::NotBtrfs { .. } => "choose a directory on btrfs with --root, or another --storage-driver",
             Self::ReservedName { .. } | Self::PathTooLong { .. } => "remove or rename it in the container",
             Self::WriteArchive { source } => errno_io(source)?,
-            Self::MissingLayer { .. } | Self::LayerRecord { .. } => "pull the image again",
+            Self::MissingLayer { .. } | Self::LayerRecord { .. } => MEND,
             _ => return None,
         };
         Some(hint.to_owned())
     }
 }
+
+/// A part of the store is not there.
+const MEND: &str =
+    "a part of the store is missing: `onggi system check --repair` makes it again; if it cannot, pull the image again";
 
 fn errno_io(source: &std::io::Error) -> Option<&'static str> {
     let full = matches!(source.raw_os_error().and_then(onggi_sys::error::name), Some("ENOSPC" | "EDQUOT"));

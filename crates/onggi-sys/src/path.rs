@@ -67,7 +67,7 @@ fn resolve(dir: BorrowedFd<'_>, path: &Path, flags: OFlags, how: ResolveFlags) -
     for _ in 0..MAX_RETRIES {
         match rustix::fs::openat2(dir, path, flags, Mode::empty(), how) {
             Err(Errno::AGAIN | Errno::INTR) => {}
-            r => return r.sys("openat2", || format!("{path:?}, {flags:?}, {how:?}")),
+            r => return r.sys("openat2", || format!("{path:?}")),
         }
     }
     Err(SysError::new("openat2", format!("{path:?}"), Errno::AGAIN))

@@ -65,6 +65,7 @@ impl RunArgs {
             detach: false,
             terminal_size: session::terminal::size(),
             pull: self.container.pull.options()?,
+            remove_failed: true,
         };
         let name = self.container.image_and_command.first().cloned().unwrap_or_default();
         let mut request = self.container.request(&Caller::of_process()?)?;

@@ -36,7 +36,8 @@ impl RunArgs {
     /// Runs a container; the exit code is the container's.
     pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
         let terminal_size = session::terminal::size();
-        let options = RunOptions { detach: self.detach, terminal_size, pull: self.container.pull.options()? };
+        let pull = self.container.pull.options()?;
+        let options = RunOptions { detach: self.detach, terminal_size, pull, remove_failed: false };
         let name = self.container.image_and_command.first().cloned().unwrap_or_default();
         let mut request = self.container.request(&Caller::of_process()?)?;
         let engine = global.engine()?;

@@ -8,7 +8,7 @@ use onggi_spec::{
 use onggi_storage::ExecutableProblem;
 
 use super::{Cause, Why, WhyFacts};
-use crate::{Status, asked::Asked};
+use crate::{Status, asked::Asked, status::UNRECORDED};
 
 const SIGKILL: i32 = 9;
 const SIGSYS: i32 = 31;
@@ -87,6 +87,11 @@ fn ended(facts: &WhyFacts, exit: &ExitRecord) -> Verdict {
         return Verdict::new(Cause::MachineDown, exit.error.clone())
             .because("started.json is there and exit.json is not")
             .next(format!("start it again: onggi start {}", facts.name));
+    }
+    if exit.error.contains(UNRECORDED) {
+        return Verdict::new(Cause::Unrecorded, exit.error.clone())
+            .because("started.json is there and exit.json is not, and the machine has not been down since")
+            .next("look whether the disk of the data root is full: onggi system df, df -h");
     }
     match detail.signal {
         _ if limits.oom_kills > 0 || exit.oom_killed => out_of_memory(facts, exit, &detail, &limits),

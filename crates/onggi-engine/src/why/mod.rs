@@ -68,6 +68,8 @@ pub enum Cause {
     MonitorLost,
     /// The machine went down.
     MachineDown,
+    /// Its end could not be written down.
+    Unrecorded,
     /// It ended by itself with a code that is not 0.
     ExitCode,
 }

@@ -4,6 +4,7 @@
 //! ```text
 //! <exit_file>.tmp   written and (unless the container is disposable) synced, then renamed; a crash may leave one
 //! <exit_file>       the ExitRecord: there or not there, never half
+//! started.json      the engine's, beside it; on a full disk its space becomes the record's
 //! ```
 
 use std::{
@@ -16,10 +17,11 @@ use std::{
     },
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use onggi_spec::monitor::{ExitDetail, ExitRecord, LimitEvents};
-use onggi_sys::{Errno, SysContext};
+use onggi_sys::{Errno, SysContext, SysError};
 use rustix::{
     fs::{Mode, OFlags},
     process::{WaitId, WaitIdOptions},
@@ -123,6 +125,49 @@ pub(super) fn write_atomically(path: &Path, bytes: &[u8], sync: Sync) -> onggi_s
         rustix::fs::fsync(&file).sys("fsync", shown)?;
     }
     rustix::fs::rename(&tmp, path).sys("rename", || format!("{tmp:?}, {path:?}"))
+}
+
+/// What the engine writes beside the exit record when the workload runs. The record makes it superfluous.
+const STARTED: &str = "started.json";
+/// The engine may be about to name that file: so often it is looked for, so long apart.
+const LOOKS: u32 = 20;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
+
+/// Writes the exit record. A workload that has filled the disk that it is on must not hide how it ended: the record then
+/// takes the place of a small file that is there already.
+pub(super) fn write_record(path: &Path, bytes: &[u8], sync: Sync) -> onggi_sys::Result<()> {
+    let full = |e: &SysError| matches!(e.errno, Errno::NOSPC | Errno::DQUOT);
+    let mut written = write_atomically(path, bytes, sync);
+    for _ in 0..LOOKS {
+        if !written.as_ref().is_err_and(full) {
+            break;
+        }
+        let _ = rustix::fs::unlink(&temporary(path));
+        match take_over(&path.with_file_name(STARTED), path, bytes, sync) {
+            Err(e) if e.errno == Errno::NOENT => {}
+            done => return done,
+        }
+        std::thread::sleep(BETWEEN_LOOKS);
+        written = write_atomically(path, bytes, sync);
+    }
+    written
+}
+
+/// Fills an existing file with other text and gives it another name. What fits into its first block needs no new one.
+fn take_over(old: &Path, new: &Path, bytes: &[u8], sync: Sync) -> onggi_sys::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let shown = || format!("{old:?}");
+    let file = rustix::fs::open(old, flags, Mode::empty()).sys("open", shown)?;
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let n = rustix::io::retry_on_intr(|| rustix::io::write(&file, rest)).sys("write", shown)?;
+        rest = &rest[n..];
+    }
+    rustix::fs::ftruncate(&file, bytes.len() as u64).sys("ftruncate", shown)?;
+    if sync == Sync::Yes {
+        rustix::fs::fsync(&file).sys("fsync", shown)?;
+    }
+    rustix::fs::rename(old, new).sys("rename", || format!("{old:?}, {new:?}"))
 }
 
 fn temporary(path: &Path) -> PathBuf {

@@ -290,7 +290,7 @@ impl<'h> Service<'h> {
         let record = exit::record(self.handover, ended, events, finished_at);
         // Without a disk to write on the clients still learn the result below.
         let sync = if self.handover.disposable { exit::Sync::No } else { exit::Sync::Yes };
-        let _ = exit::write_atomically(self.handover.exit_file, &record, sync);
+        let _ = exit::write_record(self.handover.exit_file, &record, sync);
         exit::remove_runtime_files(self.handover);
         record
     }

@@ -111,8 +111,12 @@ fn by_keys(
     context.set("source", b"overlay")?;
     lower.iter().try_for_each(|dir| context.set("lowerdir+", dir.as_os_str().as_bytes()))?;
     if let Some((upper, work)) = upper {
-        context.set("upperdir", upper.as_os_str().as_bytes())?;
-        context.set("workdir", work.as_os_str().as_bytes())?;
+        for (key, dir) in [("upperdir", upper), ("workdir", work)] {
+            // Unlike those of `lowerdir+`, its backslashes are taken away.
+            let mut escaped = Vec::new();
+            escape(&mut escaped, dir);
+            context.set(key, &escaped)?;
+        }
     }
     for option in options {
         match option.split_once('=') {

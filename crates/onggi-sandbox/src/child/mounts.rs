@@ -119,8 +119,11 @@ fn overlay_of(
             fs.set("lowerdir", &joined)?;
         }
     }
-    fs.set("upperdir", path::bytes(upper))?;
-    fs.set("workdir", path::bytes(work))?;
+    for (key, dir) in [("upperdir", upper), ("workdir", work)] {
+        let mut escaped = Vec::new();
+        escape(&mut escaped, path::bytes(dir));
+        fs.set(key, &escaped)?;
+    }
     flags.set(&fs)?;
     fs.mount(0)
 }
@@ -145,7 +148,8 @@ fn overlay_on_cwd(o: &OverlayMount) -> onggi_sys::Result<()> {
     mount::mount_on_cwd(Path::new("overlay"), "overlay", MountFlags::empty(), &data)
 }
 
-/// overlayfs takes `\`, `:` and `,` literally after a backslash.
+/// overlayfs takes `\`, `:` and `,` literally after a backslash: in `lowerdir`, `upperdir` and `workdir`, by whatever
+/// call. `lowerdir+` it takes as it is (fs/overlayfs/params.c).
 fn escape(out: &mut Vec<u8>, text: &[u8]) {
     for b in text {
         if matches!(b, b'\\' | b':' | b',') {

@@ -38,6 +38,48 @@ pub fn atomic_write(path: &Path, bytes: &[u8], mode: u32, durability: Durability
     }
 }
 
+/// A file that is written already and does not have its name yet. Dropped without [`Pending::commit`], it is gone.
+#[derive(Debug)]
+pub struct Pending {
+    /// None once it has its name.
+    tmp: Option<PathBuf>,
+    path: PathBuf,
+}
+
+impl Pending {
+    /// Writes `bytes` beside `path`. `mode` is exact, whatever the umask. It outlives a crash of the process, not a power
+    /// cut.
+    ///
+    /// # Errors
+    /// It cannot be written; nothing is left then.
+    pub fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<Self, FileError> {
+        let tmp = temporary(path);
+        let written = write_new(&tmp, bytes, mode, Durability::Crash).map_err(|e| FileError::io("write", &tmp, e));
+        let pending = Self { tmp: Some(tmp), path: path.to_owned() };
+        written.map(|()| pending)
+    }
+
+    /// Gives it its name, by rename(2).
+    ///
+    /// # Errors
+    /// The directory cannot be changed.
+    pub fn commit(mut self) -> Result<(), FileError> {
+        let Some(tmp) = &self.tmp else { return Ok(()) };
+        fs::rename(tmp, &self.path).map_err(|e| FileError::io("rename to", &self.path, e))?;
+        self.tmp = None;
+        Ok(())
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if let Some(tmp) = &self.tmp {
+            // Best effort: its name tells that it is a leaving.
+            let _ = fs::remove_file(tmp);
+        }
+    }
+}
+
 /// `.<name>.tmp.<pid>.<n>`: unique among the living, recognisable when dead.
 pub(super) fn temporary(path: &Path) -> PathBuf {
     static COUNT: AtomicU64 = AtomicU64::new(0);

@@ -22,7 +22,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use atomic::{Durability, atomic_write};
+pub use atomic::{Durability, Pending, atomic_write};
 pub use intent::{Intent, Intents};
 pub use lease::{Lease, Leases};
 pub use lock::Lock;
