@@ -1,12 +1,41 @@
 //! `onggi rootfs bootstrap debian`.
 
-use std::path::PathBuf;
+use std::{fs, path::PathBuf, thread};
 
 use clap::{Args, Subcommand, ValueEnum};
 use onggi_engine::{Bootstrap, BootstrapTarget, BootstrapTool};
+use rustix::process::{Pid, Signal};
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    iterator::Signals,
+};
 
 use super::explain::ExplainArg;
 use crate::{cli::GlobalArgs, error::CliError, render};
+
+/// From here on, what asks this program to end is handed on to the tool that it runs, which tidies up and ends: then this
+/// program does, too.
+fn hand_on_signals() -> Result<(), CliError> {
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(CliError::Signals)?;
+    thread::spawn(move || {
+        for signal in signals.forever().filter_map(Signal::from_named_raw) {
+            for child in children() {
+                // Fails only when it has just ended.
+                let _ = rustix::process::kill_process(child, signal);
+            }
+        }
+    });
+    Ok(())
+}
+
+/// The children of every thread of this process; proc_pid_task(5), `children`.
+fn children() -> Vec<Pid> {
+    let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    lists
+        .flat_map(|list| list.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect::<Vec<_>>())
+        .collect()
+}
 
 /// `onggi rootfs …`.
 #[derive(Debug, Subcommand)]
@@ -111,7 +140,13 @@ impl DebianArgs {
             self.explain.shown(&engine.explain_bootstrap(&request)?)?;
             return Ok(0);
         }
-        let made = engine.bootstrap(&request)?;
+        hand_on_signals()?;
+        let made = engine.bootstrap(&request);
+        if let (Err(_), Some(dir)) = (&made, dir.as_ref().filter(|dir| dir.exists())) {
+            // Not removed: a tool that was ended may have left something of this machine mounted in it.
+            render::notes(&[format!("{0} is half made; to remove it: rm -r --one-file-system {0}", dir.display())])?;
+        }
+        let made = made?;
         render::line(&made.map_or_else(|| dir.unwrap_or_default().display().to_string(), |id| id.to_string()))?;
         Ok(0)
     }

@@ -3,6 +3,10 @@
 use std::{
     ffi::OsString,
     process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -11,6 +15,7 @@ use clap::Args;
 use onggi_primitives::{Audit, AuditOp, AuditPlan, Seen, members, process_capabilities, processes};
 use onggi_spec::capability;
 use serde_json::{Value, json};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::{
     cli::GlobalArgs,
@@ -71,13 +76,15 @@ impl AuditArgs {
             return Ok(0);
         }
         let granted = process_capabilities(first)?;
+        // Before the trace is there: what was seen until then is told, and the trace goes.
+        let end = asked_to_end()?;
         let mut audit = Audit::start(&plan, &OWN)?;
         let code = match self.command.is_empty() {
             true => {
-                watch(&mut audit, Duration::from_secs(self.time()))?;
+                watch(&mut audit, Duration::from_secs(self.time()), &end)?;
                 0
             }
-            false => self.execute(&mut audit, global)?,
+            false => self.execute(&mut audit, global, &end)?,
         };
         let seen = audit.finish()?;
         let held = granted.permitted | granted.bounding;
@@ -108,7 +115,7 @@ impl AuditArgs {
     }
 
     /// The command in the container; its exit code.
-    fn execute(&self, audit: &mut Audit, global: &GlobalArgs) -> Result<u8, CliError> {
+    fn execute(&self, audit: &mut Audit, global: &GlobalArgs, end: &AtomicBool) -> Result<u8, CliError> {
         let failed = |source| CliError::Execute { program: "onggi exec".to_owned(), source };
         let mut exec = Command::new("/proc/self/exe");
         exec.args(self.exec_words(global)).stdin(Stdio::inherit());
@@ -119,7 +126,7 @@ impl AuditArgs {
             if let Some(status) = child.try_wait().map_err(failed)? {
                 return Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1));
             }
-            if deadline.is_some_and(|deadline| Instant::now() > deadline) {
+            if end.load(Ordering::Relaxed) || deadline.is_some_and(|deadline| Instant::now() > deadline) {
                 child.kill().map_err(failed)?;
                 child.wait().map_err(failed)?;
                 return Ok(0);
@@ -129,9 +136,18 @@ impl AuditArgs {
     }
 }
 
-fn watch(audit: &mut Audit, time: Duration) -> Result<(), CliError> {
+/// Becomes true when a signal asks this program to end.
+fn asked_to_end() -> Result<Arc<AtomicBool>, CliError> {
+    let asked = Arc::new(AtomicBool::new(false));
+    for signal in [SIGHUP, SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&asked)).map_err(CliError::Signals)?;
+    }
+    Ok(asked)
+}
+
+fn watch(audit: &mut Audit, time: Duration, end: &AtomicBool) -> Result<(), CliError> {
     let deadline = Instant::now() + time;
-    while Instant::now() < deadline {
+    while Instant::now() < deadline && !end.load(Ordering::Relaxed) {
         audit.look()?;
         sleep(PAUSE);
     }
