@@ -1,7 +1,7 @@
 //! Wrong input and unsuitable machines: each refusal says what failed, why, and what to do, with Docker's
 //! exit code, and leaves nothing behind.
 
-use std::{fs, net::TcpListener};
+use std::{fs, net::TcpListener, process::Command};
 
 use onggi_tests::{Onggi, assert_refused, machine::sh};
 
@@ -28,6 +28,31 @@ fn e2e_commands_that_cannot_be_run_say_why() {
     stage.refuses(&none, &["/bin/no-interpreter"], 127, &["/bin/nowhere"]);
     stage.refuses(&none, &["/bin/not-a-program"], 126, &["/bin/not-a-program"]);
     stage.onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_an_exec_that_fails_says_so_once_and_in_words() {
+    let stage = Stage::new();
+    stage.onggi.ok(&["run", "-d", "--name", "box", "--network", "none", &stage.busybox, "sleep", "100"]);
+    let ran = stage.onggi.run(&["exec", "-w", "/none", "box", "true"]);
+    assert_refused(&ran, 127, &["exec failed: unable to start container process: chdir to cwd", "does not exist"]);
+    assert!(!ran.stderr.contains("exec failed: exec failed") && !ran.stderr.contains("Flags("), "{ran}");
+    stage.onggi.ok(&["rm", "-f", "box"]);
+    stage.onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_a_data_root_may_have_any_name() {
+    let stage = Stage::new();
+    for name in ["back\\slash", "com,ma", "co:lon", "a b"] {
+        let root = stage.onggi.dir().join(name);
+        fs::create_dir(&root).expect("make a directory");
+        let mut command = Command::new(stage.onggi.program());
+        command.arg("--root").arg(&root).arg("--runroot").arg(root.join("run"));
+        command.args(["run", "--rm", "--network", "none", &stage.busybox, "echo", "runs"]);
+        let ran = stage.onggi.finish(command.env("HOME", stage.onggi.dir()));
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "runs\n"), "{ran}");
+    }
 }
 
 #[test]

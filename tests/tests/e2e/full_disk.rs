@@ -167,6 +167,31 @@ fn every_command(step: u64) {
 }
 
 #[test]
+fn e2e_a_workload_that_fills_the_disk_does_not_hide_how_it_ended() {
+    let stage = Stage::new();
+    let onggi = &stage.onggi;
+    let disk = Disk::new(onggi);
+    onggi.ok(&["pull", "-q", &stage.busybox]);
+    let fill = "dd if=/dev/zero of=/big bs=4k count=9999 2> /dev/null; echo $?";
+    let ran = onggi.run(&["run", "--rm", "--network", "none", &stage.busybox, "sh", "-c", fill]);
+    assert_eq!((ran.code, ran.stdout.trim()), (Some(0), "1"), "its own code is told, not ours: {ran}");
+    let hold = format!("{fill}; sleep 100");
+    onggi.ok(&["run", "-d", "--name", "full", "--network", "none", &stage.busybox, "sh", "-c", &hold]);
+    // Its log has no room either.
+    let free = || rustix::fs::statvfs(onggi.root()).expect("the disk is there").f_bavail;
+    onggi_tests::eventually("the disk is full", || (free() == 0).then_some(()));
+    disk.leave(0);
+    onggi.ok(&["kill", "full"]);
+    assert_eq!(onggi.ok(&["wait", "full"]), "137");
+    let why = onggi.ok(&["why", "full"]);
+    assert!(why.contains("onggi kill"), "{why}");
+    onggi.ok(&["rm", "full"]);
+    disk.empty();
+    drop(disk);
+    onggi.assert_nothing_left();
+}
+
+#[test]
 fn e2e_a_disk_that_fills_up_at_some_page_of_a_command_leaves_nothing_half_there() {
     every_command(17);
 }

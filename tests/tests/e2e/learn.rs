@@ -57,6 +57,17 @@ fn e2e_a_workload_runs_with_what_was_learned_of_it_and_what_is_outside_is_refuse
 }
 
 #[test]
+fn e2e_a_workload_that_cannot_be_started_is_said_at_once_and_leaves_nothing() {
+    let stage = Stage::new();
+    let dir = stage.onggi.dir().join("learned");
+    let output = dir.to_str().expect("a name");
+    let ran = stage.onggi.run(&["learn", "run", "--output", output, "--network", "none", &stage.busybox, "no-such"]);
+    assert_eq!(ran.code, Some(127), "{ran}");
+    assert!(ran.stderr.contains("no-such"), "{ran}");
+    stage.onggi.assert_nothing_left();
+}
+
+#[test]
 fn e2e_capabilities_and_written_paths_are_those_that_were_used() {
     let stage = Stage::new();
     let data = stage.onggi.dir().join("data");
