@@ -1,16 +1,14 @@
 //! The command line: global options, the verbs, the noun groups, exit codes.
 
 mod quick;
+mod usage;
 
-use std::{ffi::OsString, io::Write as _, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
-use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use onggi_engine::{Engine, EngineError, EngineOptions};
 
 use crate::{candidates, commands, error::CliError, traced};
-
-/// Docker's exit code for a wrong command line.
-const USAGE_ERROR: u8 = 125;
 
 /// Runs containers without a daemon.
 #[derive(Debug, Parser)]
@@ -253,7 +251,7 @@ pub(crate) fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     let cli = match quick::parse(&args).map_or_else(|| Cli::try_parse_from(args), Ok) {
         Ok(cli) => cli,
-        Err(e) => return usage(&e),
+        Err(e) => return usage::answer(&e),
     };
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(cli.global.log_level.unwrap_or(tracing::Level::WARN))
@@ -270,25 +268,6 @@ pub(crate) fn main() -> ExitCode {
             ExitCode::from(e.exit_code(codes))
         }
     }
-}
-
-/// Help and version succeed; anything else about the arguments is Docker's 125.
-fn usage(e: &clap::Error) -> ExitCode {
-    let wanted = matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-    // Without a terminal or pipe there is nobody to tell.
-    let _ = match e.kind() {
-        _ if wanted => e.print(),
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => e.print(),
-        _ => std::io::stderr().write_all(usage_text(&e.render().to_string()).as_bytes()),
-    };
-    if wanted { ExitCode::SUCCESS } else { ExitCode::from(USAGE_ERROR) }
-}
-
-/// clap's message in the form of our own errors.
-fn usage_text(rendered: &str) -> String {
-    let body = rendered.strip_prefix("error: ").unwrap_or(rendered);
-    let body = body.split("\nFor more information").next().unwrap_or(body);
-    format!("onggi: {}\nhint: `onggi --help` and `onggi COMMAND --help` show what there is\n", body.trim_end())
 }
 
 /// Which exit code an error of the engine becomes.

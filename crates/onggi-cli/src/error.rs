@@ -88,6 +88,17 @@ pub(crate) enum CliError {
         /// Why.
         source: io::Error,
     },
+    /// Network devices made by hand.
+    #[error(transparent)]
+    ByHand(onggi_network::NetworkError),
+    /// A `--format` template over rows with these fields.
+    #[error("wrong template")]
+    Row {
+        /// Why.
+        source: gotmpl::TemplateError,
+        /// What a template may name.
+        fields: Vec<&'static str>,
+    },
     /// A `--format` template.
     #[error("wrong template")]
     Template(#[from] gotmpl::TemplateError),
@@ -133,7 +144,11 @@ impl CliError {
     }
 
     fn is_closed_pipe(&self) -> bool {
-        matches!(self, Self::Output(e) if e.kind() == io::ErrorKind::BrokenPipe)
+        match self {
+            Self::Output(e) => e.kind() == io::ErrorKind::BrokenPipe,
+            Self::Engine(e) => e.is_closed_pipe(),
+            _ => false,
+        }
     }
 
     /// What failed, and why, on one line.
@@ -155,6 +170,16 @@ impl CliError {
             Self::Execute { .. } => {
                 "it is looked up where it runs: in the PATH of yours, in the namespaces that were entered".to_owned()
             }
+            // What is said of a container's network does not hold here.
+            Self::ByHand(e) if e.hint().contains("--network") => match rustix::process::geteuid().is_root() {
+                true => {
+                    "the kernel lacks it (load the modules), or you lack a capability here: onggi caps show".to_owned()
+                }
+                false => "network devices are made by root: try sudo, or a machine of your own: onggi ns run -r -n"
+                    .to_owned(),
+            },
+            Self::ByHand(e) => e.hint().to_owned(),
+            Self::Row { fields, .. } => format!("fields: {}", fields.join(", ")),
             Self::Template(_) => "fields are those that --format json shows, as in {{.ID}}".to_owned(),
             _ => String::new(),
         };

@@ -279,13 +279,13 @@ impl ContainerArgs {
         let image = words.next().unwrap_or_default();
         Ok(ContainerRequest {
             image: parse_image(&image, caller)?,
-            name: name.map(|n| n.parse()).transpose()?,
+            name: said(name).map(|n| n.parse()).transpose()?,
             command: words.collect(),
             entrypoint: entrypoint.map(|e| if e.is_empty() { vec![] } else { vec![e] }),
             env: environment(&env_file, &env, caller)?,
-            workdir: workdir.map(|w| parse_workdir(&w)).transpose()?,
-            user: user.map(|u| u.parse()).transpose()?,
-            hostname: hostname.map(|h| parse_hostname(&h)).transpose()?,
+            workdir: said(workdir).map(|w| parse_workdir(&w)).transpose()?,
+            user: said(user).map(|u| u.parse()).transpose()?,
+            hostname: said(hostname).map(|h| parse_hostname(&h)).transpose()?,
             labels: label.iter().map(|l| parse_label(l)).collect::<Result<BTreeMap<_, _>, _>>()?,
             tty,
             interactive,
@@ -306,6 +306,11 @@ impl ContainerArgs {
             security: security(&security_opt, caller)?,
         })
     }
+}
+
+/// An empty text is the default, as with Docker: scripts write `--name "$NAME"`.
+pub(crate) fn said(text: Option<String>) -> Option<String> {
+    text.filter(|text| !text.is_empty())
 }
 
 /// `host:`, `rootfs:DIR`, or an image reference.

@@ -64,12 +64,13 @@ impl Engine {
             (Some(record), None) => return self.container_changes(&record, options),
             (Some(record), Some(other)) => (self.container_tree(&record, &mut kept)?, self.any_tree(other, &mut kept)?),
             (None, None) => {
-                let ids = self.find_image(name)?.chain_ids;
+                let ids = self.find_image(name).map_err(EngineError::or_container)?.chain_ids;
                 let below = ids.len().saturating_sub(1);
                 (self.image_tree(&ids)?, self.image_tree(&ids[..below])?)
             }
             (None, Some(other)) => {
-                (self.image_tree(&self.find_image(name)?.chain_ids)?, self.any_tree(other, &mut kept)?)
+                let image = self.find_image(name).map_err(EngineError::or_container)?;
+                (self.image_tree(&image.chain_ids)?, self.any_tree(other, &mut kept)?)
             }
         };
         Ok(diff::changes(&new, &old, options)?)

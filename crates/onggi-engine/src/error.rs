@@ -71,6 +71,12 @@ pub enum EngineError {
         /// Its names.
         names: Vec<String>,
     },
+    /// Neither a container nor an image.
+    #[error("no such object: {name}")]
+    NoSuchObject {
+        /// As written, cut.
+        name: String,
+    },
     /// A running container uses the image.
     #[error("image {image} cannot be removed, not even with force: container {container} runs from it")]
     ImageRuns {
@@ -312,6 +318,7 @@ impl EngineError {
             Self::Config { .. } => text("docs/images.md lists the settings; ONGGI_CONFIG names another file"),
             Self::MissingBlob { .. } => text("pull the image again, or let `onggi system check --repair` do so"),
             Self::Registry(e) => e.hint(),
+            Self::NoSuchObject { .. } => text("`onggi ps -a` lists the containers, `onggi images` the images"),
             Self::NotPulled { .. } => text("leave --pull=never out, or pull the image first"),
             Self::WrongState { hint, .. } => text(hint),
             Self::Unsupported { hint, .. } => Some(hint.clone()),
@@ -339,6 +346,26 @@ impl EngineError {
     /// True when what was asked for is a container that does not exist.
     pub fn is_no_such_container(&self) -> bool {
         matches!(self, Self::State(onggi_state::StateError::ContainerNotFound { .. }))
+    }
+
+    /// Where it was an image that is not there, it might have been a container too.
+    pub(crate) fn or_container(self) -> Self {
+        match self {
+            Self::State(onggi_state::StateError::ImageNotFound { reference }) => {
+                Self::NoSuchObject { name: reference.chars().take(128).collect() }
+            }
+            other => other,
+        }
+    }
+
+    /// True when nobody reads what was being written to a stream.
+    pub fn is_closed_pipe(&self) -> bool {
+        let source = match self {
+            Self::Format(crate::transfer::FormatError::Stream { source, .. })
+            | Self::Storage(onggi_storage::StorageError::WriteArchive { source }) => source,
+            _ => return false,
+        };
+        source.kind() == io::ErrorKind::BrokenPipe
     }
 
     /// 125 for our own failures; 126 and 127 when the command cannot be invoked or is not there.

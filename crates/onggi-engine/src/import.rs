@@ -12,7 +12,7 @@ use crate::{
     Engine, EngineError, LoadFrom, ManifestFormat,
     commit::MadeImage,
     create,
-    transfer::{FormatError, store::StoreSink},
+    transfer::{FormatError, of_archive, store::StoreSink},
 };
 
 /// How to import.
@@ -54,7 +54,7 @@ impl Engine {
             drop(sink);
             self.collect_garbage()?;
         }
-        imported
+        imported.map_err(|e| of_archive(&options.origin, e))
     }
 
     fn import_into(
@@ -74,10 +74,13 @@ impl Engine {
         };
         let format = ManifestFormat::Oci;
         let layer = self.make_layer(format, |out| {
-            onggi_storage::decompress_apart::<EngineError>(input, &self.spool_dir()?, |piece| {
+            let total = onggi_storage::decompress_apart::<EngineError>(input, &self.spool_dir()?, |piece| {
                 let written = out.write_all(piece);
                 Ok(written.map_err(|source| FormatError::Stream { action: "write the layer", source })?)
             })?;
+            if total == 0 {
+                return Err(FormatError::Empty.into());
+            }
             Ok(false)
         })?;
         let created = options.created.clone().unwrap_or_else(|| create::timestamp(create::now()));

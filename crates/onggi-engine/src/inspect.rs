@@ -23,7 +23,10 @@ impl Engine {
         self.recover()?;
         match self.find(name) {
             Ok(record) => self.inspect_container(&record),
-            Err(missing) => self.find_image(name).map_or(Err(missing), |image| self.inspect_image(&image)),
+            Err(e) if e.is_no_such_container() => {
+                self.inspect_image(&self.find_image(name).map_err(EngineError::or_container)?)
+            }
+            Err(e) => self.find_image(name).map_or(Err(e), |image| self.inspect_image(&image)),
         }
     }
 

@@ -1,7 +1,8 @@
 //! `ps`.
 
-use onggi_spec::{port::PortMapping, request::ImageSource};
+use onggi_spec::{ParseError, port::PortMapping, request::ImageSource};
 use onggi_state::ContainerRecord;
+use regex::bytes::{Regex, RegexBuilder};
 
 use crate::{Engine, EngineError, Status};
 
@@ -12,7 +13,7 @@ pub struct ListFilter {
     pub all: bool,
     /// Beginnings of ids.
     pub id: Vec<String>,
-    /// Parts of names.
+    /// Regular expressions that a name, with or without a slash before it, matches somewhere.
     pub name: Vec<String>,
     /// `created`, `running`, `exited`; implies `all`.
     pub status: Vec<String>,
@@ -41,13 +42,14 @@ impl Engine {
     /// Containers, newest first.
     ///
     /// # Errors
-    /// The state cannot be read.
+    /// The state cannot be read; a name of the filter is no regular expression.
     pub fn list(&self, filter: &ListFilter) -> Result<Vec<ContainerSummary>, EngineError> {
+        let names = filter.name.iter().map(|text| pattern(text)).collect::<Result<Vec<_>, _>>()?;
         self.recover()?;
         let all = filter.all || !filter.status.is_empty() || !filter.exited.is_empty();
         let records = self.state()?.list_containers()?;
         let mut found = Vec::new();
-        for record in records.into_iter().filter(|r| filter.matches_record(r)) {
+        for record in records.into_iter().filter(|r| filter.matches_record(r, &names)) {
             let status = self.status(&record.id)?;
             if (all || status.is_running()) && filter.matches_status(&status) {
                 let ports = self.published(&record, &status)?;
@@ -75,11 +77,11 @@ impl Engine {
 }
 
 impl ListFilter {
-    fn matches_record(&self, r: &ContainerRecord) -> bool {
+    fn matches_record(&self, r: &ContainerRecord, names: &[Regex]) -> bool {
         let any =
             |values: &[String], holds: &dyn Fn(&str) -> bool| values.is_empty() || values.iter().any(|v| holds(v));
         any(&self.id, &|v| r.id.as_str().starts_with(v))
-            && any(&self.name, &|v| r.name.as_str().contains(v.trim_start_matches('/')))
+            && (names.is_empty() || names.iter().any(|name| matches_name(name, r.name.as_str())))
             && self.label.iter().all(|v| has_label(r, v))
             && any(&self.ancestor, &|v| is_ancestor(r, v))
             && any(&self.network, &|v| v == r.request.network.name())
@@ -94,6 +96,23 @@ impl ListFilter {
         };
         named && coded
     }
+}
+
+/// Bounds the memory of an expression that somebody else may have written (I12).
+const MAX_PATTERN: usize = 1 << 20;
+
+fn pattern(text: &str) -> Result<Regex, ParseError> {
+    let wrong = |e: regex::Error| {
+        // The last line says why; those before it show where, over several lines.
+        let reason = e.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        ParseError::new("filter name", text, &reason).hint("it is a regular expression: ^web$ is exactly web")
+    };
+    RegexBuilder::new(text).unicode(false).size_limit(MAX_PATTERN).build().map_err(wrong)
+}
+
+/// Docker keeps names with a slash before them, and looks for both.
+fn matches_name(pattern: &Regex, name: &str) -> bool {
+    pattern.is_match(name.as_bytes()) || pattern.is_match(format!("/{name}").as_bytes())
 }
 
 fn has_label(r: &ContainerRecord, wanted: &str) -> bool {
@@ -113,4 +132,21 @@ fn is_ancestor(r: &ContainerRecord, wanted: &str) -> bool {
         ImageSource::Rootfs(_) | ImageSource::Host => r.image_name == wanted,
     };
     by_id || by_name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_filtered_by_regular_expressions_as_docker_does() {
+        let matches = |text: &str, name: &str| matches_name(&pattern(text).expect(text), name);
+        for yes in ["web", "^web$", "^/web$", "w.b", "/web", "e", "^w", "\\w+", "^(web|db)$"] {
+            assert!(matches(yes, "web"), "{yes}");
+        }
+        for no in ["^web$", "^/web$", "x", "^eb"] {
+            assert!(!matches(no, "web2"), "{no}");
+        }
+        assert!(pattern("(").is_err() && pattern("(a{1000}){1000}").is_err());
+    }
 }

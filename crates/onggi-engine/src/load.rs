@@ -12,6 +12,7 @@ use crate::{
         dir::Dir,
         docker_archive::{self, DockerArchive},
         oci::{self, Layout, OciLayout},
+        of_archive,
         store::StoreSink,
     },
 };
@@ -51,7 +52,11 @@ impl Engine {
     /// The archive is malformed, incomplete or hostile; images before the bad one stay.
     pub fn load(&self, from: LoadFrom, platform: Option<&Platform>) -> Result<Vec<Loaded>, EngineError> {
         self.recover_containers()?;
-        let mut source = self.open_archive(from)?;
+        let what = match &from {
+            LoadFrom::Path(path) => path.display().to_string(),
+            LoadFrom::Stream(_, what) => (*what).to_owned(),
+        };
+        let mut source = self.open_archive(from).map_err(|e| of_archive(&what, e))?;
         let mut sink = StoreSink::new(self)?;
         let rule = CopyRule { platform: platform.cloned(), ..CopyRule::default() };
         let mut loaded = Vec::new();
@@ -71,7 +76,7 @@ impl Engine {
         if result.is_err() {
             self.collect_garbage()?;
         }
-        result.map(|()| loaded)
+        result.map(|()| loaded).map_err(|e| of_archive(&what, e))
     }
 
     /// Looks at what is there rather than at a name.

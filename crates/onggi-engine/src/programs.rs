@@ -12,6 +12,7 @@ use std::{
 };
 
 use onggi_spec::{
+    ParseError,
     monitor::OverlayMount,
     user::{ResolvedUser, UserSpec},
 };
@@ -113,7 +114,16 @@ pub fn user_in(dir: &Path, spec: &UserSpec) -> Result<ResolvedUser, EngineError>
         submounts: Vec::new(),
         hidden: Vec::new(),
     };
-    Ok(onggi_storage::resolve_user(&mount, Some(spec))?)
+    onggi_storage::resolve_user(&mount, Some(spec)).map_err(|e| match e {
+        // There is no container, whose root filesystem the store would speak of.
+        onggi_storage::StorageError::NoSuchAccount { what, name } => {
+            let file = dir.join(if what == "group" { "etc/group" } else { "etc/passwd" });
+            ParseError::new(what, &name, format!("no such {what} in {}", file.display()))
+                .hint("a number will do too")
+                .into()
+        }
+        other => other.into(),
+    })
 }
 
 /// Everything that the programs need, and the path of the first.

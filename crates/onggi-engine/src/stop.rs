@@ -35,6 +35,15 @@ pub struct StopOptions {
     pub signal: Option<i32>,
 }
 
+impl StopOptions {
+    /// Longer than anybody waits, and short enough for every clock: a hundred years.
+    pub const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.timeout.unwrap_or(DEFAULT_TIMEOUT).min(Self::FOR_EVER)
+    }
+}
+
 /// A container that was asked to end.
 #[derive(Debug)]
 pub struct Stopping {
@@ -68,7 +77,7 @@ impl Engine {
             trace::step("engine", || format!("send signal {signal}"), || process.signal(signal))?;
         }
         failpoint::hit("stop.signalled");
-        Ok(Stopping { record, process, deadline: Instant::now() + options.timeout.unwrap_or(DEFAULT_TIMEOUT) })
+        Ok(Stopping { record, process, deadline: options.deadline() })
     }
 
     /// Waits for a container that was asked to end; kills it when its time is over.

@@ -74,6 +74,12 @@ impl PrimitiveError {
             Self::Format { .. } => return None,
         };
         let denied = [rustix::io::Errno::ACCESS, rustix::io::Errno::PERM].map(rustix::io::Errno::raw_os_error);
-        denied.contains(&errno).then_some("another user's processes and files are shown to root only: try sudo")
+        denied.contains(&errno).then(|| match self {
+            _ if rustix::process::geteuid().is_root() => {
+                "you are root, but lack a capability for it here, or a security module forbids it: onggi caps show"
+            }
+            Self::Read { .. } => "another user's processes and files are shown to root only: try sudo",
+            _ => "the kernel lets only root do that: try sudo, or a user namespace of your own: onggi ns run -r",
+        })
     }
 }

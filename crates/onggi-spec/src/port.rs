@@ -104,6 +104,7 @@ fn parse_protocol(text: &str) -> Result<Protocol, String> {
 /// `n` or `n-m`, inclusive.
 fn parse_range(text: &str) -> Result<(u16, u16), String> {
     let (first, last) = match text.split_once('-') {
+        Some(("", _) | (_, "")) => return Err(format!("{text:?} is not a port (1 to 65535) or a range of them")),
         Some((a, b)) => (parse_number(a)?, parse_number(b)?),
         None => parse_number(text).map(|n| (n, n))?,
     };

@@ -258,8 +258,12 @@ fn check_registry(registry: &str, whole: &str) -> Result<(), ParseError> {
 
 fn check_repository(repository: &str, whole: &str) -> Result<(), ParseError> {
     if repository.bytes().any(|b| b.is_ascii_uppercase()) {
-        return Err(ParseError::new(WHAT, whole, "the repository name must be lower case")
-            .hint(format!("try {:?}", whole.to_ascii_lowercase())));
+        let e = ParseError::new(WHAT, whole, "the repository name must be lower case");
+        // Only what would do.
+        return Err(match repository.to_ascii_lowercase().split('/').all(is_path_component) {
+            true => e.hint(format!("try {:?}", whole.to_ascii_lowercase())),
+            false => e.hint("write it as [registry/]name[:tag], of lower-case letters, digits and '.', '_', '-'"),
+        });
     }
     if repository.len() <= MAX_REPOSITORY && repository.split('/').all(is_path_component) {
         return Ok(());

@@ -28,6 +28,7 @@ mod learn;
 mod limit;
 mod limit_terminal;
 mod limit_tools;
+mod manners;
 mod net_by_hand;
 mod network;
 mod nginx;

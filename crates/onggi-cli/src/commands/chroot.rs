@@ -55,7 +55,7 @@ pub(crate) struct ChrootArgs {
     #[arg(value_name = "DIR")]
     dir: PathBuf,
     /// Command and its arguments; a shell otherwise
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(trailing_var_arg = true)]
     command: Vec<String>,
 }
 

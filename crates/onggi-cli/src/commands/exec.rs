@@ -9,7 +9,7 @@ use super::explain::ExplainArg;
 use crate::{
     cli::GlobalArgs,
     error::CliError,
-    request::{Caller, parse_workdir, resolve_env},
+    request::{Caller, parse_workdir, resolve_env, said},
     session::{self, detach::DetachKeys},
 };
 
@@ -56,8 +56,8 @@ impl ExecArgs {
         let request = ExecRequest {
             command: words.collect(),
             env: resolve_env(Vec::new(), &env, &Caller::of_process()?)?,
-            user: user.map(|u| u.parse()).transpose()?,
-            workdir: workdir.map(|w| parse_workdir(&w)).transpose()?,
+            user: said(user).map(|u| u.parse()).transpose()?,
+            workdir: said(workdir).map(|w| parse_workdir(&w)).transpose()?,
             tty,
             interactive: interactive && !detach,
             detach,

@@ -60,6 +60,7 @@ pub(crate) mod top;
 pub(crate) mod version;
 pub(crate) mod wait;
 pub(crate) mod why;
+pub(crate) mod words;
 
 use crate::{error::CliError, render};
 

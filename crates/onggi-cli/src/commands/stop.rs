@@ -14,8 +14,8 @@ use crate::{cli::GlobalArgs, error::CliError};
 #[derive(Debug, Args)]
 pub(crate) struct GraceArgs {
     /// Seconds before the container is killed [default: 10]
-    #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS")]
-    time: Option<u64>,
+    #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS", allow_negative_numbers = true)]
+    time: Option<i64>,
     /// Signal to send [default: the image's, else TERM]
     #[arg(short, long)]
     signal: Option<String>,
@@ -25,7 +25,8 @@ impl GraceArgs {
     /// In the engine's terms.
     pub(crate) fn options(&self) -> Result<StopOptions, CliError> {
         Ok(StopOptions {
-            timeout: self.time.map(Duration::from_secs),
+            // As Docker: a negative number is for ever.
+            timeout: self.time.map(|seconds| u64::try_from(seconds).map_or(StopOptions::FOR_EVER, Duration::from_secs)),
             signal: self.signal.as_deref().map(parse_signal).transpose()?,
         })
     }

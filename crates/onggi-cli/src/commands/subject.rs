@@ -23,8 +23,25 @@ pub(crate) fn pid(text: &str, global: &GlobalArgs) -> Result<i32, CliError> {
             }
             Err(e) => Err(e.into()),
         },
-        None => Ok(global.engine()?.first_process(text)?),
+        None => global.engine()?.first_process(text).map_err(|e| match e.is_no_such_container() {
+            true if text.bytes().all(|b| b.is_ascii_digit()) => CliError::usage(
+                format!("there is no process {text}, and no container"),
+                "ps -e lists processes, onggi ps lists containers",
+            ),
+            _ => e.into(),
+        }),
     }
+}
+
+/// As [`pid`], for commands that take files too, whose paths have a slash.
+pub(crate) fn pid_not_file(text: &str, global: &GlobalArgs) -> Result<i32, CliError> {
+    pid(text, global).map_err(|e| match std::fs::symlink_metadata(text) {
+        Ok(_) => CliError::usage(
+            format!("there is no process or container {text}, but a file"),
+            format!("write the path of a file with a slash: ./{text}"),
+        ),
+        Err(_) => e,
+    })
 }
 
 /// The facts of that process.

@@ -83,10 +83,7 @@ impl PruneArgs {
             false => "all dangling images",
         };
         let volumes = if self.volumes { "  - all anonymous volumes not used by at least one container\n" } else { "" };
-        let warning = format!(
-            "WARNING! This will remove:\n  - all stopped containers\n  - all networks not used by at least one container\n\
-             {volumes}  - {images}\n  - all dangling build cache\n\n"
-        );
+        let warning = format!("WARNING! This will remove:\n  - all stopped containers\n{volumes}  - {images}\n\n");
         let Some(filter) = self.common.agreed(&warning)? else { return Ok(0) };
         let engine = global.engine()?;
         let containers = engine.prune_containers(&filter)?;

@@ -18,6 +18,15 @@ pub(crate) struct Columns {
 /// # Errors
 /// A wrong template.
 pub(crate) fn rows(format: Option<&str>, columns: &Columns, rows: &[Value]) -> Result<String, CliError> {
+    rendered(format, columns, rows).map_err(|e| match e {
+        CliError::Template(source) => {
+            CliError::Row { source, fields: columns.headers.iter().map(|(field, _)| *field).collect() }
+        }
+        other => other,
+    })
+}
+
+fn rendered(format: Option<&str>, columns: &Columns, rows: &[Value]) -> Result<String, CliError> {
     match format {
         None | Some("" | "table") => tabular(columns.default, columns, rows),
         Some("json") => Ok(rows.iter().map(|r| format!("{r}\n")).collect()),

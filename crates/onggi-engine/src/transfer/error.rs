@@ -34,6 +34,17 @@ pub enum FormatError {
         /// Where and how.
         source: onggi_storage::tar::TarError,
     },
+    /// Nothing at all: what was to make it has failed.
+    #[error("the archive is empty")]
+    Empty,
+    /// An archive of the caller's own cannot be unpacked.
+    #[error("{what} cannot be read as an archive")]
+    Unreadable {
+        /// The file.
+        what: String,
+        /// Where and how.
+        source: Box<onggi_storage::StorageError>,
+    },
     /// Neither of the two formats.
     #[error("{what} holds no images: it has neither manifest.json nor index.json")]
     NoImages {
@@ -166,6 +177,10 @@ impl FormatError {
                 "images are loaded from what `docker save`, `podman save`, `skopeo copy` or `onggi save` wrote; a plain \
                  root filesystem is imported with `onggi import`"
             }
+            Self::Empty => {
+                "did the command that was to make it fail? an empty root filesystem is `tar -cf - -T /dev/null`"
+            }
+            Self::Unreadable { .. } => "the file is cut short or damaged: make it, or fetch it, again",
             Self::Missing { .. } | Self::WrongBlob { .. } | Self::LayerCount { .. } => {
                 "the archive is incomplete or damaged; make it again"
             }
@@ -182,6 +197,22 @@ impl FormatError {
             _ => return None,
         };
         Some(text.to_owned())
+    }
+}
+
+/// What the store says of a stream, said of the archive that the caller has named: no registry is to blame for it.
+pub(crate) fn of_archive(what: &str, e: crate::EngineError) -> crate::EngineError {
+    use onggi_storage::{StorageError, tar::TarErrorKind};
+    let damaged = match &e {
+        crate::EngineError::Storage(StorageError::TruncatedStream { .. } | StorageError::CorruptStream { .. }) => true,
+        crate::EngineError::Storage(StorageError::Archive { source }) => matches!(source.kind, TarErrorKind::Truncated),
+        _ => false,
+    };
+    match e {
+        crate::EngineError::Storage(source) if damaged => {
+            FormatError::Unreadable { what: what.to_owned(), source: Box::new(source) }.into()
+        }
+        other => other,
     }
 }
 

@@ -47,6 +47,15 @@ pub struct Attach {
 /// A name is taken by another device, or is no name.
 pub fn plan_connect(request: &ConnectRequest, views: &[NamespaceView; 2]) -> Result<HandPlan, NetworkError> {
     let same = views[0].inode == views[1].inode;
+    // Both ends in one namespace can only be meant by who has named both.
+    if same && request.names.len() < 2 {
+        let [a, b] = [&views[0].place.name, &views[1].place.name];
+        let message = match a == b {
+            true => format!("{a} cannot be connected with itself"),
+            false => format!("{a} and {b} have the same network: there is nothing to connect"),
+        };
+        return Err(refused(message, "name two network namespaces: onggi net ls shows them, --create makes one"));
+    }
     let names: Vec<String> = (0..2)
         .map(|at| request.names.get(at).cloned().unwrap_or_else(|| default_name(same, at, &views[1 - at].place)))
         .collect();
@@ -285,9 +294,13 @@ fn check_name(name: &str) -> Result<(), NetworkError> {
 }
 
 fn taken(view: &NamespaceView, link: &LinkView) -> NetworkError {
-    let kind = if link.kind.is_empty() { "other" } else { &link.kind };
+    let kind = match link.kind.as_str() {
+        "" => "a device of another kind".to_owned(),
+        kind if kind.starts_with(['a', 'e', 'i', 'o', 'u']) => format!("an {kind} device"),
+        kind => format!("a {kind} device"),
+    };
     refused(
-        format!("there is another {} in {}: a {kind} device", link.name, view.place.name),
+        format!("there is another {} in {}: {kind}", link.name, view.place.name),
         "choose another name, or remove that one: onggi net ls shows where it leads",
     )
 }

@@ -114,6 +114,8 @@ fn friendly(key: &str, value: &str, facts: &GroupFacts, devices: &Devices) -> Re
         "cpu-idle" => Ok(cpu(LinuxCpu { idle: Some(i64::from(flag(key, value)?)), ..LinuxCpu::default() })),
         "cpuset" => Ok(cpu(LinuxCpu { cpus: Some(cpu_list(key, value)?), ..LinuxCpu::default() })),
         "cpuset-mems" => Ok(cpu(LinuxCpu { mems: Some(cpu_list(key, value)?), ..LinuxCpu::default() })),
+        // A container's 0 is a mistake that is made 1; here it is what was said: nothing new may start.
+        "pids" if value == "0" => raw::change("pids.max", value, facts),
         "pids" => {
             let limit = if is_max(value) { -1 } else { i64::try_from(number(key, value)?).unwrap_or(-1) };
             Ok(resources(LinuxResources { pids: Some(LinuxPids { limit: Some(limit) }), ..LinuxResources::default() }))
@@ -268,8 +270,11 @@ pub(crate) fn size(key: &str, value: &str) -> Result<i64, GroupError> {
 
 /// `0.5`, `50%` as systemd's CPUQuota, `max`: microseconds of each [`PERIOD`].
 fn quota(key: &str, value: &str) -> Result<i64, GroupError> {
-    if is_max(value) || value == "0" {
+    if is_max(value) {
         return Ok(-1);
+    }
+    if parse_cpus(value.trim_end_matches('%')) == Ok(None) {
+        return Err(bad(key, value, "0 would stop every process, and freeze does that; max is no limit"));
     }
     let reason = "use a number of CPUs from 0.01, as 0.5, or 50%, or max";
     let nano = match value.strip_suffix('%') {

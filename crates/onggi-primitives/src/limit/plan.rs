@@ -109,7 +109,8 @@ fn by_process(request: &LimitRequest, facts: &LimitFacts, why: &str) -> Result<L
         match key.as_str() {
             "cpus" => {
                 let nano = parse_cpus(value).map_err(|e| bad(key, value, &e.reason))?;
-                plan.duty = nano;
+                let none = || bad(key, value, "0 would stop every process; max is no limit");
+                plan.duty = Some(nano.ok_or_else(none)?);
                 plan.notes.push(format!(
                     "cpus={value}: kept by stopping and continuing the processes (SIGSTOP, SIGCONT), as cpulimit does"
                 ));

@@ -91,6 +91,7 @@ impl OverlayPlan {
         check_lower(request, facts)?;
         let mut ops = Vec::new();
         if let Some((upper, work)) = &upper {
+            check_apart(request, upper, work)?;
             check_upper(upper, work, facts)?;
             for dir in [upper, work] {
                 if facts.of(dir).is_none() {
@@ -207,6 +208,21 @@ fn check_lower(request: &OverlayRequest, facts: &OverlayFacts) -> Result<(), Pri
                 return Err(refused(format!("{} is no directory", dir.display()), "overlays stack directories"));
             }
             Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// A directory in two places is ELOOP, or changes what is below.
+fn check_apart(request: &OverlayRequest, upper: &Path, work: &Path) -> Result<(), PrimitiveError> {
+    for (name, dir) in [("upper", upper), ("work", work)] {
+        let meets = |lower: &&PathBuf| lower.starts_with(dir) || dir.starts_with(lower);
+        if let Some(lower) = request.lower.iter().find(meets) {
+            let message = match lower == dir {
+                true => format!("{} cannot be a lower directory and the {name} one", dir.display()),
+                false => format!("the lower {} and the {name} {} lie in each other", lower.display(), dir.display()),
+            };
+            return Err(refused(message, "the layers of an overlay are directories beside each other"));
         }
     }
     Ok(())

@@ -44,7 +44,7 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     explain: ExplainArg,
     /// Command and its arguments; your shell otherwise
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(trailing_var_arg = true)]
     command: Vec<String>,
 }
 

@@ -42,6 +42,12 @@ impl SetArgs {
         // setcap(8) has the text first; a file that is called like one can be written with a slash.
         let is_text = |word: &str| !word.contains('/') && word.parse::<CapabilityText>().is_ok();
         let (file, text) = if is_text(a) && !is_text(b) { (b, a) } else { (a, b) };
+        if text.trim().is_empty() {
+            return Err(CliError::usage(
+                "the capabilities are an empty text",
+                "name them, as in cap_net_raw+ep; --remove takes all away, and = leaves a file with none",
+            ));
+        }
         let caps = text.parse::<CapabilityText>()?.for_file(self.rootid)?;
         let file = PathBuf::from(file);
         if !self.verify {

@@ -63,7 +63,7 @@ impl ShowArgs {
         if self.subject.contains('/') {
             return self.file();
         }
-        let pid = subject::pid(&self.subject, global)?;
+        let pid = subject::pid_not_file(&self.subject, global)?;
         let own = pid == std::process::id().cast_signed();
         let threads = confinement(pid)?;
         let all = processes()?;

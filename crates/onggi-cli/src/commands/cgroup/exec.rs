@@ -9,7 +9,7 @@ use onggi_primitives::{
 };
 
 use super::{Done, Explain, found, subject::groups};
-use crate::{cli::GlobalArgs, error::CliError};
+use crate::{cli::GlobalArgs, commands::words::no_option, error::CliError};
 
 /// Arguments of `cgroup exec`.
 #[derive(Debug, Args)]
@@ -20,7 +20,7 @@ pub(crate) struct ExecArgs {
     #[command(flatten)]
     explain: Explain,
     /// Group or container, then the command and its arguments
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "GROUP COMMAND")]
+    #[arg(trailing_var_arg = true, required = true, value_name = "GROUP COMMAND")]
     words: Vec<String>,
 }
 
@@ -34,7 +34,10 @@ impl ExecArgs {
             }
             false => (self.named, &self.words[..]),
         };
-        let command = command.strip_prefix(&["--".to_owned()]).unwrap_or(command);
+        let command = match command.strip_prefix(&["--".to_owned()]) {
+            Some(command) => command,
+            None => no_option(command)?,
+        };
         let Some((program, arguments)) = command.split_first() else {
             return Err(CliError::usage("there is no command", "write it behind the group"));
         };

@@ -1,13 +1,14 @@
 //! `onggi limit`: limits for a command or a process that runs, without an image: what cpulimit, taskset, nice, ulimit
 //! and systemd-run do.
 
+mod oom;
 mod supervise;
 
 use std::{os::unix::process::CommandExt as _, path::PathBuf, process::Command};
 
 use clap::Args;
 use onggi_primitives::{
-    cgroup::{Group, GroupError, Place, Version, apply, device_numbers, is_key, layout, offered, places},
+    cgroup::{Group, GroupError, Op, Place, Version, apply, device_numbers, is_key, layout, offered, places},
     limit::{
         Duty, Inside, LimitFacts, LimitPlan, LimitRequest, Means, Rlimit, Target, UnitRequest, apply_inside,
         apply_process, clean_stale, group_name, plan_limit, start_service, start_time, systemd_facts,
@@ -99,7 +100,7 @@ pub(crate) struct LimitArgs {
     #[command(flatten)]
     explain: ExplainArg,
     /// Command and its arguments
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(trailing_var_arg = true)]
     command: Vec<String>,
 }
 
@@ -292,8 +293,16 @@ fn carry_out(plan: &LimitPlan) -> Result<u8, CliError> {
         Some(inside) => supervise::command(inside, plan.duty)?,
         None => running(plan)?,
     };
+    tell_oom(plan, code)?;
     end.finish()?;
     Ok(code)
+}
+
+/// 128 and SIGKILL: nobody says so but the group, which is still there.
+fn tell_oom(plan: &LimitPlan, code: u8) -> Result<(), CliError> {
+    let dirs = plan.cleanup.ops.iter().filter_map(|op| if let Op::Destroy { dir } = op { Some(dir) } else { None });
+    let told = (code == 137).then(|| dirs.filter_map(|dir| oom::told(dir)).next()).flatten();
+    Ok(render::notes(told.as_slice())?)
 }
 
 /// Removes the group, also when something fails on the way.

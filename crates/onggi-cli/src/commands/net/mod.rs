@@ -7,7 +7,6 @@ mod place;
 mod repair;
 
 use clap::Subcommand;
-use onggi_engine::EngineError;
 use onggi_network::{NetworkError, hand::HandPlan};
 
 use crate::{cli::GlobalArgs, commands::explain::ExplainArg, error::CliError, render};
@@ -48,5 +47,5 @@ fn carry_out(plan: &HandPlan, explain: ExplainArg) -> Result<u8, CliError> {
 }
 
 fn failed(e: NetworkError) -> CliError {
-    CliError::Engine(EngineError::Network(e))
+    CliError::ByHand(e)
 }

@@ -1,6 +1,6 @@
 //! `onggi ns enter`, as nsenter(1).
 
-use std::path::PathBuf;
+use std::{io::ErrorKind, path::PathBuf};
 
 use clap::Args;
 use onggi_primitives::{EnterFacts, EnterPlan, EnterRequest, Entered, Kind, Place, Which, enter};
@@ -11,15 +11,24 @@ use super::{
 };
 use crate::{
     cli::GlobalArgs,
-    commands::{explain::ExplainArg, subject},
+    commands::{explain::ExplainArg, subject, words::no_option},
     error::CliError,
 };
 
 /// What stands for the process's own directory.
 const OF_PROCESS: &str = "-";
 
+/// What somebody who knows nsenter(1) has to know.
+const DIFFERENT: &str = "\
+As nsenter(1), but:
+  the process is named without an option, or by --target; -t names kinds, as for `onggi ns ls`
+  without a kind it is all that differ from yours, as nsenter's --all
+  -r and --wd take their directory behind `=`; --root and -R are not nsenter's
+  /bin/sh is the shell where yours is not found inside";
+
 /// Arguments of `ns enter`.
 #[derive(Debug, Args)]
+#[command(after_help = DIFFERENT)]
 pub(crate) struct EnterArgs {
     /// Only these kinds; all that differ from yours otherwise: cgroup, ipc, mnt, net, pid, time, user, uts
     #[arg(short = 't', long = "type", value_name = "KIND", value_delimiter = ',')]
@@ -64,7 +73,7 @@ pub(crate) struct EnterArgs {
     /// A process, a running container, or a path with a slash to a file that keeps a namespace
     #[arg(value_name = "PID|CONTAINER|FILE")]
     target: Option<String>,
-    /// Command and its arguments; your shell otherwise
+    /// Command and its arguments; your shell otherwise, or /bin/sh where yours is not
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
 }
@@ -73,17 +82,27 @@ impl EnterArgs {
     /// Enters and runs the command; the exit code is the command's.
     pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
         let explain = self.explain;
-        let request = self.request(global)?;
+        let (request, shell) = self.request(global)?;
         let plan = EnterPlan::new(&request, &EnterFacts::look(&request)?);
         if explain.shown(&plan)? {
             return Ok(0);
         }
         let Entered { command, fork, environment } = enter(&plan)?;
-        let program = child::Program { words: &command, environment: environment.as_deref() };
-        if fork { program.run(|| Ok(())) } else { program.become_it() }
+        let become_or_run = |words: &[String]| {
+            let program = child::Program { words, environment: environment.as_deref() };
+            if fork { program.run(|| Ok(())) } else { program.become_it() }
+        };
+        match become_or_run(&command) {
+            // Your shell may not be there, where this one nearly always is.
+            Err(CliError::Execute { source, .. }) if shell && source.kind() == ErrorKind::NotFound => {
+                become_or_run(&["/bin/sh".to_owned()])
+            }
+            done => done,
+        }
     }
 
-    fn request(self, global: &GlobalArgs) -> Result<EnterRequest, CliError> {
+    /// And whether the command is the user's shell because none was named.
+    fn request(self, global: &GlobalArgs) -> Result<(EnterRequest, bool), CliError> {
         let asked = self.asked.asked()?;
         let (files, bare): (Vec<Asked>, Vec<Asked>) = asked.into_iter().partition(|asked| asked.file.is_some());
         let mut files: Vec<_> = files.into_iter().filter_map(|one| Some((Some(one.kind), one.file?))).collect();
@@ -106,7 +125,7 @@ impl EnterArgs {
             Some(name) => {
                 let only = !kinds.is_empty() || !files.is_empty();
                 let which = if only && !self.all { Which::These(kinds) } else { Which::All };
-                Some((subject::pid(&name, global)?, which))
+                Some((subject::pid_not_file(&name, global)?, which))
             }
             None if !kinds.is_empty() || self.all || files.is_empty() => return Err(no_process()),
             None => None,
@@ -117,7 +136,8 @@ impl EnterArgs {
         if wanted && process.is_none() {
             return Err(no_process());
         }
-        Ok(EnterRequest {
+        let shell = command.is_empty();
+        let request = EnterRequest {
             process,
             files,
             root,
@@ -129,8 +149,9 @@ impl EnterArgs {
             environment: self.env,
             context: self.follow_context,
             no_fork: self.no_fork,
-            command: child::command_or_shell(command),
-        })
+            command: child::command_or_shell(no_option(&command)?.to_vec()),
+        };
+        Ok((request, shell))
     }
 }
 

@@ -97,9 +97,14 @@ impl LsArgs {
 /// machine whose store cannot be read has none that we know of.
 pub(crate) fn containers(global: &GlobalArgs, all: &[ProcessFacts]) -> BTreeMap<NamespaceId, Vec<String>> {
     let mut owners: BTreeMap<NamespaceId, Vec<String>> = BTreeMap::new();
-    let running = global.engine().and_then(|engine| Ok(engine.list(&ListFilter::default())?));
+    let running = global.engine().and_then(|engine| match engine.paths().root.exists() {
+        true => Ok(engine.list(&ListFilter::default())?),
+        // A listing makes no store.
+        false => Ok(Vec::new()),
+    });
     let running = running.unwrap_or_else(|e| {
-        tracing::warn!("containers are not shown: {e}");
+        // Without stderr nobody can be told.
+        let _ = render::notes(&[format!("containers are not shown: {}", e.line())]);
         Vec::new()
     });
     let Ok(own) = process(std::process::id().cast_signed()) else { return owners };

@@ -97,6 +97,12 @@ fn split(text: &str) -> Result<Vec<PathBuf>, CliError> {
 
 /// Without links where it exists: so the mount table has it.
 fn absolute(path: &Path) -> Result<PathBuf, CliError> {
+    if path.as_os_str().is_empty() {
+        return Err(CliError::usage(
+            "an empty text names no directory",
+            "name each directory, or leave its option out",
+        ));
+    }
     if let Ok(real) = path.canonicalize() {
         return Ok(real);
     }
