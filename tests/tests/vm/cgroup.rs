@@ -17,6 +17,11 @@ struct Lab {
 impl Lab {
     fn new(name: &str) -> Lab {
         isolated();
+        Lab::shared(name)
+    }
+
+    /// Among the machine's own processes: systemd's tools ask process 1 where the tree begins.
+    fn shared(name: &str) -> Lab {
         Lab { onggi: Onggi::new(), name: format!("onggi-test-{name}") }
     }
 
@@ -242,4 +247,38 @@ fn threads_alone(lab: &Lab) {
     lab.ok(&["kill", &lab.name]);
     sleeper.wait().expect("it ends");
     other.wait().expect("it ends");
+}
+
+#[test]
+fn vm_cgroup_ls_and_top_show_what_systemd_cgls_and_cgtop_show() {
+    let lab = Lab::shared("show");
+    let (group, below) = (lab.name.clone(), format!("{}/below", lab.name));
+    lab.ok(&["create", &below]);
+    let mut sleepers = [lab.sleeper(&below), lab.sleeper(&below)];
+    let processes = |text: &str| {
+        let lines = text.lines().filter(|l| l.contains("sleep 300"));
+        let pid = |l: &str| l.split(|c: char| !c.is_ascii_digit()).find(|w| !w.is_empty()).map(str::to_owned);
+        let mut found: Vec<String> = lines.filter_map(pid).collect();
+        found.sort();
+        found
+    };
+    let theirs = sh(&format!("systemd-cgls --no-pager /{group}"));
+    let ours = lab.ok(&["ls", "-p", &group]);
+    assert_eq!(processes(&ours), processes(&theirs), "{ours}\n{theirs}");
+    assert_eq!(processes(&ours).len(), 2, "{ours}");
+    assert!(ours.contains("below") && theirs.contains("below"), "{ours}\n{theirs}");
+    // Path, tasks, CPU, memory, and so on.
+    let theirs = sh(&format!("systemd-cgtop -b -n 1 --raw -P --order=path {group}"));
+    let tasks = |path: &str| {
+        let line = theirs.lines().find(|l| l.split_whitespace().next().is_some_and(|p| p.trim_matches('/') == path));
+        line.and_then(|l| l.split_whitespace().nth(1).map(str::to_owned)).unwrap_or_else(|| panic!("{path}: {theirs}"))
+    };
+    let ours = lab.ok(&["top", "-n", "1", "-d", "0.1", &group, "--format", "{{.Group}} {{.Tasks}}"]);
+    for path in [&group, &below] {
+        assert!(ours.lines().any(|l| l == format!("/{path} {}", tasks(path))), "{path}: {ours}\n{theirs}");
+    }
+    lab.ok(&["kill", &group]);
+    for sleeper in &mut sleepers {
+        sleeper.wait().expect("it ends");
+    }
 }

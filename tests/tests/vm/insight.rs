@@ -1,7 +1,7 @@
 //! The commands that look and explain, on a kernel with pure version 2, systemd, AppArmor and, before Linux 6.14, no
 //! tracepoint for capabilities.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fs};
 
 use onggi_tests::machine::sh;
 use serde_json::Value;
@@ -112,5 +112,52 @@ fn vm_net_ls_shows_the_bridge_the_pair_and_the_published_port() {
         assert!(!part.is_empty() && told.contains(part), "{part:?} is not in\n{told}");
     }
     stage.onggi.ok(&["rm", "-f", "web"]);
+    stage.onggi.assert_nothing_left();
+}
+
+#[test]
+fn vm_capabilities_are_learned_and_audited_without_a_tracepoint() {
+    let stage = Stage::new();
+    let tracepoint =
+        sh("mount -t tracefs tracefs /mnt; ls -d /mnt/events/capability 2> /dev/null || true; umount /mnt");
+    assert_eq!(tracepoint, "", "this kernel has the tracepoint, which other tests cover");
+    let dir = stage.onggi.dir().join("learned").display().to_string();
+    let workload = ["host:", "busybox", "sh", "-c", "touch /var/made; busybox chown 5 /var/made; cat /etc/hostname"];
+    let learn = ["learn", "run", "--output", &dir, "--network", "none"];
+    let ran = stage.onggi.run(&[&learn, &workload[..]].concat());
+    assert_eq!(ran.code, Some(0), "{ran}");
+    let report: Value =
+        serde_json::from_str(&fs::read_to_string(format!("{dir}/report.json")).expect("a report")).expect("JSON");
+    let names: Vec<&str> =
+        report["Capabilities"].as_array().expect("they are known").iter().filter_map(Value::as_str).collect();
+    assert!(
+        names.contains(&"CAP_CHOWN") && !names.contains(&"CAP_NET_RAW") && !names.contains(&"CAP_KILL"),
+        "{report}"
+    );
+    assert_eq!(report["LostEvents"], 0, "{report}");
+    // What was learned is enough, and nothing beyond it.
+    let flags = fs::read_to_string(format!("{dir}/flags")).expect("flags");
+    let flags: Vec<&str> = flags.lines().collect();
+    let run =
+        |command: &[&str]| stage.onggi.run(&[&["run", "--rm", "--network", "none"], &flags[..], command].concat());
+    assert_eq!(run(&workload).code, Some(0), "{flags:?}");
+    let outside = run(&["host:", "busybox", "sh", "-c", "kill -0 1; busybox ping -c 1 127.0.0.1"]);
+    assert_ne!(outside.code, Some(0), "{outside}");
+    // The audit of one that runs.
+    let caps = ["--cap-drop", "ALL", "--cap-add", "CHOWN", "--cap-add", "NET_RAW", "--cap-add", "KILL"];
+    let script = "touch /tmp/x; while :; do busybox chown 7:8 /tmp/x; sleep 0.1; done";
+    let start = ["run", "-d", "--network", "none", "--name", "box"];
+    stage.onggi.ok(&[&start[..], &caps, &["host:", "busybox", "sh", "-c", script]].concat());
+    let rows = ["--format", "{{.Name}} {{.Granted}} {{if .Used}}used{{else}}unused{{end}}"];
+    let seen = stage.onggi.ok(&[&["caps", "audit", "--for", "4"], &rows[..], &["box"]].concat());
+    for line in ["cap_chown yes used", "cap_net_raw yes unused", "cap_kill yes unused"] {
+        assert!(seen.lines().any(|found| found == line), "{line:?} is missing in\n{seen}");
+    }
+    assert!(!seen.contains("cap_sys_admin"), "mapping memory is no use of it:\n{seen}");
+    let failed = stage.onggi.run(&["caps", "audit", "box", "sh", "-c", "exit 3"]);
+    assert_eq!(failed.code, Some(3), "{failed}");
+    stage.onggi.ok(&["rm", "-f", "box"]);
+    let left = sh("mount -t tracefs tracefs /mnt; ls /mnt/instances; cat /mnt/kprobe_events; umount /mnt");
+    assert!(!left.contains("onggi"), "{left}");
     stage.onggi.assert_nothing_left();
 }

@@ -1,13 +1,14 @@
 //! The installed programs on a machine with systemd, pure cgroup version 2 and AppArmor: run by `cargo xtask vm`.
 //!
 //! Each test has a private machine (network, mounts, processes) and an empty store; the kernel's control groups and
-//! profiles are shared.
+//! profiles are shared. Those of `systemd` have the machine's own /run, where the buses are.
 
 mod apparmor;
 mod cgroup;
 mod insight;
 mod limits;
 mod options;
+mod systemd;
 
 use onggi_tests::{Onggi, Ran, isolated};
 
