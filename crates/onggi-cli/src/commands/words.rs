@@ -11,10 +11,10 @@ pub(crate) fn no_option(command: &[String]) -> Result<&[String], CliError> {
 }
 
 /// `line` ends with `command`. Behind `--` everything is a program.
-fn refuse_option(command: &[String], line: impl ExactSizeIterator<Item = String>) -> Result<(), CliError> {
+fn refuse_option(command: &[String], mut line: impl ExactSizeIterator<Item = String>) -> Result<(), CliError> {
     let Some(first) = command.first().filter(|word| word.starts_with('-')) else { return Ok(()) };
     let before = line.len().checked_sub(command.len() + 1);
-    if before.and_then(|at| line.skip(at).next()).is_some_and(|word| word == "--") {
+    if before.and_then(|at| line.nth(at)).is_some_and(|word| word == "--") {
         return Ok(());
     }
     Err(CliError::usage(

@@ -142,7 +142,7 @@ pub(super) fn write_record(path: &Path, bytes: &[u8], sync: Sync) -> onggi_sys::
         if !written.as_ref().is_err_and(full) {
             break;
         }
-        let _ = rustix::fs::unlink(&temporary(path));
+        let _ = rustix::fs::unlink(temporary(path));
         match take_over(&path.with_file_name(STARTED), path, bytes, sync) {
             Err(e) if e.errno == Errno::NOENT => {}
             done => return done,
