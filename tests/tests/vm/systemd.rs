@@ -264,11 +264,11 @@ fn delegated(units: &Units, program: &str) {
         $P cgroup create memory:$own/named || echo refused with $?
         $P cgroup rm $own/early; $P cgroup create $own/shell
         $P cgroup mv $own/shell self
-        $P cgroup create $own/work
-        $P cgroup set $own/work memory=32M cpus=0.2
-        $P cgroup exec $own/work cat /sys/fs/cgroup$own/work/memory.max
+        $P cgroup create $own/task
+        $P cgroup set $own/task memory=32M cpus=0.2
+        $P cgroup exec $own/task cat /sys/fs/cgroup$own/task/memory.max
         $P cgroup exec $own true || echo not there: $?
-        $P cgroup get -v $own/work cpus
+        $P cgroup get -v $own/task cpus
         $P cgroup create /beside || echo not outside: $?";
     fs::write(&inner, script).expect("write");
     sh(&format!("chmod 755 {0} {0}/inner.sh", units.onggi.dir().display()));
