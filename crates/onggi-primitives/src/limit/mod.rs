@@ -22,7 +22,7 @@ use crate::cgroup::{Devices, GroupPlan, Offers, Place};
 pub use apply::{apply_inside, apply_process};
 pub use duty::Duty;
 pub use plan::{controllers_v1, plan_limit};
-pub use stale::{PREFIX, clean_stale, group_name, start_time};
+pub use stale::{PREFIX, clean_stale, group_name, pid_namespace, start_time};
 pub use unit::{UnitRequest, start_service, systemd_facts};
 
 /// A resource limit of a process (getrlimit(2)).

@@ -1,11 +1,13 @@
 //! Names of transient groups, and what to do with those whose program was killed.
 //!
 //! A name says whose it is: the number and the start time of the program that made it, or of the process that it limits
-//! (`onggi-limit-PID-START`, `onggi-limit-pid-PID-START`). One whose owner is gone and that has no process any more is
-//! removed by the next `onggi limit`. One that has processes keeps them limited.
+//! (`onggi-limit-PID-START-NS`, `onggi-limit-pid-PID-START-NS`), and in which pid namespace that number counts. One whose
+//! owner is gone and that has no process any more is removed by the next `onggi limit` of that namespace. One that has
+//! processes keeps them limited.
 
 use std::{
     fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -15,8 +17,14 @@ use onggi_spec::facts::CgroupLayout;
 pub const PREFIX: &str = "onggi-limit-";
 
 /// The name of the group of a command (`running` is the program that waits for it) or of a process that runs.
-pub fn group_name(pid: i32, start: u64, running: bool) -> String {
-    format!("{PREFIX}{}{pid}-{start}", if running { "pid-" } else { "" })
+/// `namespace` is the pid namespace of `pid`.
+pub fn group_name(pid: i32, start: u64, running: bool, namespace: u64) -> String {
+    format!("{PREFIX}{}{pid}-{start}-{namespace}", if running { "pid-" } else { "" })
+}
+
+/// The inode number of the caller's pid namespace (pid_namespaces(7)); 0 without proc(5).
+pub fn pid_namespace() -> u64 {
+    fs::metadata("/proc/self/ns/pid").map_or(0, |namespace| namespace.ino())
 }
 
 /// When a process started, in clock ticks since the boot (proc_pid_stat(5), field 22).
@@ -27,11 +35,11 @@ pub fn start_time(pid: i32) -> Option<u64> {
 
 /// Removes groups that nobody needs any more. What cannot be removed stays; returns what was removed.
 pub fn clean_stale(layout: &CgroupLayout) -> Vec<PathBuf> {
-    let mut removed = Vec::new();
+    let (mut removed, here) = (Vec::new(), pid_namespace());
     for root in roots(layout) {
         for entry in fs::read_dir(&root).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            if name.strip_prefix(PREFIX).is_some_and(is_ownerless) && remove_empty(&entry.path()) {
+            if name.strip_prefix(PREFIX).is_some_and(|rest| is_ownerless(rest, here)) && remove_empty(&entry.path()) {
                 removed.push(entry.path());
             }
         }
@@ -55,14 +63,16 @@ fn roots(layout: &CgroupLayout) -> Vec<PathBuf> {
     }
 }
 
-/// `PID-START` or `pid-PID-START` of a process that is not there.
-fn is_ownerless(rest: &str) -> bool {
-    let rest = rest.strip_prefix("pid-").unwrap_or(rest);
-    let Some((pid, start)) = rest.split_once('-') else { return false };
-    match (pid.parse::<i32>(), start.parse::<u64>()) {
-        (Ok(pid), Ok(start)) => start_time(pid) != Some(start),
-        _ => false,
-    }
+/// `PID-START-NS` or `pid-PID-START-NS` of a process that is not there. Processes of other namespaces are not seen from
+/// `here`, so nothing is known of theirs.
+fn is_ownerless(rest: &str, here: u64) -> bool {
+    let mut parts = rest.strip_prefix("pid-").unwrap_or(rest).split('-').map(str::parse::<u64>);
+    let (Some(Ok(pid)), Some(Ok(start)), Some(Ok(namespace)), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return false;
+    };
+    namespace == here && i32::try_from(pid).is_ok_and(|pid| start_time(pid) != Some(start))
 }
 
 /// The kernel refuses where a process is left, which is what we want.
@@ -84,8 +94,10 @@ mod tests {
         let pid = std::process::id().cast_signed();
         let start = start_time(pid).expect("our own");
         let rest = |name: String| name.strip_prefix(PREFIX).map(str::to_owned).expect("prefix");
-        assert!(!is_ownerless(&rest(group_name(pid, start, false))));
-        assert!(is_ownerless(&rest(group_name(pid, start + 1, true))));
-        assert!(["", "x", "1", "pid-", "1-x"].iter().all(|name| !is_ownerless(name)));
+        let here = pid_namespace();
+        assert!(!is_ownerless(&rest(group_name(pid, start, false, here)), here));
+        assert!(is_ownerless(&rest(group_name(pid, start + 1, true, here)), here));
+        assert!(!is_ownerless(&rest(group_name(pid, start + 1, true, here + 1)), here));
+        assert!(["", "x", "1", "pid-", "1-x", "1-2", "1-2-x", "1-2-3-4"].iter().all(|name| !is_ownerless(name, 3)));
     }
 }

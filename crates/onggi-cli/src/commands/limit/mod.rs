@@ -11,7 +11,7 @@ use onggi_primitives::{
     cgroup::{Group, GroupError, Op, Place, Version, apply, device_numbers, is_key, layout, offered, places},
     limit::{
         Duty, Inside, LimitFacts, LimitPlan, LimitRequest, Means, Rlimit, Target, UnitRequest, apply_inside,
-        apply_process, clean_stale, group_name, plan_limit, start_service, start_time, systemd_facts,
+        apply_process, clean_stale, group_name, pid_namespace, plan_limit, start_service, start_time, systemd_facts,
     },
 };
 use onggi_spec::{ParseError, facts::CgroupLayout};
@@ -194,7 +194,7 @@ impl LimitArgs {
             let why = if self.no_cgroup { "--no-cgroup" } else { "" };
             return Ok(Means::Process { why: why.into() });
         }
-        let name = group_name(first, start_time(first).unwrap_or(0), self.pid.is_some());
+        let name = group_name(first, start_time(first).unwrap_or(0), self.pid.is_some(), pid_namespace());
         let why = match own_group(layout, &name, request)? {
             Ok(means) => return Ok(means),
             Err(why) => why,
@@ -210,7 +210,8 @@ impl LimitArgs {
     fn unit(&self, scope: bool) -> Result<Means, CliError> {
         let systemd = systemd_facts(is_root() && !self.user)?;
         let pid = std::process::id().cast_signed();
-        let name = self.unit.clone().unwrap_or_else(|| group_name(pid, start_time(pid).unwrap_or(0), false));
+        let name =
+            self.unit.clone().unwrap_or_else(|| group_name(pid, start_time(pid).unwrap_or(0), false, pid_namespace()));
         let directory = std::env::current_dir().map_err(CliError::CurrentDirectory)?.display().to_string();
         let program = self.command.first().map(|word| absolute(word)).unwrap_or_default();
         Ok(Means::Unit(UnitRequest { name, slice: self.slice.clone(), scope, systemd, directory, program }))
