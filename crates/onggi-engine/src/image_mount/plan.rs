@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(
             plan.shell(),
             "#!/bin/sh\nset -e\nmkdir -p -m 700 /run/m\nmkdir -p -m 700 /run/m/abc\n\
-             mount -t overlay onggi-image-abc -o 'ro,nosuid,nodev,lowerdir=/l/2/diff:/l/1/diff' /run/m/abc\n"
+             mount -t overlay onggi-image-abc -o ro,nosuid,nodev,lowerdir=/l/2/diff:/l/1/diff /run/m/abc\n"
         );
         assert!(plan.words().contains("mount 2 layers as one read-only tree on /run/m/abc"));
     }
