@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use onggi_sandbox::plan::{MountOptions, PlanInput, ProcessOp, SandboxFacts, SandboxPlan, plan};
+use onggi_sandbox::plan::{MountOptions, ParentOp, PlanInput, ProcessOp, SandboxFacts, SandboxPlan, plan};
 use onggi_spec::{
     facts::{CgroupLayout, V1Hierarchy},
     monitor::RootFs,
@@ -97,8 +97,13 @@ pub fn mappings(data: &[u8]) {
     for privileged in [true, false] {
         let Some(plan) = plan_on(&config, CgroupLayout::None, privileged) else { continue };
         check(&plan, data.len());
-        let maps = &config.linux.as_ref().expect("it was set").uid_mappings;
-        assert!(!maps.is_empty() && maps.len() <= 340, "{} mappings were accepted", maps.len());
+        let asked = &config.linux.as_ref().expect("it was set").uid_mappings;
+        let written =
+            plan.after.iter().find_map(|op| if let ParentOp::WriteIdMaps { uid, .. } = op { Some(uid) } else { None });
+        let maps = written.expect("the ids of a new user namespace are mapped");
+        assert!(!maps.is_empty() && maps.len() <= 340, "{} mappings are written", maps.len());
+        // Without any, root is who called.
+        assert!(maps == asked || (asked.is_empty() && maps.len() == 1), "{asked:?} became {maps:?}");
         for map in maps {
             assert!(map.size > 0 && map.host_id.checked_add(map.size).is_some(), "{map:?}");
             assert!(map.container_id.checked_add(map.size).is_some(), "{map:?}");
