@@ -59,6 +59,8 @@ impl Podman<'_> {
         command.args(["--root", &format!("{dir}/root"), "--runroot", &format!("{dir}/run")]);
         command.args(["--tmpdir", &format!("{dir}/tmp"), "--cgroup-manager", "cgroupfs", "--events-backend", "file"]);
         command.arg("--runtime").arg(&self.runtime.path).args(args).env("HOME", &dir).stdin(Stdio::null());
+        // conmon writes a file `oom` where it is started when the kernel has killed for want of memory.
+        command.current_dir(&dir);
         command
     }
 
