@@ -68,7 +68,11 @@ pub fn kill(state_root: &Path, id: &str, signal: i32, scope: Scope) -> Result<()
     if !state::alive(&state) {
         return Err(gone());
     }
-    process::pidfd_kill(pidfd.as_fd(), signal).step(step)?;
+    match process::pidfd_kill(pidfd.as_fd(), signal) {
+        // It ended since it was looked at.
+        Err(e) if e.errno == Errno::SRCH => return Err(gone()),
+        r => r.step(step)?,
+    }
     if signal == number::KILL {
         // In a frozen cgroup of version 1 the signal stays pending until it is thawed.
         let _ = onggi_cgroup::thaw(&state.cgroup_paths);
@@ -185,7 +189,11 @@ fn kill_and_wait(state: &SandboxState) -> Result<()> {
     }
     // A frozen process does not die before it is thawed.
     let _ = onggi_cgroup::thaw(&state.cgroup_paths);
-    process::pidfd_kill(pidfd.as_fd(), number::KILL).step(step)?;
+    match process::pidfd_kill(pidfd.as_fd(), number::KILL) {
+        // It ended since it was looked at.
+        Err(e) if e.errno == Errno::SRCH => return Ok(()),
+        r => r.step(step)?,
+    }
     let timeout = Timespec { tv_sec: KILL_SECONDS, tv_nsec: 0 };
     let mut fds = [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)];
     match poll(&mut fds, Some(&timeout)) {

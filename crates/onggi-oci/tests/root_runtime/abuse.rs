@@ -332,6 +332,20 @@ fn root_a_deletion_by_force_succeeds_whatever_else_is_going_on() {
     }
 }
 
+/// The program may end between any two looks of the deletion at it.
+#[test]
+fn root_a_deletion_by_force_succeeds_while_the_program_ends() {
+    let mut b = Bundle::new("true");
+    b.args(&["true"]);
+    for turn in 0..40 {
+        assert_eq!(b.create().code, 0);
+        assert_eq!(b.verb("start", &[]).code, 0);
+        let deleted = b.verb("delete", &["--force"]);
+        assert_eq!((deleted.code, deleted.err.as_str()), (0, ""), "turn {turn}");
+    }
+    nothing_left(&b);
+}
+
 #[test]
 fn root_of_many_creations_of_one_id_one_succeeds() {
     let mut b = Bundle::new("sleep 60");
