@@ -1,5 +1,8 @@
-//! Which test of `tests/tests/security` shows what about which advisory: read by that suite, which checks that it
-//! is complete, and by `cargo xtask test --cve`.
+//! Which test shows what about which advisory: read by the suite `tests/tests/security`, which checks that the table is
+//! complete, and by `cargo xtask test --cve`.
+//!
+//! A test of that suite is its name without its module. `PROGRAM/PART` is every test of another [`PROGRAMS`] entry whose
+//! name contains PART, at least one.
 
 /// Every id that must be covered, written down a second time on purpose: a row cannot get lost unnoticed.
 pub const REQUIRED: &str = "2015-1331 2015-1334 2015-1335 2016-3697 2016-9962 2017-5985 2018-6556 2022-47952 2026-39402 \
@@ -7,7 +10,21 @@ pub const REQUIRED: &str = "2015-1331 2015-1334 2015-1335 2016-3697 2016-9962 20
     2022-24769 2022-27649 2022-27651 2022-27652 2025-27612 2023-25809 2023-28642 2024-21626 2024-45310 2025-31133 \
     2025-52565 2025-52881 2025-62161 2025-62596 2025-24965 2026-30892 2026-41579 2026-47766 2024-0132 2025-23266 \
     2019-10214 2020-15157 2021-41092 2021-41190 2024-3727 2021-21285 2017-14992 2014-9358 2014-9357 2026-41567 2018-20990 2021-38511 \
-    2023-25153 2025-62725 2025-62518 GHSA-3cv2-h65g-fgmm";
+    2023-25153 2025-62725 2025-62518 GHSA-3cv2-h65g-fgmm RUSTSEC-2026-0112 2014-6407 2014-9356 2026-17106 2020-10696 \
+    2021-29136 2021-32760 2025-47290 2021-41089 2025-58183 2021-20291 2024-9676 2024-40635 2026-47262 2015-3627 2015-3629 \
+    2015-3630 2015-3631 2019-10152 2019-18466 2023-0778 2025-9566 2026-55686";
+
+/// Advisories of `docker cp` alone, and why no test is here.
+pub const NOT_HERE: (&str, &str) =
+    ("2018-15664 2019-14271 2026-41568 2026-42306", "copying into and out of containers: there is no such command yet");
+
+/// Programs of tests besides `tests/tests/security`: name, package, source below the workspace.
+pub const PROGRAMS: &[(&str, &str, &str)] = &[
+    ("hostile_tar", "onggi-storage", "crates/onggi-storage/tests/hostile_tar.rs"),
+    ("agreement", "onggi-storage", "crates/onggi-storage/tests/agreement.rs"),
+    ("view", "onggi-storage", "crates/onggi-storage/tests/view.rs"),
+    ("onggi_storage", "onggi-storage", "crates/onggi-storage/src"),
+];
 
 /// One known vulnerability of low-level runtimes, or several of one mechanism.
 #[derive(Debug, Clone, Copy)]
@@ -20,7 +37,7 @@ pub struct Advisory {
     pub mechanism: &'static str,
     /// The invariant of docs/security.md that excludes it.
     pub invariants: &'static str,
-    /// Tests that try it: names without their module.
+    /// Tests that try it.
     pub hostile: &'static [&'static str],
     /// Tests of what looks alike and must keep working.
     pub benign: &'static [&'static str],
@@ -373,5 +390,100 @@ pub const ADVISORIES: &[Advisory] = &[
             "root_cve_2024_0132_no_program_of_the_image_runs_with_the_hosts_rights",
         ],
         benign: &["root_cve_2025_23266_2024_0132_benign_hooks_get_the_environment_of_the_configuration"],
+    },
+    Advisory {
+        ids: &["2014-6407", "2014-9356"],
+        component: "docker",
+        mechanism: "hard links, absolute links and names with `..` lead out of a layer",
+        invariants: "I7",
+        hostile: &["hostile_tar/cve_2014_6407", "hostile_tar/cve_2014_9356"],
+        benign: &["hostile_tar/twin_absolute_hard_links", "hostile_tar/twin_name_", "hostile_tar/twin_links_may_point"],
+    },
+    Advisory {
+        ids: &["2026-17106"],
+        component: "go-archive",
+        mechanism: "names are checked as text, then the kernel follows links",
+        invariants: "I7",
+        hostile: &["hostile_tar/cve_2026_17106"],
+        benign: &["hostile_tar/_through_lib_to_usr_lib_lands_in_usr_lib"],
+    },
+    Advisory {
+        ids: &["2020-10696", "2021-29136"],
+        component: "buildah, umoci",
+        mechanism: "the first entry makes the layer's root a link",
+        invariants: "I7",
+        hostile: &["hostile_tar/cve_2020_10696", "hostile_tar/cve_2021_29136"],
+        benign: &["hostile_tar/twin_root_", "hostile_tar/twin_hard_link_through_a_link_in_the_layer"],
+    },
+    Advisory {
+        ids: &["2021-32760", "2025-47290", "2021-41089"],
+        component: "containerd, docker",
+        mechanism: "modes and times are given through links to what is outside",
+        invariants: "I1 I7",
+        hostile: &["hostile_tar/cve_2021_32760", "hostile_tar/cve_2025_47290", "hostile_tar/cve_2021_41089"],
+        benign: &["hostile_tar/twin_var_run_to_run_works", "hostile_tar/twin_closed_directories_can_be_filled"],
+    },
+    Advisory {
+        ids: &["RUSTSEC-2026-0112"],
+        component: "tokio-tar, tar-rs",
+        mechanism: "a size in a PAX header hides entries from one reader",
+        invariants: "I7 I9",
+        hostile: &["hostile_tar/rustsec_2026_0112", "agreement/rustsec_2026_0112"],
+        benign: &["hostile_tar/twin_equal_pax_size", "hostile_tar/twin_unknown_pax_keys_are_ignored"],
+    },
+    Advisory {
+        ids: &["2025-58183"],
+        component: "Go's archive/tar",
+        mechanism: "the map of a sparse file eats the memory",
+        invariants: "I12",
+        hostile: &["hostile_tar/cve_2025_58183"],
+        benign: &["hostile_tar/twin_sparse_"],
+    },
+    Advisory {
+        ids: &["2021-20291"],
+        component: "containers/storage",
+        mechanism: "a stream that is cut short hangs the decompressor",
+        invariants: "I12",
+        hostile: &["onggi_storage/cve_2021_20291"],
+        benign: &["onggi_storage/several_members_and_skippable_frames_are_one_stream"],
+    },
+    Advisory {
+        ids: &["2024-9676"],
+        component: "containers/storage",
+        mechanism: "/etc/passwd is a FIFO, a device, a link out",
+        invariants: "I10 I12",
+        hostile: &["view/cve_2024_9676", "view/account_files_behind_links_are_read_in_root_only"],
+        benign: &["view/users_are_resolved_as_docker_does"],
+    },
+    Advisory {
+        ids: &["2024-40635", "2026-47262"],
+        component: "containerd",
+        mechanism: "an id beyond 32 bits becomes root; a group file without end is read",
+        invariants: "I10 I12",
+        hostile: &[
+            "hostile_tar/cve_2024_40635",
+            "onggi_storage/cve_2024_40635",
+            "view/cve_2026_47262",
+            "onggi_storage/cve_2026_47262",
+        ],
+        benign: &["onggi_storage/ordinary_files_are_understood", "view/users_are_resolved_as_docker_does"],
+    },
+    Advisory {
+        ids: &["2015-3627", "2015-3629", "2015-3630", "2015-3631"],
+        component: "docker",
+        mechanism: "a container's files have changed since it ran last: mounts of the next start follow them",
+        invariants: "I1 I2 I3",
+        hostile: &["root_cve_2015_3627_2015_3629_2015_3630_2015_3631_a_restart_trusts_nothing_that_the_container_left"],
+        benign: &["root_cve_2015_3627_2015_3629_2015_3630_2015_3631_benign_a_restart_follows_links_inside"],
+    },
+    Advisory {
+        ids: &["2019-10152", "2019-18466", "2023-0778", "2025-9566", "2026-55686"],
+        component: "Podman",
+        mechanism: "what the engine reads or writes in a container's files leads out through links",
+        invariants: "I1",
+        hostile: &[
+            "root_cve_2026_55686_2019_10152_2019_18466_2023_0778_2025_9566_nothing_is_written_or_read_through_links",
+        ],
+        benign: &["root_cve_2026_55686_2019_10152_2019_18466_2023_0778_2025_9566_benign_links_inside_are_followed"],
     },
 ];

@@ -76,23 +76,20 @@ impl Engine {
         let intents = self.intents()?;
         let mut pulls = false;
         for intent in intents.abandoned()? {
-            match intent.id().parse() {
-                Ok(id) => self.recover_or_leave(&id, intent),
-                Err(_) if intent.id().starts_with(FREEZE_INTENT) => {
-                    self.thaw_abandoned(&intent.id()[FREEZE_INTENT.len()..]);
+            match (intent.id().parse(), Self::restarted(&intent)) {
+                (Ok(id), _) => self.recover_or_leave(&id, intent),
+                (Err(_), Some(id)) => {
                     intent.complete()?;
-                }
-                Err(_) if Self::restarted(&intent).is_some() => {
-                    let id = Self::restarted(&intent);
-                    intent.complete()?;
-                    if let Some(id) = id
-                        && let Some(own) = intents.try_begin(id.as_str())?
-                    {
+                    if let Some(own) = intents.try_begin(id.as_str())? {
                         self.recover_or_leave(&id, own);
                     }
                 }
+                (Err(_), None) if intent.id().starts_with(FREEZE_INTENT) => {
+                    self.thaw_abandoned(&intent.id()[FREEZE_INTENT.len()..]);
+                    intent.complete()?;
+                }
                 // Dropped, not completed: it stays abandoned until the garbage is collected.
-                Err(_) => pulls |= intent.id().starts_with(PULL_INTENT),
+                (Err(_), None) => pulls |= intent.id().starts_with(PULL_INTENT),
             }
         }
         for id in self.started_ids()? {

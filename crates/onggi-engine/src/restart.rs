@@ -20,8 +20,9 @@ impl Engine {
         self.recover()?;
         let record = self.find(name)?;
         let restarting = self.intents()?.wait(&format!("{RESTART_INTENT}{}", record.id))?;
-        let id = record.id.as_str();
-        let notes = self.stop(id, options).and_then(|_| self.start(id));
+        let stopped = self.ask_to_end(record.clone(), options).and_then(|stopping| self.finish_stop(stopping));
+        // It may have been removed, or have another name by now.
+        let notes = stopped.and_then(|old| self.start_in_background(&self.find(old.id.as_str())?));
         restarting.complete()?;
         if notes.is_err() && record.request.remove {
             self.after_exit(&record)?;

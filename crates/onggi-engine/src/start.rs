@@ -47,8 +47,12 @@ impl Engine {
     /// # Errors
     /// It does not exist or cannot be started.
     pub fn start(&self, name: &str) -> Result<Vec<String>, EngineError> {
-        let record = self.find_after_recovery(name)?;
-        let launched = self.start_with(&record, Client::default())?;
+        self.start_in_background(&self.find_after_recovery(name)?)
+    }
+
+    /// [`Engine::start`] for a container at hand.
+    pub(crate) fn start_in_background(&self, record: &ContainerRecord) -> Result<Vec<String>, EngineError> {
+        let launched = self.start_with(record, Client::default())?;
         Ok(launched.map_or_else(Vec::new, |l| l.notes))
     }
 

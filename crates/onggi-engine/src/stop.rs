@@ -69,7 +69,11 @@ impl Engine {
     /// No such container.
     pub fn begin_stop(&self, name: &str, options: &StopOptions) -> Result<Stopping, EngineError> {
         self.recover()?;
-        let record = self.find(name)?;
+        self.ask_to_end(self.find(name)?, options)
+    }
+
+    /// [`Engine::begin_stop`] for a container at hand.
+    pub(crate) fn ask_to_end(&self, record: ContainerRecord, options: &StopOptions) -> Result<Stopping, EngineError> {
         let process = self.process(&record)?;
         if let Some(process) = &process {
             let signal = options.signal.map_or_else(|| self.stop_signal(&record), Ok)?;

@@ -40,6 +40,10 @@ const EXIT_EXEC: i32 = 255;
 /// runc's code for an unknown verb.
 const EXIT_NO_VERB: i32 = 3;
 
+/// What the verbs that make a container or a process in one write of heap and stack before they clone.
+const EXPECTED_HEAP: usize = 64 << 10;
+const EXPECTED_STACK: usize = 32 << 10;
+
 /// Why a verb failed.
 #[derive(Debug, thiserror::Error)]
 enum CliError {
@@ -337,6 +341,7 @@ fn dispatch(global: &Global, words: &[OsString], argv: &[OsString]) -> Outcome {
     if matches!(verb.name, "create" | "run" | "exec") {
         readonly::ensure(argv)?;
         global.executable.replace(onggi_sys::entry::take_executable());
+        onggi_sys::resident::expect_writes(EXPECTED_HEAP, EXPECTED_STACK);
     }
     (verb.run)(global, &args)
 }

@@ -21,6 +21,8 @@ use crate::error::{Result, StartFailureError, Step};
 
 /// Longest packet; a step, a call and a hint fit easily.
 const MAX_PACKET: usize = 8 * 1024;
+/// Most descriptors of one message: version 1 of cgroups has half as many hierarchies.
+pub(crate) const MAX_FDS: usize = 32;
 
 /// What crosses the channel.
 #[derive(Debug)]
@@ -129,6 +131,18 @@ impl Channel {
         decode(&packet, fd).map(Some).ok_or_else(bad)
     }
 
+    /// Sends [`Message::Go`] and what to go on with, at most [`MAX_FDS`].
+    pub(crate) fn send_go_with(&self, fds: &[OwnedFd]) -> Result<()> {
+        let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+        send_fds(self.fd.as_fd(), &encode(&Message::Go), &fds).map(drop).step(|| "let the child go on".into())
+    }
+
+    /// Waits for [`Channel::send_go_with`].
+    pub(crate) fn await_go_with(&self) -> Result<Vec<OwnedFd>> {
+        let received = receive_fds(self.fd.as_fd(), 16).and_then(|(packet, fds)| check_go(&packet).map(|()| fds));
+        received.step(|| "wait for the runtime".into())
+    }
+
     /// Waits for permission to go on: one read(2).
     pub(crate) fn await_go(&self) -> Result<()> {
         await_go(self.fd.as_fd()).step(|| "wait for the runtime".into())
@@ -144,7 +158,11 @@ pub(crate) fn await_go(fd: BorrowedFd<'_>) -> onggi_sys::Result<()> {
             r => break r.sys("read", || "sync channel")?,
         }
     };
-    match buf[..read] == encode(&Message::Go) {
+    check_go(&buf[..read])
+}
+
+fn check_go(packet: &[u8]) -> onggi_sys::Result<()> {
+    match packet == encode(&Message::Go) {
         true => Ok(()),
         false => Err(SysError::new("read", "the runtime gave up", Errno::CONNRESET)),
     }
@@ -184,11 +202,14 @@ pub(crate) fn send_packet(socket: BorrowedFd<'_>, bytes: &[u8], fd: Option<Borro
 
 /// The same; returns how many bytes a stream socket took.
 pub(crate) fn send_part(socket: BorrowedFd<'_>, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> onggi_sys::Result<usize> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    send_fds(socket, bytes, fd.as_slice())
+}
+
+fn send_fds(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> onggi_sys::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    let fds: Vec<BorrowedFd<'_>> = fd.into_iter().collect();
-    if !fds.is_empty() {
-        control.push(SendAncillaryMessage::ScmRights(&fds));
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(SysError::new("sendmsg", format!("{} descriptors", fds.len()), Errno::TOOBIG));
     }
     loop {
         match rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL) {
@@ -199,8 +220,12 @@ pub(crate) fn send_part(socket: BorrowedFd<'_>, bytes: &[u8], fd: Option<Borrowe
 }
 
 fn receive_packet(socket: BorrowedFd<'_>) -> onggi_sys::Result<(Vec<u8>, Option<OwnedFd>)> {
-    let mut buf = vec![0u8; MAX_PACKET];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    receive_fds(socket, MAX_PACKET).map(|(packet, fds)| (packet, fds.into_iter().next()))
+}
+
+fn receive_fds(socket: BorrowedFd<'_>, longest: usize) -> onggi_sys::Result<(Vec<u8>, Vec<OwnedFd>)> {
+    let mut buf = vec![0u8; longest];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let n = loop {
         let flags = RecvFlags::CMSG_CLOEXEC;
@@ -212,13 +237,13 @@ fn receive_packet(socket: BorrowedFd<'_>) -> onggi_sys::Result<(Vec<u8>, Option<
         }
     };
     buf.truncate(n);
-    let mut fd = None;
+    let mut fds = Vec::new();
     for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(mut fds) = message {
-            fd = fds.next();
+        if let RecvAncillaryMessage::ScmRights(received) = message {
+            fds.extend(received);
         }
     }
-    Ok((buf, fd))
+    Ok((buf, fds))
 }
 
 fn encode(message: &Message) -> Vec<u8> {

@@ -87,8 +87,8 @@ pub(crate) struct StartEnds {
 pub(crate) struct Prepared {
     /// The `tasks` file of every v1 hierarchy, open for writing.
     pub(crate) cgroup_tasks: Vec<OwnedFd>,
-    /// Where they will be, while the runtime is still making them ([`meanwhile`]).
-    pub(crate) tasks_to_come: Option<Vec<PathBuf>>,
+    /// The runtime is still making the groups and sends them later ([`meanwhile`]).
+    pub(crate) tasks_to_come: bool,
     /// The namespace that the caller gave.
     pub(crate) netns: Option<OwnedFd>,
     /// Detached mounts by index into `plan.setup`, where the child lacks the privilege or the view.

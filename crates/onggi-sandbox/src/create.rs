@@ -92,9 +92,6 @@ fn create_in(options: CreateOptions, dir: &StateDir, made: &mut Made<'_>) -> Res
     if options.notify {
         dir.make_notify_dir()?;
     }
-    if let Some(bytes) = &options.config_text {
-        dir.save_config(bytes)?;
-    }
     // What the caller left open must not reach hooks either (I3).
     process::cloexec_from(options.preserve_fds.saturating_add(3)).step(|| "close the caller's descriptors".into())?;
     let bundle = absolute_bundle(&options.bundle)?;
@@ -105,13 +102,14 @@ fn create_in(options: CreateOptions, dir: &StateDir, made: &mut Made<'_>) -> Res
     // Until the container's own process is in it, a process of ours keeps a systemd unit alive.
     let lent = unit::start(plan.cgroup.as_ref().and_then(|c| c.unit.as_ref()))?;
     made.unit = lent.as_ref().map(|l| l.unit.clone());
-    let mut state = record(&plan, &options, &bundle, made)?;
-    state.no_new_keyring = options.no_new_keyring;
+    let mut state = describe(&plan, &options, &bundle, made)?;
     let groups_later = meanwhile::possible(&plan);
     if !groups_later {
+        record(&plan, &mut state, options.config_text.as_deref(), made)?;
         notes = make_cgroup(&plan, made)?;
     }
-    let CreateOptions { config, netns, stdio, sibling, pid_file, preserve_fds, pidfd_socket, executable, .. } = options;
+    let CreateOptions { config, config_text: text, netns, stdio, sibling, pid_file, .. } = options;
+    let CreateOptions { preserve_fds, pidfd_socket, executable, .. } = options;
     let (mut prepared, console) = prepare(&plan, &config, &facts, dir, stdio, netns)?;
     prepared.preserve_fds = preserve_fds;
     prepared.hook_state = config.hooks.as_ref().map(|_| state::oci_state(&state, ContainerState::Creating));
@@ -129,8 +127,9 @@ fn create_in(options: CreateOptions, dir: &StateDir, made: &mut Made<'_>) -> Res
     let (running, pidfd) = launch::clone_child(&plan, prepared, sibling)?;
     made.child = Some(pidfd);
     if groups_later {
+        record(&plan, &mut state, text.as_deref(), made)?;
         notes = make_cgroup(&plan, made)?;
-        running.channel.send(&Message::Go)?;
+        running.channel.send_go_with(&meanwhile::open_tasks(tasks(&plan))?)?;
     }
     // The container's own process is in the group now.
     drop(lent);
@@ -256,18 +255,32 @@ pub fn in_user_namespace() -> bool {
     !in_initial_user_namespace()
 }
 
-/// Says what is about to be made, before there is anything to clean up: `delete` finds it here after a crash.
-fn record(plan: &SandboxPlan, options: &CreateOptions, bundle: &Path, made: &mut Made<'_>) -> Result<SandboxState> {
+/// The container as it is going to be.
+fn describe(plan: &SandboxPlan, options: &CreateOptions, bundle: &Path, made: &mut Made<'_>) -> Result<SandboxState> {
     let paths = plan.cgroup.as_ref().map(CgroupPlan::paths).unwrap_or_default();
     let state = state::new_state(&options.id, bundle, &options.config, paths);
     let host_root = host_mounts::before(plan, &state.rootfs)?;
-    let state = SandboxState { systemd_unit: made.unit.clone(), host_root, ..state };
-    made.host = host_root.map(|_| state.clone());
+    let (systemd_unit, no_new_keyring) = (made.unit.clone(), options.no_new_keyring);
+    let state = SandboxState { systemd_unit, no_new_keyring, host_root, ..state };
+    made.host = host_root.map(|_| SandboxState { boot_id: state::boot_id(), ..state.clone() });
+    Ok(state)
+}
+
+/// Says what is about to be made, before there is anything to clean up: `delete` finds it here after a crash.
+fn record(plan: &SandboxPlan, state: &mut SandboxState, config_text: Option<&[u8]>, made: &mut Made<'_>) -> Result<()> {
+    if let Some(bytes) = config_text {
+        made.dir.save_config(bytes)?;
+    }
     if let Some(cgroup) = plan.cgroup.as_ref().filter(|c| c.unit.is_none()) {
         onggi_cgroup::check_free(cgroup).map_err(|e| cgroup_failure("make the cgroup", &e))?;
     }
-    made.dir.save(&state)?;
-    Ok(state)
+    state.boot_id = state::boot_id();
+    made.dir.save(state)
+}
+
+/// The files by which the child enters its groups of version 1.
+fn tasks(plan: &SandboxPlan) -> &[PathBuf] {
+    plan.cgroup.as_ref().map(|c| c.join.tasks.as_slice()).unwrap_or_default()
 }
 
 /// Makes the groups; returns what was left out.
@@ -350,13 +363,12 @@ fn prepare(
     // The program of an init's child is not the process behind our pidfd.
     let by_number = facts.privileged && !plan.process.contains(&ProcessOp::ForkInit);
     let mounts = mount_sources::prepare(plan, facts, &dir.path, netns.as_ref())?;
-    let tasks = plan.cgroup.as_ref().map(|c| c.join.tasks.as_slice()).unwrap_or_default();
     // Opened here where the groups are there: the child may be an unmapped user by the time it writes.
     let later = meanwhile::possible(plan);
     let prepared = Prepared {
         bare_line_feeds,
-        cgroup_tasks: if later { Vec::new() } else { meanwhile::open_tasks(tasks)? },
-        tasks_to_come: later.then(|| tasks.to_vec()),
+        cgroup_tasks: if later { Vec::new() } else { meanwhile::open_tasks(tasks(plan))? },
+        tasks_to_come: later,
         netns,
         mounts: mounts.ready,
         asked_for: mounts.asked_for,

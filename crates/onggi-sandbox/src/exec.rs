@@ -45,7 +45,7 @@ use crate::{
 pub fn exec(options: ExecOptions) -> Result<Executed> {
     let dir = StateDir::of(&options.state_root, &options.id)?;
     let state = dir.load()?;
-    let target = open_target(&state, options.paused)?;
+    let target = open_target(&dir, &state, options.paused)?;
     let config = dir.config(&state)?;
     let mut options = options;
     let executable = options.executable.take();
@@ -88,6 +88,7 @@ pub fn exec(options: ExecOptions) -> Result<Executed> {
         Cloned::Parent { pid, pidfd } => {
             drop(theirs);
             let mut follow = Follow {
+                dir: &dir,
                 state: &state,
                 seccomp,
                 pid,
@@ -171,9 +172,9 @@ struct Target {
     ids: (u32, u32),
 }
 
-fn open_target(state: &SandboxState, paused: Paused) -> Result<Target> {
+fn open_target(dir: &StateDir, state: &SandboxState, paused: Paused) -> Result<Target> {
     let step = || format!("open the first process of container {}", state.id);
-    match state::status(state) {
+    match dir.status(state) {
         ContainerState::Running | ContainerState::Created => {}
         ContainerState::Paused if paused == Paused::Enter => {}
         ContainerState::Paused => {
@@ -184,7 +185,7 @@ fn open_target(state: &SandboxState, paused: Paused) -> Result<Target> {
     }
     let pidfd = process::pidfd_open(state.pid).step(step)?;
     // The pid may have been reused between the check and the open; now it cannot any more.
-    if !state::alive(state) {
+    if !dir.alive(state) {
         return Err(stopped());
     }
     let caps = onggi_sys::cred::capabilities().step(step)?;
@@ -347,6 +348,7 @@ fn initial_affinity(process: &Process) -> Result<()> {
 
 /// Accompanies the new process to exec.
 struct Follow<'a> {
+    dir: &'a StateDir,
     state: &'a SandboxState,
     seccomp: Option<&'a LinuxSeccomp>,
     pid: i32,
@@ -396,7 +398,7 @@ impl Follow<'_> {
     }
 
     fn listener(&self, channel: &Channel, listener: &OwnedFd) -> Result<()> {
-        let shown = state::oci_state(self.state, state::status(self.state));
+        let shown = state::oci_state(self.state, self.dir.status(self.state));
         notify::hand_over(self.seccomp, self.pid, shown, listener)?;
         channel.send(&Message::Go)
     }

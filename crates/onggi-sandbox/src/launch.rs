@@ -84,7 +84,7 @@ fn clone_now(
 ) -> Result<(Running, OwnedFd)> {
     let (ours, theirs) = Channel::pair()?;
     let mut namespaces = plan.clone.iter().fold(0, |bits, kind| bits | sources::flag(*kind));
-    if prepared.tasks_to_come.is_some() {
+    if prepared.tasks_to_come {
         namespaces &= !ns::flag::NETWORK;
     }
     match clone(CloneRequest { namespaces, ..request }, unit)? {

@@ -6,7 +6,7 @@ use onggi_spec::{
     monitor::SandboxState,
     oci::runtime::{ContainerState, Hook, Spec, State},
 };
-use onggi_sys::{Errno, process, signal::number};
+use onggi_sys::{Errno, SysError, process, signal::number};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::{
@@ -45,34 +45,31 @@ pub struct Listed {
 /// # Errors
 /// The container does not run; EPERM.
 pub fn kill(state_root: &Path, id: &str, signal: i32, scope: Scope) -> Result<()> {
-    let state = StateDir::of(state_root, id)?.load()?;
+    let dir = StateDir::of(state_root, id)?;
+    let state = dir.load()?;
     let step = || format!("signal container {id}");
     let gone = || not_running(&state);
     // Without a pid namespace of its own nothing dies with the first process, so all are killed (as runc does).
     let all = scope == Scope::All || (signal == number::KILL && state.shares_pids && !state.cgroup_paths.is_empty());
     if all {
-        let any = state::alive(&state) || processes_of(&state).is_ok_and(|pids| !pids.is_empty());
+        let any = dir.alive(&state) || processes_of(&dir, &state).is_ok_and(|pids| !pids.is_empty());
         return match (any, scope) {
-            (true, _) => kill_all(&state, signal),
+            (true, _) => kill_all(&dir, &state, signal),
             // runc's `--all` on a container without processes is no error.
             (false, Scope::All) => Ok(()),
             (false, Scope::First) => Err(gone()),
         };
     }
-    if !state::alive(&state) {
+    if !dir.alive(&state) {
         return Err(gone());
     }
-    let pidfd = process::pidfd_open(state.pid)
-        .map_err(|e| if e.errno == Errno::SRCH { gone() } else { StartFailureError::from_sys(step(), &e) })?;
+    let failed = |e: SysError| if e.errno == Errno::SRCH { gone() } else { StartFailureError::from_sys(step(), &e) };
+    let pidfd = process::pidfd_open(state.pid).map_err(failed)?;
     // Checked again with the pidfd in hand: it cannot be another process any more.
-    if !state::alive(&state) {
+    if !dir.alive(&state) {
         return Err(gone());
     }
-    match process::pidfd_kill(pidfd.as_fd(), signal) {
-        // It ended since it was looked at.
-        Err(e) if e.errno == Errno::SRCH => return Err(gone()),
-        r => r.step(step)?,
-    }
+    process::pidfd_kill(pidfd.as_fd(), signal).map_err(failed)?;
     if signal == number::KILL {
         // In a frozen cgroup of version 1 the signal stays pending until it is thawed.
         let _ = onggi_cgroup::thaw(&state.cgroup_paths);
@@ -85,12 +82,12 @@ fn not_running(state: &SandboxState) -> StartFailureError {
     StartFailureError::new(format!("container not running: {}", state.id))
 }
 
-fn kill_all(state: &SandboxState, signal: i32) -> Result<()> {
+fn kill_all(dir: &StateDir, state: &SandboxState, signal: i32) -> Result<()> {
     if signal == number::KILL && !state.cgroup_paths.is_empty() {
         let _ = onggi_cgroup::thaw(&state.cgroup_paths);
         return onggi_cgroup::kill_all(&state.cgroup_paths).map_err(|e| cgroup_failure("kill all processes", &e));
     }
-    for pid in processes_of(state)? {
+    for pid in processes_of(dir, state)? {
         match process::kill(pid, signal) {
             Err(e) if e.errno == Errno::SRCH => {}
             r => r.step(|| format!("signal process {pid} of container {}", state.id))?,
@@ -99,9 +96,9 @@ fn kill_all(state: &SandboxState, signal: i32) -> Result<()> {
     Ok(())
 }
 
-fn processes_of(state: &SandboxState) -> Result<Vec<i32>> {
+fn processes_of(dir: &StateDir, state: &SandboxState) -> Result<Vec<i32>> {
     if state.cgroup_paths.is_empty() {
-        return Ok(if state::alive(state) { vec![state.pid] } else { Vec::new() });
+        return Ok(if dir.alive(state) { vec![state.pid] } else { Vec::new() });
     }
     onggi_cgroup::pids(&state.cgroup_paths).map_err(|e| cgroup_failure("list the processes", &e))
 }
@@ -111,7 +108,8 @@ fn processes_of(state: &SandboxState) -> Result<Vec<i32>> {
 /// # Errors
 /// Unknown container.
 pub fn processes(state_root: &Path, id: &str) -> Result<Vec<i32>> {
-    processes_of(&StateDir::of(state_root, id)?.load()?)
+    let dir = StateDir::of(state_root, id)?;
+    processes_of(&dir, &dir.load()?)
 }
 
 /// Removes a stopped container; with `force` it is killed first, and an unknown one is no error. Returns what
@@ -135,8 +133,8 @@ pub fn delete(state_root: &Path, id: &str, force: bool) -> Result<Vec<String>> {
     match status {
         ContainerState::Stopped => {}
         // runc deletes created containers too: nothing of the user's has run in them.
-        ContainerState::Created => kill_and_wait(&state)?,
-        _ if force => kill_and_wait(&state)?,
+        ContainerState::Created => kill_and_wait(&dir, &state)?,
+        _ if force => kill_and_wait(&dir, &state)?,
         other => {
             let now = format!("{other:?}").to_lowercase();
             return Err(StartFailureError::new(format!("cannot delete container {id} that is not stopped: {now}"))
@@ -175,7 +173,7 @@ fn possible_cgroups(config: &Spec, id: &str) -> Option<onggi_cgroup::Paths> {
     onggi_cgroup::possible_paths(&onggi_cgroup::layout::detect().ok()?, &cgroups_path(config, id)).ok()
 }
 
-fn kill_and_wait(state: &SandboxState) -> Result<()> {
+fn kill_and_wait(dir: &StateDir, state: &SandboxState) -> Result<()> {
     if state.pid == 0 {
         return Ok(());
     }
@@ -184,13 +182,13 @@ fn kill_and_wait(state: &SandboxState) -> Result<()> {
         Err(e) if e.errno == Errno::SRCH => return Ok(()),
         r => r.step(step)?,
     };
-    if !state::alive(state) {
+    if !dir.alive(state) {
         return Ok(());
     }
     // A frozen process does not die before it is thawed.
     let _ = onggi_cgroup::thaw(&state.cgroup_paths);
     match process::pidfd_kill(pidfd.as_fd(), number::KILL) {
-        // It ended since it was looked at.
+        // It has ended by itself this very moment.
         Err(e) if e.errno == Errno::SRCH => return Ok(()),
         r => r.step(step)?,
     }
@@ -249,8 +247,9 @@ pub fn list(state_root: &Path) -> Result<Vec<(String, Result<Listed>)>> {
 /// # Errors
 /// It does not run, or there is no freezer.
 pub fn pause(state_root: &Path, id: &str) -> Result<()> {
-    let state = StateDir::of(state_root, id)?.load()?;
-    if !matches!(state::status(&state), ContainerState::Running | ContainerState::Created) {
+    let dir = StateDir::of(state_root, id)?;
+    let state = dir.load()?;
+    if !matches!(dir.status(&state), ContainerState::Running | ContainerState::Created) {
         return Err(not_running(&state));
     }
     onggi_cgroup::freeze(freezer(&state)?).map_err(|e| cgroup_failure("pause the container", &e))
@@ -261,8 +260,9 @@ pub fn pause(state_root: &Path, id: &str) -> Result<()> {
 /// # Errors
 /// As [`pause`].
 pub fn resume(state_root: &Path, id: &str) -> Result<()> {
-    let state = StateDir::of(state_root, id)?.load()?;
-    if state::status(&state) != ContainerState::Paused {
+    let dir = StateDir::of(state_root, id)?;
+    let state = dir.load()?;
+    if dir.status(&state) != ContainerState::Paused {
         return Err(StartFailureError::new(format!("container not paused: {id}")));
     }
     onggi_cgroup::thaw(freezer(&state)?).map_err(|e| cgroup_failure("resume the container", &e))

@@ -51,7 +51,7 @@ pub fn start(state_root: &Path, id: &str) -> Result<Vec<String>> {
     let mut state = dir.load()?;
     // runc's words.
     let refuse = |text: String| Err(StartFailureError::new(text));
-    match state::status(&state) {
+    match dir.status(&state) {
         ContainerState::Created => {}
         ContainerState::Running => return refuse("cannot start an already running container".into()),
         ContainerState::Stopped => return refuse("cannot start a container that has stopped".into()),

@@ -127,12 +127,34 @@ impl StateDir {
         self.open().is_ok_and(locked)
     }
 
+    /// The first process of the container is alive (a zombie is not).
+    pub(crate) fn alive(&self, state: &SandboxState) -> bool {
+        if state.pid <= 0 || state.boot_id != boot_id() {
+            return false;
+        }
+        match procfs::stat(state.pid).ok().flatten() {
+            Some(stat) => !stat.has_ended() && stat.start_time == state.pid_start_time,
+            // Nobody may trace it before its program runs, so a /proc with hidepid= shows it to the host's root alone.
+            None => !state.started && self.waits_for_start(),
+        }
+    }
+
+    /// Somebody has the answers' FIFO open for reading: the container's first process does until its program runs. The
+    /// kernel lets go of it when that process dies, however that happens (fifo(7): ENXIO).
+    fn waits_for_start(&self) -> bool {
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::open(self.answer_fifo(), flags, Mode::empty()).is_ok()
+    }
+
     /// The status as the specification has it.
     pub(crate) fn status(&self, state: &SandboxState) -> ContainerState {
         match state.pid {
             0 if self.is_being_made() => ContainerState::Creating,
             0 => ContainerState::Stopped,
-            _ => status(state),
+            _ if !self.alive(state) => ContainerState::Stopped,
+            _ if onggi_cgroup::is_frozen(&state.cgroup_paths).unwrap_or(false) => ContainerState::Paused,
+            _ if state.started => ContainerState::Running,
+            _ => ContainerState::Created,
         }
     }
 
@@ -333,30 +355,8 @@ pub(crate) fn ids(root: &Path) -> Result<Vec<String>> {
 }
 
 /// The kernel's name of this boot; empty where /proc is not mounted.
-fn boot_id() -> String {
+pub(crate) fn boot_id() -> String {
     procfs::boot_id().unwrap_or_default()
-}
-
-/// The first process of the container is alive (a zombie is not).
-pub(crate) fn alive(state: &SandboxState) -> bool {
-    // What /proc does not show is not there.
-    let stat = procfs::stat(state.pid).ok().flatten();
-    let same = stat.is_some_and(|s| !s.has_ended() && s.start_time == state.pid_start_time);
-    state.pid > 0 && same && state.boot_id == boot_id()
-}
-
-/// The status as the specification has it.
-pub(crate) fn status(state: &SandboxState) -> ContainerState {
-    if state.pid == 0 {
-        return ContainerState::Creating;
-    }
-    if !alive(state) {
-        return ContainerState::Stopped;
-    }
-    if onggi_cgroup::is_frozen(&state.cgroup_paths).unwrap_or(false) {
-        return ContainerState::Paused;
-    }
-    if state.started { ContainerState::Running } else { ContainerState::Created }
 }
 
 /// The state as hooks and `state` show it.
@@ -389,7 +389,8 @@ pub(crate) fn new_state(
         id: id.to_owned(),
         pid: 0,
         pid_start_time: 0,
-        boot_id: boot_id(),
+        // Known when it is written.
+        boot_id: String::new(),
         bundle: bundle.to_path_buf(),
         started: false,
         created_at: i64::try_from(now.as_nanos()).unwrap_or(i64::MAX),

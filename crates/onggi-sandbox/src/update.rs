@@ -14,7 +14,7 @@ use crate::{
     create::cgroup_failure,
     error::{Result, StartFailureError},
     plan,
-    state::{self, StateDir},
+    state::StateDir,
     unit,
 };
 
@@ -49,7 +49,7 @@ pub fn update(
     let mut state = dir.load()?;
     let config = dir.config(&state)?;
     let group = resctrl::Group::of(id, &config, schemata)?;
-    if state::status(&state) == ContainerState::Stopped {
+    if dir.status(&state) == ContainerState::Stopped {
         return Err(StartFailureError::new("container not running"));
     }
     if state.cgroup_paths.is_empty() {

@@ -83,6 +83,11 @@ pub fn ensure(root: BorrowedFd<'_>, path: &Path, node: Node) -> Result<OwnedFd> 
         Err(e) if e.errno == Errno::NOENT => {}
         r => return r,
     }
+    create(root, path, node)
+}
+
+/// [`ensure`] for what was not there a moment ago.
+fn create(root: BorrowedFd<'_>, path: &Path, node: Node) -> Result<OwnedFd> {
     match create_last(root, path, node)? {
         Some(fd) => Ok(fd),
         None => Walk::new(root, path)?.run(node),
@@ -95,7 +100,8 @@ pub fn ensure(root: BorrowedFd<'_>, path: &Path, node: Node) -> Result<OwnedFd> 
 /// As [`ensure`].
 pub fn ensure_no_follow(root: BorrowedFd<'_>, path: &Path, node: Node) -> Result<OwnedFd> {
     match open_in_root(root, path, OFlags::PATH | OFlags::NOFOLLOW) {
-        Err(e) if e.errno == Errno::NOENT => ensure(root, path, node),
+        // A link that leads nowhere would have been opened.
+        Err(e) if e.errno == Errno::NOENT => create(root, path, node),
         r => r,
     }
 }

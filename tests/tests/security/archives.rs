@@ -37,7 +37,7 @@ fn archive(change: impl FnOnce(&mut Value)) -> Tarball {
 }
 
 /// Names, modes and contents of what must not change.
-fn look(dir: &std::path::Path) -> String {
+pub(crate) fn look(dir: &std::path::Path) -> String {
     sh(&format!(
         "cd {} && find . -exec stat -c '%n %a %u %g %h %s' {{}} + | sort && cat $(find . -type f | sort)",
         dir.display()
@@ -45,7 +45,7 @@ fn look(dir: &std::path::Path) -> String {
 }
 
 /// A directory that hostile entries aim at, with a short name.
-fn sentinel() -> tempfile::TempDir {
+pub(crate) fn sentinel() -> tempfile::TempDir {
     let dir = tempfile::Builder::new().prefix("onggi-s").rand_bytes(4).tempdir_in("/tmp").expect("make a directory");
     fs::write(dir.path().join("old"), "old").expect("fill it");
     fs::create_dir(dir.path().join("dir")).expect("fill it");

@@ -8,6 +8,7 @@ mod capabilities;
 mod descriptors;
 mod devices;
 mod documents;
+mod engine;
 mod executable;
 mod helpers;
 mod hooks;

@@ -116,15 +116,22 @@ pub(super) fn write_atomically(path: &Path, bytes: &[u8], sync: Sync) -> onggi_s
     let shown = || format!("{tmp:?}");
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::open(&tmp, flags, Mode::from_raw_mode(0o600)).sys("open", shown)?;
+    fill(&file, &tmp, bytes, sync)?;
+    rustix::fs::rename(&tmp, path).sys("rename", || format!("{tmp:?}, {path:?}"))
+}
+
+/// Writes from the file's beginning and, where that is asked for, to the disk.
+fn fill(file: &OwnedFd, at: &Path, bytes: &[u8], sync: Sync) -> onggi_sys::Result<()> {
+    let shown = || format!("{at:?}");
     let mut rest = bytes;
     while !rest.is_empty() {
-        let n = rustix::io::retry_on_intr(|| rustix::io::write(&file, rest)).sys("write", shown)?;
+        let n = rustix::io::retry_on_intr(|| rustix::io::write(file, rest)).sys("write", shown)?;
         rest = &rest[n..];
     }
-    if sync == Sync::Yes {
-        rustix::fs::fsync(&file).sys("fsync", shown)?;
+    match sync {
+        Sync::Yes => rustix::fs::fsync(file).sys("fsync", shown),
+        Sync::No => Ok(()),
     }
-    rustix::fs::rename(&tmp, path).sys("rename", || format!("{tmp:?}, {path:?}"))
 }
 
 /// What the engine writes beside the exit record when the workload runs. The record makes it superfluous.
@@ -158,15 +165,8 @@ fn take_over(old: &Path, new: &Path, bytes: &[u8], sync: Sync) -> onggi_sys::Res
     let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let shown = || format!("{old:?}");
     let file = rustix::fs::open(old, flags, Mode::empty()).sys("open", shown)?;
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        let n = rustix::io::retry_on_intr(|| rustix::io::write(&file, rest)).sys("write", shown)?;
-        rest = &rest[n..];
-    }
     rustix::fs::ftruncate(&file, bytes.len() as u64).sys("ftruncate", shown)?;
-    if sync == Sync::Yes {
-        rustix::fs::fsync(&file).sys("fsync", shown)?;
-    }
+    fill(&file, old, bytes, sync)?;
     rustix::fs::rename(old, new).sys("rename", || format!("{old:?}, {new:?}"))
 }
 

@@ -341,6 +341,28 @@ fn root_a_users_container_is_known_where_proc_hides_processes() {
     assert_eq!(done.out, "1\n".repeat(10), "{}", done.err);
 }
 
+/// Before its program runs nobody may trace the process, which such a /proc takes for a reason to hide it.
+#[test]
+fn root_a_users_created_container_is_known_where_proc_hides_processes() {
+    let (b, program) = of_ordinary_user("sleep 60");
+    let script = "mount -t proc -o hidepid=2 proc /proc
+        oci() { setpriv --reuid $USER --regid $USER --clear-groups $OCI --root $B/state \"$@\"; }
+        status() { oci state $ID | grep -o '\"status\": *\"[a-z]*\"' | cut -d '\"' -f 4; }
+        make() { oci create -b $B --pid-file $B/pid $ID < /dev/null > $B/out 2>&1 || cat $B/out; }
+        hidden() { setpriv --reuid $USER --regid $USER --clear-groups test ! -e /proc/$(cat $B/pid) && echo hidden; }
+        make; hidden; status; oci list -q | grep -c .; oci delete $ID && oci list -q | grep -c .
+        make; oci start $ID; status; oci start $ID 2>&1 | grep -o 'already running'; oci delete -f $ID
+        make; kill -9 $(cat $B/pid); until [ $(status) = stopped ]; do sleep 0.1; done; status; oci delete $ID && echo gone
+        make; oci kill $ID TERM; until [ $(status) = stopped ]; do sleep 0.1; done; status
+        oci start $ID 2>&1 | grep -o 'has stopped'; oci delete $ID && echo gone";
+    let mut command = std::process::Command::new("unshare");
+    command.args(["-m", "--propagation", "private", "sh", "-c", script]);
+    let command = command.env("USER", USER.to_string()).env("OCI", &program).env("B", &b.dir).env("ID", &b.id);
+    let done: Done = command.output().unwrap().into();
+    let expected = "hidden created 1 0 running already running stopped gone stopped has stopped gone";
+    assert_eq!(done.out.replace('\n', " ").trim_end(), expected, "{}", done.err);
+}
+
 #[test]
 fn root_an_idmapped_bind_shows_mapped_owners() {
     let mut b = Bundle::new("stat -c %u /data/f; touch /data/new");

@@ -4,15 +4,19 @@
 //! other: so the child is cloned first, without that namespace, and makes it itself beside the runtime. It is in no group
 //! of its own and has done nothing else when it hears that the groups are there. Version 2 is left as it is: there the
 //! child is born in its group.
+//!
+//! The child is the slower of the two, so what it needs of the groups is opened by the runtime and sent along.
 
 use std::path::PathBuf;
 
+use onggi_cgroup::CgroupPlan;
 use onggi_spec::oci::runtime::LinuxNamespaceType as Kind;
 use onggi_sys::{SysContext, ns};
 use rustix::fs::{Mode, OFlags};
 
 use super::Child;
 use crate::{
+    channel::MAX_FDS,
     error::{Result, Step},
     launch,
     plan::SandboxPlan,
@@ -21,7 +25,7 @@ use crate::{
 /// Both can be made at the same time. With a user namespace the child may not open the groups' files.
 pub(crate) fn possible(plan: &SandboxPlan) -> bool {
     let version_1 =
-        |c: &onggi_cgroup::CgroupPlan| c.unit.is_none() && c.join.clone_into.is_none() && !c.join.tasks.is_empty();
+        |c: &CgroupPlan| c.unit.is_none() && c.join.clone_into.is_none() && (1..=MAX_FDS).contains(&c.join.tasks.len());
     let makes = |kind| plan.clone.contains(&kind);
     plan.cgroup.as_ref().is_some_and(version_1)
         && makes(Kind::Network)
@@ -43,10 +47,11 @@ pub(crate) fn open_tasks(files: &[PathBuf]) -> Result<Vec<std::os::fd::OwnedFd>>
 
 impl Child {
     pub(super) fn catch_up(&mut self) -> Result<()> {
-        let Some(tasks) = self.prepared.tasks_to_come.take() else { return Ok(()) };
+        if !self.prepared.tasks_to_come {
+            return Ok(());
+        }
         ns::unshare(ns::flag::NETWORK).map_err(|e| launch::clone_failure(&e))?;
-        self.channel.await_go()?;
-        self.prepared.cgroup_tasks = open_tasks(&tasks)?;
+        self.prepared.cgroup_tasks = self.channel.await_go_with()?;
         Ok(())
     }
 }
