@@ -150,6 +150,15 @@ fn enable(path: &Path, required: &[String], wanted: &[String]) -> Result<(), Cgr
     if missing.is_empty() {
         return Ok(());
     }
+    // The kernel would give cpu, cpuset and pids, make a threaded domain of the group by that, and let no process into
+    // the groups below it (cgroup-v2.rst, "Threads"). It must not be asked.
+    let count = keepers(path)?;
+    if count > 0 {
+        let controller = missing.into_iter().find(|c| required.contains(c));
+        return controller.map_or(Ok(()), |controller| {
+            Err(CgroupError::InternalProcesses { path: path.to_owned(), controller: controller.clone(), count })
+        });
+    }
     let all = missing.iter().map(|c| format!("+{c}")).collect::<Vec<_>>().join(" ");
     if write(&file, &all, "controllers of the children").is_ok() {
         return Ok(());
@@ -162,6 +171,19 @@ fn enable(path: &Path, required: &[String], wanted: &[String]) -> Result<(), Cgr
         }
     }
     Ok(())
+}
+
+/// How many processes of its own keep a group from giving controllers. The root has no `cgroup.type` and may have both; a
+/// threaded tree is somebody's wish, and the kernel's to judge. Processes of other pid namespaces count too.
+fn keepers(path: &Path) -> Result<usize, CgroupError> {
+    let kind = match read(&path.join("cgroup.type")) {
+        Err(e) if e.errno() == Errno::NOENT.raw_os_error() => return Ok(0),
+        other => other?,
+    };
+    match kind.trim() {
+        "domain" => Ok(read(&path.join("cgroup.procs"))?.lines().count()),
+        _ => Ok(0),
+    }
 }
 
 fn attach_devices(plan: &CgroupPlan) -> Result<(), CgroupError> {
@@ -265,4 +287,43 @@ fn failure(path: &Path, value: &str, what: &str, source: io::Error) -> CgroupErr
 /// A whole control file.
 pub(crate) fn read(path: &Path) -> Result<String, CgroupError> {
     small_file::read_text(path).map_err(|source| CgroupError::Read { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A group of version 2 as files.
+    fn group(kind: Option<&str>, processes: &str) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let files = [("cgroup.subtree_control", Some("")), ("cgroup.type", kind), ("cgroup.procs", Some(processes))];
+        for (name, text) in files {
+            text.map(|text| fs::write(dir.path().join(name), text).expect("write"));
+        }
+        dir
+    }
+
+    fn enabled(dir: &tempfile::TempDir, required: &[&str]) -> (Result<(), CgroupError>, String) {
+        let all = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let done = enable(dir.path(), &all(required), &all(&["cpu", "memory"]));
+        (done, fs::read_to_string(dir.path().join("cgroup.subtree_control")).expect("read"))
+    }
+
+    #[test]
+    fn a_group_with_processes_is_never_asked_to_give_controllers() {
+        let busy = group(Some("domain\n"), "7\n0\n");
+        let (refused, asked) = enabled(&busy, &["cpu"]);
+        assert!(matches!(refused, Err(CgroupError::InternalProcesses { count: 2, .. })), "{refused:?}");
+        assert_eq!(asked, "");
+        let (wished, asked) = enabled(&busy, &[]);
+        assert!(wished.is_ok() && asked.is_empty(), "what nobody demands is left out: {wished:?} {asked}");
+    }
+
+    #[test]
+    fn the_root_an_empty_group_and_a_threaded_one_are_asked() {
+        for (kind, processes) in [(None, "1\n"), (Some("domain\n"), ""), (Some("domain threaded\n"), "7\n")] {
+            let (done, asked) = enabled(&group(kind, processes), &["cpu"]);
+            assert!(done.is_ok() && asked == "+cpu +memory", "{kind:?}: {done:?} {asked}");
+        }
+    }
 }

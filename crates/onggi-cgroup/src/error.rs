@@ -88,6 +88,19 @@ pub enum CgroupError {
         /// Bytes.
         usage: u64,
     },
+    /// Version 2: a group has processes or gives controllers to its children.
+    #[error(
+        "cannot give the controller {controller} to groups below {path}: it has {count} process(es) of its own, and \
+         cgroup v2 allows either"
+    )]
+    InternalProcesses {
+        /// The group that would have to give.
+        path: PathBuf,
+        /// What it would have to give.
+        controller: String,
+        /// How many processes it has.
+        count: usize,
+    },
     /// mkdir(2).
     #[error("make the cgroup {path}")]
     MakeDir {
@@ -222,6 +235,8 @@ impl CgroupError {
             | Self::Delegate { source, .. }
             | Self::Remove { source, .. } => source.raw_os_error().unwrap_or(0),
             Self::DeviceFilter { source, .. } => source.raw(),
+            // What the kernel would say, for some controllers.
+            Self::InternalProcesses { .. } => rustix::io::Errno::BUSY.raw_os_error(),
             _ => 0,
         }
     }
@@ -248,6 +263,11 @@ impl CgroupError {
             Self::DeviceFilter { .. } => {
                 "the kernel needs CONFIG_CGROUP_BPF, and this user CAP_BPF and CAP_NET_ADMIN".into()
             }
+            Self::InternalProcesses { path, .. } => format!(
+                "move them to a group below it (onggi cgroup create and mv, or echo PID to cgroup.procs), or choose a \
+                 cgroups path that does not go through {}",
+                path.display()
+            ),
             Self::InUse { .. } => "remove the container that has it, or use another id".into(),
             Self::Write { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 "this kernel does not have the file: leave the limit out".into()

@@ -1,9 +1,11 @@
 //! The command line: global options, the verbs, the noun groups, exit codes.
 
+mod docker;
 mod quick;
+mod roots;
 mod usage;
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use onggi_engine::{Engine, EngineError, EngineOptions};
@@ -243,12 +245,12 @@ enum ContainerCommand {
     Diff(commands::diff::DiffArgs),
 }
 
-/// Parses, dispatches, prints an error once.
-pub(crate) fn main() -> ExitCode {
+/// Parses, dispatches, prints an error once; the exit code.
+pub(crate) fn main() -> u8 {
     if candidates::answer() {
-        return ExitCode::SUCCESS;
+        return 0;
     }
-    let args: Vec<OsString> = std::env::args_os().collect();
+    let args: Vec<OsString> = roots::meant(std::env::args_os().collect());
     let cli = match quick::parse(&args).map_or_else(|| Cli::try_parse_from(args), Ok) {
         Ok(cli) => cli,
         Err(e) => return usage::answer(&e),
@@ -262,10 +264,10 @@ pub(crate) fn main() -> ExitCode {
     let codes = codes(&cli.command);
     let result = cli.command.dispatch(&cli.global);
     match result {
-        Ok(code) => ExitCode::from(code),
+        Ok(code) => code,
         Err(e) => {
             e.print();
-            ExitCode::from(e.exit_code(codes))
+            e.exit_code(codes)
         }
     }
 }

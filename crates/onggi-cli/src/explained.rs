@@ -38,7 +38,6 @@ const LOOKING: &[&str] = &[
     "ns diff",
     "caps show",
     "caps decode",
-    "caps audit",
     "system df",
     "system info",
     "cgroup snapshot",
@@ -50,13 +49,8 @@ const LOOKING: &[&str] = &[
     "overlay diff",
     "overlay layers",
     "net ls",
-    // Becomes the command in namespaces that exist.
-    "ns enter",
     // Writes its pages where it is told, and nothing else.
     "man",
-    // Runs a workload as `run` does, which explains itself, and removes it.
-    "learn run",
-    "learn",
 ];
 
 fn leaves(command: &Command, path: &str, out: &mut Vec<(String, Command)>) {
@@ -93,4 +87,35 @@ fn explain_takes_the_same_three_forms_everywhere() {
         let values: Vec<String> = arg.get_possible_values().iter().map(|v| v.get_name().to_owned()).collect();
         assert_eq!(values, ["words", "json", "sh"], "{name}");
     }
+}
+
+/// Commands that show something which has no rows: a text as it is, an exit code, a file of another format, a script, a
+/// drawing of what `image inspect` has as data.
+const TEXT: &[&str] = &[
+    "logs",
+    "container logs",
+    "attach",
+    "container attach",
+    "wait",
+    "container wait",
+    "completion",
+    "man",
+    "image exists",
+    "image tree",
+    "cgroup snapshot",
+];
+
+#[test]
+fn every_command_that_shows_something_shows_it_as_json_too() {
+    let mut all = Vec::new();
+    leaves(&crate::cli::command(), "", &mut all);
+    let formats = |c: &Command| c.get_arguments().any(|a| a.get_long() == Some("format"));
+    let plain: Vec<&str> = all
+        .iter()
+        .filter(|(name, command)| {
+            LOOKING.contains(&name.as_str()) && !TEXT.contains(&name.as_str()) && !formats(command)
+        })
+        .map(|(name, _)| name.as_str())
+        .collect();
+    assert!(plain.is_empty(), "these show something and lack --format: {plain:?}");
 }

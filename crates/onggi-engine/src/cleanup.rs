@@ -229,9 +229,15 @@ impl Engine {
         let mut failures = Failures::new(id);
         let image = self.state()?.container_by_id(id)?.and_then(|r| r.image_id);
         failures.note(self.release(id));
-        failures.note(onggi_storage::remove_container_dir(&self.paths.root, id).map_err(EngineError::from));
+        let directory = || onggi_storage::remove_container_dir(&self.paths.root, id).map_err(EngineError::from);
+        failures.note(trace::step(
+            "storage",
+            || format!("remove the directory of container {}", id.short()),
+            directory,
+        ));
         failpoint::hit("remove.snapshot-removed");
-        failures.note(self.state().and_then(|mut s| Ok(s.delete_container(id)?)).map(|_| ()));
+        let row = || self.state().and_then(|mut s| Ok(s.delete_container(id)?)).map(|_| ());
+        failures.note(trace::step("engine", || format!("delete the row of container {}", id.short()), row));
         failpoint::hit("remove.record-deleted");
         if let Some(image) = image {
             failures.note(self.collect_after(&image));

@@ -11,6 +11,7 @@ use onggi_spec::{
 };
 use onggi_state::ContainerRecord;
 use onggi_storage::{compress::LayerWriter, decompress::Codec, diff};
+use onggi_sys::trace;
 
 use crate::{
     Engine, EngineError, create, failpoint,
@@ -109,7 +110,8 @@ impl Engine {
     ) -> Result<NewLayer, EngineError> {
         let mut writer = LayerWriter::new(self.blobs()?.scratch()?);
         let failed = |source| FormatError::File { action: "write a layer in", path: self.paths.root.clone(), source };
-        let empty = write(&mut writer).map_err(|e| match e {
+        let written = trace::step("storage", || "write a layer".to_owned(), || write(&mut writer));
+        let empty = written.map_err(|e| match e {
             // What is written to is a nameless file of the store: a full disk is that of the store.
             EngineError::Storage(onggi_storage::StorageError::WriteArchive { source })
             | EngineError::Format(FormatError::Stream { action: "write the layer", source }) => failed(source).into(),

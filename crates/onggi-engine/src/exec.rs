@@ -20,7 +20,7 @@ use onggi_spec::{
     user::UserSpec,
 };
 use onggi_state::ContainerRecord;
-use onggi_sys::{SysError, process::wait_pidfd, spawn::Spawned, unix};
+use onggi_sys::{SysError, process::wait_pidfd, spawn::Spawned, trace, unix};
 use serde::Deserialize;
 
 use crate::{
@@ -96,7 +96,9 @@ impl Engine {
             return Err(not_running(&record, state));
         };
         let process = self.exec_process(&record, request)?;
-        let mut session = self.spawn_exec(&record, request, &process, first)?;
+        let begin = || self.spawn_exec(&record, request, &process, first);
+        let what = || format!("start onggi-oci exec in container {}", record.id.short());
+        let mut session = trace::step("engine", what, begin)?;
         if request.detach {
             return session.wait().and_then(|code| detached_result(request, code)).map(|()| None);
         }

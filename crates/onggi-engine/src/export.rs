@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use onggi_storage::diff;
+use onggi_sys::trace;
 
 use crate::{
     Engine, EngineError, SaveTo,
@@ -18,7 +19,7 @@ impl Engine {
         self.recover()?;
         let record = self.find(name)?;
         let trees = self.own_trees(&record, "export")?;
-        match to {
+        let write = || match to {
             SaveTo::Stream(out) => {
                 let (mut out, _) = diff::write_tree(std::io::BufWriter::with_capacity(1 << 18, out), &trees.new)?;
                 Ok(out.flush().map_err(|source| FormatError::Stream { action: "write the archive", source })?)
@@ -30,6 +31,7 @@ impl Engine {
                 out.flush().map_err(|source| FormatError::File { action: "write", path, source })?;
                 output.complete()
             }
-        }
+        };
+        trace::step("storage", || "write the tree as an archive".to_owned(), write)
     }
 }

@@ -9,6 +9,7 @@ use std::{
 use onggi_image::{BlobStore, closure};
 use onggi_spec::{Digest, ImageReference, image::ImageConfig};
 use onggi_state::{ImageRecord, RemovedImage, StateError, files::Lock};
+use onggi_sys::trace;
 
 use crate::{Engine, EngineError};
 
@@ -68,7 +69,8 @@ impl Engine {
     /// No such image.
     pub fn tag(&self, source: &str, target: &ImageReference) -> Result<(), EngineError> {
         let image = self.find_image(source)?;
-        Ok(self.state()?.put_name(target, &image)?)
+        let put = || Ok::<_, EngineError>(self.state()?.put_name(target, &image)?);
+        trace::step("engine", || format!("name {} {}", image.config_digest.short(), target.familiar()), put)
     }
 
     /// Removes a name and, with the last one, the image and what only it used.
@@ -88,7 +90,8 @@ impl Engine {
             _ => {
                 self.refuse_while_running(&image.config_digest)?;
                 self.refuse_while_mounted(&image.config_digest, force)?;
-                self.state()?.remove_image(&image.config_digest, force)?
+                let remove = || Ok::<_, EngineError>(self.state()?.remove_image(&image.config_digest, force)?);
+                trace::step("engine", || format!("forget image {}", image.config_digest.short()), remove)?
             }
         };
         if removed.deleted.is_some() {
@@ -124,7 +127,7 @@ impl Engine {
         let mounted = self.mounted_layers()?;
         let unused = self.state()?.unreferenced_layers()?;
         for layer in unused.into_iter().filter(|layer| !mounted.contains(&layer.chain_id)) {
-            layers.remove(&layer.chain_id)?;
+            trace::step("storage", || format!("remove layer {}", layer.chain_id), || layers.remove(&layer.chain_id))?;
             self.state()?.remove_layer(&layer.chain_id)?;
         }
         for chain_id in layers.list()? {
@@ -137,7 +140,7 @@ impl Engine {
         let on_disk: Vec<Digest> = blobs.list()?.into_iter().map(|(digest, _)| digest).collect();
         let (unneeded, reachable) = self.unneeded_blobs(&blobs, &on_disk)?;
         for digest in &unneeded {
-            blobs.delete(digest)?;
+            trace::step("storage", || format!("remove blob {digest}"), || blobs.delete(digest))?;
         }
         closure::forget_referrers(&blobs, &reachable)?;
         blobs.remove_parts(KEEP_PARTS)?;

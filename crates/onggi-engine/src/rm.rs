@@ -1,6 +1,7 @@
 //! `rm`.
 
 use onggi_state::ContainerRecord;
+use onggi_sys::trace;
 
 use crate::{Engine, EngineError, failpoint, stop::SIGKILL};
 
@@ -20,9 +21,10 @@ impl Engine {
                 let hint = "stop it first, or use rm -f";
                 return Err(EngineError::WrongState { verb: "remove", name, state: "running", hint });
             }
-            process.signal(SIGKILL)?;
+            trace::step("engine", || format!("send signal {SIGKILL}"), || process.signal(SIGKILL))?;
         }
-        self.await_monitor(&record)?;
+        let monitor = || "wait until the monitor has let go".to_owned();
+        trace::step("engine", monitor, || self.await_monitor(&record))?;
         failpoint::hit("remove.intent");
         self.erase(&record.id)?;
         intent.complete()?;

@@ -93,7 +93,7 @@ impl Engine {
         let Some(process) = process else { return Ok(record) };
         if !trace::step("engine", || "wait for the end".into(), || process.ended_before(deadline))? {
             self.note_asked(&record.id, "stop", SIGKILL);
-            process.signal(SIGKILL)?;
+            trace::step("engine", || format!("send signal {SIGKILL}"), || process.signal(SIGKILL))?;
             if !process.ended_before(Instant::now() + KILL_TIMEOUT)? {
                 let name = record.name.to_string();
                 return Err(EngineError::DidNotStop { name, seconds: KILL_TIMEOUT.as_secs() });
@@ -114,7 +114,7 @@ impl Engine {
         match self.process(&record)? {
             Some(process) => {
                 self.note_asked(&record.id, "kill", signal);
-                process.signal(signal)?;
+                trace::step("engine", || format!("send signal {signal}"), || process.signal(signal))?;
             }
             None => {
                 let state = self.status(&record.id)?.name();

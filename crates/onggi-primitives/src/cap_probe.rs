@@ -18,9 +18,10 @@ use rustix::{
 pub(crate) const EVENTS: [&str; 2] = ["events/onggi/cap_asked", "events/onggi/cap_answered"];
 
 /// `cap_capable(const struct cred *, struct user_namespace *, int cap, unsigned int)` of security/commoncap.c.
-const MAKE: [&str; 2] =
+pub(crate) const MAKE: [&str; 2] =
     ["p:onggi/cap_asked cap_capable cred=$arg1:x64 cap=$arg3:s32", "r:onggi/cap_answered cap_capable ret=$retval:s32"];
-const REMOVE: [&str; 2] = ["-:onggi/cap_asked", "-:onggi/cap_answered"];
+/// Takes them back.
+pub(crate) const REMOVE: [&str; 2] = ["-:onggi/cap_asked", "-:onggi/cap_answered"];
 
 /// The definitions of both probes. Whatever listens must have been switched off when it is dropped.
 #[derive(Debug)]
@@ -71,6 +72,14 @@ impl Probes {
         let file = file.sys("openat", || "kprobe_events")?;
         write_once(file.as_fd(), line.as_bytes(), "kprobe_events")
     }
+}
+
+/// Removes the definitions where they are and nobody listens to them.
+pub(crate) fn remove_unused(tracefs: BorrowedFd<'_>) -> onggi_sys::Result<()> {
+    if rustix::fs::accessat(tracefs, "events/onggi", rustix::fs::Access::EXISTS, rustix::fs::AtFlags::empty()).is_ok() {
+        drop(Probes { tracefs: tracefs.try_clone_to_owned().sys("dup", || "tracefs")? });
+    }
+    Ok(())
 }
 
 impl Drop for Probes {

@@ -17,7 +17,7 @@ use onggi_spec::{
     ParseError,
     capability::{self, CapArg},
 };
-use onggi_sys::fs;
+use onggi_sys::{fs, trace};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -215,7 +215,7 @@ impl FileCapsPlan {
     /// # Errors
     /// A file is none, or is not ours, or its filesystem has no such attributes.
     pub fn apply(&self) -> Result<(), PrimitiveError> {
-        self.ops.iter().try_for_each(FileCapsOp::apply)
+        self.ops.iter().try_for_each(|op| trace::step("primitives", || op.words(), || op.apply()))
     }
 }
 

@@ -25,7 +25,7 @@ pub mod shell;
 mod tracefs;
 mod unshare;
 
-pub use audit::{Audit, AuditOp, AuditPlan, Seen, Uses};
+pub use audit::{Audit, AuditOp, AuditPlan, SCRIPT_HEAD, Seen, Teller, Uses, teller};
 pub use capabilities::{CapabilitySets, FileCapabilities, file_capabilities, process_capabilities};
 pub use chroot::{Bind, ChrootFacts, ChrootRequest, RootOp, Source, SourceKind, User};
 pub use confinement::{Confinement, Threads, confinement, members};
@@ -39,7 +39,8 @@ pub use overlay::{
     DirFacts, Mark, Marked, Overlay, OverlayFacts, OverlayOp, OverlayPlan, OverlayRequest, marks, overlays,
 };
 pub use process::{ProcessFacts, process, processes};
+pub use tracefs::{LeftTraces, clear_left_traces, left_traces};
 pub use unshare::{
-    Caller, Clock, ForgetPlan, IdRange, Identity, Kept, Op, Outside, Propagation, Stage, UnsharePlan, UnshareRequest,
-    apply,
+    Caller, Clock, ForgetPlan, IdRange, Identity, Kept, Op, Outside, Propagation, Setgroups, Stage, UnsharePlan,
+    UnshareRequest, apply,
 };

@@ -19,11 +19,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use onggi_sys::SysError;
+use onggi_sys::{SysError, trace};
 use rustix::{fs::OFlags, io::Errno};
 
+mod plan;
+
+pub use plan::ObservePlan;
+
 use crate::{
-    PrimitiveError,
+    AuditOp, PrimitiveError,
+    audit::teller,
     cap_probe::Probes,
     tracefs::{Instance, Line, Lines, lost},
 };
@@ -85,8 +90,10 @@ impl Observer {
     /// # Errors
     /// Without root, or in a kernel without tracefs and these tracepoints.
     pub fn start() -> Result<Self, PrimitiveError> {
-        let instance = Instance::make().map_err(|source| sys("make a tracing instance", source))?;
-        let begun = begin(&instance).map_err(|source| sys("set the tracing instance up", source))?;
+        let plan = ObservePlan::new(teller());
+        let make = || Instance::make().map_err(|source| sys("make a tracing instance", source));
+        let instance = trace::step("primitives", || AuditOp::Instance.words(), make)?;
+        let begun = begin(&plan, &instance).map_err(|source| sys("set the tracing instance up", source))?;
         let Begun { own, pipe, knows_capabilities, probes } = begun;
         let stop = Arc::new(AtomicU8::new(READ));
         let filter = instance.open("events/raw_syscalls/sys_enter/filter", OFlags::WRONLY);
@@ -138,17 +145,28 @@ struct Begun {
     probes: Option<Probes>,
 }
 
-fn begin(instance: &Instance) -> onggi_sys::Result<Begun> {
-    instance.set("buffer_size_kb", BUFFER)?;
-    instance.set("options/event-fork", "1")?;
-    let own = own_number(instance)?;
-    instance.set("set_event_pid", &own.to_string())?;
-    instance.set("events/sched/sched_process_fork/enable", "1")?;
-    instance.set("events/sched/sched_process_exec/enable", "1")?;
-    instance.set("events/raw_syscalls/sys_enter/enable", "1")?;
-    let tracepoint = instance.set("events/capability/cap_capable/enable", "1").is_ok();
-    // Without either there is still everything else to learn.
-    let probes = if tracepoint { None } else { instance.probes().ok() };
+fn begin(plan: &ObservePlan, instance: &Instance) -> onggi_sys::Result<Begun> {
+    let (mut own, mut tracepoint, mut probes) = (0, false, None);
+    for op in &plan.before {
+        let one = || -> onggi_sys::Result<()> {
+            match op {
+                AuditOp::Own => {
+                    own = own_number(instance)?;
+                    instance.set("set_event_pid", &own.to_string())?;
+                }
+                // Without either there is still everything else to learn.
+                AuditOp::Set { file, value } if file == plan::CAPABILITY => {
+                    tracepoint = instance.set(file, value).is_ok();
+                }
+                AuditOp::Probe { .. } => probes = instance.probes().ok(),
+                AuditOp::Set { file, value } => instance.set(file, value)?,
+                // It is made already; the others are none of this plan's beginning.
+                _ => {}
+            }
+            Ok(())
+        };
+        trace::step("primitives", || op.words(), one)?;
+    }
     let knows_capabilities = tracepoint || probes.is_some();
     Ok(Begun { own, pipe: instance.pipe()?, knows_capabilities, probes })
 }

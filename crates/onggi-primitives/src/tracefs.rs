@@ -29,11 +29,17 @@ pub(crate) struct Instance {
 /// Somebody who clears away may take a new instance for one that was left, before it is pinned.
 const TRIES: u32 = 5;
 
+/// Whether the kernel's tracing has a file, as `events/capability/cap_capable`.
+pub(crate) fn kernel_has(file: &str) -> onggi_sys::Result<bool> {
+    let root = tracefs()?;
+    Ok(rustix::fs::accessat(&root, file, rustix::fs::Access::EXISTS, AtFlags::empty()).is_ok())
+}
+
 impl Instance {
     /// Makes one, with a name that no other process has.
     pub(crate) fn make() -> onggi_sys::Result<Self> {
         // Detached: nobody else sees a mount.
-        let root = FsContext::open("tracefs")?.mount(0)?;
+        let root = tracefs()?;
         let instances = open_at(root.as_fd(), "instances", OFlags::DIRECTORY | OFlags::RDONLY)?;
         sweep(&instances);
         let id = rustix::thread::gettid().as_raw_nonzero();
@@ -53,11 +59,6 @@ impl Instance {
                 }
             }
         }
-    }
-
-    /// Whether the kernel has a file.
-    pub(crate) fn has(&self, file: &str) -> bool {
-        rustix::fs::accessat(&self.dir, file, rustix::fs::Access::EXISTS, AtFlags::empty()).is_ok()
     }
 
     /// Has probes of functions tell of capability checks, in this instance.
@@ -109,17 +110,63 @@ fn start_time(id: i32) -> Option<u64> {
 /// Removes what makers that were killed have left. An instance whose maker is not seen from this pid namespace, and lives,
 /// is being read: the kernel does not remove it (EBUSY).
 fn sweep(instances: &OwnedFd) {
-    let Ok(entries) = rustix::fs::Dir::read_from(instances) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name().to_string_lossy();
-        let maker = || {
-            let (id, started) = name.strip_prefix(PREFIX)?.split_once('-')?;
-            Some((id.parse::<i32>().ok()?, started.parse::<u64>().ok()?))
-        };
-        if maker().is_some_and(|(id, started)| start_time(id) != Some(started)) {
-            let _ = rustix::fs::unlinkat(instances, entry.file_name(), AtFlags::REMOVEDIR);
-        }
+    for name in left(instances).unwrap_or_default() {
+        let _ = rustix::fs::unlinkat(instances, name, AtFlags::REMOVEDIR);
     }
+}
+
+/// Names of instances whose makers are not seen.
+fn left(instances: &OwnedFd) -> onggi_sys::Result<Vec<String>> {
+    let entries = rustix::fs::Dir::read_from(instances).sys("getdents", || "instances")?;
+    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let gone = |name: &String| maker(name).is_some_and(|(id, started)| start_time(id) != Some(started));
+    Ok(names.filter(gone).collect())
+}
+
+/// The number of the process that made an instance of ours, and when that was started.
+fn maker(name: &str) -> Option<(i32, u64)> {
+    let (id, started) = name.strip_prefix(PREFIX)?.split_once('-')?;
+    Some((id.parse().ok()?, started.parse().ok()?))
+}
+
+/// Traces of ours that nobody reads: whoever made them was killed. They go on recording.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftTraces {
+    /// Names of the instances.
+    pub names: Vec<String>,
+    /// Every process of the machine is seen from here, so that their makers are gone, not only out of sight.
+    pub certain: bool,
+}
+
+/// The inode of the first pid namespace (linux/proc_ns.h, `PROC_PID_INIT_INO`).
+pub(crate) const FIRST_PID_NAMESPACE: u64 = 0xefff_fffc;
+
+/// What killed makers have left. Nothing is changed.
+///
+/// # Errors
+/// Without root, or in a kernel without tracefs.
+pub fn left_traces() -> onggi_sys::Result<LeftTraces> {
+    use std::os::unix::fs::MetadataExt as _;
+    let instances = open_at(tracefs()?.as_fd(), "instances", OFlags::DIRECTORY | OFlags::RDONLY)?;
+    let own = std::fs::metadata("/proc/self/ns/pid").sys("stat", || "/proc/self/ns/pid")?.ino();
+    let mut names = left(&instances)?;
+    names.sort();
+    Ok(LeftTraces { names, certain: own == FIRST_PID_NAMESPACE })
+}
+
+/// Removes them, and the probes that nobody listens to.
+///
+/// # Errors
+/// As [`left_traces`]. One that is read after all stays.
+pub fn clear_left_traces() -> onggi_sys::Result<()> {
+    let root = tracefs()?;
+    sweep(&open_at(root.as_fd(), "instances", OFlags::DIRECTORY | OFlags::RDONLY)?);
+    crate::cap_probe::remove_unused(root.as_fd())
+}
+
+/// Mounted where nobody else sees it.
+fn tracefs() -> onggi_sys::Result<OwnedFd> {
+    FsContext::open("tracefs")?.mount(0)
 }
 
 impl Drop for Instance {
@@ -210,6 +257,14 @@ mod tests {
             assert!(Line::parse(none).is_none(), "{none}");
         }
         assert_eq!((lost("CPU:1 [LOST 12 EVENTS]"), lost("[LOST x]")), (Some(12), None));
+    }
+
+    #[test]
+    fn only_instances_of_ours_have_a_maker() {
+        assert_eq!(maker("onggi-17-900"), Some((17, 900)));
+        for other in ["onggi-by-hand-17", "onggi-17", "foo", "onggi-17-x"] {
+            assert_eq!(maker(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -4,7 +4,12 @@
 //! that says "overflow" before the program ends: 17 system calls and the C library's `scanf`. Without it an overflow
 //! ends the program by SIGSEGV all the same. What std does besides is done here: three open streams, and SIGPIPE ignored.
 
+use std::sync::atomic::{AtomicU8, Ordering};
+
 use crate::signal;
+
+/// A bit for each standard stream that the caller had closed.
+static CLOSED: AtomicU8 = AtomicU8::new(0);
 
 /// Makes `fn() -> i32` the program; its result is the exit code. Needs `#![cfg_attr(not(test), no_main)]`.
 #[macro_export]
@@ -29,11 +34,18 @@ pub fn streams_and_signals() {
     let mut streams = [0, 1, 2].map(|fd| libc::pollfd { fd, events: 0, revents: 0 });
     // SAFETY: poll gets a live array and its length; events of 0 only ask whether the descriptors are open.
     let asked = unsafe { libc::poll(streams.as_mut_ptr(), streams.len() as libc::nfds_t, 0) };
-    let closed = streams.iter().any(|s| s.revents & libc::POLLNVAL != 0);
-    if (asked < 0 || closed) && !open_streams() {
+    let is_closed = |s: &libc::pollfd| s.revents & libc::POLLNVAL != 0;
+    let closed = (0..3).filter(|fd| is_closed(&streams[*fd])).fold(0, |all, fd| all | (1 << fd));
+    CLOSED.store(closed, Ordering::Relaxed);
+    if (asked < 0 || closed != 0) && !open_streams() {
         std::process::abort();
     }
     signal::ignore_pipe();
+}
+
+/// The caller had closed this standard stream, so that what is written to it now goes nowhere.
+pub fn was_closed(stream: u8) -> bool {
+    stream < 3 && CLOSED.load(Ordering::Relaxed) & (1 << stream) != 0
 }
 
 fn open_streams() -> bool {
@@ -56,5 +68,6 @@ mod tests {
         streams_and_signals();
         let after = [0, 1, 2].map(|fd| std::fs::read_link(format!("/proc/self/fd/{fd}")).unwrap());
         assert_eq!(before, after);
+        assert!((0..=3).all(|stream| !was_closed(stream)));
     }
 }

@@ -61,8 +61,9 @@ impl Row {
         }
         let wanted = if self.instead.is_empty() { &self.command } else { &self.instead };
         let page = read_page("en", &self.lab);
-        let found = page.commands().any(|command| words(command).contains(&words(wanted)));
-        (!found).then(|| format!("{}: `{wanted}` is not typed there", self.lab))
+        let typed = page.commands().any(|command| words(command).contains(&words(wanted)));
+        let saved = page.files().any(|file| format!("cat > {file}") == *wanted);
+        (!typed && !saved).then(|| format!("{}: `{wanted}` is not typed there", self.lab))
     }
 }
 

@@ -71,6 +71,14 @@ impl Page {
         })
     }
 
+    /// Files that the reader saves.
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        self.steps.iter().filter_map(|step| match step {
+            Step::Save { file, .. } => Some(file.as_str()),
+            Step::Type { .. } => None,
+        })
+    }
+
     /// The steps without their places in the file, in which translations differ.
     pub fn steps_without_lines(&self) -> Vec<Step> {
         let mut steps = self.steps.clone();

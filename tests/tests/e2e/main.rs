@@ -41,6 +41,7 @@ mod rootless;
 mod run;
 mod runtime;
 mod security;
+mod see_through;
 mod shell;
 mod store;
 mod support;

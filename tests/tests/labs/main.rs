@@ -76,6 +76,21 @@ fn labs_both_languages_have_the_same_commands_and_outputs() {
 }
 
 #[test]
+fn labs_every_page_says_below_its_title_what_it_needs() {
+    for language in ["en", "ko"] {
+        for name in PAGES {
+            let text = fs::read_to_string(labs::docs().join(language).join(format!("{name}.md"))).expect("a page");
+            let page = labs::read(language, name);
+            let packages: Vec<String> = page.packages.iter().map(|package| format!("`{package}`")).collect();
+            let title = text.lines().position(|line| line.starts_with("# ")).expect("a title");
+            let needs = text.lines().nth(title + 2).unwrap_or_default();
+            assert!(needs.contains(&packages.join(" ")) && needs.contains("`onggi`"), "{language}/{name}: {needs:?}");
+            assert_eq!(needs.contains("v2"), page.place == labs::page::Place::Vm, "{language}/{name}: {needs:?}");
+        }
+    }
+}
+
+#[test]
 fn labs_every_finished_row_of_the_table_names_a_command_of_its_page() {
     let rows = coverage::read("README.md");
     assert!(!rows.is_empty(), "the table is empty");

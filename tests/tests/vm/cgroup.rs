@@ -6,7 +6,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use onggi_tests::{Onggi, eventually, isolated, machine::sh};
+use onggi_tests::{Bundle, Onggi, Runtime, eventually, isolated, machine::sh};
 
 /// A group that goes with the test.
 struct Lab {
@@ -247,6 +247,29 @@ fn threads_alone(lab: &Lab) {
     lab.ok(&["kill", &lab.name]);
     sleeper.wait().expect("it ends");
     other.wait().expect("it ends");
+}
+
+#[test]
+fn vm_cgroup_a_container_below_a_group_with_processes_makes_no_threaded_domain_of_it() {
+    let lab = Lab::new("inner");
+    lab.ok(&["create", &lab.name]);
+    let mut sleeper = lab.sleeper(&lab.name);
+    let runtime = Runtime::Onggi.instance();
+    let run = |name: &str, resources: serde_json::Value| {
+        let mut bundle = Bundle::new(&["true"]);
+        bundle.config["linux"]["cgroupsPath"] = format!("/{}/box", lab.name).into();
+        bundle.config["linux"]["resources"] = resources;
+        runtime.run_bundle(&bundle, &runtime.id(name))
+    };
+    let limited = run("limited", serde_json::json!({ "cpu": { "quota": 50_000, "period": 100_000 } }));
+    let why = format!("cannot give the controller cpu to groups below /sys/fs/cgroup/{}", lab.name);
+    assert!(limited.code != Some(0) && runtime.explain(&limited).contains(&why), "{}", runtime.explain(&limited));
+    assert_eq!((lab.read("cgroup.type"), lab.read("cgroup.subtree_control")), ("domain".into(), String::new()));
+    let plain = run("plain", serde_json::json!({}));
+    assert_eq!(plain.code, Some(0), "{}", runtime.explain(&plain));
+    assert_eq!((lab.read("cgroup.type"), lab.read("cgroup.subtree_control")), ("domain".into(), String::new()));
+    lab.ok(&["kill", &lab.name]);
+    sleeper.wait().expect("it ends");
 }
 
 #[test]

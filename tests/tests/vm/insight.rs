@@ -154,6 +154,14 @@ fn vm_capabilities_are_learned_and_audited_without_a_tracepoint() {
         assert!(seen.lines().any(|found| found == line), "{line:?} is missing in\n{seen}");
     }
     assert!(!seen.contains("cap_sys_admin"), "mapping memory is no use of it:\n{seen}");
+    let words = stage.onggi.ok(&["caps", "audit", "--explain", "--for", "1", "box"]);
+    assert!(words.contains("p:onggi/cap_asked cap_capable") && !words.contains("events/capability"), "{words}");
+    let script = stage.onggi.dir().join("script");
+    fs::write(&script, stage.onggi.ok(&["caps", "audit", "--explain=sh", "--for", "1", "box"])).expect("write");
+    // Its numbers are those of the first pid namespace; that it runs to its end and leaves nothing is seen below.
+    sh(&format!("sed -i 's/^for p in .*/:/' {0}; unshare -m sh {0}", script.display()));
+    let learned = stage.onggi.ok(&["learn", "run", "--explain", "host:", "true"]);
+    assert!(learned.contains("p:onggi/cap_asked cap_capable"), "{learned}");
     let failed = stage.onggi.run(&["caps", "audit", "box", "sh", "-c", "exit 3"]);
     assert_eq!(failed.code, Some(3), "{failed}");
     stage.onggi.ok(&["rm", "-f", "box"]);

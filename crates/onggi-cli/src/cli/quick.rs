@@ -10,7 +10,7 @@ use super::{Cli, Command, GlobalArgs};
 use crate::commands as c;
 
 /// Options of every command that are followed by a value.
-const WITH_VALUE: [&str; 4] = ["--root", "--runroot", "--storage-driver", "--log-level"];
+pub(super) const WITH_VALUE: [&str; 4] = ["--root", "--runroot", "--storage-driver", "--log-level"];
 
 /// How a command's arguments are described and read.
 struct Verb {

@@ -1,14 +1,11 @@
 //! What is said to a command line that asks for help or cannot be read.
 
-use std::{
-    io::{self, Write as _},
-    process::ExitCode,
-};
+use std::io::{self, Write as _};
 
 use clap::error::{ContextKind, ContextValue, Error, ErrorKind};
 
-use super::Codes;
-use crate::error::CliError;
+use super::{Codes, docker};
+use crate::{error::CliError, render};
 
 /// Docker's exit code for a wrong command line.
 const USAGE_ERROR: u8 = 125;
@@ -17,14 +14,14 @@ const USAGE_ERROR: u8 = 125;
 const MISTYPED: usize = 2;
 
 /// Help and version succeed where they can be written; anything else about the arguments is Docker's 125.
-pub(super) fn answer(e: &Error) -> ExitCode {
+pub(super) fn answer(e: &Error) -> u8 {
     if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        return match e.print().and_then(|()| io::stdout().flush()) {
-            Ok(()) => ExitCode::SUCCESS,
+        return match render::readable().and_then(|()| e.print()).and_then(|()| io::stdout().flush()) {
+            Ok(()) => 0,
             Err(e) => {
                 let e = CliError::Output(e);
                 e.print();
-                ExitCode::from(e.exit_code(Codes::Plain))
+                e.exit_code(Codes::Plain)
             }
         };
     }
@@ -37,7 +34,7 @@ pub(super) fn answer(e: &Error) -> ExitCode {
         }
         _ => io::stderr().write_all(text(e).as_bytes()),
     };
-    ExitCode::from(USAGE_ERROR)
+    USAGE_ERROR
 }
 
 /// No verb at all, where options of every command were given.
@@ -47,6 +44,9 @@ fn is_of_program(e: &Error) -> bool {
 
 /// clap's message in the form of our own errors.
 fn text(e: &Error) -> String {
+    if let Some((what, hint)) = docker::known(e) {
+        return format!("onggi: {what}\nhint: {hint}\n");
+    }
     let rendered = e.render().to_string();
     let body = rendered.strip_prefix("error: ").unwrap_or(&rendered);
     let body = body.split("\nFor more information").next().unwrap_or(body);
@@ -107,8 +107,8 @@ mod tests {
     fn tips_are_only_those_that_help() {
         assert_eq!(distance("compose", "caps"), 4);
         assert_eq!(distance("rmu", "run"), 2);
-        assert!(said("onggi run --restart x").contains("unexpected argument '--restart'"));
-        assert!(!said("onggi run --restart x").contains("-- --restart"));
+        assert!(said("onggi run --nothing x").contains("unexpected argument '--nothing'"));
+        assert!(!said("onggi run --nothing x").contains("-- --nothing"));
         assert!(said("onggi run --nme x y").contains("'--name'"));
         assert!(said("onggi imags").contains("'images'"));
         assert!(!said("onggi compose up").contains("caps"));

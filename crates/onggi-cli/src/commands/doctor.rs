@@ -2,6 +2,7 @@
 
 use clap::Args;
 use onggi_engine::doctor::{Finding, Level};
+use onggi_primitives::LeftTraces;
 use serde_json::Value;
 
 use crate::{
@@ -43,6 +44,8 @@ impl DoctorArgs {
     /// Checks the host; 1 when something keeps containers from starting.
     pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
         let mut findings = global.engine()?.doctor(self.rootless);
+        // Who may not look at traces made none.
+        findings.extend(onggi_primitives::left_traces().ok().filter(|_| !self.rootless).map(traces));
         let failed = findings.iter().any(|f| f.level == Level::Fail);
         if self.quiet {
             findings.retain(|f| f.level != Level::Ok);
@@ -57,6 +60,19 @@ impl DoctorArgs {
         render::stdout(&text)?;
         Ok(u8::from(failed))
     }
+}
+
+/// Traces of `learn run` and `caps audit` that were killed.
+fn traces(left: LeftTraces) -> Finding {
+    let (level, found) = match (left.names.is_empty(), left.certain) {
+        (true, _) => (Level::Ok, "none is left".to_owned()),
+        (false, true) => (Level::Warn, format!("left by killed programs: {}", left.names.join(" "))),
+        (false, false) => (Level::Ok, format!("of programs that are not seen from here: {}", left.names.join(" "))),
+    };
+    let fix = if level == Level::Ok { "" } else { "onggi system prune -f" };
+    let why =
+        "a trace that nobody reads goes on recording; learn run and caps audit make one, and remove it at their end";
+    Finding { group: "observation", name: "traces", level, found, why, fix: fix.to_owned() }
 }
 
 /// One line per thing; why and fix below what is not as it should be.

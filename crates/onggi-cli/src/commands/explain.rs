@@ -4,7 +4,9 @@ use clap::{Args, ValueEnum};
 use onggi_engine::{BootstrapPlan, Explanation, MountPlan, VerbPlan};
 use onggi_network::{NetworkPlan, hand::HandPlan};
 use onggi_primitives::{
-    AuditPlan, EnterPlan, FileCapsPlan, ForgetPlan, OverlayPlan, UnsharePlan, cgroup::GroupPlan, limit::LimitPlan,
+    AuditPlan, EnterPlan, FileCapsPlan, ForgetPlan, OverlayPlan, UnsharePlan,
+    cgroup::{GroupPlan, Persist},
+    limit::LimitPlan,
 };
 use serde_json::Value;
 
@@ -73,6 +75,7 @@ plans!(
     MountPlan,
     NetworkPlan,
     OverlayPlan,
+    Persist,
     UnsharePlan,
 );
 

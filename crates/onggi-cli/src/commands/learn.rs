@@ -1,5 +1,7 @@
 //! `onggi learn run`: runs a workload under observation and proposes what it needs and no more.
 
+mod plan;
+
 use std::{
     collections::BTreeSet,
     fs,
@@ -9,12 +11,18 @@ use std::{
 
 use clap::{Args, Subcommand};
 use onggi_engine::{Change, ChangeKind, Engine, RunOptions, Started};
-use onggi_primitives::observe::{Observed, Observer};
+use onggi_primitives::{
+    observe::{ObservePlan, Observed, Observer},
+    teller,
+};
 use onggi_spec::{ContainerRequest, capability, syscalls};
 use serde_json::{Value, json};
 
+use plan::LearnPlan;
+
 use crate::{
     cli::GlobalArgs,
+    commands::explain::ExplainArg,
     error::CliError,
     render::{self, format, progress::Draw},
     request::{Caller, ContainerArgs, qualify},
@@ -51,6 +59,8 @@ impl LearnCommand {
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct RunArgs {
+    #[command(flatten)]
+    explain: ExplainArg,
     /// Directory for seccomp.json, profile.json (OCI), report.json and flags; made if need be
     #[arg(long, value_name = "DIR", default_value = "onggi-learned")]
     output: PathBuf,
@@ -73,6 +83,11 @@ impl RunArgs {
         request.remove = false;
         let engine = global.engine()?;
         qualify(&engine, &name, &mut request, &options.pull)?;
+        if self.explain.explain.is_some() {
+            let (observe, run) = (ObservePlan::new(teller()), engine.explain(&request)?);
+            self.explain.shown(&LearnPlan { observe, run, output: &self.output })?;
+            return Ok(0);
+        }
         fs::create_dir_all(&self.output).map_err(|e| write_failed(&self.output, e))?;
         let begun = SystemTime::now();
         let observer = Observer::start()?;

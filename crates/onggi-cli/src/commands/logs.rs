@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use onggi_engine::LogOptions;
 use onggi_spec::ParseError;
 
-use crate::{cli::GlobalArgs, error::CliError, moment::parse_moment};
+use crate::{cli::GlobalArgs, error::CliError, moment::parse_moment, render};
 
 /// Arguments of `logs`.
 #[derive(Debug, Args)]
@@ -44,6 +44,7 @@ impl LogsArgs {
         };
         let engine = global.engine()?;
         let mut reader = engine.logs(&self.container, options)?;
+        render::readable()?;
         let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
         while let Some(entry) = reader.next_entry()? {
             let to: &mut dyn io::Write = if entry.stream == "stderr" { &mut err } else { &mut out };

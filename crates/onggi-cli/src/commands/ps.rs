@@ -34,6 +34,7 @@ const COLUMNS: Columns = Columns {
         ("Status", "STATUS"),
         ("Names", "NAMES"),
         ("Labels", "LABELS"),
+        ("Label", ""),
         ("Mounts", "MOUNTS"),
         ("Networks", "NETWORKS"),
         ("LocalVolumes", "LOCAL VOLUMES"),
@@ -82,6 +83,11 @@ impl PsArgs {
         if self.format.as_deref().is_some_and(|f| f.contains(".Size")) {
             for (row, container) in rows.iter_mut().zip(&list) {
                 row["Size"] = human_size(engine.written(&container.record)?).into();
+            }
+        }
+        if self.format.as_deref().is_some_and(|f| f.contains(".Label ")) {
+            for (row, container) in rows.iter_mut().zip(&list) {
+                row["Label"] = container.record.request.labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
             }
         }
         let format = if self.quiet { Some("{{.ID}}") } else { self.format.as_deref() };

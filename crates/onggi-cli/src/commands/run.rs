@@ -6,8 +6,7 @@ use clap::Args;
 use onggi_engine::RunOptions;
 use onggi_spec::UserNamespace;
 
-use super::explain::ExplainArg;
-pub(crate) use super::explain::ExplainFormat;
+use super::explain::{ExplainArg, ExplainFormat};
 use crate::{
     cli::GlobalArgs,
     error::CliError,

@@ -9,7 +9,7 @@ use clap::Args;
 use onggi_engine::{SaveFormat, SaveTo};
 
 use super::explain::ExplainArg;
-use crate::{cli::GlobalArgs, error::CliError};
+use crate::{cli::GlobalArgs, error::CliError, render};
 
 /// Arguments of `save`.
 #[derive(Debug, Args)]
@@ -41,7 +41,10 @@ pub(super) fn destination(output: Option<PathBuf>) -> Result<SaveTo, CliError> {
             "an archive is not written to a terminal",
             "name a file with -o, or redirect the output",
         )),
-        _ => Ok(SaveTo::Stream(Box::new(io::stdout()))),
+        _ => {
+            render::readable()?;
+            Ok(SaveTo::Stream(Box::new(io::stdout())))
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, Write as _};
 
 use clap::Args;
-use onggi_engine::{CheckReport, Engine, Finding, PruneFilter, Pruned, ago};
+use onggi_engine::{CheckReport, Engine, Finding, PruneFilter, Pruned, VerbOp, VerbPlan, ago};
 use onggi_spec::{ParseError, quantity::human_size};
 
 use super::explain::ExplainArg;
@@ -73,7 +73,8 @@ impl PruneArgs {
     pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
         let plan = || {
             let (engine, filter) = (global.engine()?, prune_filter(&self.common.filter)?);
-            Ok(vec![engine.explain_prune_containers(&filter)?, engine.explain_prune_images(self.all, &filter)?])
+            let plans = [engine.explain_prune_containers(&filter)?, engine.explain_prune_images(self.all, &filter)?];
+            Ok(plans.into_iter().chain(traces()).collect())
         };
         if let Some(code) = self.explain.show(plan)? {
             return Ok(code);
@@ -88,12 +89,25 @@ impl PruneArgs {
         let engine = global.engine()?;
         let containers = engine.prune_containers(&filter)?;
         let images = engine.prune_images(self.all, &filter)?;
+        // Who may not look at traces has none to remove.
+        let _ = onggi_primitives::clear_left_traces();
         report(&Pruned {
             reclaimed: containers.reclaimed + images.reclaimed,
             containers: containers.containers,
             ..images
         })
     }
+}
+
+/// What is done to the traces that killed programs have left.
+fn traces() -> Option<VerbPlan> {
+    let left = onggi_primitives::left_traces().ok().filter(|left| !left.names.is_empty())?;
+    let remove = |name: &String| VerbOp::Run {
+        args: ["rmdir".to_owned(), format!("/sys/kernel/tracing/instances/{name}")].into(),
+        what: "whoever made this trace was killed; one that is read all the same stays".to_owned(),
+    };
+    let operations = left.names.iter().map(remove).collect();
+    Some(VerbPlan { title: "remove traces that nobody reads".to_owned(), operations, ..VerbPlan::default() })
 }
 
 impl ImagePruneArgs {

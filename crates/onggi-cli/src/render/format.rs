@@ -28,10 +28,10 @@ pub(crate) fn rows(format: Option<&str>, columns: &Columns, rows: &[Value]) -> R
 
 fn rendered(format: Option<&str>, columns: &Columns, rows: &[Value]) -> Result<String, CliError> {
     match format {
-        None | Some("" | "table") => tabular(columns.default, columns, rows),
+        None | Some("" | "table") => tabular(columns.default, columns, rows, usize::MAX),
         Some("json") => Ok(rows.iter().map(|r| format!("{r}\n")).collect()),
         Some(text) => match text.strip_prefix("table ") {
-            Some(template) => tabular(template.trim_start(), columns, rows),
+            Some(template) => tabular(template.trim_start(), columns, rows, usize::MAX),
             None => each(text, rows),
         },
     }
@@ -72,14 +72,30 @@ fn each(template: &str, rows: &[Value]) -> Result<String, CliError> {
 }
 
 /// The header is the template run over the headers.
-fn tabular(template: &str, columns: &Columns, rows: &[Value]) -> Result<String, CliError> {
+fn tabular(template: &str, columns: &Columns, rows: &[Value], most: usize) -> Result<String, CliError> {
     let parsed = RowTemplate::parse(template)?;
     let headers: Map<String, Value> = columns.headers.iter().map(|(k, h)| ((*k).to_owned(), Value::from(*h))).collect();
     let mut lines = vec![parsed.render(&Value::Object(headers))?];
     for row in rows {
         lines.push(parsed.render(row)?);
     }
-    Ok(table::align(&lines))
+    Ok(table::align_within(&lines, most))
+}
+
+/// As [`rows`]; in the default table a cell of more than `most` characters does not widen the column of all others.
+///
+/// # Errors
+/// A wrong template.
+pub(crate) fn rows_within(
+    format: Option<&str>,
+    columns: &Columns,
+    rows: &[Value],
+    most: usize,
+) -> Result<String, CliError> {
+    match format {
+        None | Some("" | "table") => tabular(columns.default, columns, rows, most),
+        other => self::rows(other, columns, rows),
+    }
 }
 
 #[cfg(test)]

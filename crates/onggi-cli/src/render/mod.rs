@@ -9,8 +9,20 @@ pub(crate) mod users;
 
 use std::io::{self, Write};
 
+/// Fails where stdout was closed when we were started: what is written then would silently go nowhere.
+pub(crate) fn readable() -> io::Result<()> {
+    match onggi_sys::begin::was_closed(1) {
+        true => Err(rustix::io::Errno::BADF.into()),
+        false => Ok(()),
+    }
+}
+
 /// Writes to stdout as a whole.
 pub(crate) fn stdout(text: &str) -> io::Result<()> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    readable()?;
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()

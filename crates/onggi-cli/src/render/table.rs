@@ -5,15 +5,23 @@ const PADDING: usize = 3;
 
 /// Aligns lines whose cells are separated by tabs.
 pub(crate) fn align(lines: &[String]) -> String {
+    align_within(lines, usize::MAX)
+}
+
+/// The same, but a cell that is longer than `most` makes its own line longer, and no other.
+pub(crate) fn align_within(lines: &[String], most: usize) -> String {
     let rows: Vec<Vec<&str>> = lines.iter().map(|l| l.split('\t').collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |c: usize| rows.iter().filter_map(|r| r.get(c)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let width = |c: usize| {
+        let cells = rows.iter().filter_map(|r| r.get(c)).map(|cell| cell.chars().count());
+        cells.filter(|length| *length <= most).max().unwrap_or(0)
+    };
     let widths: Vec<usize> = (0..columns).map(|c| (width(c) + PADDING).max(MIN_WIDTH)).collect();
     let mut out = String::new();
     for row in rows {
         for (c, cell) in row.iter().enumerate() {
             out.push_str(cell);
-            let pad = if c + 1 == row.len() { 0 } else { widths[c] - cell.chars().count() };
+            let pad = if c + 1 == row.len() { 0 } else { widths[c].saturating_sub(cell.chars().count()).max(PADDING) };
             out.extend(std::iter::repeat_n(' ', pad));
         }
         out.push('\n');
@@ -43,6 +51,8 @@ mod tests {
         let lines = ["ID\tLONG COLUMN\tX".to_owned(), "a\tb\tcc".to_owned()];
         assert_eq!(align(&lines), "ID        LONG COLUMN   X\na         b             cc\n");
         assert_eq!(align(&[]), "");
+        let lines = ["NAME\tX".to_owned(), "short\t1".to_owned(), "a-long-name-of-a-scope\t2".to_owned()];
+        assert_eq!(align_within(&lines, 12), "NAME      X\nshort     1\na-long-name-of-a-scope   2\n");
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use gotmpl::{MissingKey, Template, TemplateError, Value};
 use serde_json::Value as Json;
 
+mod label;
+
 /// A parsed template.
 pub(crate) struct RowTemplate {
     /// What is shown row by row is nearly always fields and text between them: those need no interpreter, which
@@ -26,7 +28,7 @@ impl RowTemplate {
     /// # Errors
     /// The template is wrong.
     pub(crate) fn parse(text: &str) -> Result<Self, TemplateError> {
-        let text = text.replace("\\t", "\t").replace("\\n", "\n");
+        let text = label::called(&text.replace("\\t", "\t").replace("\\n", "\n"));
         let template = Template::new("format")
             .missing_key(MissingKey::Error)
             .func("json", |args| to_json(first(args)))
@@ -36,7 +38,8 @@ impl RowTemplate {
             .func("split", split)
             .func("join", join)
             .func("pad", pad)
-            .func("truncate", truncate);
+            .func("truncate", truncate)
+            .func("label", label::of);
         Ok(Self { plain: plain(&text).unwrap_or_default(), template: template.parse(&text)? })
     }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use onggi_image::{Credentials, Host, credential_file};
 use onggi_spec::{ImageReference, progress::Silent, reference::DEFAULT_REGISTRY};
+use onggi_sys::trace;
 
 use super::{Registries, RegistryChoice, RegistryError, helper};
 use crate::{Engine, EngineError};
@@ -36,7 +37,8 @@ impl Engine {
         let file = file(choice)?;
         let shown = RegistryChoice { credentials: Some(request.credentials.clone()), ..choice.clone() };
         let remote = Registries::gather(&shown)?.target(&reference)?.1;
-        let identity = Host::new(&registry, &[], &remote, &Silent)?.login()?;
+        let host = Host::new(&registry, &[], &remote, &Silent)?;
+        let identity = trace::step("engine", || format!("show the credentials to {registry}"), || host.login())?;
         let credentials = identity.as_ref().unwrap_or(&request.credentials);
         let keep = |source| EngineError::Credentials { source };
         let helper = credential_file::helper_for(&file, &registry).map_err(keep)?;
@@ -44,7 +46,8 @@ impl Engine {
             helper::store(name, &registry, credentials)?;
         }
         let plain = helper.is_none().then_some(credentials);
-        credential_file::store(&file, &registry, plain).map_err(keep)?;
+        let written = || credential_file::store(&file, &registry, plain).map_err(keep);
+        trace::step("engine", || format!("write {}", file.display()), written)?;
         Ok(LoginResult { file, helper })
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use onggi_image::{PushImage, PushOptions, Pushed};
 use onggi_spec::{ImageReference, image::LayerCompression, progress::Progress};
 use onggi_state::ImageRecord;
+use onggi_sys::trace;
 
 use super::{Registries, RegistryChoice, RegistryError};
 use crate::{Engine, EngineError};
@@ -90,7 +91,8 @@ impl Engine {
         let blobs = self.blobs()?;
         let hold = blobs.hold()?;
         let what = PushImage { manifest: image.manifest_digest.clone(), config: image.config_digest.clone() };
-        let pushed = onggi_image::push(&blobs, &place, &what, &options, &|_| Ok(None), progress)?;
+        let push = || onggi_image::push(&blobs, &place, &what, &options, &|_| Ok(None), progress);
+        let pushed = trace::step("engine", || format!("send what {} lacks of {}", target, what.manifest), push)?;
         drop(hold);
         Ok(pushed)
     }

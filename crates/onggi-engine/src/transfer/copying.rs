@@ -8,7 +8,7 @@ use onggi_spec::{
     Digest,
     image::{Descriptor, Document, Index, Manifest, Platform},
 };
-use onggi_sys::jail;
+use onggi_sys::{jail, trace};
 
 use super::{Checked, FormatError, ManifestFormat, blob, format};
 use crate::EngineError;
@@ -144,7 +144,7 @@ pub(crate) fn copy(
             }
         }
     };
-    sink.image(names, &top)?;
+    trace::step("storage", || format!("write the manifest {}", top.digest), || sink.image(names, &top))?;
     Ok(top.digest)
 }
 
@@ -226,7 +226,8 @@ fn copy_manifest(
             source.blob(descriptor)?
         };
         let mut checked = Checked::new(content, descriptor);
-        sink.put_blob(descriptor, &mut checked)?;
+        let put = || sink.put_blob(descriptor, &mut checked);
+        trace::step("storage", || format!("copy blob {} ({} bytes)", descriptor.digest, descriptor.size), put)?;
         checked.complete()?;
     }
     match wanted {

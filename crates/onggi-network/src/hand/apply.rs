@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use onggi_sys::{Errno, SysError, netns};
+use onggi_sys::{Errno, SysError, netns, trace};
 
 use super::{
     HandOp, HandPlan, Place,
@@ -25,7 +25,7 @@ impl HandPlan {
     /// # Errors
     /// The kernel refuses; what was done before stays.
     pub fn apply(&self) -> Result<(), NetworkError> {
-        self.ops.iter().try_for_each(one)
+        self.ops.iter().try_for_each(|op| trace::step("network", || op.words(), || one(op)))
     }
 }
 

@@ -15,25 +15,39 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use onggi_sys::{Errno, SysError};
+use onggi_sys::{Errno, SysError, trace};
 
 use crate::{
     Kind, PrimitiveError,
     cap_probe::{EVENTS, Probes},
     process,
-    tracefs::{Instance, Line, Lines, lost},
+    tracefs::{FIRST_PID_NAMESPACE, Instance, Line, Lines, lost},
 };
 
-pub use plan::{AuditOp, AuditPlan};
+pub use plan::{AuditOp, AuditPlan, SCRIPT_HEAD, Teller};
 
-/// The inode of the first pid namespace (linux/proc_ns.h, `PROC_PID_INIT_INO`).
-const FIRST_PID_NAMESPACE: u64 = 0xefff_fffc;
 /// Bytes of one look.
 const PIECE: usize = 1 << 16;
 /// Pieces of one look. Where this process itself is listened to, looking makes new checks, without end.
 const MAX_PIECES: usize = 64;
 /// Who asks, when memory is mapped (mm/util.c, security/commoncap.c).
 const MEMORY: &str = "vm_enough_memory";
+
+/// What this kernel tells of checks by. Who may not look at tracefs is told by the kernel's version.
+pub fn teller() -> Teller {
+    match crate::tracefs::kernel_has(plan::EVENT) {
+        Ok(true) => Teller::Tracepoint,
+        Ok(false) => Teller::Probes,
+        Err(_) => by_release(&rustix::system::uname().release().to_string_lossy()),
+    }
+}
+
+/// The tracepoint came with Linux 6.14.
+fn by_release(release: &str) -> Teller {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if version < (6, 14) { Teller::Probes } else { Teller::Tracepoint }
+}
 
 /// What was seen of one capability.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -74,8 +88,9 @@ impl Audit {
     /// # Errors
     /// Without root, or on a kernel that does not tell.
     pub fn start(plan: &AuditPlan, ignored: &[&str]) -> Result<Self, PrimitiveError> {
-        let instance = Instance::make().map_err(|source| sys("make a trace", source))?;
-        let tracepoint = instance.has(plan::EVENT);
+        let make = || Instance::make().map_err(|source| sys("make a trace", source));
+        let instance = trace::step("primitives", || plan::words(&AuditOp::Instance), make)?;
+        let mut probes = None;
         for op in &plan.ops {
             match op {
                 AuditOp::Watch { .. } | AuditOp::Execute { .. } => break,
@@ -84,11 +99,12 @@ impl Audit {
                     let pids = [pids, &[std::process::id().cast_signed()][..]].concat();
                     one(&AuditOp::Only { pids }, &instance)?;
                 }
-                AuditOp::Set { file, .. } if !tracepoint && file.starts_with(plan::EVENT) => {}
+                AuditOp::Probe { .. } => {
+                    probes = Some(trace::step("primitives", || plan::words(op), || self::probes(&instance))?);
+                }
                 op => one(op, &instance)?,
             }
         }
-        let probes = if tracepoint { None } else { Some(probes(&instance)?) };
         let pipe = instance.pipe().map_err(|source| sys("read the trace", source))?;
         let reader = Reader { ignored: ignored.iter().map(|name| (*name).to_owned()).collect(), ..Reader::default() };
         Ok(Self { reader, lines: Lines::default(), pipe: pipe.into(), instance, _probes: probes })
@@ -144,12 +160,21 @@ fn probes(instance: &Instance) -> Result<Probes, PrimitiveError> {
 
 fn one(op: &AuditOp, instance: &Instance) -> Result<(), PrimitiveError> {
     match op {
-        AuditOp::Set { file, value } => instance.set(file, value).map_err(|source| sys(plan::words(op), source)),
-        AuditOp::Only { pids } => global_numbers(instance, pids)?.iter().try_for_each(|number| {
-            instance.add("set_event_pid", &number.to_string()).map_err(|source| sys(plan::words(op), source))
-        }),
-        // It is made and removed with the value that stands for it; the others end the preparation.
-        AuditOp::Instance | AuditOp::Remove | AuditOp::Watch { .. } | AuditOp::Execute { .. } => Ok(()),
+        AuditOp::Set { file, value } => trace::step("primitives", || plan::words(op), || instance.set(file, value))
+            .map_err(|source| sys(plan::words(op), source)),
+        AuditOp::Only { pids } => {
+            let numbers = global_numbers(instance, pids)?;
+            let add = || numbers.iter().try_for_each(|number| instance.add("set_event_pid", &number.to_string()));
+            trace::step("primitives", || plan::words(op), add).map_err(|source| sys(plan::words(op), source))
+        }
+        // They are made and removed with the values that stand for them; the others end the preparation.
+        AuditOp::Instance
+        | AuditOp::Own
+        | AuditOp::Remove
+        | AuditOp::Probe { .. }
+        | AuditOp::Unprobe { .. }
+        | AuditOp::Watch { .. }
+        | AuditOp::Execute { .. } => Ok(()),
     }
 }
 
@@ -311,6 +336,19 @@ mod tests {
         assert_eq!(seen.capabilities[&0], chown);
         assert_eq!((seen.capabilities[&21].granted, seen.capabilities[&21].refused), (0, 1));
         assert_eq!(seen.lost, 17);
+    }
+
+    #[test]
+    fn the_version_tells_where_tracefs_does_not() {
+        for (release, teller) in [
+            ("6.1.0-28-amd64", Teller::Probes),
+            ("6.13.9", Teller::Probes),
+            ("6.14.0-rc1", Teller::Tracepoint),
+            ("7.0", Teller::Tracepoint),
+            ("", Teller::Probes),
+        ] {
+            assert_eq!(by_release(release), teller, "{release}");
+        }
     }
 
     #[test]

@@ -7,7 +7,10 @@ use std::{
 };
 
 use onggi_cgroup::{CgroupError, Paths, Prepare, UpdatePlan, apply_update, freeze, remove, thaw};
-use onggi_sys::process::{pidfd_kill, pidfd_open};
+use onggi_sys::{
+    process::{pidfd_kill, pidfd_open},
+    trace,
+};
 use rustix::io::Errno;
 
 use super::{
@@ -23,7 +26,7 @@ use super::{
 pub fn apply(plan: &GroupPlan) -> Result<Vec<String>, GroupError> {
     let mut notes = plan.notes.clone();
     for op in &plan.ops {
-        notes.extend(one(op)?);
+        notes.extend(trace::step("primitives", || op.words().join("; "), || one(op))?);
     }
     Ok(notes)
 }

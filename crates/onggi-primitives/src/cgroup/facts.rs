@@ -81,6 +81,19 @@ impl GroupFacts {
         self.files.get(file).map(|f| f.text.as_str())
     }
 
+    /// What a file says now, also one whose text is not among the facts: lists of members, and those that could not be read.
+    ///
+    /// # Errors
+    /// The group has no such file, or it cannot be read: a feature that is switched off (EOPNOTSUPP), a permission.
+    pub fn read(&self, file: &str) -> Result<String, GroupError> {
+        let place = self.files.get(file).and_then(|found| self.places.get(found.place));
+        let path = place.map_or_else(|| file.into(), |place| place.dir.join(file));
+        match fs::File::open(&path).and_then(limited) {
+            Ok(text) => Ok(text),
+            Err(source) => Err(GroupError::Io { operation: "read", path, source }),
+        }
+    }
+
     /// The setting or control file that `key` may have been meant to be.
     pub fn near(&self, key: &str) -> Option<String> {
         super::keys::near(key, self)
@@ -97,12 +110,17 @@ impl GroupFacts {
     }
 }
 
+/// What is told only where a file is asked for by name: EOPNOTSUPP of a feature that is switched off, EINVAL of files that
+/// are written only.
 fn read(path: &std::path::Path) -> String {
+    fs::File::open(path).and_then(limited).unwrap_or_default()
+}
+
+fn limited(file: fs::File) -> std::io::Result<String> {
     use std::io::Read as _;
     let mut text = Vec::new();
-    // EOPNOTSUPP of a feature that is switched off, EINVAL of files that are written only.
-    let _ = fs::File::open(path).and_then(|file| file.take(MAX_TEXT).read_to_end(&mut text));
-    String::from_utf8_lossy(&text).trim_end().to_owned()
+    file.take(MAX_TEXT).read_to_end(&mut text)?;
+    Ok(String::from_utf8_lossy(&text).trim_end().to_owned())
 }
 
 /// The numbers of the block devices that values name: `/dev/sda:1m`, `8:0:1m`.

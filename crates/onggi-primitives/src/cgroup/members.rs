@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::io::Errno;
+
 use super::{Group, GroupError, GroupPlan, Op, Place};
 use crate::process::process;
 
@@ -47,14 +49,31 @@ fn walk(dir: &Path, facts: &mut RemovePlanFacts) -> Result<(), GroupError> {
     for child in subdirs(dir)? {
         walk(&child, facts)?;
     }
-    facts.dirs.push((dir.to_owned(), members(dir)));
+    facts.dirs.push((dir.to_owned(), member_list(dir)?));
     Ok(())
 }
 
-/// The processes of this group alone. Those outside our pid namespace are 0, which would mean ourselves.
+/// The processes of this group alone, for an explanation: what cannot be read is not in it.
 pub(super) fn members(dir: &Path) -> Vec<i32> {
-    let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-    text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0).collect()
+    member_list(dir).unwrap_or_default()
+}
+
+/// The processes of this group alone. Those outside our pid namespace are 0, which would mean ourselves. A group that goes
+/// meanwhile has none; neither has a threaded one of version 2, whose processes are its domain's.
+///
+/// # Errors
+/// They cannot be read.
+pub(super) fn member_list(dir: &Path) -> Result<Vec<i32>, GroupError> {
+    let path = dir.join("cgroup.procs");
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0).collect()),
+        Err(e) if [Errno::NOENT, Errno::NODEV, Errno::OPNOTSUPP].contains(&errno(&e)) => Ok(Vec::new()),
+        Err(source) => Err(GroupError::Io { operation: "read", path, source }),
+    }
+}
+
+fn errno(e: &std::io::Error) -> Errno {
+    Errno::from_io_error(e).unwrap_or(Errno::IO)
 }
 
 /// The processes that keep a version 2 group from giving controllers to its children. The root may have both, and a

@@ -95,7 +95,7 @@ pub struct GroupPlan {
 impl GroupPlan {
     /// One line per operation.
     pub fn words(&self) -> String {
-        let mut lines: Vec<String> = self.ops.iter().flat_map(words).collect();
+        let mut lines: Vec<String> = self.ops.iter().flat_map(Op::words).collect();
         lines.extend(self.notes.iter().map(|note| format!("note: {note}")));
         lines.iter().map(|line| line.clone() + "\n").collect()
     }
@@ -107,39 +107,44 @@ impl GroupPlan {
     }
 }
 
-fn words(op: &Op) -> Vec<String> {
-    match op {
-        Op::Prepare { step } => vec![prepare_words(step)],
-        Op::Give { dir, uid, gid, .. } => vec![format!(
-            "chown(2): {} and the files that move processes belong to user {} and group {}",
-            dir.display(),
-            or_same(*uid),
-            or_same(*gid)
-        )],
-        Op::Set { writes } => {
-            let one =
-                |w: &CgroupWrite| format!("write {:?} to {}: {}", w.value, w.path.join(&w.file).display(), w.what);
-            writes.iter().map(one).collect()
+impl Op {
+    /// A sentence for each thing that it asks the kernel for.
+    pub(super) fn words(&self) -> Vec<String> {
+        match self {
+            Self::Prepare { step } => vec![prepare_words(step)],
+            Self::Give { dir, uid, gid, .. } => vec![format!(
+                "chown(2): {} and the files that move processes belong to user {} and group {}",
+                dir.display(),
+                or_same(*uid),
+                or_same(*gid)
+            )],
+            Self::Set { writes } => {
+                let one =
+                    |w: &CgroupWrite| format!("write {:?} to {}: {}", w.value, w.path.join(&w.file).display(), w.what);
+                writes.iter().map(one).collect()
+            }
+            Self::Move { pid, file } => {
+                vec![format!("write {pid} to {}: the process is in that group", file.display())]
+            }
+            Self::Join { file } => vec![format!("write 0 to {}: this process is in that group", file.display())],
+            Self::Freeze { dir, file } => vec![format!(
+                "write {} to {}, and wait until every process stands still",
+                freezer_value(file, true),
+                dir.join(file).display()
+            )],
+            Self::Thaw { dir, file } => {
+                vec![format!("write {} to {}: they run again", freezer_value(file, false), dir.join(file).display())]
+            }
+            Self::Signal { dir, signal } => {
+                let name = onggi_spec::signal::signal_name(*signal);
+                vec![format!("kill(2): {name} to every process of {} and of groups below it", dir.display())]
+            }
+            Self::Destroy { dir } => {
+                vec![format!("kill every process of {} and of groups below it, then rmdir(2) them", dir.display())]
+            }
+            Self::Remove { dir } => vec![format!("rmdir(2) {}", dir.display())],
+            Self::Execute { command } => vec![format!("execve(2): {}", join(command))],
         }
-        Op::Move { pid, file } => vec![format!("write {pid} to {}: the process is in that group", file.display())],
-        Op::Join { file } => vec![format!("write 0 to {}: this process is in that group", file.display())],
-        Op::Freeze { dir, file } => vec![format!(
-            "write {} to {}, and wait until every process stands still",
-            freezer_value(file, true),
-            dir.join(file).display()
-        )],
-        Op::Thaw { dir, file } => {
-            vec![format!("write {} to {}: they run again", freezer_value(file, false), dir.join(file).display())]
-        }
-        Op::Signal { dir, signal } => {
-            let name = onggi_spec::signal::signal_name(*signal);
-            vec![format!("kill(2): {name} to every process of {} and of groups below it", dir.display())]
-        }
-        Op::Destroy { dir } => {
-            vec![format!("kill every process of {} and of groups below it, then rmdir(2) them", dir.display())]
-        }
-        Op::Remove { dir } => vec![format!("rmdir(2) {}", dir.display())],
-        Op::Execute { command } => vec![format!("execve(2): {}", join(command))],
     }
 }
 

@@ -14,6 +14,7 @@ use std::{
     process::Command,
 };
 
+use onggi_sys::trace;
 use serde::Serialize;
 
 use super::{Group, GroupError, Snapshot};
@@ -81,11 +82,7 @@ impl Persist {
 
     /// One line per operation.
     pub fn words(&self) -> String {
-        let file = |(path, content): &(PathBuf, Option<String>)| match content {
-            Some(_) => format!("write {}\n", path.display()),
-            None => format!("remove {}\n", path.display()),
-        };
-        let files: String = self.files.iter().map(file).collect();
+        let files: String = self.files.iter().map(|file| file_words(file) + "\n").collect();
         let told: String = self.systemctl.iter().map(|words| format!("systemctl {}\n", words.join(" "))).collect();
         if self.removes() { told + &files } else { files + &told }
     }
@@ -120,20 +117,7 @@ impl Persist {
             }
             self.tell()?;
         }
-        for (path, content) in &self.files {
-            let failed = |source| GroupError::Io { operation: "write", path: path.clone(), source };
-            match content {
-                Some(text) => {
-                    path.parent().map_or(Ok(()), fs::create_dir_all).map_err(failed)?;
-                    let next = path.with_extension("new");
-                    fs::write(&next, text).and_then(|()| fs::rename(&next, path)).map_err(failed)?;
-                }
-                None => match fs::remove_file(path) {
-                    Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
-                    _ => {}
-                },
-            }
-        }
+        self.files.iter().try_for_each(|file| trace::step("primitives", || file_words(file), || keep(file)))?;
         if self.removes() { Ok(()) } else { self.tell() }
     }
 
@@ -141,12 +125,36 @@ impl Persist {
         let program = TRUSTED.iter().find(|path| Path::new(path).exists()).ok_or(GroupError::NoSystemd)?;
         for words in &self.systemctl {
             let failed = |source| GroupError::Io { operation: "execute", path: program.into(), source };
-            let done = Command::new(program).args(words).output().map_err(failed)?;
+            let told = || Command::new(program).args(words).output().map_err(failed);
+            let done = trace::step("primitives", || format!("systemctl {}", words.join(" ")), told)?;
             if !done.status.success() {
                 let said = String::from_utf8_lossy(&done.stderr).trim().chars().take(300).collect();
                 return Err(GroupError::Systemctl { words: words.join(" "), said });
             }
         }
         Ok(())
+    }
+}
+
+/// A file with its content; none means that it is removed.
+type Kept = (PathBuf, Option<String>);
+
+fn file_words((path, content): &Kept) -> String {
+    let verb = if content.is_some() { "write" } else { "remove" };
+    format!("{verb} {}", path.display())
+}
+
+fn keep((path, content): &Kept) -> Result<(), GroupError> {
+    let failed = |source| GroupError::Io { operation: "write", path: path.clone(), source };
+    match content {
+        Some(text) => {
+            path.parent().map_or(Ok(()), fs::create_dir_all).map_err(failed)?;
+            let next = path.with_extension("new");
+            fs::write(&next, text).and_then(|()| fs::rename(&next, path)).map_err(failed)
+        }
+        None => match fs::remove_file(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed(e)),
+            _ => Ok(()),
+        },
     }
 }

@@ -7,7 +7,10 @@ use std::{
 
 use onggi_cgroup::{Paths, Stats, stats};
 
-use super::{GroupError, Place, members::subdirs};
+use super::{
+    GroupError, Place,
+    members::{member_list, subdirs},
+};
 
 /// Groups that are listed at most: a machine with more has other worries.
 const MAX_GROUPS: usize = 65_536;
@@ -69,8 +72,7 @@ fn walk(place: &Place, dir: &Path, depth: usize, found: &mut BTreeMap<Vec<String
 fn node(path: String, paths: Paths) -> Result<Node, GroupError> {
     let mut processes = BTreeSet::new();
     for dir in paths.values().collect::<BTreeSet<_>>() {
-        let text = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-        processes.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0));
+        processes.extend(member_list(dir)?);
     }
     let stats = stats(&paths)?;
     Ok(Node { path, paths, processes, stats })

@@ -11,7 +11,7 @@ use std::{
     path::Path,
 };
 
-use onggi_sys::{Errno, SysError, cred, ns, process::pidfd_open};
+use onggi_sys::{Errno, SysError, cred, ns, process::pidfd_open, trace};
 use rustix::fs::{Mode, OFlags};
 
 use super::{EnterOp, EnterPlan, facts, show};
@@ -46,7 +46,7 @@ pub fn enter(plan: &EnterPlan) -> Result<Entered, PrimitiveError> {
     let opened: Vec<Opened> = plan.ops.iter().map(open).collect::<Result<_, _>>()?;
     let mut entered = Entered { command: Vec::new(), fork: false, environment: None };
     for (op, opened) in plan.ops.iter().zip(opened) {
-        one(op, opened, &mut entered)?;
+        trace::step("primitives", || show::words(op), || one(op, opened, &mut entered))?;
     }
     Ok(entered)
 }

@@ -65,7 +65,7 @@ pub(super) fn tried(op: &EnterOp) -> String {
     }
 }
 
-fn words(op: &EnterOp) -> String {
+pub(super) fn words(op: &EnterOp) -> String {
     match op {
         EnterOp::Context { pid } => {
             format!("write what /proc/{pid}/attr/current says to /proc/thread-self/attr/exec: the command's label")

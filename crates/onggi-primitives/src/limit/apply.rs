@@ -6,13 +6,14 @@ use onggi_sys::{
     SysError,
     process::set_parent_death_signal,
     rlimit::{self, Limit},
+    trace,
 };
 use rustix::{
     process::{Pid, setpriority_process},
     thread::{CpuSet, sched_setaffinity},
 };
 
-use super::Inside;
+use super::{Inside, show};
 use crate::cgroup::{GroupError, GroupPlan, Op, apply};
 
 const SIGCONT: i32 = 18;
@@ -26,12 +27,16 @@ pub fn apply_inside(inside: &Inside) -> Result<(), GroupError> {
     let ops = inside.join.iter().map(join).collect();
     apply(&GroupPlan { ops, notes: Vec::new() })?;
     if let Some(unit) = &inside.scope {
-        onggi_cgroup::systemd::start(unit, std::process::id().cast_signed())?;
+        let ask = || onggi_cgroup::systemd::start(unit, std::process::id().cast_signed());
+        trace::step("primitives", || format!("ask systemd to make {} around this process", unit.name), ask)?;
     }
     if inside.wake_at_death {
-        set_parent_death_signal(SIGCONT).map_err(|e| sys("be woken at the parent's end", e))?;
+        let wake = || set_parent_death_signal(SIGCONT).map_err(|e| sys("be woken at the parent's end", e));
+        trace::step("primitives", || "prctl(2): SIGCONT when the parent ends".to_owned(), wake)?;
     }
-    tell(std::process::id().cast_signed(), inside)
+    tell(std::process::id().cast_signed(), inside)?;
+    trace::point("primitives", || format!("execve(2): {}", crate::shell::words(&inside.command)));
+    Ok(())
 }
 
 /// Limits a process that runs: every thread of it, as priorities and CPUs are those of threads.
@@ -44,7 +49,8 @@ pub fn apply_process(pid: i32, inside: &Inside) -> Result<(), GroupError> {
 
 fn tell(pid: i32, inside: &Inside) -> Result<(), GroupError> {
     for limit in &inside.rlimits {
-        rlimit::set_of(pid, limit.number, Limit { soft: limit.soft, hard: limit.hard })
+        let set = || rlimit::set_of(pid, limit.number, Limit { soft: limit.soft, hard: limit.hard });
+        trace::step("primitives", || format!("prlimit(2) of process {pid}: {}", show::option(limit)), set)
             .map_err(|e| sys(&format!("set {} of process {pid}", limit.name), e))?;
     }
     if inside.nice.is_none() && inside.affinity.is_none() {
@@ -53,11 +59,14 @@ fn tell(pid: i32, inside: &Inside) -> Result<(), GroupError> {
     let cpus = inside.affinity.as_deref().map(cpu_set).transpose()?;
     for thread in threads(pid)? {
         if let Some(nice) = inside.nice {
-            setpriority_process(Some(thread), nice)
+            let words = || format!("setpriority(2) of thread {}: {nice}", thread.as_raw_nonzero());
+            trace::step("primitives", words, || setpriority_process(Some(thread), nice))
                 .map_err(|e| failed("setpriority", format!("set the priority {nice} of process {pid}"), e))?;
         }
         if let Some(cpus) = &cpus {
-            sched_setaffinity(Some(thread), cpus)
+            let list = inside.affinity.as_deref().unwrap_or_default();
+            let words = || format!("sched_setaffinity(2) of thread {}: CPUs {list}", thread.as_raw_nonzero());
+            trace::step("primitives", words, || sched_setaffinity(Some(thread), cpus))
                 .map_err(|e| failed("sched_setaffinity", format!("set the CPUs of process {pid}"), e))?;
         }
     }

@@ -4,6 +4,7 @@ use onggi_cgroup::{
     CgroupError,
     systemd::{Property, SystemdFacts, UnitPlan, Value, update_properties},
 };
+use onggi_sys::trace;
 
 use super::{LimitFacts, LimitPlan, LimitRequest, Target, plan::inside, systemd_run::systemd_run};
 use crate::cgroup::{GroupError, Version, known, merged_resources};
@@ -41,7 +42,8 @@ pub fn systemd_facts(system: bool) -> Result<SystemdFacts, GroupError> {
 /// # Errors
 /// systemd refuses.
 pub fn start_service(unit: &UnitPlan) -> Result<(), GroupError> {
-    Ok(onggi_cgroup::systemd::start_service(unit)?)
+    let ask = || onggi_cgroup::systemd::start_service(unit);
+    Ok(trace::step("primitives", || format!("ask systemd to start {}", unit.name), ask)?)
 }
 
 pub(super) fn plan(request: &LimitRequest, facts: &LimitFacts, unit: &UnitRequest) -> Result<LimitPlan, GroupError> {

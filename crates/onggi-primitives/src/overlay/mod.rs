@@ -10,6 +10,7 @@ mod mounted;
 
 use std::path::{Path, PathBuf};
 
+use onggi_sys::trace;
 use serde::{Deserialize, Serialize};
 
 use crate::{PrimitiveError, shell};
@@ -159,7 +160,7 @@ impl OverlayPlan {
     /// # Errors
     /// The kernel refuses.
     pub fn apply(&self) -> Result<(), PrimitiveError> {
-        self.ops.iter().try_for_each(apply::one)
+        self.ops.iter().try_for_each(|op| trace::step("primitives", || op.words(), || apply::one(op)))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{fs, io, path::Path};
 
 use onggi_sys::{
-    Errno, SysError,
+    Errno, SysError, cred,
     mount::{MountFlags, MountPropagationFlags, mount_on_cwd, set_root_propagation},
     ns,
     process::set_parent_death_signal,
@@ -42,7 +42,10 @@ pub fn apply(plan: &UnsharePlan) -> Result<Stage, PrimitiveError> {
                 return Ok(Stage::Fork(UnsharePlan { ops: rest }));
             }
             Op::Outside(_) => return Ok(Stage::Outside(UnsharePlan { ops: plan.ops[index + 1..].to_vec() })),
-            Op::Execute { command } => return Ok(Stage::Execute(command.clone())),
+            Op::Execute { command } => {
+                trace::point("primitives", || show::words(op));
+                return Ok(Stage::Execute(command.clone()));
+            }
             op => trace::step("primitives", || show::words(op), || one(op))?,
         }
     }
@@ -58,6 +61,7 @@ fn one(op: &Op) -> Result<(), PrimitiveError> {
             made.map_err(|source| sys(format!("make new namespaces ({names})"), source))
         }
         Op::DenySetgroups => write("/proc/self/setgroups", "deny"),
+        Op::AllowSetgroups => write("/proc/self/setgroups", "allow"),
         Op::MapUser { inside, outside } => write("/proc/self/uid_map", &format!("{inside} {outside} 1")),
         Op::MapGroup { inside, outside } => write("/proc/self/gid_map", &format!("{inside} {outside} 1")),
         Op::OffsetClock { clock, seconds } => {
@@ -72,6 +76,7 @@ fn one(op: &Op) -> Result<(), PrimitiveError> {
         Op::Chroot { dir } => chroot(dir),
         Op::MountProc { dir } => mount_proc(dir),
         Op::Workdir { dir } => chdir(dir),
+        Op::KeepCapabilities => keep_capabilities().map_err(|source| sys("keep the capabilities".to_owned(), source)),
         Op::Root(op) => crate::chroot::apply(op),
         Op::Credentials(op) => crate::credentials::apply(op),
         // They end a stage; see `apply`.
@@ -88,6 +93,13 @@ fn write(path: &str, text: &str) -> Result<(), PrimitiveError> {
         let errno = Errno::from_raw_os_error(e.raw_os_error().unwrap_or(Errno::IO.raw_os_error()));
         sys(format!("write {text:?} to {path}"), SysError::new("write", path, errno))
     })
+}
+
+/// What execve(2) would take from somebody who is not root there (capabilities(7)).
+fn keep_capabilities() -> onggi_sys::Result<()> {
+    let held = cred::capabilities()?;
+    cred::set_capabilities(cred::Capabilities { inheritable: held.permitted, ..held })?;
+    cred::set_ambient(held.permitted)
 }
 
 fn propagate(propagation: Propagation) -> Result<(), PrimitiveError> {

@@ -25,6 +25,10 @@ pub struct UnshareRequest {
     pub kinds: Vec<Kind>,
     /// Who the caller is in a new user namespace.
     pub identity: Option<Identity>,
+    /// Whether processes of a new user namespace may drop and add groups; without an answer only where no group is mapped.
+    pub setgroups: Option<Setgroups>,
+    /// The command keeps the capabilities of a new user namespace, whoever it is there.
+    pub keep_caps: bool,
     /// Further users of a new user namespace.
     pub map_users: Vec<IdRange>,
     /// Further groups of a new user namespace.
@@ -62,6 +66,33 @@ pub enum Identity {
     Root,
     /// The same user and group as before.
     Current,
+    /// These; what is not named has no id there.
+    As {
+        /// User.
+        user: Option<u32>,
+        /// Group.
+        group: Option<u32>,
+    },
+}
+
+impl Identity {
+    /// User and group inside.
+    fn ids(self, caller: Caller) -> (Option<u32>, Option<u32>) {
+        match self {
+            Self::Root => (Some(0), Some(0)),
+            Self::Current => (Some(caller.uid), Some(caller.gid)),
+            Self::As { user, group } => (user, group),
+        }
+    }
+}
+
+/// What /proc/PID/setgroups says (user_namespaces(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setgroups {
+    /// setgroups(2) works, once a process outside has mapped groups.
+    Allow,
+    /// It never does.
+    Deny,
 }
 
 /// Propagation of every mount of a new mount namespace (mount_namespaces(7)).
@@ -112,6 +143,8 @@ pub enum Op {
     },
     /// `deny` in /proc/self/setgroups: without it an ordinary user may not map groups.
     DenySetgroups,
+    /// `allow` there: it cannot be taken back to that once it is `deny`.
+    AllowSetgroups,
     /// One line in /proc/self/uid_map.
     MapUser {
         /// Id in the new namespace.
@@ -167,6 +200,8 @@ pub enum Op {
         /// The directory.
         dir: PathBuf,
     },
+    /// Permitted capabilities become inheritable and ambient ones: those that the command begins with.
+    KeepCapabilities,
     /// Of a new root directory.
     Root(RootOp),
     /// Of the command's user and capabilities.
@@ -203,15 +238,21 @@ impl UnsharePlan {
             keep: request.keep.clone(),
         };
         if let Some(identity) = request.identity {
-            let id = |own: u32| if identity == Identity::Root { 0 } else { own };
+            let (user, group) = identity.ids(caller);
             if ranges {
-                outside.users.insert(0, IdRange { inside: id(caller.uid), outside: caller.uid, count: 1 });
-                outside.groups.insert(0, IdRange { inside: id(caller.gid), outside: caller.gid, count: 1 });
+                let one = |outside| move |inside| IdRange { inside, outside, count: 1 };
+                outside.users.splice(0..0, user.map(one(caller.uid)));
+                outside.groups.splice(0..0, group.map(one(caller.gid)));
             } else {
-                ops.push(Op::DenySetgroups);
-                ops.push(Op::MapUser { inside: id(caller.uid), outside: caller.uid });
-                ops.push(Op::MapGroup { inside: id(caller.gid), outside: caller.gid });
+                ops.extend(group.map(|_| Op::DenySetgroups));
+                ops.extend(user.map(|inside| Op::MapUser { inside, outside: caller.uid }));
+                ops.extend(group.map(|inside| Op::MapGroup { inside, outside: caller.gid }));
             }
+        }
+        match request.setgroups {
+            Some(Setgroups::Deny) if !ops.contains(&Op::DenySetgroups) => ops.push(Op::DenySetgroups),
+            Some(Setgroups::Allow) => ops.push(Op::AllowSetgroups),
+            _ => {}
         }
         if outside != Outside::default() {
             ops.push(Op::Outside(outside));
@@ -232,6 +273,7 @@ impl UnsharePlan {
         if let Some((uid, gid)) = request.user {
             ops.push(Op::Credentials(CredentialOp::User { uid, gid, groups: Vec::new() }));
         }
+        ops.extend(request.keep_caps.then_some(Op::KeepCapabilities));
         ops.push(Op::Execute { command: request.command.clone() });
         Self { ops }
     }
@@ -290,6 +332,22 @@ mod tests {
             Op::Execute { command: vec!["id".into()] },
         ];
         assert_eq!(plan(request).ops, expected);
+    }
+
+    #[test]
+    fn an_identity_may_be_any_and_only_a_mapped_group_denies_setgroups() {
+        let ops = |identity, setgroups| {
+            let request = UnshareRequest { identity: Some(identity), setgroups, ..UnshareRequest::default() };
+            plan(request).ops[1..].to_vec()
+        };
+        let user = Op::MapUser { inside: 7, outside: 1000 };
+        let execute = Op::Execute { command: vec!["id".into()] };
+        let only_user = Identity::As { user: Some(7), group: None };
+        assert_eq!(ops(only_user, None), [user.clone(), execute.clone()]);
+        assert_eq!(ops(only_user, Some(Setgroups::Deny)), [user.clone(), Op::DenySetgroups, execute.clone()]);
+        let both = Identity::As { user: Some(7), group: Some(8) };
+        let group = Op::MapGroup { inside: 8, outside: 100 };
+        assert_eq!(ops(both, Some(Setgroups::Deny)), [Op::DenySetgroups, user, group, execute]);
     }
 
     #[test]

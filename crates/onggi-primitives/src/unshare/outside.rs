@@ -11,7 +11,7 @@ use std::{
 };
 
 use onggi_spec::ParseError;
-use onggi_sys::{Errno, SysError, ns};
+use onggi_sys::{Errno, SysError, ns, trace};
 use serde::{Deserialize, Serialize};
 
 use crate::{Kind, PrimitiveError};
@@ -87,10 +87,14 @@ impl Outside {
     pub fn apply(&self, pid: i32) -> Result<(), PrimitiveError> {
         for (name, mapper, ranges) in [("uid_map", MAPPERS[0], &self.users), ("gid_map", MAPPERS[1], &self.groups)] {
             if !ranges.is_empty() {
-                map(pid, name, mapper, ranges)?;
+                let words = || format!("write the map of {} ranges to /proc/{pid}/{name}", ranges.len());
+                trace::step("primitives", words, || map(pid, name, mapper, ranges))?;
             }
         }
-        self.keep.iter().try_for_each(|kept| keep(pid, kept))
+        self.keep.iter().try_for_each(|kept| {
+            let words = || format!("keep the {} namespace by {}", kept.kind, kept.file.display());
+            trace::step("primitives", words, || keep(pid, kept))
+        })
     }
 }
 
@@ -237,8 +241,10 @@ impl ForgetPlan {
     /// A file cannot be unmounted (`EPERM` without CAP_SYS_ADMIN) or removed.
     pub fn apply(&self) -> Result<(), PrimitiveError> {
         for file in &self.files {
-            release(file)?;
-            fs::remove_file(file).map_err(|e| sys(format!("remove {}", file.display()), "unlink", file, &e))?;
+            let name = file.display();
+            trace::step("primitives", || format!("umount2(2) {name} (MNT_DETACH)"), || release(file))?;
+            let removed = || fs::remove_file(file).map_err(|e| sys(format!("remove {name}"), "unlink", file, &e));
+            trace::step("primitives", || format!("unlink(2) {name}"), removed)?;
         }
         Ok(())
     }

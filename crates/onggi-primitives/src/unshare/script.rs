@@ -1,6 +1,9 @@
 //! Plans with a root directory or with capabilities as a script: unshare(1), mount(8), capsh(1).
 
-use super::{Op, Propagation, show::flag};
+use super::{
+    Op, Propagation,
+    show::{flag, map_flag},
+};
 use crate::{chroot, credentials, shell};
 
 /// The whole script.
@@ -49,9 +52,7 @@ fn unshare_flags(ops: &[Op]) -> String {
     let mut flags = Vec::new();
     for op in ops {
         match op {
-            Op::MapUser { inside, .. } => {
-                flags.push(if *inside == 0 { "--map-root-user" } else { "--map-current-user" }.to_owned());
-            }
+            Op::MapUser { .. } | Op::MapGroup { .. } => flags.extend(map_flag(op, ops)),
             Op::Propagate { propagation: Propagation::Private } | Op::Workdir { .. } => {}
             other => flags.extend(flag(other)),
         }

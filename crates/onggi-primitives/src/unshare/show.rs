@@ -32,11 +32,11 @@ impl UnsharePlan {
                     command = words.iter().map(|w| quote(w)).collect::<Vec<_>>().join(" ");
                 }
                 // Without a new mount namespace unshare(1) has nothing to set, and with one this is its default.
-                Op::Propagate { propagation: Propagation::Private } | Op::DenySetgroups => {}
-                Op::MapUser { inside, .. } => {
-                    flags.push(if *inside == 0 { "--map-root-user" } else { "--map-current-user" }.to_owned());
-                }
-                Op::MapGroup { .. } => {}
+                Op::Propagate { propagation: Propagation::Private } => {}
+                // Mapping a group implies it.
+                Op::DenySetgroups if self.ops.iter().any(|op| matches!(op, Op::MapGroup { .. })) => {}
+                Op::DenySetgroups => flags.push("--setgroups deny".to_owned()),
+                Op::MapUser { .. } | Op::MapGroup { .. } => flags.extend(map_flag(op, &self.ops)),
                 Op::Outside(outside) => flags.extend(outside_flags(outside)),
                 Op::Unshare { kinds, .. } => flags.extend(self.kind_flags(kinds)),
                 Op::Credentials(credentials::CredentialOp::User { uid, gid, .. }) => {
@@ -99,6 +99,26 @@ fn outside_words(outside: &super::Outside) -> String {
     format!("a helper outside, which was started before: {}", parts.join("; "))
 }
 
+/// The option for one line of a map. `--map-root-user` and `--map-current-user` are both lines.
+pub(super) fn map_flag(op: &Op, all: &[Op]) -> Option<String> {
+    let ids = |op: &Op| match op {
+        Op::MapUser { inside, outside } | Op::MapGroup { inside, outside } => Some((*inside, *outside)),
+        _ => None,
+    };
+    let lines: Vec<(u32, u32)> = all.iter().filter_map(ids).collect();
+    let both = match lines.as_slice() {
+        [(0, _), (0, _)] => Some("--map-root-user"),
+        [(a, b), (c, d)] if a == b && c == d => Some("--map-current-user"),
+        _ => None,
+    };
+    match (op, both) {
+        (Op::MapUser { .. }, Some(both)) => Some(both.to_owned()),
+        (Op::MapUser { inside, .. }, None) => Some(format!("--map-user={inside}")),
+        (Op::MapGroup { inside, .. }, None) => Some(format!("--map-group={inside}")),
+        _ => None,
+    }
+}
+
 pub(super) fn words(op: &Op) -> String {
     match op {
         Op::Outside(outside) => outside_words(outside),
@@ -111,6 +131,11 @@ pub(super) fn words(op: &Op) -> String {
             format!("unshare(2): new namespaces: {}{again}", each.join("; "))
         }
         Op::DenySetgroups => "write deny to /proc/self/setgroups: groups may be mapped only then".to_owned(),
+        Op::AllowSetgroups => "write allow to /proc/self/setgroups: groups may be changed there".to_owned(),
+        Op::KeepCapabilities => {
+            "capset(2), prctl(2) PR_CAP_AMBIENT: what is permitted becomes inheritable and ambient, so that the command has it"
+                .to_owned()
+        }
         Op::MapUser { inside, outside } => {
             format!("write \"{inside} {outside} 1\" to /proc/self/uid_map: user {outside} is user {inside} there")
         }
@@ -154,6 +179,8 @@ pub(super) fn flag(op: &Op) -> Vec<String> {
         Op::Chroot { dir } => vec![format!("--root {}", path(dir))],
         Op::MountProc { dir } => vec![format!("--mount-proc={}", path(dir))],
         Op::Workdir { dir } => vec![format!("--wd {}", path(dir))],
+        Op::AllowSetgroups => vec!["--setgroups allow".to_owned()],
+        Op::KeepCapabilities => vec!["--keep-caps".to_owned()],
         Op::DenySetgroups
         | Op::MapUser { .. }
         | Op::MapGroup { .. }
@@ -210,6 +237,12 @@ mod tests {
         let expected = "unshare --user --net --pid --mount --map-root-user --fork --kill-child --root '/a b' \
                         --mount-proc=/proc echo 'it'\\''s'\n";
         assert_eq!(plan(all).shell(), expected);
+        let other = UnshareRequest {
+            identity: Some(Identity::As { user: Some(7), group: Some(8) }),
+            keep_caps: true,
+            ..UnshareRequest::default()
+        };
+        assert_eq!(plan(other).shell(), "unshare --user --map-user=7 --map-group=8 --keep-caps echo 'it'\\''s'\n");
         let named = UnshareRequest { hostname: Some("jar".into()), ..UnshareRequest::default() };
         assert_eq!(plan(named).shell(), "unshare --uts sh -c 'hostname jar && exec \"$@\"' sh echo 'it'\\''s'\n");
     }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use clap::Args;
-use onggi_primitives::{Audit, AuditOp, AuditPlan, Seen, members, process_capabilities, processes};
+use onggi_primitives::{Audit, AuditOp, AuditPlan, Seen, members, process_capabilities, processes, teller};
 use onggi_spec::capability;
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -70,8 +70,8 @@ impl AuditArgs {
     /// Watches, then prints what was used and what could be dropped.
     pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
         let first = subject::pid(&self.subject, global)?;
-        let plan =
-            AuditPlan::new(members(first, &processes()?).iter().map(|p| p.pid).collect(), self.meanwhile(global));
+        let pids = members(first, &processes()?).iter().map(|p| p.pid).collect();
+        let plan = AuditPlan::new(teller(), pids, self.meanwhile(global));
         if self.explain.shown(&plan)? {
             return Ok(0);
         }

@@ -4,8 +4,8 @@ use clap::Args;
 use onggi_primitives::cgroup::{GroupPlan, freezer_plan, kill_places, plan_kill};
 use onggi_spec::signal::parse_signal;
 
-use super::{Explain, found, subject::groups};
-use crate::{cli::GlobalArgs, error::CliError};
+use super::{found, subject::groups};
+use crate::{cli::GlobalArgs, commands::explain::ExplainArg, error::CliError};
 
 /// What a freezer is set to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub(crate) enum State {
 #[derive(Debug, Args)]
 pub(crate) struct FreezeArgs {
     #[command(flatten)]
-    explain: Explain,
+    explain: ExplainArg,
     /// Paths from the root of the hierarchy, or running containers
     #[arg(value_name = "GROUP", required = true)]
     groups: Vec<String>,
@@ -45,7 +45,7 @@ pub(crate) struct KillArgs {
     #[arg(short, long, default_value = "KILL", value_name = "SIGNAL")]
     signal: String,
     #[command(flatten)]
-    explain: Explain,
+    explain: ExplainArg,
     /// Paths from the root of the hierarchy, or running containers
     #[arg(value_name = "GROUP", required = true)]
     groups: Vec<String>,

@@ -4,8 +4,8 @@ use clap::Args;
 use onggi_primitives::cgroup::{Group, GroupPlan, Version, create_plan, layout, offered, owner_ops, places};
 use onggi_spec::ParseError;
 
-use super::{Explain, paths};
-use crate::error::CliError;
+use super::paths;
+use crate::{commands::explain::ExplainArg, error::CliError};
 
 /// Arguments of `cgroup create`.
 #[derive(Debug, Args)]
@@ -20,7 +20,7 @@ pub(crate) struct CreateArgs {
     #[arg(long, short = 'a', value_name = "USER[:GROUP]")]
     owner: Option<String>,
     #[command(flatten)]
-    explain: Explain,
+    explain: ExplainArg,
     /// Paths from the root of the hierarchy, as lab/web
     #[arg(value_name = "GROUP")]
     groups: Vec<String>,
@@ -57,12 +57,13 @@ fn owner(text: &str) -> Result<Ids, CliError> {
         if name.is_empty() {
             return Ok(None);
         }
-        let by_name = || {
-            let all = std::fs::read_to_string(file).unwrap_or_default();
-            let line = all.lines().find(|line| line.split(':').next() == Some(name))?.to_owned();
-            line.split(':').nth(2)?.parse().ok()
-        };
-        let found = name.parse().ok().or_else(by_name);
+        if let Ok(number) = name.parse() {
+            return Ok(Some(number));
+        }
+        let read = |source| CliError::ReadFile { path: file.to_owned(), source };
+        let all = std::fs::read_to_string(file).map_err(read)?;
+        let line = all.lines().find(|line| line.split(':').next() == Some(name));
+        let found = line.and_then(|line| line.split(':').nth(2)?.parse().ok());
         Ok(Some(found.ok_or_else(|| {
             ParseError::new("owner", text, format!("{file} has no {name}")).hint("write USER, USER:GROUP or numbers")
         })?))

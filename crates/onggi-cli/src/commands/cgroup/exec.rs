@@ -8,8 +8,12 @@ use onggi_primitives::{
     processes,
 };
 
-use super::{Done, Explain, found, subject::groups};
-use crate::{cli::GlobalArgs, commands::words::no_option, error::CliError};
+use super::{Done, found, subject::groups};
+use crate::{
+    cli::GlobalArgs,
+    commands::{explain::ExplainArg, words::no_option},
+    error::CliError,
+};
 
 /// Arguments of `cgroup exec`.
 #[derive(Debug, Args)]
@@ -18,7 +22,7 @@ pub(crate) struct ExecArgs {
     #[arg(short = 'g', value_name = "CONTROLLERS:PATH")]
     named: Vec<Group>,
     #[command(flatten)]
-    explain: Explain,
+    explain: ExplainArg,
     /// Group or container, then the command and its arguments
     #[arg(trailing_var_arg = true, required = true, value_name = "GROUP COMMAND")]
     words: Vec<String>,
@@ -66,7 +70,7 @@ pub(crate) struct MvArgs {
     #[arg(long, conflicts_with = "children")]
     threads: bool,
     #[command(flatten)]
-    explain: Explain,
+    explain: ExplainArg,
     /// Group or container, then numbers of processes
     #[arg(required = true, value_name = "GROUP PID")]
     words: Vec<String>,

@@ -49,7 +49,7 @@ impl GetArgs {
         let mut rows = Vec::new();
         for group in &named {
             let (_, facts) = facts(group)?;
-            let found = if self.all { files(&facts) } else { wanted(&keys, &facts)? };
+            let found = if self.all { files(&facts)? } else { wanted(&keys, &facts)? };
             rows.extend(
                 found
                     .into_iter()
@@ -79,6 +79,10 @@ fn wanted(keys: &[String], facts: &GroupFacts) -> Result<Vec<Reading>, CliError>
     }
     let mut found = Vec::new();
     for key in keys {
+        if facts.files.contains_key(key) {
+            found.push(file(key, facts.read(key)?));
+            continue;
+        }
         let of_key = reading(key, facts);
         if of_key.is_empty() && !onggi_primitives::cgroup::is_key(key) {
             let near = facts.near(key);
@@ -89,12 +93,19 @@ fn wanted(keys: &[String], facts: &GroupFacts) -> Result<Vec<Reading>, CliError>
     Ok(found)
 }
 
-/// Every file that can be read, as it is.
-fn files(facts: &GroupFacts) -> Vec<Reading> {
-    let one = |file: &String| Reading {
-        key: file.clone(),
-        value: facts.text(file).unwrap_or_default().to_owned(),
-        from: String::new(),
-    };
-    facts.files.iter().filter(|(_, f)| f.readable).map(|(file, _)| one(file)).collect()
+fn file(name: &str, value: String) -> Reading {
+    Reading { key: name.to_owned(), value, from: String::new() }
+}
+
+/// Every file that can be read, as it is; of the others it is said why.
+fn files(facts: &GroupFacts) -> Result<Vec<Reading>, CliError> {
+    let (mut found, mut notes) = (Vec::new(), Vec::new());
+    for name in facts.files.iter().filter(|(_, f)| f.readable).map(|(name, _)| name) {
+        match facts.read(name) {
+            Ok(text) => found.push(file(name, text)),
+            Err(e) => notes.push(format!("{name} is left out: {}", CliError::from(e).line())),
+        }
+    }
+    render::notes(&notes)?;
+    Ok(found)
 }

@@ -24,6 +24,9 @@ use crate::{
 /// Characters of a command that are shown.
 const COMMAND_WIDTH: usize = 60;
 
+/// Characters of a group's name, with its indentation, that widen the column; scopes of systemd have longer ones.
+const NAME_WIDTH: usize = 40;
+
 const COLUMNS: Columns = Columns {
     headers: &[
         ("Group", "GROUP"),
@@ -76,7 +79,7 @@ impl LsArgs {
             (_, true) => with_processes(&nodes),
             _ => {
                 let rows: Vec<Value> = nodes.iter().map(row).collect();
-                format::rows(self.format.as_deref(), &COLUMNS, &rows)?
+                format::rows_within(self.format.as_deref(), &COLUMNS, &rows, NAME_WIDTH)?
             }
         };
         render::stdout(&text)?;

@@ -11,16 +11,11 @@ mod snapshot;
 mod stat;
 mod subject;
 
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use onggi_primitives::cgroup::{self, Group, GroupFacts, GroupPlan, Place, Version, existing, layout, places};
 use onggi_spec::facts::CgroupLayout;
 
-use crate::{
-    cli::GlobalArgs,
-    commands::run::ExplainFormat,
-    error::CliError,
-    render::{self, format},
-};
+use crate::{cli::GlobalArgs, commands::explain::ExplainArg, error::CliError, render};
 
 /// `onggi cgroup …`.
 #[derive(Debug, Subcommand)]
@@ -82,31 +77,14 @@ impl CgroupCommand {
     }
 }
 
-/// `--explain`.
-#[derive(Debug, Clone, Copy, Args)]
-pub(crate) struct Explain {
-    /// Print what would be done, without doing it: in words, as JSON, or as a shell script
-    #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "words")]
-    pub(super) explain: Option<ExplainFormat>,
-}
-
-impl Explain {
+impl ExplainArg {
     /// Prints the plan where that was asked for, else does it and tells what was left out.
-    pub(crate) fn show_or_apply(self, plan: &GroupPlan) -> Result<Done, CliError> {
-        match self.explain {
-            Some(wanted) => {
-                render::stdout(&match wanted {
-                    ExplainFormat::Words => plan.words(),
-                    ExplainFormat::Json => format::pretty(&serde_json::to_value(plan)?)? + "\n",
-                    ExplainFormat::Sh => plan.shell(),
-                })?;
-                Ok(Done::Shown)
-            }
-            None => {
-                render::notes(&cgroup::apply(plan)?)?;
-                Ok(Done::Applied)
-            }
+    fn show_or_apply(self, plan: &GroupPlan) -> Result<Done, CliError> {
+        if self.shown(plan)? {
+            return Ok(Done::Shown);
         }
+        render::notes(&cgroup::apply(plan)?)?;
+        Ok(Done::Applied)
     }
 }
 

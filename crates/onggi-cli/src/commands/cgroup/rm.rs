@@ -3,8 +3,8 @@
 use clap::Args;
 use onggi_primitives::cgroup::{Group, GroupPlan, Leftover, plan_remove, remove_facts};
 
-use super::{Explain, found, paths};
-use crate::error::CliError;
+use super::{found, paths};
+use crate::{commands::explain::ExplainArg, error::CliError};
 
 /// Arguments of `cgroup rm`.
 #[derive(Debug, Args)]
@@ -25,7 +25,7 @@ pub(crate) struct RmArgs {
     #[arg(short, long)]
     force: bool,
     #[command(flatten)]
-    explain: Explain,
+    explain: ExplainArg,
     /// Paths from the root of the hierarchy
     #[arg(value_name = "GROUP")]
     groups: Vec<String>,

@@ -3,12 +3,8 @@
 use clap::Args;
 use onggi_primitives::cgroup::{Group, GroupPlan, KEYS, device_numbers, plan_set};
 
-use super::{Done, Explain, facts, subject::groups};
-use crate::{
-    cli::GlobalArgs,
-    error::CliError,
-    render::{self},
-};
+use super::{Done, facts, subject::groups};
+use crate::{cli::GlobalArgs, commands::explain::ExplainArg, error::CliError, render};
 
 /// Arguments of `cgroup set`.
 #[derive(Debug, Args)]
@@ -24,7 +20,7 @@ pub(crate) struct SetArgs {
     #[arg(short, long)]
     quiet: bool,
     #[command(flatten)]
-    explain: Explain,
+    explain: ExplainArg,
     /// Group or container, then settings
     #[arg(value_name = "GROUP KEY=VALUE")]
     words: Vec<String>,

@@ -8,12 +8,7 @@ use onggi_primitives::cgroup::{
     places, saved, tree,
 };
 
-use super::Explain;
-use crate::{
-    commands::run::ExplainFormat,
-    error::CliError,
-    render::{self, format},
-};
+use crate::{commands::explain::ExplainArg, error::CliError, render};
 
 /// Arguments of `cgroup snapshot`.
 #[derive(Debug, Args)]
@@ -61,7 +56,7 @@ pub(crate) struct RestoreArgs {
     #[arg(long, default_value = "", value_name = "GROUP")]
     prefix: String,
     #[command(flatten)]
-    explain: Explain,
+    explain: ExplainArg,
     /// What snapshot wrote, or a cgconfig.conf; - is stdin
     #[arg(value_name = "FILE")]
     file: PathBuf,
@@ -98,7 +93,7 @@ pub(crate) struct PersistArgs {
     #[arg(long)]
     remove: bool,
     #[command(flatten)]
-    explain: Explain,
+    explain: ExplainArg,
     /// Path from the root of the hierarchy
     #[arg(value_name = "GROUP")]
     group: Group,
@@ -113,16 +108,12 @@ impl PersistArgs {
         let program = std::env::current_exe().map_err(CliError::CurrentDirectory)?.display().to_string();
         let snapshot = if self.remove { None } else { Some(take(&self.group)?) };
         let plan: Persist = persist_plan(&self.group, snapshot.as_ref(), &program);
-        match self.explain.explain {
-            Some(ExplainFormat::Words) => render::stdout(&plan.words())?,
-            Some(ExplainFormat::Json) => render::stdout(&(format::pretty(&serde_json::to_value(&plan)?)? + "\n"))?,
-            Some(ExplainFormat::Sh) => render::stdout(&plan.shell())?,
-            None => {
-                plan.apply()?;
-                let what = if self.remove { "forgotten" } else { "made again at each boot" };
-                render::line(&format!("{} is {what} by {}", self.group, plan.unit))?;
-            }
+        if self.explain.shown(&plan)? {
+            return Ok(0);
         }
+        plan.apply()?;
+        let what = if self.remove { "forgotten" } else { "made again at each boot" };
+        render::line(&format!("{} is {what} by {}", self.group, plan.unit))?;
         Ok(0)
     }
 }

@@ -1,6 +1,7 @@
 //! `onggi limit`: limits for a command or a process that runs, without an image: what cpulimit, taskset, nice, ulimit
 //! and systemd-run do.
 
+mod io;
 mod oom;
 mod supervise;
 
@@ -49,6 +50,9 @@ pub(crate) struct LimitArgs {
     /// Processes and threads
     #[arg(long, visible_alias = "pids-limit", value_name = "N")]
     pids: Option<String>,
+    /// Limits of a disk: /dev/sda:rbps=1M,wbps=1M,riops=100,wiops=100 (any of them), or weight=50
+    #[arg(long, value_name = "DEVICE:LIMITS")]
+    io: Vec<String>,
     /// Share of a busy disk, 1 to 10000; 100 is usual
     #[arg(long, value_name = "N")]
     io_weight: Option<String>,
@@ -161,6 +165,9 @@ impl LimitArgs {
         let pair = |key: &str, value: &String| (key.to_owned(), value.clone());
         let mut all: Vec<_> = one.iter().filter_map(|(key, value)| value.as_ref().map(|v| pair(key, v))).collect();
         all.extend(many.iter().flat_map(|(key, values)| values.iter().map(|v| pair(key, v))));
+        for text in &self.io {
+            all.extend(io::settings(text)?);
+        }
         for text in &self.settings {
             let Some((key, value)) = text.split_once('=').filter(|(key, _)| is_key(key) || key.contains('.')) else {
                 return Err(CliError::usage(format!("{text:?} is no setting"), "onggi cgroup set --help lists them"));

@@ -23,7 +23,7 @@ const DIFFERENT: &str = "\
 As nsenter(1), but:
   the process is named without an option, or by --target; -t names kinds, as for `onggi ns ls`
   without a kind it is all that differ from yours, as nsenter's --all
-  -r and --wd take their directory behind `=`; --root and -R are not nsenter's
+  -r, --root and --wd take their directory behind `=`; the place of data, as in `onggi --root DIR ns`, comes before `ns`
   /bin/sh is the shell where yours is not found inside";
 
 /// Arguments of `ns enter`.
@@ -41,7 +41,7 @@ pub(crate) struct EnterArgs {
     /// The process or container; what else would be it belongs to the command then, as with --net=FILE
     #[arg(long = "target", value_name = "PID|CONTAINER")]
     process: Option<String>,
-    /// The process's root directory, or another, becomes the root; --root is where data is kept
+    /// The process's root directory, or another, becomes the root; behind `ns enter`, --root is this option
     #[arg(short = 'r', long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = OF_PROCESS)]
     new_root: Option<PathBuf>,
     /// The process's working directory, or another, found before anything is entered

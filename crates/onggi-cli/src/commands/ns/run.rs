@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use onggi_primitives::{
-    Caller, ForgetPlan, IdRange, Identity, Kept, Outside, Propagation, UnsharePlan, UnshareRequest,
+    Caller, ForgetPlan, IdRange, Identity, Kept, Outside, Propagation, Setgroups, UnsharePlan, UnshareRequest,
 };
 
 use super::{child, kinds::KindArgs};
@@ -26,6 +26,18 @@ pub(crate) struct RunArgs {
     /// Keep the same user and group in a new user namespace
     #[arg(short = 'c', long)]
     map_current_user: bool,
+    /// Be this user (a number or name) in a new user namespace; --map-group is the group
+    #[arg(long, value_name = "USER", conflicts_with_all = ["map_root_user", "map_current_user"])]
+    map_user: Option<String>,
+    /// Be of this group in a new user namespace
+    #[arg(long, value_name = "GROUP", conflicts_with_all = ["map_root_user", "map_current_user"])]
+    map_group: Option<String>,
+    /// Whether groups may be changed in a new user namespace
+    #[arg(long, value_name = "WHETHER", conflicts_with = "map_group")]
+    setgroups: Option<SetgroupsArg>,
+    /// Keep the capabilities of a new user namespace, whoever the command is there
+    #[arg(long)]
+    keep_caps: bool,
     /// Map users INSIDE:OUTSIDE:COUNT in a new user namespace, or `auto` for the range of /etc/subuid; may be repeated
     #[arg(long, value_name = "RANGE")]
     map_users: Vec<String>,
@@ -47,7 +59,7 @@ pub(crate) struct RunArgs {
     /// How mounts pass to and from the new mount namespace
     #[arg(long, default_value = "private")]
     propagation: PropagationArg,
-    /// Make a directory the root; --root is where data is kept
+    /// Make a directory the root; behind `ns run` and `ns enter`, --root is this option
     #[arg(short = 'R', long, value_name = "DIR")]
     new_root: Option<PathBuf>,
     /// Working directory, as it is called inside
@@ -73,6 +85,15 @@ pub(crate) struct RunArgs {
     /// Command and its arguments; your shell otherwise
     #[arg(trailing_var_arg = true)]
     command: Vec<String>,
+}
+
+/// `--setgroups`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum SetgroupsArg {
+    /// They may, where a process outside maps groups
+    Allow,
+    /// They may not
+    Deny,
 }
 
 /// `--propagation`.
@@ -105,7 +126,22 @@ impl RunArgs {
         let identity = match (self.map_root_user, self.map_current_user) {
             (true, _) => Some(Identity::Root),
             (false, true) => Some(Identity::Current),
+            (false, false) if self.map_user.is_some() || self.map_group.is_some() => Some(Identity::As {
+                user: self.map_user.as_deref().map(|name| number(name, "/etc/passwd")).transpose()?,
+                group: self.map_group.as_deref().map(|name| number(name, "/etc/group")).transpose()?,
+            }),
             (false, false) => None,
+        };
+        let setgroups = match self.setgroups {
+            Some(SetgroupsArg::Allow) if identity.is_some() && self.map_groups.is_empty() && !self.map_auto => {
+                return Err(CliError::usage(
+                    "groups may not be changed where this program maps its own",
+                    "map them by --map-groups or --map-auto, or leave --setgroups out",
+                ));
+            }
+            Some(SetgroupsArg::Allow) => Some(Setgroups::Allow),
+            Some(SetgroupsArg::Deny) => Some(Setgroups::Deny),
+            None => None,
         };
         let kinds = asked.iter().map(|asked| asked.kind).collect();
         let keep = asked.into_iter().filter_map(|one| Some(Kept { kind: one.kind, file: one.file? })).collect();
@@ -118,6 +154,8 @@ impl RunArgs {
         Ok(UnshareRequest {
             kinds,
             identity,
+            setgroups,
+            keep_caps: self.keep_caps,
             map_users: ranges(&self.map_users, self.map_auto, "/etc/subuid", first)?,
             map_groups: ranges(&self.map_groups, self.map_auto, "/etc/subgid", first)?,
             keep,
@@ -151,6 +189,17 @@ fn ranges(written: &[String], auto: bool, file: &str, first: u32) -> Result<Vec<
         found.push(subordinate(file, first)?);
     }
     Ok(found)
+}
+
+/// The number of a user or group, which may be written by its name.
+fn number(name: &str, file: &str) -> Result<u32, CliError> {
+    if let Ok(number) = name.parse() {
+        return Ok(number);
+    }
+    let text = std::fs::read_to_string(file).map_err(|source| CliError::ReadFile { path: file.to_owned(), source })?;
+    let line = text.lines().find(|line| line.split(':').next() == Some(name));
+    let found = line.and_then(|line| line.split(':').nth(2)?.parse().ok());
+    found.ok_or_else(|| CliError::usage(format!("{file} has no {name}"), "write a number, or a name that is there"))
 }
 
 /// The caller's first line of subuid(5): `NAME:FIRST:COUNT`.

@@ -44,6 +44,9 @@ const COLUMNS: Columns = Columns {
               {{.MemoryPressure}}\t{{.IoPressure}}",
 };
 
+/// Characters of a name that widen the column: paths of groups may be longer.
+const NAME_WIDTH: usize = 50;
+
 /// What rows are sorted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Sort {
@@ -145,7 +148,7 @@ impl TopArgs {
             let mut rows = sampler.look(subject)?.rows;
             state::sort(&mut rows, self.sort, false);
             let values: Vec<Value> = rows.iter().map(sample::Row::value).collect();
-            let text = format::rows(self.format.as_deref(), &COLUMNS, &values)?;
+            let text = format::rows_within(self.format.as_deref(), &COLUMNS, &values, NAME_WIDTH)?;
             render::stdout(&if done > 0 && self.format.is_none() { format!("\n{text}") } else { text })?;
             done += 1;
         }
