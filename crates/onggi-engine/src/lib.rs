@@ -62,9 +62,11 @@ mod why;
 use std::{
     cell::{OnceCell, RefCell, RefMut},
     path::PathBuf,
+    sync::Arc,
 };
 
 use config::{ConfigEnv, StoreSettings};
+use onggi_image::registries::RegistriesConf;
 use onggi_spec::HostFacts;
 use onggi_state::{ContainerRecord, State, files::Intents};
 use onggi_storage::{DriverKind, Layers};
@@ -123,6 +125,8 @@ pub struct Engine {
     state: OnceCell<RefCell<State>>,
     facts: OnceCell<HostFacts>,
     settings: StoreSettings,
+    /// `registries.conf`, read on first use.
+    registries_conf: OnceCell<Arc<RegistriesConf>>,
     /// The runtime tells its operations too.
     traced: Option<onggi_sys::trace::Format>,
 }
@@ -136,7 +140,15 @@ impl Engine {
         let euid = rustix::process::geteuid().as_raw();
         let paths = Paths::discover(options.root, options.runroot, euid, &DirEnv::gather());
         let settings = config::load(options.driver, euid, &ConfigEnv::gather())?;
-        Ok(Self { paths, euid, state: OnceCell::new(), facts: OnceCell::new(), settings, traced: None })
+        Ok(Self {
+            paths,
+            euid,
+            state: OnceCell::new(),
+            facts: OnceCell::new(),
+            settings,
+            registries_conf: OnceCell::new(),
+            traced: None,
+        })
     }
 
     /// The driver that the store has, or would get.

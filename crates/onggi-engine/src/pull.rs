@@ -3,6 +3,8 @@
 //! Order on disk: layers and blobs first, each committed by rename after a sync; the database row last. What
 //! a power cut or a kill leaves is either unreferenced, and collected later, or whole.
 
+mod again;
+
 use std::{
     collections::BTreeSet,
     ops::ControlFlow,
@@ -15,7 +17,7 @@ use onggi_spec::{
     image::Platform,
     progress::{Progress, ProgressEvent},
 };
-use onggi_state::{ImageRecord, LayerRecord, files::Lock};
+use onggi_state::{ImageRecord, LayerRecord, PulledParts, files::Lock};
 use onggi_storage::{LayerInfo, Layers, Prepared, UnpackRequest};
 use onggi_sys::trace;
 
@@ -69,7 +71,10 @@ impl Engine {
         options: &PullOptions,
         progress: &dyn Progress,
     ) -> Result<ImageRecord, EngineError> {
-        self.recover_containers()?;
+        // Where a registry is asked in any case, that comes first, and this is done meanwhile.
+        if options.policy != PullPolicy::Always {
+            self.recover_containers()?;
+        }
         self.find_or_pull(reference, options, progress)
     }
 
@@ -84,7 +89,7 @@ impl Engine {
         progress: &dyn Progress,
     ) -> Result<Vec<ImageReference>, EngineError> {
         self.recover_containers()?;
-        let source = Registries::gather(&options.registry)?.sources(reference)?.pop();
+        let source = self.registries(&options.registry)?.sources(reference)?.pop();
         let Some(Mirror { reference: place, remote }) = source else { return Ok(Vec::new()) };
         let tags = Remote::new(&place, &Access::Pull, &remote, progress)?.tags()?;
         let mut names = Vec::new();
@@ -157,10 +162,18 @@ impl Engine {
         options: &PullOptions,
         progress: &dyn Progress,
     ) -> Result<ImageRecord, EngineError> {
+        self.paths.create(self.euid)?;
+        let blobs = self.blobs()?;
+        let (registry, source) = registry_options(&self.registries(&options.registry)?, reference, options)?;
+        let puller = Puller::new(&blobs, reference, registry, progress)?;
+        if let Some(image) = self.pulled_before(&puller, reference, options, progress)? {
+            self.after_pull(&image);
+            return Ok(image);
+        }
         let intent = self.intents()?.begin(&format!("{PULL_INTENT}{}", names::random_id()?.short()))?;
         // Shared with other pulls; a collection of garbage waits for none of us and takes nothing meanwhile.
         let keep = Lock::shared(&self.images_lock()?)?;
-        let pulled = self.fetch_and_record(reference, options, progress);
+        let pulled = self.fetch_and_record(puller, &source, reference, options, progress);
         intent.complete()?;
         drop(keep);
         if let Ok(image) = &pulled {
@@ -171,23 +184,23 @@ impl Engine {
 
     fn fetch_and_record(
         &self,
+        puller: Puller<'_>,
+        source: &Mirror,
         reference: &ImageReference,
         options: &PullOptions,
         progress: &dyn Progress,
     ) -> Result<ImageRecord, EngineError> {
-        let blobs = self.blobs()?;
-        let registry = registry_options(reference, options)?;
-        let source = registry.1.clone();
-        let puller = Puller::new(&blobs, reference, registry.0, progress)?;
         let plan =
             trace::step("engine", || format!("ask for the manifest of {}", reference.familiar()), || puller.plan())?;
         failpoint::hit("pull.resolved");
         let layers = LayerPlan::new(self.layers()?, &plan);
+        let parts = again::parts(&plan, puller.platform());
         if !options.all_platforms
             && !options.referrers
-            && let Some(image) = self.unchanged(reference, &plan, &layers)?
+            && let Some(image) = self.unchanged(reference, &plan, &layers, &parts)?
         {
-            announce_present(&plan, progress);
+            self.remember(reference, &parts);
+            announce_present(&parts, progress);
             return Ok(image);
         }
         let prepared: Mutex<Vec<Option<Prepared>>> = Mutex::new(plan.layers.iter().map(|_| None).collect());
@@ -214,13 +227,13 @@ impl Engine {
             return Err(e);
         }
         let pulled = pulled?;
-        self.fetch_more(&source, &pulled, options, progress)?;
+        self.fetch_more(source, &pulled, options, progress)?;
         failpoint::hit("pull.before-commit");
         let prepared = unlocked(&prepared).drain(..).flatten().collect();
         // Lowest first; one sync for all of them.
         let unpacked =
             trace::step("storage", || "sync and commit all layers".into(), || layers.store.commit_all(prepared))?;
-        self.record_image(reference, pulled, &unpacked)
+        self.record_image(reference, pulled, &unpacked, &parts)
     }
 
     /// The stored image, when the name stands for it already and all of it is here. What was recorded once is on the
@@ -230,28 +243,27 @@ impl Engine {
         reference: &ImageReference,
         plan: &ImagePlan,
         layers: &LayerPlan,
+        parts: &PulledParts,
     ) -> Result<Option<ImageRecord>, EngineError> {
         let Some(mut image) = self.state()?.image_by_name(reference)? else { return Ok(None) };
         let same = image.config_digest == plan.config_digest
             && image.manifest_digest == plan.repo_digest
             && image.chain_ids == layers.chain_ids
             && image.layer_digests.iter().eq(plan.layers.iter().map(|layer| &layer.digest));
-        if !same {
+        if !same || !self.is_whole(&image, parts)? {
             return Ok(None);
         }
-        let blobs = self.blobs()?;
-        let whole = plan.layers.iter().all(|layer| blobs.has(&layer.digest, Some(layer.size)))
-            && plan.blobs().iter().all(|digest| blobs.has(digest, None))
-            && layers.chain_ids.iter().all(|id| matches!(layers.store.get(id), Ok(Some(_))));
-        if !whole {
-            return Ok(None);
-        }
-        image.pulled_at = create::now();
-        // It only tells which image was used last: a full disk does not make the image less present.
-        if let Err(e) = self.state()?.pulled_again(&image.config_digest, image.pulled_at) {
-            tracing::warn!("cannot note the pull of {}: {e}", reference.familiar());
-        }
+        self.note_pull(&mut image)?;
         Ok(Some(image))
+    }
+
+    /// It only tells which image was used last: a full disk does not make the image less present.
+    fn note_pull(&self, image: &mut ImageRecord) -> Result<(), EngineError> {
+        image.pulled_at = create::now();
+        if let Err(e) = self.state()?.pulled_again(&image.config_digest, image.pulled_at) {
+            tracing::warn!("cannot note the pull of image {}: {e}", image.config_digest.short());
+        }
+        Ok(())
     }
 
     /// What was asked for beyond the image of one platform.
@@ -284,6 +296,7 @@ impl Engine {
         reference: &ImageReference,
         pulled: PulledImage,
         layers: &[LayerInfo],
+        parts: &PulledParts,
     ) -> Result<ImageRecord, EngineError> {
         for info in layers {
             let record = LayerRecord {
@@ -304,7 +317,7 @@ impl Engine {
             created: created(pulled.config.created.as_deref()),
             pulled_at: create::now(),
         };
-        self.state()?.put_image(&record)?;
+        self.state()?.put_pulled(&record, parts)?;
         failpoint::hit("pull.committed");
         drop(pulled.hold);
         Ok(record)
@@ -312,10 +325,10 @@ impl Engine {
 }
 
 /// The events of a pull that finds every layer.
-fn announce_present(plan: &ImagePlan, progress: &dyn Progress) {
+fn announce_present(parts: &PulledParts, progress: &dyn Progress) {
     let mut seen = BTreeSet::new();
-    for layer in plan.layers.iter().filter(|layer| seen.insert(&layer.digest)) {
-        progress.event(ProgressEvent::Exists { digest: layer.digest.clone() });
+    for (digest, _) in parts.layers.iter().filter(|(digest, _)| seen.insert(digest)) {
+        progress.event(ProgressEvent::Exists { digest: digest.clone() });
     }
 }
 
@@ -351,10 +364,11 @@ impl LayerPlan {
 
 /// Where the image is looked for and how; the registry itself a second time, for what is fetched beside it.
 pub(crate) fn registry_options(
+    registries: &Registries<'_>,
     reference: &ImageReference,
     options: &PullOptions,
 ) -> Result<(onggi_image::PullOptions, Mirror), EngineError> {
-    let mut sources = Registries::gather(&options.registry)?.sources(reference)?;
+    let mut sources = registries.sources(reference)?;
     // `sources` ends with the registry itself; it is never empty.
     let own =
         sources.pop().unwrap_or_else(|| Mirror { reference: reference.clone(), remote: RemoteOptions::default() });

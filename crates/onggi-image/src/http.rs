@@ -3,7 +3,7 @@
 //! It follows no redirect, treats no status as an error, adds no credentials, reads no environment, and gives
 //! every phase a time limit.
 
-use std::{io::Read as _, time::Duration};
+use std::{io::Read as _, net::IpAddr, time::Duration};
 
 use ureq::{
     Agent, AsSendBody, Body, Error, Proxy, SendBody,
@@ -21,10 +21,11 @@ use crate::{
 
 /// What we say that we are.
 const USER_AGENT: &str = concat!("onggi/", env!("CARGO_PKG_VERSION"));
-/// Socket buffer of the client library: fewer, larger reads of blobs.
-const INPUT_BUFFER: usize = 512 << 10;
+/// Socket buffer of the client library. It is filled with zeros for each connection, also for one that only asks for a
+/// digest, so it is no larger than a blob needs: a read of 64 KiB costs many times what the call itself does.
+const INPUT_BUFFER: usize = 64 << 10;
 /// The same for uploads.
-const OUTPUT_BUFFER: usize = 256 << 10;
+const OUTPUT_BUFFER: usize = 64 << 10;
 /// Largest response header, in bytes: signed URLs and tokens stay below 16 KiB (I12).
 const MAX_HEADER: usize = 64 << 10;
 /// A registry that got the last byte of a blob may hash it once more before it answers.
@@ -188,13 +189,25 @@ fn run(
     patience: Option<Duration>,
 ) -> Result<Response<Body>, Error> {
     let request = request.body(body)?;
-    match patience {
-        Some(wait) => {
-            let request = agent.configure_request(request);
-            agent.run(request.timeout_recv_response(Some(wait)).timeout_per_read(Some(wait)).build())
-        }
-        None => agent.run(request),
+    // Looking a name up within a time limit takes a thread, which an address is spared.
+    let address = agent.config().proxy().is_none() && is_address(request.uri());
+    if patience.is_none() && !address {
+        return agent.run(request);
     }
+    let mut request = agent.configure_request(request);
+    if address {
+        request = request.timeout_resolve(None);
+    }
+    if let Some(wait) = patience {
+        request = request.timeout_recv_response(Some(wait)).timeout_per_read(Some(wait));
+    }
+    agent.run(request.build())
+}
+
+/// The host is a number, not a name.
+fn is_address(uri: &Uri) -> bool {
+    let host = uri.host().unwrap_or_default();
+    host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok()
 }
 
 fn client_cert(identity: &ClientIdentity) -> Result<ClientCert, ImageError> {
@@ -302,6 +315,20 @@ mod tests {
         assert_eq!(vars(&[("HTTPS_PROXY", "a"), ("https_proxy", "b")]).https.as_deref(), Some("b"));
         let all = vars(&[("ALL_PROXY", "c"), ("HTTP_PROXY", "d"), ("NO_PROXY", "x,y"), ("https_proxy", "")]);
         assert_eq!((all.https.as_deref(), all.http.as_deref(), &*all.no_proxy), (Some("c"), Some("d"), "x,y"));
+    }
+
+    #[test]
+    fn an_address_is_told_from_a_name() {
+        for (url, address) in [
+            ("http://127.0.0.1:5000/v2/", true),
+            ("https://[::1]:5000/v2/", true),
+            ("https://[fe80::1]/", true),
+            ("http://localhost:5000/v2/", false),
+            ("https://registry-1.docker.io/v2/", false),
+            ("https://127.0.0.1.example/", false),
+        ] {
+            assert_eq!(is_address(&url.parse().unwrap()), address, "{url}");
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Pull: reference → plan → missing layers, in parallel, verified, stored.
 //!
 //! ```text
-//! Puller::plan      tag → digest (one HEAD), then documents, from the store where it has them
+//! Puller::ask       tag → digest: one HEAD, for those who may need no more
+//! Puller::plan      the same, unless it was asked, then documents, from the store where it has them
 //! Puller::fetch     layers; each is handed to the caller as soon as it is verified
 //! pull              the two in a row
 //! ```
@@ -13,7 +14,6 @@
 //! layer, kept until [`PulledImage::hold`] is dropped; for each blob, its own while it is written.
 
 use std::{
-    cell::Cell,
     collections::HashMap,
     fs::File,
     ops::ControlFlow,
@@ -124,7 +124,9 @@ pub struct Puller<'a> {
     /// Mirrors in order, then the registry itself.
     sources: Vec<Remote<'a>>,
     /// The first of them that had the image.
-    chosen: Cell<usize>,
+    chosen: AtomicUsize,
+    /// What the first of them has been asked already.
+    asked: Mutex<Option<Result<Option<Digest>, ImageError>>>,
     progress: &'a dyn Progress,
     hold: StoreHold,
 }
@@ -145,7 +147,23 @@ impl<'a> Puller<'a> {
         let sources = all.map(|(name, remote)| Remote::new(name, &Access::Pull, remote, progress));
         let sources = sources.collect::<Result<_, _>>()?;
         let hold = store.hold()?;
-        Ok(Self { store, reference: reference.clone(), options, sources, chosen: Cell::new(0), progress, hold })
+        let (reference, chosen) = (reference.clone(), AtomicUsize::new(0));
+        Ok(Self { store, reference, options, sources, chosen, asked: Mutex::new(None), progress, hold })
+    }
+
+    /// What the reference stands for now, by the first source. `None` when that does not say it or cannot be asked:
+    /// [`plan`](Self::plan) goes on from there and tells why. May be called while another thread looks at the store.
+    pub fn ask(&self) -> Option<Digest> {
+        let first = self.sources.first()?;
+        let answer = digest_at(first);
+        let digest = answer.as_ref().ok().cloned().flatten();
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
+        digest
+    }
+
+    /// The platform that is wanted.
+    pub fn platform(&self) -> &Platform {
+        &self.options.platform
     }
 
     /// Manifest and configuration for the wanted platform, verified, from the first source that has them.
@@ -155,9 +173,10 @@ impl<'a> Puller<'a> {
     pub fn plan(&self) -> Result<ImagePlan, ImageError> {
         let last = self.sources.len().saturating_sub(1);
         for (at, remote) in self.sources.iter().enumerate() {
-            match self.plan_from(remote) {
+            let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner).take();
+            match asked.unwrap_or_else(|| digest_at(remote)).and_then(|digest| self.plan_from(remote, digest)) {
                 Ok(plan) => {
-                    self.chosen.set(at);
+                    self.chosen.store(at, Ordering::Relaxed);
                     self.announce(&plan);
                     return Ok(plan);
                 }
@@ -179,15 +198,9 @@ impl<'a> Puller<'a> {
         }
     }
 
-    fn plan_from(&self, remote: &Remote<'_>) -> Result<ImagePlan, ImageError> {
-        let name = remote.reference();
-        // A digest needs no request; a registry may tell a tag's only together with the document.
-        let digest = match name.digest() {
-            Some(digest) => Some(digest.clone()),
-            None => remote.head(name.selector())?,
-        };
+    fn plan_from(&self, remote: &Remote<'_>, digest: Option<Digest>) -> Result<ImagePlan, ImageError> {
         let source = Source { store: self.store, registry: Some(remote) };
-        let plan = plan::build(&source, name, digest.as_ref(), &self.options.platform)?;
+        let plan = plan::build(&source, remote.reference(), digest.as_ref(), &self.options.platform)?;
         // `None` happens only without a registry.
         let plan = plan.ok_or(ImageError::Stopped)?;
         Ok(ImagePlan { reference: self.reference.clone(), ..plan })
@@ -214,7 +227,7 @@ impl<'a> Puller<'a> {
         }
         let crew = Crew {
             store: self.store,
-            sources: &self.sources[self.chosen.get()..],
+            sources: &self.sources[self.chosen.load(Ordering::Relaxed)..],
             plan: &plan,
             order: &order,
             places: &places,
@@ -246,6 +259,15 @@ impl<'a> Puller<'a> {
             blobs,
             hold: self.hold.with_turn(turn),
         })
+    }
+}
+
+/// A digest needs no request; a registry may tell a tag's only together with the document.
+fn digest_at(remote: &Remote<'_>) -> Result<Option<Digest>, ImageError> {
+    let name = remote.reference();
+    match name.digest() {
+        Some(digest) => Ok(Some(digest.clone())),
+        None => remote.head(name.selector()),
     }
 }
 

@@ -23,6 +23,8 @@ use serde::Deserialize;
 
 /// Largest file that is read.
 const MAX_FILE: u64 = 1 << 20;
+/// Most are smaller, and read at once.
+const USUAL_FILE: usize = 8 << 10;
 /// Most files of one `registries.conf.d`.
 const MAX_DROP_INS: usize = 256;
 
@@ -324,7 +326,7 @@ fn drop_ins(dir: &Path) -> Result<Vec<PathBuf>, RegistriesError> {
 pub fn load(files: &[PathBuf]) -> Result<RegistriesConf, RegistriesError> {
     let mut conf = RegistriesConf::default();
     for path in files {
-        let mut text = String::new();
+        let mut text = String::with_capacity(USUAL_FILE);
         let read = File::open(path).and_then(|f| f.take(MAX_FILE).read_to_string(&mut text));
         read.map_err(|source| RegistriesError::Read { path: path.clone(), source })?;
         conf.add(&text, path)?;

@@ -35,6 +35,9 @@ pub use scratch::Scratch;
 /// Bytes moved at once between socket, hash and file: large enough that system calls do not count.
 pub(crate) const COPY_BUFFER: usize = 1 << 20;
 
+/// Most documents are smaller.
+const SMALL: usize = 8 << 10;
+
 /// The store of verified content below one data root. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct BlobStore {
@@ -151,7 +154,8 @@ impl BlobStore {
     /// It exists but cannot be read.
     pub fn read_small(&self, digest: &Digest, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
         let Some(file) = self.open_blob(digest)? else { return Ok(None) };
-        let mut bytes = Vec::new();
+        // Most documents are read by one call, and another sees their end.
+        let mut bytes = Vec::with_capacity(SMALL);
         file.take(limit + 1).read_to_end(&mut bytes).map_err(|source| StoreError {
             operation: "read",
             path: self.path(digest),

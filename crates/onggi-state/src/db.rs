@@ -29,7 +29,7 @@ use crate::StateError;
 
 /// The schema, one step per version: step `n` leads from `user_version` n to n + 1.
 /// A step that has been released is never edited.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE images (
         id TEXT PRIMARY KEY,               -- digest of the image configuration
@@ -65,6 +65,12 @@ const MIGRATIONS: [&str; 2] = [
     CREATE TABLE image_uses (
         image_id TEXT PRIMARY KEY,         -- outlives the image, so that a new pull is not the oldest
         used_at INTEGER NOT NULL           -- unix ns; when its last container was removed
+    ) WITHOUT ROWID;
+",
+    "
+    CREATE TABLE pulls (
+        name TEXT PRIMARY KEY REFERENCES names(name) ON DELETE CASCADE,
+        parts TEXT NOT NULL                -- PulledParts as JSON: what the pull of that name found
     ) WITHOUT ROWID;
 ",
 ];

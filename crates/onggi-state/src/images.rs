@@ -50,6 +50,15 @@ const COLUMNS: &str = "names.name, coalesce(names.manifest_digest, images.manife
 impl State {
     /// Stores an image and points its name at it, away from any other image. Survives a power cut.
     pub fn put_image(&mut self, image: &ImageRecord) -> Result<(), StateError> {
+        self.put_image_with(image, |_, _| Ok(()))
+    }
+
+    /// The same, and `more` in the same transaction.
+    pub(crate) fn put_image_with(
+        &mut self,
+        image: &ImageRecord,
+        more: impl Fn(&Connection, &Path) -> Result<(), StateError>,
+    ) -> Result<(), StateError> {
         const OP: &str = "store the image";
         let chain_ids = encode(OP, &image.chain_ids)?;
         let layer_digests = encode(OP, &image.layer_digests)?;
@@ -68,10 +77,10 @@ impl State {
                 ],
             )
             .map_err(|e| translate(OP, path, e))?;
-            match &image.name {
-                Some(name) => put_name(tx, path, name, &image.config_digest, &image.manifest_digest),
-                None => Ok(()),
+            if let Some(name) = &image.name {
+                put_name(tx, path, name, &image.config_digest, &image.manifest_digest)?;
             }
+            more(tx, path)
         })
     }
 
@@ -283,7 +292,7 @@ pub(crate) fn text(digest: &Digest) -> String {
     String::from(digest.clone())
 }
 
-fn name_text(name: &ImageReference) -> String {
+pub(crate) fn name_text(name: &ImageReference) -> String {
     String::from(name.clone())
 }
 

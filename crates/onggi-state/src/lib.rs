@@ -15,9 +15,11 @@ mod error;
 pub mod files;
 mod images;
 mod layers;
+mod pulls;
 
 pub use containers::ContainerRecord;
 pub use db::State;
 pub use error::StateError;
 pub use images::{ImageRecord, RemovedImage};
 pub use layers::LayerRecord;
+pub use pulls::PulledParts;

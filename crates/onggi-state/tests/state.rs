@@ -3,7 +3,7 @@
 use std::{fs, path::Path, thread};
 
 use onggi_spec::{ContainerId, ContainerName, ContainerRequest, Digest, ImageReference};
-use onggi_state::{ContainerRecord, ImageRecord, LayerRecord, State, StateError};
+use onggi_state::{ContainerRecord, ImageRecord, LayerRecord, PulledParts, State, StateError};
 use proptest::prelude::*;
 
 fn digest(n: u32) -> Digest {
@@ -317,6 +317,31 @@ fn root_a_full_disk_is_named_and_nothing_is_half_written() {
         fs::remove_file(root.join("ballast")).expect("remove");
         state.insert_container(&container(1, "small", None)).expect("room again");
     });
+}
+
+#[test]
+fn what_a_pull_found_is_kept_with_its_name_and_goes_with_it() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let mut state = open(dir.path());
+    let mut image = image(Some("a:1"), 1, &[2]);
+    let name = image.name.clone().expect("a name");
+    let parts = |size| PulledParts {
+        platform: "linux/amd64".to_owned(),
+        documents: vec![image.manifest_digest.clone(), image.config_digest.clone()],
+        layers: vec![(digest(7), size)],
+    };
+    let (first, second) = (parts(1), parts(2));
+    // Nothing is kept of a name that is not there.
+    state.remember_parts(&name, &first).expect("no error");
+    assert_eq!(state.pulled_parts(&name).expect("read"), None);
+    state.put_pulled(&image, &first).expect("store");
+    assert_eq!(state.pulled_parts(&name).expect("read").as_ref(), Some(&first));
+    state.remember_parts(&name, &second).expect("store");
+    assert_eq!(open(dir.path()).pulled_parts(&name).expect("read").as_ref(), Some(&second));
+    state.remove_name(&name).expect("remove");
+    image.pulled_at += 1;
+    state.put_image(&image).expect("store");
+    assert_eq!(state.pulled_parts(&name).expect("read"), None, "what was found went with the name");
 }
 
 #[test]

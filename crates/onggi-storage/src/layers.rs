@@ -21,12 +21,15 @@ use crate::decompress::check_media_type;
 use crate::driver::{self, Driver, DriverKind, LayerDir};
 use crate::error::{Result, StorageError, StoreContext};
 use crate::extract::{ExtractOptions, Privilege, Unpacked, extract};
+use crate::known::Known;
 use crate::limits::MAX_LOWER;
 use crate::record::{self, Verdict};
 use crate::{inherit, pipeline, rmtree, trash};
 
 /// Largest `layer.json`: five short fields.
 const MAX_RECORD: u64 = 64 << 10;
+/// What it really has, and some more: one call reads it.
+const SMALL_RECORD: usize = 512;
 
 /// `layer.json`: what is known of an unpacked layer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +79,8 @@ struct Work {
     dir: OwnedFd,
     info: LayerInfo,
     unpacked: Unpacked,
+    /// `layer.tree` is written.
+    recorded: bool,
     committed: bool,
 }
 
@@ -85,6 +90,23 @@ impl Drop for Work {
             // Still locked here. What cannot be removed now is garbage that the next gc finds unlocked.
             let _ = rmtree::remove(self.tmp.as_fd(), self.name.as_bytes());
         }
+    }
+}
+
+impl Work {
+    /// Directories that the archive does not mention have the attributes of those below, which are known late.
+    fn inherits(&self) -> bool {
+        !self.unpacked.implicit.is_empty() && !self.unpacked.opaque_root
+    }
+
+    /// Writes `layer.tree`, once.
+    fn record(&mut self, path: &Path) -> Result<()> {
+        if !self.recorded {
+            record::write(self.dir.as_fd(), path, &self.unpacked.known)?;
+            self.unpacked.known = Known::default();
+            self.recorded = true;
+        }
+        Ok(())
     }
 }
 
@@ -156,7 +178,7 @@ impl Layers {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(bad(e.to_string())),
         };
-        let mut text = Vec::new();
+        let mut text = Vec::with_capacity(SMALL_RECORD);
         file.take(MAX_RECORD).read_to_end(&mut text).map_err(|e| bad(e.to_string()))?;
         let info: LayerInfo = serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))?;
         if info.chain_id != *chain_id {
@@ -204,7 +226,8 @@ impl Layers {
         };
         let (diff_id, parent) = (request.diff_id, request.parent);
         let info = LayerInfo { chain_id, diff_id, parent, size: 0, entries: 0, opaque_root: false };
-        let mut work = Box::new(Work { tmp, name, dir, info, unpacked: Unpacked::default(), committed: false });
+        let mut work =
+            Box::new(Work { tmp, name, dir, info, unpacked: Unpacked::default(), recorded: false, committed: false });
         let path = self.root.join("tmp").join(&work.name).join("diff");
         fs::make_dir(work.dir.as_fd(), b"diff", 0o700).store("create", &path)?;
         let diff = fs::open_dir_at(work.dir.as_fd(), b"diff").store("open", &path)?;
@@ -220,6 +243,11 @@ impl Layers {
         work.info.entries = unpacked.entries;
         work.info.opaque_root = unpacked.opaque_root;
         work.unpacked = unpacked;
+        if !work.inherits() {
+            // Nothing of the tree changes any more: its record is written while other layers are unpacked.
+            let path = self.root.join("tmp").join(&work.name);
+            work.record(&path).map_err(|e| self.full(e))?;
+        }
         Ok(Prepared(State::New(work)))
     }
 
@@ -248,8 +276,9 @@ impl Layers {
     /// As [`Self::commit`]; layers before the failed one stay.
     pub fn commit_all(&self, prepared: Vec<Prepared>) -> Result<Vec<LayerInfo>> {
         let mut below: Vec<(Digest, PathBuf, LayerInfo)> = Vec::new();
-        for layer in &prepared {
-            if let State::New(work) = &layer.0 {
+        let mut prepared = prepared;
+        for layer in &mut prepared {
+            if let State::New(work) = &mut layer.0 {
                 let path = self.root.join("tmp").join(&work.name);
                 self.complete(work, &path, &below)?;
                 let under = self.under(work.info.parent.as_ref(), &below)?;
@@ -280,12 +309,12 @@ impl Layers {
     }
 
     /// What can only be done once the layers below are known: directories that the archive left to them, the record.
-    fn complete(&self, work: &Work, path: &Path, siblings: &[(Digest, PathBuf, LayerInfo)]) -> Result<()> {
-        if !work.unpacked.implicit.is_empty() && !work.unpacked.opaque_root {
+    fn complete(&self, work: &mut Work, path: &Path, siblings: &[(Digest, PathBuf, LayerInfo)]) -> Result<()> {
+        if work.inherits() {
             let below = self.below(work.info.parent.as_ref(), siblings)?;
             inherit::attributes(&path.join("diff"), &below, &work.unpacked.implicit, self.options.privilege)?;
         }
-        record::write(work.dir.as_fd(), path, &work.unpacked.known)?;
+        work.record(path)?;
         let record = path.join("layer.json");
         let text = serde_json::to_vec(&work.info).map_err(|e| StorageError::Pipeline { reason: e.to_string() })?;
         let file = fs::create_file(work.dir.as_fd(), b"layer.json", 0o600).store("create", &record)?;

@@ -1,5 +1,7 @@
 //! Images: pulling in every form, listing, naming, removing.
 
+use std::fs;
+
 use onggi_tests::{
     image::{self, Compression, Flavour, ImageBuilder, busybox_tree},
     machine,
@@ -110,6 +112,57 @@ fn e2e_a_present_image_that_lost_a_part_is_made_whole_by_the_next_pull() {
         assert_eq!(onggi.ok(&["run", "--rm", "--network", "none", &stage.busybox, "echo", "whole"]), "whole", "{part}");
         onggi.ok(&["system", "check"]);
     }
+    onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_a_present_image_with_a_damaged_blob_is_not_taken_for_whole() {
+    let stage = Stage::new();
+    let onggi = &stage.onggi;
+    onggi.ok(&["pull", &stage.busybox]);
+    let dir = onggi.root().join("blobs/sha256");
+    let blobs: Vec<_> = fs::read_dir(&dir).expect("list the blobs").map(|e| e.expect("a blob").path()).collect();
+    assert!(blobs.len() >= 3, "manifest, configuration, layer");
+    for blob in &blobs {
+        let whole = fs::read(blob).expect("read a blob");
+        let mut damages = vec![whole[..whole.len() - 1].to_vec()];
+        // Documents are hashed by every pull; of a layer's blob only `system check` reads every byte.
+        if whole.starts_with(b"{") {
+            let mut flipped = whole.clone();
+            flipped[whole.len() / 2] ^= 1;
+            damages.push(flipped);
+        }
+        for damage in damages {
+            fs::write(blob, &damage).expect("damage a blob");
+            let asked = stage.registry.asked().len();
+            onggi.ok(&["pull", &stage.busybox]);
+            assert_eq!(stage.registry.asked().len(), asked + 2, "the digest, and what was damaged");
+            assert!(fs::read(blob).is_ok_and(|now| now == whole), "{} is whole again", blob.display());
+        }
+    }
+    onggi.ok(&["pull", &stage.busybox]);
+    onggi.ok(&["system", "check"]);
+    onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_a_name_that_was_given_to_another_image_is_pulled_anew() {
+    let stage = Stage::new();
+    let onggi = &stage.onggi;
+    let top = Tarball::new().file("own", 0o644, b"x").finish();
+    let image = ImageBuilder::new(Flavour::Oci)
+        .layer(&busybox_tree().finish(), Compression::Gzip)
+        .layer(&top, Compression::Gzip)
+        .build();
+    let name = stage.registry.serve("other", "latest", &image);
+    onggi.ok(&["pull", &name]);
+    onggi.ok(&["pull", &stage.busybox]);
+    onggi.ok(&["tag", &name, &stage.busybox]);
+    assert_eq!(onggi.ok(&["run", "--rm", "--network", "none", &stage.busybox, "cat", "/own"]), "x");
+    onggi.ok(&["pull", &stage.busybox]);
+    assert_ne!(onggi.run(&["run", "--rm", "--network", "none", &stage.busybox, "cat", "/own"]).code, Some(0));
+    onggi.ok(&["rmi", "-f", &name]);
+    onggi.ok(&["rmi", "-f", &stage.busybox]);
     onggi.assert_nothing_left();
 }
 

@@ -69,17 +69,9 @@ impl Image {
         self.layout.join("blobs/sha256").join(digest.trim_start_matches("sha256:"))
     }
 
-    /// Configurations and digests of the manifests of images that differ in a label.
-    pub(crate) fn variants(&self, count: usize) -> Outcome<(Vec<Vec<u8>>, Vec<String>)> {
-        let blobs = self.layout.join("blobs/sha256");
-        let configs: Vec<Vec<u8>> = (1..=count).map(|number| config(&self.layer, &number.to_string())).collect();
-        let mut manifests = Vec::new();
-        for text in &configs {
-            let config = store(&blobs, text.clone(), CONFIG)?;
-            let manifest = store(&blobs, manifest(&config, &self.layer), MANIFEST)?;
-            manifests.push(manifest["digest"].as_str().unwrap_or_default().to_owned());
-        }
-        Ok((configs, manifests))
+    /// The configuration of an image that differs in a label.
+    pub(crate) fn variant(&self, number: usize) -> Vec<u8> {
+        config(&self.layer, &format!("v{number}"))
     }
 
     /// A docker archive named `onggi-bench:latest`.
@@ -98,25 +90,20 @@ impl Image {
 
     /// Serves the image on a loopback port until we end; the reference to pull.
     pub(crate) fn serve(&self) -> Outcome<String> {
-        Ok(format!("{}/onggi-bench:latest", self.serve_variants(vec![self.manifest.clone()])?))
-    }
-
-    /// Serves several manifests as tags `t0`, `t1`, …; any other tag is the first. The address.
-    pub(crate) fn serve_variants(&self, manifests: Vec<String>) -> Outcome<String> {
         let listener = TcpListener::bind("127.0.0.1:0").map_err(|e| format!("bind a loopback port: {e}"))?;
         let address = listener.local_addr().map_err(|e| format!("bind a loopback port: {e}"))?;
-        let blobs = self.layout.join("blobs/sha256");
+        let (blobs, manifest) = (self.layout.join("blobs/sha256"), self.manifest.clone());
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 // A client that goes away early is its own affair.
-                let _ = answer(&stream, &blobs, &manifests);
+                let _ = answer(&stream, &blobs, &manifest);
             }
         });
-        Ok(address.to_string())
+        Ok(format!("{address}/onggi-bench:latest"))
     }
 }
 
-fn answer(mut stream: &TcpStream, blobs: &Path, manifests: &[String]) -> std::io::Result<()> {
+fn answer(mut stream: &TcpStream, blobs: &Path, manifest: &str) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
     let mut request = String::new();
     reader.read_line(&mut request)?;
@@ -126,9 +113,8 @@ fn answer(mut stream: &TcpStream, blobs: &Path, manifests: &[String]) -> std::io
     }
     let path = request.split(' ').nth(1).unwrap_or_default();
     let last = path.rsplit('/').next().unwrap_or_default();
-    let tag = last.strip_prefix('t').and_then(|number| number.parse::<usize>().ok()).unwrap_or_default();
     let is_tag = path.contains("/manifests/") && !last.starts_with("sha256:");
-    let digest = if is_tag { manifests.get(tag).map_or("", String::as_str) } else { last };
+    let digest = if is_tag { manifest } else { last };
     let kind = if path.contains("/manifests/") { MANIFEST } else { "application/octet-stream" };
     let (status, body) = match fs::read(blobs.join(digest.trim_start_matches("sha256:"))) {
         Ok(body) => ("200 OK", body),

@@ -11,6 +11,8 @@ pub(crate) struct Contender<'a> {
     pub(crate) name: String,
     /// Does the thing once; what it took, in the row's unit.
     sample: Box<dyn FnMut() -> Outcome<f64> + 'a>,
+    /// Takes part in so many rounds at most, those that warm up included.
+    rounds: usize,
 }
 
 impl<'a> Contender<'a> {
@@ -21,7 +23,12 @@ impl<'a> Contender<'a> {
 
     /// One that measures itself: what comes before and after is not counted.
     pub(crate) fn sampling(name: &str, sample: impl FnMut() -> Outcome<f64> + 'a) -> Contender<'a> {
-        Contender { name: name.to_owned(), sample: Box::new(sample) }
+        Contender { name: name.to_owned(), sample: Box::new(sample), rounds: usize::MAX }
+    }
+
+    /// For one that takes so long that a few samples have to do: one round that does not count and so many that do.
+    pub(crate) fn rarely(self, samples: usize) -> Contender<'a> {
+        Contender { rounds: samples + 1, ..self }
     }
 }
 
@@ -77,8 +84,13 @@ pub(crate) fn interleaved_after(
             // Another one begins each round: whoever follows a heavy one would always pay for it.
             let at = (turn + round) % contenders.len();
             let contender = &mut contenders[at];
+            // Spread over all rounds, so that the others' samples are before, between and after.
+            let rounds = samples + warm_up;
+            if contender.rounds < rounds && (round * contender.rounds) % rounds >= contender.rounds {
+                continue;
+            }
             let value = (contender.sample)().map_err(|e| format!("{}: {e}", contender.name))?;
-            if round >= warm_up {
+            if round >= warm_up.min(1) && (round >= warm_up || contender.rounds < rounds) {
                 taken[at].push(value);
             }
         }
@@ -116,5 +128,27 @@ mod tests {
         assert_eq!(series.iter().map(|s| s.values.len()).collect::<Vec<_>>(), [5, 5]);
         drop(contenders);
         assert_eq!(counts.into_inner(), [7, 7]);
+    }
+
+    #[test]
+    fn a_slow_contender_is_sampled_less_often_and_from_beginning_to_end() {
+        let rounds = std::cell::RefCell::new(Vec::new());
+        let mut contenders = [
+            Contender::new("fast", || {
+                rounds.borrow_mut().push('f');
+                Ok(())
+            }),
+            Contender::new("slow", || {
+                rounds.borrow_mut().push('s');
+                Ok(())
+            })
+            .rarely(3),
+        ];
+        let series = interleaved(&mut contenders, 10).unwrap();
+        assert_eq!(series.iter().map(|s| s.values.len()).collect::<Vec<_>>(), [10, 3]);
+        drop(contenders);
+        let order: String = rounds.into_inner().into_iter().collect();
+        assert_eq!(order.matches('s').count(), 4);
+        assert!(order.starts_with("fs") && order.rfind('s') > Some(order.len() / 2), "{order}");
     }
 }

@@ -5,9 +5,7 @@ use onggi_spec::{Digest, ImageReference, progress::Silent};
 
 use super::{RowChange, VerbOp, VerbPlan};
 use crate::{
-    Engine, EngineError, PullOptions, PullPolicy, PushRequest, RegistryChoice,
-    pull::registry_options,
-    registry::{Registries, login},
+    Engine, EngineError, PullOptions, PullPolicy, PushRequest, RegistryChoice, pull::registry_options, registry::login,
 };
 
 impl Engine {
@@ -22,7 +20,7 @@ impl Engine {
             plan.note("it is stored, and the policy is not to ask the registry then");
             return Ok(plan);
         }
-        let (registry, source) = registry_options(reference, options)?;
+        let (registry, source) = registry_options(&self.registries(&options.registry)?, reference, options)?;
         // A store of its own: asking leaves nothing in the real one.
         let scratch =
             tempfile::tempdir().map_err(|source| EngineError::MakeDir { path: std::env::temp_dir(), source })?;
@@ -91,7 +89,7 @@ impl Engine {
             Some(target) => target.clone(),
             None => name.parse()?,
         };
-        let (place, _) = Registries::gather(&request.choice)?.target(&target)?;
+        let (place, _) = self.registries(&request.choice)?.target(&target)?;
         let base = url(&place);
         let blobs = self.blobs()?;
         let mut plan = VerbPlan::new(format!("push {name} to {}", target.familiar()));

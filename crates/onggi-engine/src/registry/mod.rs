@@ -8,7 +8,7 @@ pub(crate) mod login;
 mod push;
 mod search;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use onggi_image::{
     Credentials, Lookup, Mirror, ProxySettings, RemoteOptions,
@@ -44,7 +44,7 @@ pub struct RegistryChoice {
 /// The configuration of this machine and user.
 pub(crate) struct Registries<'c> {
     choice: &'c RegistryChoice,
-    conf: RegistriesConf,
+    conf: Arc<RegistriesConf>,
     credential_files: Vec<PathBuf>,
     certificate_dirs: Vec<PathBuf>,
     proxies: ProxySettings,
@@ -53,19 +53,23 @@ pub(crate) struct Registries<'c> {
 impl<'c> Registries<'c> {
     /// From the environment and the files that it points to.
     pub(crate) fn gather(choice: &'c RegistryChoice) -> Result<Self, EngineError> {
+        Ok(Self::with(choice, Arc::new(configuration()?)))
+    }
+
+    /// With `registries.conf` as it was read before.
+    fn with(choice: &'c RegistryChoice, conf: Arc<RegistriesConf>) -> Self {
         let env = |name: &str| std::env::var_os(name);
-        let conf = registries::files(&env).and_then(|files| registries::load(&files));
         let credential_files = match &choice.auth_file {
             Some(only) => vec![only.clone()],
             None => credentials::credential_files(&env),
         };
-        Ok(Self {
+        Self {
             choice,
-            conf: conf.map_err(RegistryError::Configuration)?,
+            conf,
             credential_files,
             certificate_dirs: certificates::directories(&env),
             proxies: ProxySettings::from_vars(&|name| std::env::var(name).ok()),
-        })
+        }
     }
 
     /// How the registry of `reference` is talked to, as it stands (nothing is rewritten).
@@ -112,7 +116,25 @@ impl<'c> Registries<'c> {
     }
 }
 
+/// `registries.conf` and its drop-ins.
+fn configuration() -> Result<RegistriesConf, EngineError> {
+    let conf = registries::files(&|name| std::env::var_os(name)).and_then(|files| registries::load(&files));
+    Ok(conf.map_err(RegistryError::Configuration)?)
+}
+
 impl Engine {
+    /// As [`Registries::gather`]; the files are read once for all that this engine does.
+    pub(crate) fn registries<'c>(&self, choice: &'c RegistryChoice) -> Result<Registries<'c>, EngineError> {
+        let conf = match self.registries_conf.get() {
+            Some(conf) => conf.clone(),
+            None => {
+                let read = Arc::new(configuration()?);
+                self.registries_conf.get_or_init(|| read).clone()
+            }
+        };
+        Ok(Registries::with(choice, conf))
+    }
+
     /// The image that a name as the user wrote it means: with a registry in it, that one; an alias of
     /// `registries.conf`; one that is stored; the first search registry that has it, if some are configured; else
     /// Docker's.
@@ -120,7 +142,7 @@ impl Engine {
     /// # Errors
     /// It is no reference, or none of the search registries has it.
     pub fn qualify(&self, text: &str, choice: &RegistryChoice) -> Result<ImageReference, EngineError> {
-        let candidates = Registries::gather(choice)?.candidates(text)?;
+        let candidates = self.registries(choice)?.candidates(text)?;
         if let [only] = &candidates[..] {
             return Ok(only.clone());
         }
@@ -140,7 +162,7 @@ impl Engine {
     /// # Errors
     /// As there.
     pub fn qualify_fresh(&self, text: &str, choice: &RegistryChoice) -> Result<ImageReference, EngineError> {
-        let registries = Registries::gather(choice)?;
+        let registries = self.registries(choice)?;
         let candidates = registries.candidates(text)?;
         if let [only] = &candidates[..] {
             return Ok(only.clone());

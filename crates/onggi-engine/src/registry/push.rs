@@ -7,7 +7,7 @@ use onggi_spec::{ImageReference, image::LayerCompression, progress::Progress};
 use onggi_state::ImageRecord;
 use onggi_sys::trace;
 
-use super::{Registries, RegistryChoice, RegistryError};
+use super::{RegistryChoice, RegistryError};
 use crate::{Engine, EngineError};
 
 /// Repositories of the registry that are offered for mounting; each costs one request per missing blob.
@@ -78,7 +78,7 @@ impl Engine {
         request: &PushRequest,
         progress: &dyn Progress,
     ) -> Result<Pushed, EngineError> {
-        let (place, remote) = Registries::gather(&request.choice)?.target(target)?;
+        let (place, remote) = self.registries(&request.choice)?.target(target)?;
         let options = PushOptions {
             remote,
             compression: request.compression.unwrap_or(LayerCompression::Gzip),
