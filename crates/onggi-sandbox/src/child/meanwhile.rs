@@ -24,8 +24,10 @@ use crate::{
 
 /// Both can be made at the same time. With a user namespace the child may not open the groups' files.
 pub(crate) fn possible(plan: &SandboxPlan) -> bool {
-    let version_1 =
-        |c: &CgroupPlan| c.unit.is_none() && c.join.clone_into.is_none() && (1..=MAX_FDS).contains(&c.join.tasks.len());
+    let version_1 = |c: &CgroupPlan| {
+        let tasks = c.join.tasks.len();
+        c.unit.is_none() && c.join.clone_into.is_none() && tasks > 0 && tasks <= MAX_FDS
+    };
     let makes = |kind| plan.clone.contains(&kind);
     plan.cgroup.as_ref().is_some_and(version_1)
         && makes(Kind::Network)
