@@ -284,6 +284,23 @@ fn unified_sets_limits_but_never_moves_kills_or_freezes() {
 }
 
 #[test]
+fn unified_values_win_over_those_of_other_fields() {
+    let resources: LinuxResources = serde_json::from_value(serde_json::json!({
+        "memory": { "limit": 33_554_432 }, "pids": { "limit": 7 },
+        "cpu": { "shares": 3333, "quota": 40_000, "period": 100_000 },
+        "unified": {
+            "memory.min": "131072", "memory.max": "10485760", "pids.max": "42", "cpu.max": "5000 50000", "cpu.weight": "42"
+        },
+    }))
+    .expect("resources");
+    let plan = make(&v2(&["memory", "cpu", "pids"]), "/x", &resources, false).expect("plan");
+    for (file, value) in &resources.unified {
+        let last = plan.writes.iter().rfind(|w| w.file == *file).map(|w| w.value.as_str());
+        assert_eq!(last, Some(value.as_str()), "{file}");
+    }
+}
+
+#[test]
 fn a_plan_survives_json() {
     let plan = make(&hybrid(), "/onggi/x", &limits(), false).expect("plan");
     let json = serde_json::to_string(&plan).expect("encode");
