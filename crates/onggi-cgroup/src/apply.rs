@@ -298,7 +298,9 @@ mod tests {
         let dir = tempfile::tempdir().expect("tempdir");
         let files = [("cgroup.subtree_control", Some("")), ("cgroup.type", kind), ("cgroup.procs", Some(processes))];
         for (name, text) in files {
-            text.map(|text| fs::write(dir.path().join(name), text).expect("write"));
+            if let Some(text) = text {
+                fs::write(dir.path().join(name), text).expect("write");
+            }
         }
         dir
     }
