@@ -115,12 +115,12 @@ fn e2e_capabilities_are_decoded_as_libcap_does() {
 /// What a command sees of its namespaces; inode numbers differ from run to run.
 const LOOK: &str = "readlink /proc/self/ns/* | cut -d: -f1; hostname; ls /sys/class/net; if [ $$ = 1 ]; then cat /proc/1/comm; fi; \
                     cat /proc/self/uid_map /proc/self/gid_map /proc/self/setgroups; id -u; pwd; cut -d' ' -f1 /proc/uptime | wc -l; \
-                    grep -c . /proc/self/timens_offsets; cat /proc/self/timens_offsets";
+                    grep -c . /proc/self/timens_offsets; cat /proc/self/timens_offsets; grep -E 'Cap(Inh|Eff|Amb)' /proc/self/status";
 
 #[test]
 fn e2e_ns_run_does_what_unshare_does() {
     let stage = Stage::new();
-    let flags: [&[&str]; 8] = [
+    let flags: [&[&str]; 12] = [
         &["--uts", "--ipc", "--net"],
         &["--pid", "--fork", "--mount-proc"],
         &["--map-root-user"],
@@ -129,6 +129,10 @@ fn e2e_ns_run_does_what_unshare_does() {
         &["--time", "--fork", "--boottime", "100000", "--monotonic", "50"],
         &["--cgroup", "--fork", "--kill-child"],
         &["--mount", "--propagation", "slave", "-R", "/", "--wd", "/usr"],
+        &["--mount", "--root", "/", "--wd", "/usr"],
+        &["--map-user=7", "--map-group=8", "--net"],
+        &["--map-user=0", "--setgroups", "deny"],
+        &["--map-user=7", "--keep-caps"],
     ];
     for flags in flags {
         let theirs = sh(&format!("exec unshare {} sh -c '{}'", flags.join(" "), LOOK.replace('\'', "'\\''")));
