@@ -132,7 +132,8 @@ fn e2e_cgroup_what_cannot_be_is_explained() {
         ("memory.usage_in_bytes=5", "can only be read"),
         ("cgroup.procs=1", "use onggi cgroup mv"),
         ("io-read-bps=/dev/null:1M", "is no block device"),
-        ("memory=0", "0 would end every process"),
+        ("memory=0", "would end every process"),
+        ("memory=100", "less than a page (4096)"),
     ] {
         let said = lab.refused(&["set", &group, setting]);
         assert!(said.contains(part), "{setting}: {said}");
@@ -142,6 +143,11 @@ fn e2e_cgroup_what_cannot_be_is_explained() {
     assert_eq!(lab.read("cpu", "cpu.cfs_quota_us"), "-1");
     assert!(lab.refused(&["create", "-g", &format!("cpus:{group}")]).contains("there is no controller cpus"));
     assert!(lab.refused(&["rm", "/"]).contains("root of the hierarchy"));
+    // With --explain, so that a mistake here ends nothing.
+    assert!(lab.refused(&["kill", "--explain", "/"]).contains("every process of this machine"));
+    for verb in [&["kill", "--explain", ""][..], &["set", "", "pids=5"], &["mv", "", "1"], &["exec", "", "true"]] {
+        assert!(lab.refused(verb).contains("it is empty"), "{verb:?}");
+    }
 }
 
 #[test]

@@ -206,6 +206,15 @@ fn e2e_a_bridge_with_nat_is_made_as_by_hand_and_taken_away_again() {
     assert!(refused.stderr.contains("there is another lo"), "{refused}");
     let refused = stage.onggi.run(&["net", "bridge", "br8", "--nat"]);
     assert!(refused.stderr.contains("NAT needs the bridge's network"), "{refused}");
+    for (attach, part) in
+        [("red=10.21.0.2,net1", "outside of the network 10.20.0.0/16"), ("red=10.20.0.1,net1", "br9 itself")]
+    {
+        let refused = stage.onggi.run(&["net", "bridge", "br9", "--attach", attach]);
+        assert!(refused.stderr.contains(part) && refused.stderr.contains("hint: choose"), "{refused}");
+    }
+    assert_eq!(everything(&["blue", "red"]).matches("net1").count(), 0, "a refusal makes nothing");
+    let refused = stage.onggi.run(&["net", "connect", "blue", "red", "--address", "10.9.0.1/24,10.9.0.1/24"]);
+    assert!(refused.stderr.contains("both ends cannot have the address 10.9.0.1"), "{refused}");
     for _ in 0..2 {
         stage.onggi.ok(&["net", "bridge", "br9", "--remove"]);
     }

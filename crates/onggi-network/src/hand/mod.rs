@@ -11,6 +11,7 @@
 
 mod address;
 mod apply;
+mod fit;
 mod look;
 mod plan;
 mod show;

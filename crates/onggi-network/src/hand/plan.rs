@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Cidr, End, HandOp, HandPlan, LinkView, NamespaceView, Place, peer};
+use super::{Cidr, End, HandOp, HandPlan, LinkView, NamespaceView, Place, fit, peer};
 use crate::error::NetworkError;
 
 /// IFNAMSIZ without the NUL.
@@ -44,8 +44,9 @@ pub struct Attach {
 /// The plan for a pair between the two places that `views` shows.
 ///
 /// # Errors
-/// A name is taken by another device, or is no name.
+/// A name is taken by another device, or is no name; one address for both ends.
 pub fn plan_connect(request: &ConnectRequest, views: &[NamespaceView; 2]) -> Result<HandPlan, NetworkError> {
+    fit::two_ends(&request.addresses)?;
     let same = views[0].inode == views[1].inode;
     // Both ends in one namespace can only be meant by who has named both.
     if same && request.names.len() < 2 {
@@ -72,6 +73,7 @@ pub fn plan_connect(request: &ConnectRequest, views: &[NamespaceView; 2]) -> Res
         let there = find(&views[at], &end.link);
         if let Some(address) = request.addresses.get(at) {
             address_op(&mut plan, end, *address, there);
+            fit::others(&mut plan, &views[at], *address, there);
         }
         up(&mut plan, end, there);
         loopback_up(&mut plan, &views[at]);
@@ -100,7 +102,7 @@ pub fn plan_disconnect(request: &ConnectRequest, views: &[NamespaceView; 2]) -> 
 /// The plan for a bridge in the place of the first view, with the other views attached.
 ///
 /// # Errors
-/// A name is taken, or is none; NAT is asked for without an address.
+/// A name is taken, or is none; NAT is asked for without an address; an address that cannot work behind this bridge.
 pub fn plan_bridge_by_hand(wish: &BridgeWish, views: &[NamespaceView]) -> Result<HandPlan, NetworkError> {
     check_name(&wish.name)?;
     let host = &views[0];
@@ -116,12 +118,13 @@ pub fn plan_bridge_by_hand(wish: &BridgeWish, views: &[NamespaceView]) -> Result
         address_op(&mut plan, &bridge, address, there);
     }
     up(&mut plan, &bridge, there);
-    let own = wish.address.or_else(|| there?.addresses.iter().find(|a| a.ip().is_ipv4()).copied());
+    let known = there.into_iter().flat_map(|link| &link.addresses).filter(|a| a.ip().is_ipv4());
+    let own: Vec<Cidr> = wish.address.iter().chain(known).copied().collect();
     for (attach, at) in wish.attach.iter().zip(1..) {
-        attach_one(&mut plan, &bridge, (attach, at), own, views)?;
+        attach_one(&mut plan, &bridge, (attach, at), &own, views)?;
     }
     if wish.nat {
-        nat(&mut plan, wish, own, host)?;
+        nat(&mut plan, wish, own.first().copied(), host)?;
     }
     Ok(plan)
 }
@@ -156,10 +159,11 @@ fn attach_one(
     plan: &mut HandPlan,
     bridge: &End,
     (attach, at): (&Attach, usize),
-    own: Option<Cidr>,
+    own: &[Cidr],
     views: &[NamespaceView],
 ) -> Result<(), NetworkError> {
     check_name(&attach.link)?;
+    let gateway = fit::gateway(attach, &bridge.link, own)?;
     let (host, view) = (&views[0], &views[at]);
     if view.inode == host.inode {
         return Err(refused(
@@ -188,18 +192,21 @@ fn attach_one(
     }
     up(plan, &outside, port);
     if let Some(ip) = attach.address {
-        let prefix = attach.prefix.or(own.map(Cidr::prefix)).unwrap_or(if ip.is_ipv4() { 24 } else { 64 });
+        let prefix = attach.prefix.or(gateway.or(own.first().copied()).map(Cidr::prefix)).unwrap_or(if ip.is_ipv4() {
+            24
+        } else {
+            64
+        });
         let wrong = || refused(format!("{ip}/{prefix} is no address"), "as in 10.10.0.2/24");
-        address_op(plan, &inside, Cidr::new(ip, prefix).ok_or_else(wrong)?, there);
+        let address = Cidr::new(ip, prefix).ok_or_else(wrong)?;
+        address_op(plan, &inside, address, there);
+        fit::others(plan, view, address, there);
     }
     up(plan, &inside, there);
     loopback_up(plan, view);
     let has_default = view.routes.iter().any(|route| route.to == "default");
-    match own {
-        Some(own) if !has_default && attach.address.is_some() => {
-            plan.ops.push(HandOp::AddDefaultRoute { place: view.place.clone(), via: own.ip() });
-        }
-        _ => {}
+    if let Some(own) = gateway.filter(|_| !has_default) {
+        plan.ops.push(HandOp::AddDefaultRoute { place: view.place.clone(), via: own.ip() });
     }
     Ok(())
 }
@@ -305,6 +312,6 @@ fn taken(view: &NamespaceView, link: &LinkView) -> NetworkError {
     )
 }
 
-fn refused(message: impl Into<String>, hint: impl Into<String>) -> NetworkError {
+pub(super) fn refused(message: impl Into<String>, hint: impl Into<String>) -> NetworkError {
     NetworkError::Refused { message: message.into(), hint: hint.into() }
 }

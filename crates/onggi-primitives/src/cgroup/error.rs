@@ -37,6 +37,9 @@ pub enum GroupError {
     /// The group stays as it is.
     #[error("{0} is the root of the hierarchy, which always is")]
     Root(String),
+    /// A signal would end the machine.
+    #[error("{0} is the root of the hierarchy: every process of this machine is in it or below it")]
+    Everything(String),
     /// A word that is neither of the vocabulary nor a control file.
     #[error("there is no setting {key:?}")]
     UnknownKey {
@@ -269,6 +272,7 @@ impl GroupError {
                 "only root raises priorities and limits, and touches processes of other users".into()
             }
             Self::Cgroup(e) => return e.hint(),
+            Self::Everything(_) => "name the groups that are meant: onggi cgroup ls".into(),
             Self::Root(_)
             | Self::NoTwin { .. }
             | Self::ReadOnly { .. }

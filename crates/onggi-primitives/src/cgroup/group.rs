@@ -79,6 +79,10 @@ impl FromStr for Group {
         if path.len() > MAX_PATH || path.bytes().any(|b| b < b' ' || b == 0x7f) {
             return Err(bad("it is too long or has control characters"));
         }
+        // An unset variable of a script must not mean every process of the machine.
+        if path.is_empty() {
+            return Err(ParseError::new("control group", text, "it is empty").hint("the root of the hierarchy is /"));
+        }
         let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty() && *name != ".").collect();
         if names.contains(&"..") {
             return Err(bad("it must not lead upwards"));
@@ -249,7 +253,8 @@ pub(crate) mod tests {
     fn names_with_colons_that_are_no_controllers_are_paths_and_none_leads_upwards() {
         let group: Group = "user@1000.service/a:b".parse().expect("a name");
         assert_eq!(group.path, "user@1000.service/a:b");
-        assert!("a/../b".parse::<Group>().is_err() && "a\nb".parse::<Group>().is_err());
+        assert!("a/../b".parse::<Group>().is_err() && "".parse::<Group>().is_err() && "cpu:".parse::<Group>().is_err());
+        assert!("/".parse::<Group>().is_ok_and(|g| g == Group::root()) && "a\nb".parse::<Group>().is_err());
         assert_eq!("*:x".parse::<Group>().expect("a name").to_string(), "x");
     }
 

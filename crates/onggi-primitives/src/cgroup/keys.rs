@@ -13,6 +13,8 @@ use super::{Devices, GroupError, GroupFacts, Version, raw};
 
 /// The period that quotas are given for, microseconds.
 const PERIOD: u64 = 100_000;
+/// The smallest page of any machine, bytes: limits are counted in pages.
+const PAGE: i64 = 4096;
 
 /// A word of the vocabulary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,7 +142,9 @@ fn memory(key: &str, value: &str, facts: &GroupFacts) -> Result<Change, GroupErr
     let bytes = size(key, value)?;
     let text = if bytes < 0 { "max".to_owned() } else { bytes.to_string() };
     match key {
-        "memory" if bytes == 0 => Err(bad(key, value, "0 would end every process; max is no limit")),
+        "memory" if (0..PAGE).contains(&bytes) => {
+            Err(bad(key, value, "less than a page (4096) would end every process; write 100M, or max for no limit"))
+        }
         "memory" => Ok(of(LinuxMemory { limit: Some(bytes), ..none() })),
         // 0 means "not set" in linux.resources.
         "memory-low" if bytes == 0 && v2 => Ok(unified("memory.low", "0")),

@@ -176,9 +176,15 @@ pub fn plan_join(places: &[Place], command: &[String]) -> GroupPlan {
 }
 
 /// Plans a signal to every process of a group, by the directory that sees them best.
-pub fn plan_kill(places: &[Place], signal: i32) -> GroupPlan {
+///
+/// # Errors
+/// The group is the root of its hierarchy, so every process of the machine is in it or below it.
+pub fn plan_kill(group: &Group, places: &[Place], signal: i32) -> Result<GroupPlan, GroupError> {
+    if group.path.is_empty() {
+        return Err(GroupError::Everything(group.to_string()));
+    }
     let signal = |place: &Place| Op::Signal { dir: place.dir.clone(), signal };
-    GroupPlan { ops: places.iter().map(signal).collect(), notes: Vec::new() }
+    Ok(GroupPlan { ops: places.iter().map(signal).collect(), notes: Vec::new() })
 }
 
 /// Plans the freezer of a group: version 2's where there is one, because what it stops can still be killed.

@@ -57,7 +57,7 @@ impl KillArgs {
         let signal = parse_signal(&self.signal)?;
         let mut plan = GroupPlan::default();
         for group in groups(&[], &self.groups, global)? {
-            plan.ops.extend(plan_kill(&kill_places(found(&group)?.1), signal).ops);
+            plan.ops.extend(plan_kill(&group, &kill_places(found(&group)?.1), signal)?.ops);
         }
         self.explain.show_or_apply(&plan)?;
         Ok(0)
