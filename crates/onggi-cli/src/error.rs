@@ -180,7 +180,10 @@ impl CliError {
             },
             Self::ByHand(e) => e.hint().to_owned(),
             Self::Row { fields, .. } => format!("fields: {}", fields.join(", ")),
-            Self::Template(_) => "fields are those that --format json shows, as in {{.ID}}".to_owned(),
+            Self::Template(_) => {
+                "fields are called as in the JSON that the command shows with --format json (inspect: without --format)"
+                    .to_owned()
+            }
             _ => String::new(),
         };
         Some(hint).filter(|h| !h.is_empty())

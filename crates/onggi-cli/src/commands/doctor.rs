@@ -46,12 +46,13 @@ impl DoctorArgs {
         let mut findings = global.engine()?.doctor(self.rootless);
         // Who may not look at traces made none.
         findings.extend(onggi_primitives::left_traces().ok().filter(|_| !self.rootless).map(traces));
+        let counts = counts(&findings);
         let failed = findings.iter().any(|f| f.level == Level::Fail);
         if self.quiet {
             findings.retain(|f| f.level != Level::Ok);
         }
         let text = match self.format.as_deref() {
-            None => words(&findings),
+            None => words(&findings) + &counts,
             format => {
                 let rows = findings.iter().map(serde_json::to_value).collect::<Result<Vec<Value>, _>>()?;
                 format::rows(format, &COLUMNS, &rows)?
@@ -90,12 +91,16 @@ fn words(findings: &[Finding]) -> String {
             text.push_str(&format!("        why: {}\n        fix: {}\n", f.why, f.fix));
         }
     }
+    text
+}
+
+/// Of all that was looked at, whether it is shown or not.
+fn counts(findings: &[Finding]) -> String {
     let count = |level| findings.iter().filter(|f| f.level == level).count();
-    text.push_str(&format!(
+    format!(
         "\n{} ok, {} to look at, {} that keep containers from starting\n",
         count(Level::Ok),
         count(Level::Warn),
         count(Level::Fail)
-    ));
-    text
+    )
 }

@@ -96,6 +96,12 @@ impl RunArgs {
         let learned = observe(&engine, started, observer, &request, begun);
         engine.rm(&id, true)?;
         let (code, learned) = learned?;
+        if matches!(code, 126 | 127) {
+            // A profile of it would stop the real workload; one of an earlier run may be in use.
+            let said = format!("nothing is written to {}: the workload did not run ({code})", self.output.display());
+            render::notes(&[said])?;
+            return Ok(code);
+        }
         learned.write(&self.output)?;
         render::notes(&learned.report(&self.output))?;
         Ok(code)

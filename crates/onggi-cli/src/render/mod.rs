@@ -1,5 +1,6 @@
 //! From values to text, as Docker prints it.
 
+mod blocks;
 pub(crate) mod format;
 pub(crate) mod progress;
 pub(crate) mod table;

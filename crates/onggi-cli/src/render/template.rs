@@ -29,6 +29,7 @@ impl RowTemplate {
     /// The template is wrong.
     pub(crate) fn parse(text: &str) -> Result<Self, TemplateError> {
         let text = label::called(&text.replace("\\t", "\t").replace("\\n", "\n"));
+        super::blocks::check(&text)?;
         let template = Template::new("format")
             .missing_key(MissingKey::Error)
             .func("json", |args| to_json(first(args)))

@@ -155,7 +155,7 @@ fn runroot(f: &DoctorFacts) -> Finding {
     let fix = if f.rootless {
         "log in through systemd-logind, so that XDG_RUNTIME_DIR is set"
     } else {
-        "mount -t tmpfs tmpfs /run"
+        "a --runroot on a tmpfs, as /run/onggi; where /run is none, into /etc/fstab: tmpfs /run tmpfs mode=755,nosuid,nodev 0 0"
     };
     found.when(!memory, Level::Warn, fix)
 }
