@@ -28,6 +28,7 @@ const PACKAGES: &[Package] = &[
     package("git", "tidy: the list of tracked files"),
     package("busybox-static", "tests: the smallest image that does something"),
     package("mmdebstrap", "tests: builds the nginx image"),
+    package("debootstrap", "tests (--long): the other tool of rootfs bootstrap"),
     package("skopeo", "tests: pushes images to a registry"),
     package("docker-registry", "tests: a real registry on the loopback"),
     package("openssl", "tests: certificates of registries and their clients"),

@@ -304,9 +304,10 @@ impl EngineError {
             Self::DamagedFile { .. } => text("remove the container with rm -f and create it again"),
             Self::ImageRuns { container, .. } => Some(format!("stop it first: onggi stop {container}")),
             Self::ImageMounted { path, .. } => Some(format!("onggi image unmount {}", path.display())),
-            Self::ToolFailed { program, .. } => {
-                Some(format!("its messages are above; {} --help and its manual page explain them", program.display()))
-            }
+            Self::ToolFailed { program, .. } => Some(format!(
+                "its messages are above (more without --quiet); {} --help and its manual page explain them",
+                program.display()
+            )),
             Self::MountPoint { path, .. } => Some(format!("make the directory first: mkdir -p {}", path.display())),
             Self::OtherPlatform { .. } => {
                 text("pull the image for that platform under a digest or another tag, or leave --platform out")

@@ -30,8 +30,17 @@ pub struct ImportOptions {
     pub origin: String,
 }
 
+/// What [`Engine::import`] made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Imported {
+    /// The image's id.
+    pub id: Digest,
+    /// Entries of the archive. None is no error, as it is none to Docker, Podman and tar(1), but seldom what was meant.
+    pub entries: u64,
+}
+
 impl Engine {
-    /// Makes an image of an archive, compressed or not; returns its id.
+    /// Makes an image of an archive, compressed or not.
     ///
     /// # Errors
     /// It is no valid archive, a change is no instruction, or the disk is full.
@@ -40,7 +49,7 @@ impl Engine {
         from: LoadFrom,
         reference: Option<&ImageReference>,
         options: &ImportOptions,
-    ) -> Result<Digest, EngineError> {
+    ) -> Result<Imported, EngineError> {
         self.recover_containers()?;
         let mut config = ContainerConfig::default();
         for change in &options.changes {
@@ -64,7 +73,7 @@ impl Engine {
         reference: Option<&ImageReference>,
         config: ContainerConfig,
         options: &ImportOptions,
-    ) -> Result<Digest, EngineError> {
+    ) -> Result<Imported, EngineError> {
         let input: Box<dyn std::io::Read + Send> = match from {
             LoadFrom::Stream(stream, _) => stream,
             LoadFrom::Path(path) => {
@@ -73,14 +82,16 @@ impl Engine {
             }
         };
         let format = ManifestFormat::Oci;
+        let mut entries = 0;
         let layer = self.make_layer(format, |out| {
-            let total = onggi_storage::decompress_apart::<EngineError>(input, &self.spool_dir()?, |piece| {
+            let passed = onggi_storage::decompress_apart::<EngineError>(input, &self.spool_dir()?, |piece| {
                 let written = out.write_all(piece);
                 Ok(written.map_err(|source| FormatError::Stream { action: "write the layer", source })?)
             })?;
-            if total == 0 {
+            if passed.bytes == 0 {
                 return Err(FormatError::Empty.into());
             }
+            entries = passed.entries;
             Ok(false)
         })?;
         let created = options.created.clone().unwrap_or_else(|| create::timestamp(create::now()));
@@ -100,6 +111,6 @@ impl Engine {
             }],
         };
         let made = MadeImage { config: &image, layers: &[layer.blob], pending: layer.pending };
-        self.put_made(sink, made, format, reference)
+        Ok(Imported { id: self.put_made(sink, made, format, reference)?, entries })
     }
 }

@@ -84,7 +84,7 @@ pub use history::HistoryEntry;
 pub use image_mount::{ImageMount, MountOp, MountPlan};
 pub use image_names::TreeLayer;
 pub use images::ImageSummary;
-pub use import::ImportOptions;
+pub use import::{ImportOptions, Imported};
 pub use info::Info;
 pub use list::{ContainerSummary, ListFilter};
 pub use load::{LoadFrom, Loaded};

@@ -13,10 +13,10 @@ use std::{
 
 use onggi_spec::{
     ParseError,
+    elf::{Needs, loader_cache, needs},
     monitor::OverlayMount,
     user::{ResolvedUser, UserSpec},
 };
-use onggi_storage::elf_needs::{Needs, loader_cache, needs};
 
 use crate::{EngineError, transfer::FormatError};
 

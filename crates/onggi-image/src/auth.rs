@@ -176,7 +176,7 @@ impl Auth {
         let service = challenge.param("service").unwrap_or_default();
         let asked = self.ask(http, &realm, service, credentials);
         let response = asked.map_err(|source| {
-            let again = after_transport(source.kind);
+            let again = after_transport(source.kind, self.header().is_some());
             Failure::new(ImageError::RegistryUnreachable { registry: realm_origin.host.clone(), source }, again)
         })?;
         self.read_token(&realm, response, credentials.is_some())

@@ -302,7 +302,7 @@ impl<'a> Exchange<'a> {
     }
 
     fn unreachable(&self, source: TransportError) -> Failure {
-        let again = after_transport(source.kind);
+        let again = after_transport(source.kind, self.tls.get().is_some());
         Failure::new(ImageError::RegistryUnreachable { registry: self.registry.clone(), source }, again)
     }
 

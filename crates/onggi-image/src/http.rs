@@ -6,7 +6,7 @@
 use std::{io::Read as _, net::IpAddr, time::Duration};
 
 use ureq::{
-    Agent, AsSendBody, Body, Error, Proxy, SendBody,
+    Agent, AsSendBody, Body, Error, Proxy, SendBody, Timeout,
     config::AutoHeaderValue,
     http::{Method, Request, Response, Uri, request::Builder},
     tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem},
@@ -28,6 +28,8 @@ const INPUT_BUFFER: usize = 64 << 10;
 const OUTPUT_BUFFER: usize = 64 << 10;
 /// Largest response header, in bytes: signed URLs and tokens stay below 16 KiB (I12).
 const MAX_HEADER: usize = 64 << 10;
+/// How std begins what it says when a name cannot be resolved.
+const LOOKUP: &str = "failed to lookup address information";
 /// A registry that got the last byte of a blob may hash it once more before it answers.
 const AFTER_UPLOAD: Duration = Duration::from_secs(300);
 
@@ -44,7 +46,7 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { connect: Duration::from_secs(10), response: Duration::from_secs(30), read: Duration::from_secs(30) }
+        Self { connect: Duration::from_secs(8), response: Duration::from_secs(30), read: Duration::from_secs(30) }
     }
 }
 
@@ -284,17 +286,22 @@ pub(crate) fn classify(error: &Error) -> FailureKind {
     use std::io::ErrorKind as Io;
     match error {
         Error::HostNotFound => FailureKind::Resolve,
+        Error::Timeout(Timeout::Resolve) => FailureKind::Resolve,
         Error::Timeout(_) => FailureKind::Timeout,
         Error::Rustls(_) | Error::Tls(_) | Error::Pem(_) | Error::TlsRequired => FailureKind::Tls,
         Error::Protocol(_) | Error::LargeResponseHeader(..) => FailureKind::Protocol,
         Error::InvalidProxyUrl | Error::ConnectProxyFailed(_) => FailureKind::Proxy,
         Error::Io(e) => match e.kind() {
-            Io::ConnectionRefused | Io::HostUnreachable | Io::NetworkUnreachable | Io::AddrNotAvailable => {
-                FailureKind::Connect
-            }
+            Io::ConnectionRefused
+            | Io::HostUnreachable
+            | Io::NetworkUnreachable
+            | Io::NetworkDown
+            | Io::AddrNotAvailable => FailureKind::Connect,
             Io::TimedOut | Io::WouldBlock => FailureKind::Timeout,
             // rustls reports what a non-TLS peer sends this way.
             Io::InvalidData => FailureKind::Tls,
+            // getaddrinfo(3) has error numbers of its own, for which std has this text alone.
+            _ if e.raw_os_error().is_none() && e.to_string().starts_with(LOOKUP) => FailureKind::Resolve,
             _ => FailureKind::Broken,
         },
         Error::ConnectionFailed => FailureKind::Connect,
@@ -329,6 +336,15 @@ mod tests {
         ] {
             assert_eq!(is_address(&url.parse().unwrap()), address, "{url}");
         }
+    }
+
+    #[test]
+    fn a_name_without_an_address_is_told_from_a_broken_connection() {
+        use std::net::ToSocketAddrs;
+        let unknown = ("nothing.invalid", 443).to_socket_addrs().expect_err("RFC 6761: there is no such host");
+        assert_eq!(classify(&Error::Io(unknown)), FailureKind::Resolve);
+        assert_eq!(classify(&Error::Timeout(Timeout::Resolve)), FailureKind::Resolve);
+        assert_eq!(classify(&Error::Io(std::io::ErrorKind::ConnectionReset.into())), FailureKind::Broken);
     }
 
     #[test]

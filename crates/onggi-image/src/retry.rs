@@ -32,7 +32,9 @@ impl Default for RetryPolicy {
 pub(crate) enum Again {
     /// It would fail the same way.
     Never,
-    /// It seldom helps, and the user waits: at most twice more.
+    /// It seldom helps, and the user waits: once more.
+    Once,
+    /// Somebody who was there a moment ago: at most twice more.
     Few,
     /// Likely transient.
     Often,
@@ -59,14 +61,17 @@ impl<E: Into<ImageError>> From<E> for Failure {
     }
 }
 
-/// Attempts when a registry cannot be reached at all: enough for one that restarts, short for a wrong name.
+/// Attempts when a registry that has answered before cannot be reached: enough for one that restarts.
 const FEW_ATTEMPTS: u32 = 3;
+/// Attempts when time ran out before there was any answer: each takes as long as [`Timeouts`](crate::Timeouts) say.
+const UNANSWERED_ATTEMPTS: u32 = 2;
 
 impl RetryPolicy {
     /// The wait before attempt `done + 1`; `None` to give up. `jitter` is any number.
     pub(crate) fn wait(&self, done: u32, again: Again, jitter: u64) -> Option<Duration> {
         let allowed = match again {
             Again::Never => 0,
+            Again::Once => self.attempts.min(UNANSWERED_ATTEMPTS),
             Again::Few => self.attempts.min(FEW_ATTEMPTS),
             Again::Often | Again::After(_) => self.attempts,
         };
@@ -107,9 +112,20 @@ pub(crate) fn pause(
     failure: Failure,
 ) -> Result<(), ImageError> {
     let Some(wait) = policy.wait(done, failure.again, random()) else { return Err(*failure.error) };
-    progress.event(ProgressEvent::Retry { reason: failure.error.to_string() });
+    let reason = format!("{}; again in {:.1} s", with_causes(&failure.error), wait.as_secs_f64());
+    progress.event(ProgressEvent::Retry { reason });
     thread::sleep(wait);
     Ok(())
+}
+
+fn with_causes(error: &ImageError) -> String {
+    let mut text = error.to_string();
+    let mut at: &dyn std::error::Error = error;
+    while let Some(cause) = at.source() {
+        text = format!("{text}: {cause}");
+        at = cause;
+    }
+    text
 }
 
 /// std seeds every `RandomState` differently; that is random enough for spreading waits.
@@ -117,10 +133,13 @@ fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-/// Whether a transport failure is worth repeating.
-pub(crate) fn after_transport(kind: FailureKind) -> Again {
+/// Whether a transport failure is worth repeating. `known`: this registry has answered before. One that never has is
+/// mistyped or down, and people want to know that at once.
+pub(crate) fn after_transport(kind: FailureKind, known: bool) -> Again {
     match kind {
-        FailureKind::Resolve | FailureKind::Connect | FailureKind::Timeout => Again::Few,
+        FailureKind::Resolve | FailureKind::Connect | FailureKind::Timeout if known => Again::Few,
+        FailureKind::Resolve | FailureKind::Connect => Again::Never,
+        FailureKind::Timeout => Again::Once,
         FailureKind::Broken => Again::Often,
         FailureKind::Tls | FailureKind::Protocol | FailureKind::Proxy => Again::Never,
     }
@@ -185,6 +204,10 @@ mod tests {
         assert_eq!(POLICY.wait(1, Again::Never, 0), None);
         assert!(POLICY.wait(2, Again::Few, 0).is_some());
         assert_eq!(POLICY.wait(3, Again::Few, 0), None);
+        assert!(POLICY.wait(1, Again::Once, 0).is_some());
+        assert_eq!(POLICY.wait(2, Again::Once, 0), None);
+        assert_eq!(after_transport(FailureKind::Connect, false), Again::Never);
+        assert_eq!(after_transport(FailureKind::Connect, true), Again::Few);
     }
 
     #[test]

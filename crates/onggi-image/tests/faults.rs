@@ -148,6 +148,67 @@ fn nothing_listening_is_registry_unreachable_and_named() {
     assert!(error.hint().is_some_and(|h| h.contains("running")));
 }
 
+/// Counts repetitions.
+#[derive(Default)]
+struct Retries(std::sync::Mutex<Vec<String>>);
+
+impl onggi_spec::progress::Progress for Retries {
+    fn event(&self, event: onggi_spec::progress::ProgressEvent) {
+        if let onggi_spec::progress::ProgressEvent::Retry { reason } = event {
+            self.0.lock().unwrap().push(reason);
+        }
+    }
+}
+
+fn pull_watched(reference: &str, options: PullOptions) -> (ImageError, Vec<String>) {
+    let (fixture, seen) = (Fixture::new(), Retries::default());
+    let take = |_: onggi_image::LayerReady<'_>| std::ops::ControlFlow::Continue(());
+    let pulled = onggi_image::pull(&fixture.store, &reference.parse().unwrap(), options, &seen, &take);
+    (pulled.expect_err("there is no registry"), seen.0.into_inner().unwrap())
+}
+
+#[test]
+fn a_registry_that_is_not_there_is_said_at_once() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for (registry, kind) in [(free.to_string(), FailureKind::Connect), ("nothing.invalid".into(), FailureKind::Resolve)]
+    {
+        let (error, retries) = pull_watched(&format!("{registry}/app"), options());
+        assert!(matches!(&error, ImageError::RegistryUnreachable { source, .. } if source.kind == kind), "{error:?}");
+        assert_eq!(retries, [""; 0], "{registry}");
+    }
+}
+
+#[test]
+fn a_registry_that_does_not_answer_is_asked_once_more_with_a_word() {
+    // Takes connections and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let hasty = with(|r| r.timeouts.response = Duration::from_millis(200));
+    let (error, retries) = pull_watched(&format!("{}/app", silent.local_addr().unwrap()), hasty);
+    assert!(
+        matches!(&error, ImageError::RegistryUnreachable { source, .. } if source.kind == FailureKind::Timeout),
+        "{error:?}"
+    );
+    assert!(retries.len() == 1 && retries[0].contains("timeout") && retries[0].contains("again in"), "{retries:?}");
+}
+
+#[test]
+fn a_registry_that_goes_away_meanwhile_is_waited_for() {
+    use std::io::{Read, Write};
+    // Answers once that the image is there, and then listens no more.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = listener.local_addr().unwrap();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        let _ = stream.read(&mut [0; 4096]);
+        let head = "HTTP/1.1 500 Later\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+        let _ = stream.write_all(head.as_bytes());
+    });
+    let (error, retries) = pull_watched(&format!("{at}/app"), options());
+    server.join().expect("the server ends");
+    assert!(matches!(error, ImageError::RegistryUnreachable { .. }), "{error:?}");
+    assert!(retries.len() >= 2, "{retries:?}");
+}
+
 #[test]
 fn a_peer_that_is_no_registry_is_named_as_such() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -289,9 +289,8 @@ impl Child {
             }
             SetupOp::BindRoot { .. } | SetupOp::OverlayRoot { .. } => self.make_root(index, op),
             SetupOp::AttachRoot { at } => self.attach_root(at),
-            SetupOp::SubOverlay { path, upper, work, userxattr, volatile, ids: _ } => {
-                let flags = mounts::OverlayFlags { userxattr: *userxattr, volatile: *volatile };
-                self.sub_overlay(index, path, (upper, work), flags).map_err(|e| named(e, op))
+            SetupOp::SubOverlay { path, upper, work, flags, ids: _ } => {
+                self.sub_overlay(index, path, (upper, work), *flags).map_err(|e| named(e, op))
             }
             SetupOp::Mount(m) => self.mount(index, m).map_err(|e| e.mounting(m.source.as_ref(), &m.target)),
             SetupOp::Bind(m) => self.bind(index, m).map_err(|e| e.mounting(&m.source, &m.target)),

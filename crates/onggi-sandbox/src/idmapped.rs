@@ -10,10 +10,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use onggi_spec::overlay::{Directories, OverlayFlags, escaped};
 use onggi_sys::{
     Errno, SysContext, SysError, cred,
     mount::{self, AttributeChange, Depth, FsContext, MountFlags, MountPropagationFlags, attr},
-    ns, path,
+    ns,
     process::CloneRequest,
 };
 use rustix::fs::{Mode, OFlags};
@@ -33,15 +34,15 @@ pub(crate) struct Layers<'a> {
     pub(crate) lower: &'a [PathBuf],
     pub(crate) upper: &'a Path,
     pub(crate) work: &'a Path,
-    /// Nothing is synced.
-    pub(crate) volatile: bool,
+    /// Its options.
+    pub(crate) flags: OverlayFlags,
 }
 
 /// The detached overlay, its ids mapped as in the user namespace `user`, whose root is `owner` (uid, gid) outside.
 pub(crate) fn overlay(layers: Layers<'_>, user: BorrowedFd<'_>, owner: (u32, u32)) -> Result<OwnedFd> {
     let places = Places::of(layers)
         .ok_or_else(|| StartFailureError::new(format!("{STEP}: upper and work directory have no common parent")))?;
-    if layers.volatile {
+    if layers.flags.volatile {
         forget_volatile(layers.work);
     }
     let request = CloneRequest { namespaces: ns::flag::MOUNT, ..CloneRequest::default() };
@@ -74,7 +75,7 @@ struct Places<'a> {
     writable: &'a Path,
     upper: &'a Path,
     work: &'a Path,
-    volatile: bool,
+    flags: OverlayFlags,
 }
 
 impl<'a> Places<'a> {
@@ -83,7 +84,7 @@ impl<'a> Places<'a> {
             layers.upper.ancestors().skip(1).find(|dir| dir.is_absolute() && layers.work.starts_with(dir))?;
         let below = |dir: &'a Path| dir.strip_prefix(writable).ok();
         let (upper, work) = (below(layers.upper)?, below(layers.work)?);
-        Some(Self { lower: layers.lower, writable, upper, work, volatile: layers.volatile })
+        Some(Self { lower: layers.lower, writable, upper, work, flags: layers.flags })
     }
 
     /// In a mount namespace of its own.
@@ -113,11 +114,9 @@ impl<'a> Places<'a> {
         for at in 0..self.lower.len() {
             fs.set("lowerdir+", at.to_string().as_bytes())?;
         }
-        fs.set("upperdir", path::bytes(&Path::new("w").join(self.upper)))?;
-        fs.set("workdir", path::bytes(&Path::new("w").join(self.work)))?;
-        if self.volatile {
-            fs.set_flag("volatile")?;
-        }
+        fs.set("upperdir", &escaped(&Path::new("w").join(self.upper)))?;
+        fs.set("workdir", &escaped(&Path::new("w").join(self.work)))?;
+        self.flags.names().try_for_each(|flag| fs.set_flag(flag))?;
         fs.mount(0)
     }
 
@@ -125,13 +124,10 @@ impl<'a> Places<'a> {
     fn by_one_call(&self, desk: &OwnedFd) -> onggi_sys::Result<OwnedFd> {
         let at = directory(desk, "m")?;
         rustix::process::fchdir(&at).sys("fchdir", || "m")?;
-        let lower: Vec<String> = (0..self.lower.len()).map(|at| format!("../{at}")).collect();
-        let data = format!(
-            "lowerdir={},upperdir=../w/{},workdir=../w/{}",
-            lower.join(":"),
-            self.upper.display(),
-            self.work.display()
-        );
+        let lower: Vec<PathBuf> = (0..self.lower.len()).map(|at| format!("../{at}").into()).collect();
+        let beside = Path::new("../w");
+        let (upper, work) = (beside.join(self.upper), beside.join(self.work));
+        let data = Directories { lower: &lower, upper: Some((&upper, &work)) }.data(self.flags.names());
         let data = CString::new(data).map_err(|_| SysError::new("mount", "overlay, NUL in a path", Errno::INVAL))?;
         mount::mount_on_cwd(Path::new("overlay"), "overlay", MountFlags::empty(), &data)?;
         let mounted = rustix::fs::openat(desk, c"m", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
@@ -162,7 +158,8 @@ mod tests {
     use super::*;
 
     fn writable<'a>(upper: &'a str, work: &'a str) -> Option<(&'a str, &'a str, &'a str)> {
-        let layers = Layers { lower: &[], upper: Path::new(upper), work: Path::new(work), volatile: false };
+        let layers =
+            Layers { lower: &[], upper: Path::new(upper), work: Path::new(work), flags: OverlayFlags::default() };
         let places = Places::of(layers)?;
         Some((places.writable.to_str()?, places.upper.to_str()?, places.work.to_str()?))
     }

@@ -65,11 +65,11 @@ pub(crate) fn prepare(
                 out.ready.insert(index, made);
             }
             SetupOp::OverlayRoot { overlay: o, ids: Some(ids) } => {
-                let layers = Layers { lower: &o.lower, upper: &o.upper, work: &o.work, volatile: o.volatile };
+                let layers = Layers { lower: &o.lower, upper: &o.upper, work: &o.work, flags: o.flags() };
                 out.ready.insert(index, idmapped::overlay(layers, known.get(ids)?.as_fd(), owner_of(ids)?)?);
             }
-            SetupOp::SubOverlay { path, upper, work, volatile, ids: Some(ids), .. } if path.exists() => {
-                let layers = Layers { lower: std::slice::from_ref(path), upper, work, volatile: *volatile };
+            SetupOp::SubOverlay { path, upper, work, flags, ids: Some(ids) } if path.exists() => {
+                let layers = Layers { lower: std::slice::from_ref(path), upper, work, flags: *flags };
                 out.ready.insert(index, idmapped::overlay(layers, known.get(ids)?.as_fd(), owner_of(ids)?)?);
             }
             SetupOp::Mount(mount) if user && mount.fstype == "sysfs" => {

@@ -29,6 +29,7 @@ use onggi_spec::{
     facts::CgroupLayout,
     monitor::{OverlayMount, RootFs},
     oci::runtime::{ConsoleSize, Hook, LinuxIdMapping, LinuxNamespaceType, LinuxTimeOffset, Spec},
+    overlay::OverlayFlags,
 };
 use serde::{Deserialize, Serialize};
 
@@ -270,10 +271,8 @@ pub enum SetupOp {
         upper: PathBuf,
         /// Work directory.
         work: PathBuf,
-        /// `user.overlay.*`.
-        userxattr: bool,
-        /// It is never synced.
-        volatile: bool,
+        /// As of the root.
+        flags: OverlayFlags,
         /// As for the root.
         ids: Option<IdMapSource>,
     },

@@ -1,6 +1,11 @@
-//! What decides whether an ELF file can start, and what messages name: its machine and its interpreter (elf(5)).
+//! What decides whether an ELF file can start, and what messages name: its machine and its interpreter (elf(5)); and
+//! which libraries it needs.
 //!
 //! Pure: the caller reads. Files are hostile: every number in them is checked.
+
+mod needs;
+
+pub use needs::{Needs, loader_cache, needs};
 
 /// `e_machine` of the machine that this program was made for.
 pub const NATIVE: u16 = match () {
@@ -16,7 +21,7 @@ const PT_INTERP: u64 = 3;
 const MAX_INTERPRETER: u64 = 4096;
 /// Program headers that are looked at.
 const MAX_HEADERS: u64 = 128;
-/// Bytes of a program header of 64 bits; one of 32 bits has 32.
+/// Bytes of a program header of 64 bits.
 const PROGRAM_HEADER: usize = 56;
 
 /// `e_machine` of a file that begins with `head`; `None` when it is no ELF.
@@ -50,30 +55,88 @@ pub fn runs_here(machine: u16) -> bool {
     machine == NATIVE || (NATIVE == 62 && machine == 3) || (NATIVE == 183 && machine == 40)
 }
 
-/// PT_INTERP of a little-endian file; `read(offset, buffer)` reads from it, and says how much.
-pub fn interpreter(head: &[u8], read: impl Fn(u64, &mut [u8]) -> Option<usize>) -> Option<Vec<u8>> {
-    if !head.starts_with(b"\x7fELF") || *head.get(5)? != 1 {
-        return None;
+/// A little-endian file of 32 or 64 bits (gABI, "ELF Header" and "Program Header").
+#[derive(Clone, Copy)]
+struct Class {
+    wide: bool,
+}
+
+/// Where program headers are.
+struct Table {
+    offset: u64,
+    size: u64,
+    count: u64,
+}
+
+/// A program header, as far as anybody asks.
+struct Segment {
+    kind: u64,
+    offset: u64,
+    address: u64,
+    size: u64,
+}
+
+impl Table {
+    fn place(&self, nth: u64) -> Option<u64> {
+        self.offset.checked_add(nth.checked_mul(self.size)?)
     }
-    // EI_CLASS 2 is 64-bit.
-    let wide = *head.get(4)? == 2;
-    let field = |from: &[u8], wide_at: (usize, usize), narrow_at: (usize, usize)| {
-        let (at, length) = if wide { wide_at } else { narrow_at };
-        number(from, at, length)
-    };
-    let table = field(head, (32, 8), (28, 4))?;
-    let size = field(head, (54, 2), (42, 2))?;
-    let count = field(head, (56, 2), (44, 2))?;
-    for i in 0..count.min(MAX_HEADERS) {
-        let mut header = [0u8; PROGRAM_HEADER];
-        let header = &mut header[..if wide { PROGRAM_HEADER } else { 32 }];
-        if read(table.checked_add(i * size)?, header)? < header.len() {
+}
+
+impl Class {
+    fn of(head: &[u8]) -> Option<Self> {
+        if !head.starts_with(b"\x7fELF") || *head.get(5)? != 1 {
             return None;
         }
-        if number(header, 0, 4)? == PT_INTERP {
-            let length = field(header, (32, 8), (16, 4))?.min(MAX_INTERPRETER);
-            let mut path = vec![0u8; length as usize];
-            let n = read(field(header, (8, 8), (4, 4))?, &mut path)?;
+        match head.get(4)? {
+            1 => Some(Self { wide: false }),
+            2 => Some(Self { wide: true }),
+            _ => None,
+        }
+    }
+
+    /// A field by its place and length in 64 and in 32 bits.
+    fn field(self, from: &[u8], wide: (usize, usize), narrow: (usize, usize)) -> Option<u64> {
+        let (at, length) = if self.wide { wide } else { narrow };
+        number(from, at, length)
+    }
+
+    fn table(self, head: &[u8]) -> Option<Table> {
+        Some(Table {
+            offset: self.field(head, (32, 8), (28, 4))?,
+            size: self.field(head, (54, 2), (42, 2))?,
+            count: self.field(head, (56, 2), (44, 2))?,
+        })
+    }
+
+    /// Bytes of a program header.
+    fn segment_size(self) -> u64 {
+        if self.wide { PROGRAM_HEADER as u64 } else { 32 }
+    }
+
+    fn segment(self, header: &[u8]) -> Option<Segment> {
+        Some(Segment {
+            kind: number(header, 0, 4)?,
+            offset: self.field(header, (8, 8), (4, 4))?,
+            address: self.field(header, (16, 8), (8, 4))?,
+            size: self.field(header, (32, 8), (16, 4))?,
+        })
+    }
+}
+
+/// PT_INTERP of a little-endian file; `read(offset, buffer)` reads from it, and says how much.
+pub fn interpreter(head: &[u8], read: impl Fn(u64, &mut [u8]) -> Option<usize>) -> Option<Vec<u8>> {
+    let class = Class::of(head)?;
+    let table = class.table(head)?;
+    for nth in 0..table.count.min(MAX_HEADERS) {
+        let mut header = [0u8; PROGRAM_HEADER];
+        let header = &mut header[..class.segment_size() as usize];
+        if read(table.place(nth)?, header)? < header.len() {
+            return None;
+        }
+        let segment = class.segment(header)?;
+        if segment.kind == PT_INTERP {
+            let mut path = vec![0u8; segment.size.min(MAX_INTERPRETER) as usize];
+            let n = read(segment.offset, &mut path)?;
             path.truncate(n);
             return Some(path.split(|b| *b == 0).next().unwrap_or_default().to_vec());
         }

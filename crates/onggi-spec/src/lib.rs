@@ -17,6 +17,7 @@ pub mod monitor;
 pub mod mount;
 pub mod names;
 pub mod oci;
+pub mod overlay;
 pub mod path;
 pub mod port;
 pub mod quantity;

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::ContainerId;
+use crate::{
+    ContainerId,
+    overlay::{Directories, OverlayFlags},
+};
 
 /// `onggi.json`: the monitor's instructions, written by the engine next to `config.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +66,18 @@ pub struct OverlayMount {
     pub submounts: Vec<SubOverlay>,
     /// Directories (in-root paths) hidden under an empty read-only tmpfs, such as the engine's own store.
     pub hidden: Vec<PathBuf>,
+}
+
+impl OverlayMount {
+    /// Its flags; stored one by one, as records have had them from the beginning.
+    pub fn flags(&self) -> OverlayFlags {
+        OverlayFlags { userxattr: self.userxattr, volatile: self.volatile }
+    }
+
+    /// The directories of the outermost one.
+    pub fn directories(&self) -> Directories<'_> {
+        Directories { lower: &self.lower, upper: Some((&self.upper, &self.work)) }
+    }
 }
 
 /// An overlay over one submount of the host.

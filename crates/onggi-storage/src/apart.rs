@@ -1,8 +1,9 @@
-//! Decompression of an archive on a thread that can do nothing else.
+//! An archive is decompressed, and looked at as it passes, on a thread that can do nothing else.
 //!
-//! What `load` and `import` read comes from anywhere. The thread that decompresses may write only below one directory and
-//! execute nothing (Landlock), so that a flaw in a decoder is not worth much; without Landlock in the kernel the
-//! decoder's own care has to do.
+//! What `load` and `import` read comes from anywhere. The thread may write only below one directory and execute nothing
+//! (Landlock), so that a flaw in a decoder is not worth much; without Landlock in the kernel the decoder's own care has
+//! to do. The bytes are handed on as they are; what is no archive, and what has ended and goes on, ends the reading before a
+//! disk is full of it.
 
 use std::io::Read;
 use std::os::fd::AsFd;
@@ -13,19 +14,28 @@ use std::thread;
 use onggi_sys::{fs, landlock};
 
 use crate::decompress::Decoder;
-use crate::error::{Result, StorageError, StoreContext};
-use crate::limits::{CHUNK, CHUNKS};
+use crate::error::{EntryProblem, Result, StorageError, StoreContext, shown};
+use crate::limits::{CHUNK, CHUNKS, MAX_ENTRIES, MAX_UNPACKED};
+use crate::tar::{Kind, Source, TarReader};
 
-/// Gives the pieces of a decompressed archive to `take`; returns how many bytes there were. `dir` is the one directory that
-/// could still be written to.
+/// What has passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Passed {
+    /// Bytes of the decompressed archive.
+    pub bytes: u64,
+    /// Its entries. An archive may have none: it is then its end alone, which is zeros.
+    pub entries: u64,
+}
+
+/// Gives the pieces of a decompressed archive to `take`. `dir` is the one directory that could still be written to.
 ///
 /// # Errors
-/// The archive is damaged, asks for too much memory or cannot be read; `take` fails.
+/// It is damaged, no archive, without end, asks for too much memory or cannot be read; `take` fails.
 pub fn decompress_apart<E: From<StorageError>>(
     archive: impl Read + Send,
     dir: &Path,
     mut take: impl FnMut(&[u8]) -> std::result::Result<(), E>,
-) -> std::result::Result<u64, E> {
+) -> std::result::Result<Passed, E> {
     let place = fs::open_dir(dir).store("open", dir)?;
     thread::scope(|scope| {
         let (pieces, received) = sync_channel(CHUNKS);
@@ -33,13 +43,13 @@ pub fn decompress_apart<E: From<StorageError>>(
             .name("decompress".to_owned())
             .spawn_scoped(scope, move || {
                 let _ = landlock::write_only_below(place.as_fd());
-                produce(archive, &pieces)
+                produce(archive, pieces)
             })
             .map_err(|e| StorageError::Pipeline { reason: format!("start a thread: {e}") })?;
-        let mut total = 0;
+        let mut bytes = 0;
         let mut taken = Ok(());
         for piece in &received {
-            total += piece.len() as u64;
+            bytes += piece.len() as u64;
             taken = take(&piece);
             if taken.is_err() {
                 break;
@@ -49,63 +59,160 @@ pub fn decompress_apart<E: From<StorageError>>(
         drop(received);
         let produced = worker.join().map_err(|_| StorageError::Pipeline { reason: "a decoder failed".to_owned() })?;
         taken?;
-        produced?;
-        Ok(total)
+        Ok(Passed { bytes, entries: produced? })
     })
 }
 
-fn produce(archive: impl Read, pieces: &SyncSender<Vec<u8>>) -> Result<()> {
-    let mut decoder = Decoder::of_archive(archive)?;
-    loop {
-        let mut piece = vec![0; CHUNK];
-        let n = decoder.fill(&mut piece)?;
-        piece.truncate(n);
-        // Nobody listens any more: the other side has failed and says why.
-        if (n > 0 && pieces.send(piece).is_err()) || n < CHUNK {
-            return Ok(());
+/// The decoder as a source of entries that hands on what it reads.
+struct Passing<'a> {
+    decoder: Decoder<'a>,
+    pieces: SyncSender<Vec<u8>>,
+    piece: Vec<u8>,
+    at: usize,
+    ended: bool,
+    failed: Option<StorageError>,
+}
+
+impl Source for &mut Passing<'_> {
+    fn fill(&mut self) -> &[u8] {
+        if self.at == self.piece.len() && !self.ended {
+            self.next();
+        }
+        &self.piece[self.at..]
+    }
+
+    fn consume(&mut self, n: usize) {
+        self.at += n;
+    }
+}
+
+impl Passing<'_> {
+    fn next(&mut self) {
+        self.piece.resize(CHUNK, 0);
+        self.at = 0;
+        let filled = self.decoder.fill(&mut self.piece);
+        let n = *filled.as_ref().unwrap_or(&0);
+        self.failed = filled.err();
+        self.piece.truncate(n);
+        // Nobody listens any more when the other side has failed; it says why.
+        let sent = n > 0 && self.pieces.send(self.piece.clone()).is_ok();
+        self.ended = !sent || n < CHUNK;
+        if !sent {
+            self.piece.clear();
         }
     }
 }
 
+/// Returns how many entries there were.
+fn produce(archive: impl Read, pieces: SyncSender<Vec<u8>>) -> Result<u64> {
+    let decoder = Decoder::of_archive(archive)?;
+    let mut passing = Passing { decoder, pieces, piece: Vec::new(), at: 0, ended: false, failed: None };
+    let looked = look(TarReader::new(&mut passing));
+    match passing.failed {
+        // The stream's error is why the archive seems to end.
+        Some(e) => Err(e),
+        None => looked,
+    }
+}
+
+fn look(mut tar: TarReader<&mut Passing<'_>>) -> Result<u64> {
+    let (mut entries, mut content) = (0, 0u64);
+    while let Some(entry) = tar.next_entry()? {
+        entries += 1;
+        if let Kind::File { size } | Kind::Sparse { size, .. } = entry.kind {
+            content = content.saturating_add(size);
+        }
+        let reason = match (entries > MAX_ENTRIES, content > MAX_UNPACKED) {
+            (true, _) => EntryProblem::TooManyEntries,
+            (_, true) => EntryProblem::TooLarge,
+            _ => continue,
+        };
+        return Err(StorageError::Entry { entry: shown(&entry.path), reason });
+    }
+    Ok(entries)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::io::{Cursor, repeat};
 
-    fn apart(data: &[u8], take: impl FnMut(&[u8]) -> Result<()>) -> Result<u64> {
+    use super::*;
+    use crate::tar::{Entry, TarErrorKind, TarWriter};
+
+    fn apart(data: impl Read + Send, take: impl FnMut(&[u8]) -> Result<()>) -> Result<Passed> {
         let dir = tempfile::tempdir().unwrap();
         decompress_apart(data, dir.path(), take)
     }
 
+    fn file(size: u64) -> Entry {
+        let (path, mtime) = (b"file".to_vec(), onggi_sys::fs::Time::default());
+        Entry { offset: 0, path, kind: Kind::File { size }, mode: 0o644, uid: 0, gid: 0, mtime, xattrs: Vec::new() }
+    }
+
+    /// The beginning of an archive: a file of that many bytes is to come.
+    fn head(size: u64) -> Cursor<Vec<u8>> {
+        let mut out = Vec::new();
+        TarWriter::new(&mut out).entry(&file(size)).unwrap();
+        Cursor::new(out)
+    }
+
+    /// An archive of one file.
+    fn tar(content: &[u8]) -> Vec<u8> {
+        let mut writer = TarWriter::new(Vec::new());
+        writer.entry(&file(content.len() as u64)).unwrap();
+        writer.content(content).unwrap();
+        writer.finish().unwrap()
+    }
+
     #[test]
     fn everything_arrives_in_order() {
-        let data: Vec<u8> = (0..3_000_000u32).map(|i| (i >> 8) as u8).collect();
+        let data = tar(&(0..3_000_000u32).map(|i| (i >> 8) as u8).collect::<Vec<u8>>());
         let mut out = Vec::new();
-        let total = apart(&zstd::encode_all(&data[..], 1).unwrap(), |piece| {
+        let passed = apart(&zstd::encode_all(&data[..], 1).unwrap()[..], |piece| {
             out.extend_from_slice(piece);
             Ok(())
         });
-        assert_eq!((total.unwrap(), out), (3_000_000, data));
+        assert_eq!(passed.unwrap(), Passed { bytes: data.len() as u64, entries: 1 });
+        assert!(out == data);
     }
 
     #[test]
     fn a_damaged_end_is_an_error_although_the_beginning_was_taken() {
-        let data = vec![7; 3_000_000];
-        let mut blob = zstd::encode_all(&data[..], 1).unwrap();
+        let mut blob = zstd::encode_all(&tar(&vec![7; 3_000_000])[..], 1).unwrap();
         blob.truncate(blob.len() - 2);
-        assert!(matches!(apart(&blob, |_| Ok(())), Err(StorageError::TruncatedStream { .. })));
+        assert!(matches!(apart(&blob[..], |_| Ok(())), Err(StorageError::TruncatedStream { .. })));
     }
 
     #[test]
     fn the_takers_error_ends_it() {
-        let endless = std::io::repeat(7).take(1 << 40);
-        let dir = tempfile::tempdir().unwrap();
         let stop = || StorageError::Pipeline { reason: "enough".to_owned() };
         let mut pieces = 0;
-        let e = decompress_apart(endless, dir.path(), |_| {
+        let e = apart(head(1 << 39).chain(repeat(7)), |_| {
             pieces += 1;
             if pieces == 3 { Err(stop()) } else { Ok(()) }
         });
         assert!(matches!(e, Err(StorageError::Pipeline { reason }) if reason == "enough"));
+    }
+
+    #[test]
+    fn streams_without_end_are_left_at_a_bound() {
+        let kind = |stream: Box<dyn Read + Send>| match apart(stream, |_| Ok(())) {
+            Err(StorageError::Archive { source }) => source.kind,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(kind(Box::new(repeat(7))), TarErrorKind::Checksum);
+        let endless = |kind: TarErrorKind| matches!(kind, TarErrorKind::EndlessZeros { .. });
+        assert!(endless(kind(Box::new(repeat(0)))));
+        assert!(endless(kind(Box::new(Cursor::new(tar(b"x")).chain(repeat(0))))));
+        assert_eq!(kind(Box::new(Cursor::new(tar(b"x")).chain(repeat(7)))), TarErrorKind::TrailingData);
+        let told = apart(head(1 << 60).chain(repeat(7)), |_| Ok(()));
+        assert!(matches!(told, Err(StorageError::Entry { reason: EntryProblem::TooLarge, .. })), "{told:?}");
+    }
+
+    #[test]
+    fn an_archive_of_nothing_has_no_entries() {
+        assert_eq!(apart(&[0; 1024][..], |_| Ok(())).unwrap(), Passed { bytes: 1024, entries: 0 });
+        assert_eq!(apart(&b""[..], |_| Ok(())).unwrap(), Passed { bytes: 0, entries: 0 });
     }
 
     #[test]
@@ -123,7 +230,7 @@ mod tests {
         let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let mut archive = Trying(other.path(), false);
         let done = decompress_apart::<StorageError>(&mut archive, dir.path(), |_| Ok(()));
-        assert_eq!(done.unwrap(), 0);
+        assert_eq!(done.unwrap().bytes, 0);
         assert!(archive.1 && !other.path().join("outside").exists());
     }
 }

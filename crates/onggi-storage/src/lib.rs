@@ -31,7 +31,6 @@ pub mod compress;
 pub mod decompress;
 pub mod diff;
 pub mod driver;
-pub mod elf_needs;
 pub mod error;
 pub mod extract;
 mod flush;
@@ -56,7 +55,7 @@ use std::path::Path;
 
 use onggi_sys::{Errno, fs};
 
-pub use apart::decompress_apart;
+pub use apart::{Passed, decompress_apart};
 pub use chain::{chain_id, chain_ids};
 pub use driver::{Changes, Driver, DriverKind};
 pub use error::{EntryProblem, InRootProblem, Result, StorageError};

@@ -28,6 +28,10 @@ pub const MAX_ENTRIES: u64 = 1 << 24;
 /// attack or an accident, and a 100 MB zstd stream can claim it.
 pub const MAX_UNPACKED: u64 = 1 << 40;
 
+/// Zeros behind the end of an archive: tar(1) pads to its record of 10 KiB, tapes and disks to some megabytes. More is a
+/// stream without end, such as /dev/zero.
+pub const MAX_TRAILING: u64 = 64 << 20;
+
 /// Files of one layer that are kept in memory until its record is written: 2^18 take 30 MB, and the largest layers of
 /// ordinary images have 10^5. Further ones are looked at again.
 pub const MAX_REMEMBERED: usize = 1 << 18;

@@ -33,6 +33,7 @@ pub mod seccomp;
 pub mod signal;
 pub mod small_file;
 pub mod spawn;
+pub mod tool;
 pub mod trace;
 pub mod unix;
 

@@ -1,6 +1,6 @@
 //! `rootfs bootstrap debian`, from an archive of one package that the test makes itself: no network is needed.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Stdio};
 
 use onggi_tests::{Onggi, image::digest, isolated, machine::sh};
 
@@ -94,19 +94,115 @@ fn e2e_bootstrap_that_fails_says_why_and_leaves_nothing() {
     onggi.assert_nothing_left();
 }
 
+/// Stands for debootstrap in this test's mount namespace: a tree of busybox, with what differs from run to run.
+fn fake_debootstrap(body: &str) {
+    let made = r#"#!/bin/sh
+set -e
+case "$*" in --variant=minbase\ stable\ /*\ http://deb.debian.org/debian) ;; *) echo "E: $*" >&2; exit 3 ;; esac
+mkdir -p "$3"/bin "$3"/etc "$3"/proc "$3"/var/log/apt "$3"/var/lib/apt/lists/partial "$3"/var/cache/apt/archives
+cp /bin/busybox "$3"/bin/busybox; ln -s busybox "$3"/bin/sh; ln -s busybox "$3"/bin/cat
+echo 12.0 > "$3"/etc/debian_version; uname -n > "$3"/etc/hostname; date +%N > "$3"/var/log/bootstrap.log
+date +%N > "$3"/var/log/apt/term.log; date +%N > "$3"/var/lib/apt/lists/x; date > "$3"/var/cache/apt/archives/x.deb
+"#;
+    sh("mount -t tmpfs none /usr/local/sbin");
+    let path = Path::new("/usr/local/sbin/debootstrap");
+    fs::write(path, format!("{made}{body}")).expect("write the program");
+    sh(&format!("chmod 755 {}", path.display()));
+}
+
 #[test]
-#[ignore = "fetches a whole Debian; run with --long"]
+fn e2e_bootstrap_by_debootstrap_makes_the_same_image_twice_and_it_runs() {
+    isolated();
+    let onggi = Onggi::new();
+    fake_debootstrap("echo I: a message\n");
+    let base = ["rootfs", "bootstrap", "debian", "--tool", "debootstrap", "--tag"];
+    let make = |more: &[&str]| onggi.ok(&[&base[..], more].concat());
+    let id = make(&["deb:1"]);
+    assert!(id.starts_with("sha256:"), "{id}");
+    assert_eq!(make(&["deb:2", "--quiet"]), id, "the same packages make the same image");
+    let script = "cat /etc/debian_version; cd /; busybox stat -c %a .; cd /var; busybox find log lib cache -type f; \
+                  busybox ls -d lib/apt/lists log/apt";
+    let seen = onggi.ok(&["run", "--rm", "--network", "none", "deb:1", "sh", "-c", script]);
+    assert_eq!(seen, "12.0\n755\nlib/apt/lists\nlog/apt", "nothing of the run is in it");
+    let refused = onggi.run(&[&base[..], &["x", "--mirror", "http://a", "--mirror", "http://b"]].concat());
+    assert!(refused.code == Some(1) && refused.stderr.contains("one mirror"), "{refused}");
+    fake_debootstrap("echo E: it broke; exit 1\n");
+    let failed = onggi.run(&[&base[..], &["deb:3"]].concat());
+    assert!(failed.code == Some(1) && failed.stderr.contains("E: it broke"), "{failed}");
+    onggi.ok(&["rmi", "deb:1", "deb:2"]);
+    assert_eq!(sh(&format!("ls {}/tmp", onggi.root().display())), "");
+    sh("umount /usr/local/sbin; umount /usr/local/sbin");
+    onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_a_killed_bootstrap_takes_its_tool_along_and_is_collected() {
+    isolated();
+    let onggi = Onggi::new();
+    let (pid, root) = (onggi.dir().join("pid"), onggi.root().display().to_string());
+    fake_debootstrap(&format!(
+        "mount -t tmpfs none \"$3\"/proc\necho $$ > {0}.new; mv {0}.new {0}\nexec sleep 1000\n",
+        pid.display()
+    ));
+    let mut command = onggi.command(&["rootfs", "bootstrap", "debian", "--tool", "debootstrap", "--tag", "deb:1"]);
+    let mut child = command.stderr(Stdio::null()).spawn().expect("onggi starts");
+    let wait = |what: &str, done: &dyn Fn() -> bool| {
+        for _ in 0..600 {
+            if done() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        panic!("{what} did not happen");
+    };
+    wait("the tool's start", &|| pid.exists());
+    assert_eq!(sh(&format!("findmnt -rno TARGET | grep -c {root}/tmp || true")), "0\n", "its mounts are its own");
+    let there = sh(&format!("ls {root}/tmp"));
+    assert!(there.starts_with("bootstrap-"), "{there}");
+    // Somebody else's garbage is collected meanwhile; this is none.
+    onggi.ok(&["system", "prune", "-f"]);
+    assert_eq!(sh(&format!("ls {root}/tmp")), there);
+    child.kill().expect("kill onggi");
+    child.wait().expect("it ends");
+    let tool = format!("/proc/{}", fs::read_to_string(&pid).expect("a number").trim());
+    wait("the tool's end", &|| !Path::new(&tool).exists());
+    onggi.ok(&["system", "prune", "-f"]);
+    assert_eq!(sh(&format!("ls {root}/tmp")), "");
+    sh("umount /usr/local/sbin");
+    onggi.assert_nothing_left();
+}
+
+#[test]
+#[ignore = "fetches whole Debians; run with --long"]
 fn e2e_a_bootstrapped_debian_runs_from_a_directory_and_from_an_image() {
     // Debian's archive is outside: this test stays in the host's own network.
     let onggi = Onggi::new();
     let dir = onggi.dir().join("debian");
     let text = dir.to_str().expect("a name");
-    let options =
-        ["rootfs", "bootstrap", "debian", "--suite=bookworm", "--variant=essential", "--include=busybox-static"];
-    assert_eq!(onggi.ok(&[&options[..], &[text]].concat()), text);
-    let from = format!("rootfs:{text}");
-    assert!(onggi.ok(&["run", "--rm", "--network", "none", &from, "cat", "/etc/debian_version"]).starts_with("12"));
-    onggi.ok(&[&options[..], &["--tag", "deb:12"]].concat());
+    let version = ["cat", "/etc/debian_version"];
+    let in_dir = |dir: &str| {
+        let from = format!("rootfs:{dir}");
+        onggi.ok(&[&["run", "--rm", "--network", "none", &from][..], &version].concat())
+    };
+    let mut base = vec!["rootfs", "bootstrap", "debian", "--suite=bookworm", "--include=busybox-static"];
+    base.push("--variant=essential");
+    assert_eq!(onggi.ok(&[&base[..], &[text]].concat()), text);
+    assert!(in_dir(text).starts_with("12"));
+    onggi.ok(&[&base[..], &["--tag", "deb:12"]].concat());
     assert!(onggi.ok(&["run", "--rm", "--network", "none", "deb:12", "dpkg", "-l", "busybox-static"]).contains("ii"));
     onggi.ok(&["rmi", "deb:12"]);
+    // The other tool, and the same image twice.
+    base.pop();
+    base.push("--tool=debootstrap");
+    let other = onggi.dir().join("other");
+    let text = other.to_str().expect("a name");
+    assert_eq!(onggi.ok(&[&base[..], &[text]].concat()), text);
+    assert!(in_dir(text).starts_with("12"));
+    let first = onggi.ok(&[&base[..], &["--tag", "deb:1", "--quiet"]].concat());
+    let second = onggi.ok(&[&base[..], &["--tag", "deb:2", "--quiet"]].concat());
+    assert_eq!(first, second, "the same packages make the same image");
+    let installed = "dpkg -l busybox-static && apt-get check && ls /var/lib/apt/lists /var/cache/apt/archives";
+    let seen = onggi.ok(&["run", "--rm", "--network", "none", "deb:1", "sh", "-c", installed]);
+    assert!(seen.contains("ii") && !seen.contains(".deb"), "{seen}");
+    onggi.ok(&["rmi", "deb:1", "deb:2"]);
 }

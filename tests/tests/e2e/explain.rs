@@ -96,3 +96,28 @@ fn e2e_explaining_changes_nothing_and_names_the_kernels_operations() {
     assert_eq!(onggi_tests::machine::sh("nft list tables").trim(), "", "no table was made");
     stage.onggi.assert_nothing_left();
 }
+
+#[test]
+fn e2e_the_explained_scripts_take_a_data_root_of_any_name() {
+    let stage = Stage::new();
+    let root = stage.onggi.dir().join("a\\b,c:d e");
+    let ok = |args: &[&str]| {
+        let mut command = Command::new(stage.onggi.program());
+        command.arg("--root").arg(&root).arg("--runroot").arg(stage.onggi.dir().join("f\\g,h:i")).args(args);
+        let ran = stage.onggi.finish(command.env("HOME", stage.onggi.dir()));
+        assert_eq!(ran.code, Some(0), "{ran}");
+        ran.stdout
+    };
+    ok(&["pull", &stage.busybox]);
+    let script = ok(&["run", "--network", "none", "--explain=sh", &stage.busybox, "echo", "by hand"]);
+    let hand = by_hand(&script);
+    assert!(hand.code == Some(0) && hand.stdout == "by hand\n", "{hand}\n--- script\n{script}");
+    let script = ok(&["image", "mount", "--explain=sh", &stage.busybox]);
+    let look = "findmnt -rno TARGET -t overlay | grep -c f.x5cg; umount -a -t overlay";
+    let hand = by_hand(&format!("{script}{look}"));
+    assert!(hand.code == Some(0) && hand.stdout == "1\n", "{hand}\n--- script\n{script}");
+    ok(&["image", "mount", &stage.busybox]);
+    let undo = ok(&["image", "unmount", "--explain=sh", &stage.busybox]);
+    let hand = by_hand(&undo);
+    assert_eq!(hand.code, Some(0), "{hand}\n--- script\n{undo}");
+}

@@ -36,6 +36,7 @@ mod ns_enter;
 mod overlay;
 mod power;
 mod primitives_guide;
+mod progress;
 mod registry;
 mod rootless;
 mod run;

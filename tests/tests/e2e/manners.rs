@@ -40,7 +40,24 @@ fn e2e_archives_that_are_cut_short_or_nothing_at_all_are_refused_as_such() {
     ));
     let import = |file: &str| stage.onggi.run(&["import", &format!("{dir}/{file}")]);
     assert_refused(&import("empty"), 1, &["the archive is empty"]);
-    assert_eq!(import("none.tar").code, Some(0), "an archive of nothing is one");
+    sh(&format!(
+        "cd {dir}; gzip < none.tar > none.tgz; gzip < empty > empty.tgz; cat whole.tar /dev/zero | head -c 80M > long.tar"
+    ));
+    assert_refused(&import("empty.tgz"), 1, &["the archive is empty"]);
+    for none in ["none.tar", "none.tgz"] {
+        let ran = import(none);
+        assert!(
+            ran.code == Some(0) && ran.stderr.contains("without a single file"),
+            "an archive of nothing is one: {ran}"
+        );
+    }
+    for endless in ["/dev/zero", "/dev/urandom"] {
+        let ran = stage.onggi.run(&["import", endless]);
+        assert_refused(&ran, 1, &[endless, "cannot be read as an archive"]);
+        assert_refused(&stage.onggi.run(&["load", "-i", endless]), 1, &[endless, "docker save"]);
+    }
+    assert_refused(&import("long.tar"), 1, &["long.tar", "bytes of zeros follow"]);
+    fs::remove_file(format!("{dir}/long.tar")).expect("remove it");
     for cut in ["cut.tar", "cut.tgz"] {
         let ran = import(cut);
         assert_refused(&ran, 1, &[cut, "cannot be read as an archive", "cut short"]);

@@ -7,7 +7,14 @@ use std::{
     process::Command,
 };
 
-use onggi_tests::{Onggi, Ran, isolated};
+use onggi_tests::{
+    Onggi, Ran,
+    fake_registry::FakeRegistry,
+    image::{Compression, Flavour, ImageBuilder, busybox_tree},
+    isolated,
+    machine::sh,
+    tarball::Tarball,
+};
 
 /// A user that owns nothing but its home.
 const USER: u32 = 12_345;
@@ -92,4 +99,52 @@ fn e2e_what_needs_root_is_refused_with_a_hint() {
     let rootless = Rootless::new();
     let ran = rootless.run(&["run", "--rm", "-p", "8080:80", "host:", "true"]);
     onggi_tests::assert_refused(&ran, 125, &["root"]);
+}
+
+/// Layers whose owners, marks and set-user-ID programs an ordinary user cannot make as root does.
+fn served(registry: &FakeRegistry) -> String {
+    let tree = busybox_tree().directory("d/", 0o750).file("d/gone", 0o644, b"x").file("d/stays", 0o4711, b"x");
+    let lower = tree.directory("opaque/", 0o755).file("opaque/old", 0o644, b"x").finish();
+    let upper = Tarball::new()
+        .file("d/.wh.gone", 0o644, b"")
+        .file("opaque/.wh..wh..opq", 0o644, b"")
+        .file("opaque/new", 0o644, b"y")
+        .finish();
+    let image =
+        ImageBuilder::new(Flavour::Oci).layer(&lower, Compression::Gzip).layer(&upper, Compression::Gzip).build();
+    registry.serve("layers", "latest", &image)
+}
+
+#[test]
+fn e2e_an_ordinary_user_pulls_runs_commits_saves_and_removes_images() {
+    let rootless = Rootless::new();
+    let registry = FakeRegistry::new();
+    let name = served(&registry);
+    rootless.ok(&["pull", "-q", &name]);
+    let (run, none) = (["run", "--name", "box", "--network", "none"], ["--network", "none"]);
+    let change = "ls d opaque; rm d/stays; rm -r opaque; mkdir opaque; echo z > opaque/newer; echo w > d/written";
+    let seen = rootless.ok(&[&run[..], &[&name, "sh", "-c", change]].concat());
+    assert_eq!(seen, "d:\nstays\n\nopaque:\nnew", "whiteouts and opaque directories of the image hold");
+    let changes = rootless.ok(&["diff", "box"]);
+    for line in ["D /d/stays", "A /d/written", "A /opaque/newer", "D /opaque/new"] {
+        assert!(changes.lines().any(|l| l == line), "{line}: {changes}");
+    }
+    rootless.ok(&["commit", "box", "changed:1"]);
+    let look = "ls d opaque; cat opaque/newer";
+    let seen = rootless.ok(&[&["run", "--rm"], &none[..], &["changed:1", "sh", "-c", look]].concat());
+    assert_eq!(seen, "d:\nwritten\n\nopaque:\nnewer\nz");
+    // What is saved means the same to root.
+    let archive = rootless.home.join("changed.tar");
+    rootless.ok(&["save", "-o", archive.to_str().expect("a name"), "changed:1"]);
+    rootless.onggi.ok(&["load", "-q", "-i", archive.to_str().expect("a name")]);
+    let seen = rootless.onggi.ok(&[&["run", "--rm"], &none[..], &["changed:1", "sh", "-c", look]].concat());
+    assert_eq!(seen, "d:\nwritten\n\nopaque:\nnewer\nz");
+    rootless.onggi.ok(&["rmi", "changed:1"]);
+    assert!(rootless.ok(&["system", "check"]).contains("everything is sound"));
+    rootless.ok(&["rm", "box"]);
+    rootless.ok(&["system", "prune", "-af"]);
+    assert_left_empty(&rootless.home);
+    let store = rootless.home.join(".local/share/onggi");
+    let left = sh(&format!("find {0}/layers {0}/tmp {0}/blobs/sha256 -mindepth 1", store.display()));
+    assert_eq!(left, "");
 }

@@ -54,8 +54,11 @@ impl ImportArgs {
             url if url.starts_with("http://") || url.starts_with("https://") => LoadFrom::url(url)?,
             path => LoadFrom::Path(path.into()),
         };
-        let id = engine.import(from, reference.as_ref(), &options)?;
-        render::line(id.as_str())?;
+        let made = engine.import(from, reference.as_ref(), &options)?;
+        if made.entries == 0 {
+            render::notes(&[format!("{} has ended without a single file: the image is empty", self.source)])?;
+        }
+        render::line(made.id.as_str())?;
         Ok(0)
     }
 }

@@ -8,14 +8,19 @@ mod plan;
 mod settle;
 
 use std::{
+    fs::{DirBuilder, File},
     io::{self, Read},
+    os::{fd::OwnedFd, unix::fs::DirBuilderExt as _},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::Duration,
 };
 
 use onggi_spec::{Digest, ImageReference, image::Platform};
 use onggi_state::files::Lock;
+use rustix::process::Signal;
 
 use crate::{Engine, EngineError, ImportOptions, LoadFrom, create, names, transfer::FormatError};
 
@@ -25,6 +30,11 @@ pub use plan::{BootstrapOp, BootstrapPlan};
 const DIRS: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 /// What the tools may know of the caller's environment.
 const PASSED_ON: [&str; 6] = ["http_proxy", "https_proxy", "no_proxy", "all_proxy", "HOME", "TMPDIR"];
+
+/// For a tool that was asked to end: removing half a Debian takes seconds on a slow disk.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often it is looked whether it has.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// What makes the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,17 +124,20 @@ impl Engine {
         self.spool_dir()?;
         let _keep = Lock::shared(&self.images_lock()?)?;
         let mut made = Ok(None);
-        let mut stream = None;
+        let (mut stream, mut scratch) = (None, None);
         for op in &plan.ops {
             let done = match op {
+                BootstrapOp::MakeDirectory { path } => locked(path).map(|lock| scratch = Some(lock)),
                 BootstrapOp::RemoveDirectory { path } => std::fs::remove_dir_all(path)
-                    .or_else(gone)
+                    .or_else(|e| gone(Err(e)))
                     .map_err(|source| EngineError::WriteFile { path: path.clone(), source }),
                 _ if made.is_err() => continue,
                 BootstrapOp::Run { program, args, timestamp, streams: true } => {
                     Tooling::start(program, args, *timestamp).map(|tool| stream = Some(tool))
                 }
-                BootstrapOp::Run { program, args, timestamp, streams: false } => run(program, args, *timestamp),
+                BootstrapOp::Run { program, args, timestamp, streams: false } => {
+                    run(command(program, args, *timestamp), request.quiet)
+                }
                 BootstrapOp::Settle { dir, timestamp } => settle::settle(dir, *timestamp)
                     .map_err(|source| EngineError::WriteFile { path: dir.clone(), source }),
                 BootstrapOp::Import { from, .. } => {
@@ -135,6 +148,7 @@ impl Engine {
                 made = made.and(Err(e));
             }
         }
+        drop(scratch);
         made
     }
 
@@ -174,7 +188,7 @@ impl Engine {
                 onggi_storage::diff::write_tree(&mut archive, &tree)?;
                 io::Seek::rewind(&mut archive)
                     .map_err(|source| FormatError::Stream { action: "read a temporary file", source })?;
-                self.import(LoadFrom::Stream(Box::new(archive), "the tree"), name, &options)
+                Ok(self.import(LoadFrom::Stream(Box::new(archive), "the tree"), name, &options)?.id)
             }
             (None, Some(stream)) => {
                 let (status, program) = (Arc::clone(&stream.status), stream.program.clone());
@@ -182,7 +196,7 @@ impl Engine {
                 let status = *status.lock().unwrap_or_else(PoisonError::into_inner);
                 match status {
                     Some(status) if !status.success() => Err(EngineError::ToolFailed { program, status }),
-                    _ => imported,
+                    _ => Ok(imported?.id),
                 }
             }
             (None, None) => Err(EngineError::ToolFailed { program: PathBuf::new(), status: ExitStatus::default() }),
@@ -190,8 +204,24 @@ impl Engine {
     }
 }
 
-fn gone(e: io::Error) -> io::Result<()> {
-    if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) }
+/// What is not there need not be removed.
+fn gone(done: io::Result<()>) -> io::Result<()> {
+    match done {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// A directory that is locked until the last process that inherits the descriptor has ended: a tool whose caller was killed
+/// goes on for a moment. Like everything in the store's `tmp/` it is collected when nobody holds the lock.
+fn locked(path: &Path) -> Result<OwnedFd, EngineError> {
+    let failed = |source| EngineError::MakeDir { path: path.to_owned(), source };
+    // Its mode becomes that of the image's root; what is around it is closed to others.
+    DirBuilder::new().mode(0o755).create(path).map_err(failed)?;
+    let dir = File::open(path).map_err(failed)?;
+    dir.lock().map_err(failed)?;
+    rustix::io::fcntl_setfd(&dir, rustix::io::FdFlags::empty()).map_err(|e| failed(e.into()))?;
+    Ok(dir.into())
 }
 
 fn find(wanted: Option<Tool>) -> Result<(Tool, PathBuf), EngineError> {
@@ -219,7 +249,7 @@ fn refuse_filled(dir: &Path) -> Result<(), EngineError> {
             hint: "name one that does not exist yet, or --tag for an image".to_owned(),
         }),
         Ok(false) => Ok(()),
-        Err(e) => gone(e).map_err(|source| EngineError::ReadFile { path: dir.to_owned(), source }),
+        Err(e) => gone(Err(e)).map_err(|source| EngineError::ReadFile { path: dir.to_owned(), source }),
     }
 }
 
@@ -232,16 +262,18 @@ fn command(program: &Path, args: &[String], timestamp: u64) -> Command {
             command.env(name, value);
         }
     }
+    onggi_sys::tool::tie_to_us(&mut command);
     command
 }
 
-fn run(program: &Path, args: &[String], timestamp: u64) -> Result<(), EngineError> {
-    let failed = |source| EngineError::ReadFile { path: program.to_owned(), source };
+fn run(mut command: Command, quiet: bool) -> Result<(), EngineError> {
+    let program = PathBuf::from(command.get_program());
     // Whatever the tool says is for the user; our own output is the result alone.
-    let status = command(program, args, timestamp).stdout(io::stderr()).status().map_err(failed)?;
-    match status.success() {
-        true => Ok(()),
-        false => Err(EngineError::ToolFailed { program: program.to_owned(), status }),
+    let said = if quiet { Stdio::null() } else { io::stderr().into() };
+    let status = command.stdout(said).status();
+    match status.map_err(|source| EngineError::ReadFile { path: program.clone(), source })? {
+        status if status.success() => Ok(()),
+        status => Err(EngineError::ToolFailed { program, status }),
     }
 }
 
@@ -276,7 +308,14 @@ impl Read for Tooling {
 
 impl Drop for Tooling {
     fn drop(&mut self) {
-        // Ended already, unless reading was given up.
+        // Ended already, unless reading was given up. Asked to, it removes the tree that it has made so far.
+        let _ = rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), Signal::TERM);
+        for _ in 0..PATIENCE.as_millis() / LOOK.as_millis() {
+            match self.child.try_wait() {
+                Ok(None) => thread::sleep(LOOK),
+                _ => return,
+            }
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

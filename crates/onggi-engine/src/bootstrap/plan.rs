@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use onggi_spec::{ParseError, shell::quote};
 use serde::Serialize;
 
-use super::{Bootstrap, Target, Tool};
+use super::{Bootstrap, Target, Tool, settle};
 
 /// Variants of mmdebstrap(1) and debootstrap(8).
 const VARIANTS: [&str; 13] = [
@@ -32,7 +32,13 @@ const HOST_FILES: &str = r#"rm -f "$1"/etc/hostname "$1"/etc/resolv.conf"#;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "op", rename_all = "kebab-case")]
 pub enum BootstrapOp {
-    /// A program of this machine; its messages go to the user.
+    /// A directory for a tool that cannot stream. It is locked as long as a process of the tool lives, so that nobody
+    /// collects it meanwhile, and anybody afterwards.
+    MakeDirectory {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A program of this machine, in a mount namespace of its own where it may have one; its messages go to the user.
     Run {
         /// Absolute path.
         program: PathBuf,
@@ -77,6 +83,7 @@ impl BootstrapPlan {
     /// `scratch` is the directory that a tool works in that cannot stream.
     pub(super) fn new(request: &Bootstrap, tool: Tool, program: &Path, scratch: &Path) -> Result<Self, ParseError> {
         check(request)?;
+        check_for_tool(request, tool)?;
         let timestamp = request.timestamp;
         let run = |target: &str, streams| BootstrapOp::Run {
             program: program.to_owned(),
@@ -93,6 +100,7 @@ impl BootstrapPlan {
             (Target::Image(name), Tool::Debootstrap) => {
                 let (name, dir) = (name.as_ref().map(ToString::to_string), scratch.to_owned());
                 vec![
+                    BootstrapOp::MakeDirectory { path: dir.clone() },
                     run(&dir.to_string_lossy(), false),
                     BootstrapOp::Settle { dir: dir.clone(), timestamp },
                     BootstrapOp::Import { name, from: Some(dir.clone()), timestamp },
@@ -113,6 +121,9 @@ impl BootstrapPlan {
         let mut out = "#!/bin/sh\nset -e\n".to_owned();
         for op in &self.ops {
             match op {
+                BootstrapOp::MakeDirectory { path } => {
+                    out += &format!("mkdir -m 755 {}\n", quote(&path.to_string_lossy()));
+                }
                 BootstrapOp::Run { program, args, timestamp, streams } => {
                     let args: Vec<String> = args.iter().map(|arg| quote(arg)).collect();
                     let end = if *streams { " |\n" } else { "\n" };
@@ -120,9 +131,11 @@ impl BootstrapPlan {
                 }
                 BootstrapOp::Settle { dir, timestamp } => {
                     let dir = quote(&dir.to_string_lossy());
-                    let gone: Vec<String> =
-                        super::settle::VOLATILE.iter().map(|path| format!("{dir}/{path}")).collect();
-                    out += &format!("rm -rf {}\n", gone.join(" "));
+                    let all = |list: &[&str], end: &str| {
+                        list.iter().map(|path| format!("{dir}/{path}{end}")).collect::<Vec<_>>().join(" ")
+                    };
+                    out += &format!("rm -f {}\n", all(&settle::VOLATILE, ""));
+                    out += &format!("find {} -mindepth 1 -delete\n", all(&settle::EMPTIED, ""));
                     out += &format!("find {dir} -newermt @{timestamp} -exec touch -h -d @{timestamp} {{}} +\n");
                 }
                 BootstrapOp::Import { name, from, .. } => {
@@ -144,6 +157,7 @@ impl BootstrapPlan {
 
 fn words(op: &BootstrapOp) -> String {
     match op {
+        BootstrapOp::MakeDirectory { path } => format!("make the directory {}", path.display()),
         BootstrapOp::Run { program, args, streams, .. } => format!(
             "run {} {}{}",
             program.display(),
@@ -196,6 +210,21 @@ fn arguments(request: &Bootstrap, tool: Tool, target: &str, streams: bool) -> Ve
         false => args.extend(request.mirrors.iter().cloned()),
     }
     args
+}
+
+/// debootstrap(8) takes one URL: a second one would be the script that it runs.
+fn check_for_tool(request: &Bootstrap, tool: Tool) -> Result<(), ParseError> {
+    let url = |text: &String| ["http://", "https://", "file:/"].iter().any(|start| text.starts_with(start));
+    let wrong = |text: &str, why: &str| {
+        Err(ParseError::new("mirror", text, why)
+            .hint("mmdebstrap takes any number of mirrors and lines of sources.list"))
+    };
+    match (tool, &request.mirrors[..]) {
+        (Tool::Mmdebstrap, _) | (Tool::Debootstrap, []) => Ok(()),
+        (Tool::Debootstrap, [one]) if url(one) => Ok(()),
+        (Tool::Debootstrap, [one]) => wrong(one, "debootstrap takes a URL"),
+        (Tool::Debootstrap, [_, second, ..]) => wrong(second, "debootstrap takes one mirror"),
+    }
 }
 
 /// Nothing that is given may become an option or a second value of the tool.
@@ -271,12 +300,25 @@ mod tests {
         assert!(matches!(
             plan.ops[..],
             [
+                BootstrapOp::MakeDirectory { .. },
                 BootstrapOp::Run { streams: false, .. },
                 BootstrapOp::Settle { .. },
                 BootstrapOp::Import { from: Some(_), .. },
                 BootstrapOp::RemoveDirectory { .. }
             ]
         ));
+    }
+
+    #[test]
+    fn debootstrap_gets_one_mirror_and_no_script() {
+        let with = |mirrors: &[&str]| {
+            let mirrors = mirrors.iter().map(|text| (*text).to_owned()).collect();
+            plan(&Bootstrap { mirrors, ..request(Target::Image(None)) }, Tool::Debootstrap)
+        };
+        assert!(with(&["http://a/debian"]).is_ok() && with(&[]).is_ok());
+        assert!(with(&["http://a/debian", "file:///script"]).is_err());
+        assert!(with(&["deb http://a/debian stable main"]).is_err());
+        assert!(with(&["/tmp/sources.list"]).is_err());
     }
 
     #[test]

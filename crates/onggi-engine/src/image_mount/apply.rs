@@ -7,12 +7,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use onggi_spec::overlay::Directories;
 use onggi_sys::{
     Errno, SysError, fs,
     mount::{self, AttributeChange, Depth, FsContext, MountFlags, attr},
 };
 
-use super::plan::{MountOp, escaped};
+use super::plan::MountOp;
 use crate::EngineError;
 
 /// What the view may not be used for.
@@ -72,9 +73,9 @@ fn overlay(source: &str, lower: &[PathBuf], userxattr: bool, target: &Path) -> o
         Ok(made) => mount::attach(made.as_fd(), place.as_fd()),
         // Before Linux 6.6 layers cannot be given one by one, and the old way has room for a page of them.
         Err(e) if e.errno == Errno::INVAL => {
-            let list = lower.iter().map(|dir| escaped(dir)).collect::<Vec<_>>().join(":");
-            let options = format!("lowerdir={list}{}", if userxattr { ",userxattr" } else { "" });
-            if options.len() > MAX_OPTIONS {
+            let data = Directories { lower, upper: None }.data(userxattr.then_some("userxattr"));
+            let options = String::from_utf8_lossy(&data).into_owned();
+            if options.len() > MAX_OPTIONS || options.as_bytes() != data {
                 return Err(e);
             }
             let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use onggi_spec::shell::quote;
+use onggi_spec::{overlay::Directories, shell::quote};
 use onggi_storage::ImageView;
 use serde::Serialize;
 
@@ -181,10 +181,8 @@ fn line(op: &MountOp) -> Option<String> {
     Some(match op {
         MountOp::MakeDirectory { path: dir } => format!("mkdir -p -m 700 {}", path(dir)),
         MountOp::Overlay { source, lower, userxattr, target } => {
-            let lower: Vec<String> = lower.iter().map(|dir| escaped(dir)).collect();
-            let user = if *userxattr { ",userxattr" } else { "" };
-            let options = quote(&format!("ro,nosuid,nodev,lowerdir={}{user}", lower.join(":")));
-            format!("mount -t overlay {source} -o {options} {}", path(target))
+            let options = ["ro", "nosuid", "nodev"].into_iter().chain(userxattr.then_some("userxattr"));
+            Directories { lower, upper: None }.command(source, options, &path(target))
         }
         MountOp::Bind { source, target } => {
             let (source, target) = (path(source), path(target));
@@ -194,11 +192,6 @@ fn line(op: &MountOp) -> Option<String> {
         MountOp::RemoveDirectory { path: dir } => format!("rmdir {}", path(dir)),
         MountOp::Count { target, users } => format!("# {} stays mounted: {users} use it", target.display()),
     })
-}
-
-/// A layer's path as a part of `lowerdir=`, where `:` separates and `\` escapes.
-pub(crate) fn escaped(dir: &Path) -> String {
-    dir.to_string_lossy().replace('\\', "\\\\").replace(':', "\\:").replace(',', "\\,")
 }
 
 #[cfg(test)]
@@ -217,7 +210,7 @@ mod tests {
         assert_eq!(
             plan.shell(),
             "#!/bin/sh\nset -e\nmkdir -p -m 700 /run/m\nmkdir -p -m 700 /run/m/abc\n\
-             mount -t overlay onggi-image-abc -o ro,nosuid,nodev,lowerdir=/l/2/diff:/l/1/diff /run/m/abc\n"
+             mount -t overlay -o lowerdir=/l/2/diff:/l/1/diff,ro,nosuid,nodev onggi-image-abc /run/m/abc\n"
         );
         assert!(plan.words().contains("mount 2 layers as one read-only tree on /run/m/abc"));
     }
@@ -247,8 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_are_quoted_and_escaped() {
-        assert_eq!(escaped(Path::new("/a:b\\c")), "/a\\:b\\\\c");
+    fn paths_are_quoted() {
         let plan = MountPlan::unmount(Path::new("/a b"), true, true);
         assert_eq!(plan.shell(), "#!/bin/sh\nset -e\numount -l '/a b'\nrmdir '/a b'\n");
     }

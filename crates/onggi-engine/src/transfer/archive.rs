@@ -13,9 +13,10 @@ use std::{
 };
 
 use onggi_storage::{
+    StorageError,
     decompress::{Codec, HEAD},
     decompress_apart,
-    tar::{Kind, Source as TarSource, TarReader},
+    tar::{Kind, Source as TarSource, TarErrorKind, TarReader},
 };
 use onggi_sys::jail;
 
@@ -59,7 +60,7 @@ enum Member {
 impl Archive {
     /// Reads the list of members. `spool` is the directory for what must be decompressed first.
     pub(crate) fn open(input: Box<dyn Read + Send>, what: &str, spool: &Path) -> Result<Self, EngineError> {
-        let file = spooled(input, spool)?;
+        let file = spooled(input, what, spool)?;
         Self::index(file, what)
     }
 
@@ -260,15 +261,21 @@ impl TarSource for FileSource {
 }
 
 /// Decompresses into a nameless file.
-fn spooled(input: Box<dyn Read + Send>, dir: &Path) -> Result<File, EngineError> {
+fn spooled(input: Box<dyn Read + Send>, what: &str, dir: &Path) -> Result<File, EngineError> {
     let mut spool = tempfile::tempfile_in(dir).map_err(at("write a temporary file in", dir))?;
     let mut total = 0_u64;
-    decompress_apart::<EngineError>(input, dir, |piece| {
+    let passed = decompress_apart::<EngineError>(input, dir, |piece| {
         total += piece.len() as u64;
         if total > MAX_ARCHIVE {
             return Err(FormatError::TooLarge { what: "the archive".to_owned(), limit: MAX_ARCHIVE }.into());
         }
         Ok(write_sparse(&mut spool, piece).map_err(at("write a temporary file in", dir))?)
+    });
+    passed.map_err(|e| match e {
+        EngineError::Storage(StorageError::Archive { source }) if source.kind != TarErrorKind::Truncated => {
+            FormatError::NotAnArchive { what: what.to_owned(), source }.into()
+        }
+        other => other,
     })?;
     spool.set_len(total).and_then(|()| spool.rewind()).map_err(at("write a temporary file in", dir))?;
     Ok(spool)

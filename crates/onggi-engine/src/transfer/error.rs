@@ -205,7 +205,10 @@ pub(crate) fn of_archive(what: &str, e: crate::EngineError) -> crate::EngineErro
     use onggi_storage::{StorageError, tar::TarErrorKind};
     let damaged = match &e {
         crate::EngineError::Storage(StorageError::TruncatedStream { .. } | StorageError::CorruptStream { .. }) => true,
-        crate::EngineError::Storage(StorageError::Archive { source }) => matches!(source.kind, TarErrorKind::Truncated),
+        crate::EngineError::Storage(StorageError::Archive { source }) => matches!(
+            source.kind,
+            TarErrorKind::Truncated | TarErrorKind::Checksum | TarErrorKind::Magic | TarErrorKind::EndlessZeros { .. }
+        ),
         _ => false,
     };
     match e {

@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use onggi_spec::overlay::{Directories, escaped};
 use onggi_sys::{
     Errno, Result, SysContext as _, SysError,
     mount::{self, FsContext, MountFlags, attr},
@@ -113,9 +114,7 @@ fn by_keys(
     if let Some((upper, work)) = upper {
         for (key, dir) in [("upperdir", upper), ("workdir", work)] {
             // Unlike those of `lowerdir+`, its backslashes are taken away.
-            let mut escaped = Vec::new();
-            escape(&mut escaped, dir);
-            context.set(key, &escaped)?;
+            context.set(key, &escaped(dir))?;
         }
     }
     for option in options {
@@ -135,21 +134,8 @@ fn by_one_string(
     read_only: bool,
     options: &[String],
 ) -> Result<()> {
-    let mut data = b"lowerdir=".to_vec();
-    for (number, dir) in lower.iter().enumerate() {
-        if number > 0 {
-            data.push(b':');
-        }
-        escape(&mut data, dir);
-    }
-    for (key, dir) in upper.into_iter().flat_map(|(upper, work)| [(",upperdir=", upper), (",workdir=", work)]) {
-        data.extend_from_slice(key.as_bytes());
-        escape(&mut data, dir);
-    }
-    for option in options {
-        data.push(b',');
-        data.extend_from_slice(option.as_bytes());
-    }
+    let upper = upper.map(|(upper, work)| (upper.as_path(), work.as_path()));
+    let data = Directories { lower, upper }.data(options);
     let data = CString::new(data).map_err(|_| SysError::new("mount", "overlay, NUL in a path", Errno::INVAL))?;
     let before = std::env::current_dir();
     rustix::process::chdir(target).sys("chdir", || format!("{target:?}"))?;
@@ -159,15 +145,6 @@ fn by_one_string(
         rustix::process::chdir(&before).sys("chdir", || format!("{before:?}"))?;
     }
     done
-}
-
-fn escape(out: &mut Vec<u8>, path: &Path) {
-    for byte in path.as_os_str().as_bytes() {
-        if matches!(byte, b'\\' | b':' | b',') {
-            out.push(b'\\');
-        }
-        out.push(*byte);
-    }
 }
 
 fn unmount(target: &Path, lazy: bool) -> std::result::Result<(), PrimitiveError> {

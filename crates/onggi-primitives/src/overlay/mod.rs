@@ -10,6 +10,7 @@ mod mounted;
 
 use std::path::{Path, PathBuf};
 
+use onggi_spec::overlay::Directories;
 use onggi_sys::trace;
 use serde::{Deserialize, Serialize};
 
@@ -325,8 +326,6 @@ impl OverlayOp {
     }
 }
 
-/// mount(8). A name with a character that separates options has another one meanwhile: versions of mount(8) differ in
-/// what they take for an escape.
 fn mount_command(
     target: &Path,
     lower: &[PathBuf],
@@ -334,31 +333,9 @@ fn mount_command(
     read_only: bool,
     options: &[String],
 ) -> String {
-    let mut links = Vec::new();
-    let mut word = |path: &PathBuf| {
-        let special = path.as_os_str().as_encoded_bytes().iter().any(|b| b":,\\\"".contains(b));
-        if !special {
-            return shell::path(path);
-        }
-        let link = format!("\"$T/{}\"", links.len());
-        links.push(format!("ln -s {} {link}\n", shell::path(path)));
-        link
-    };
-    let mut all = vec![format!("lowerdir={}", lower.iter().map(&mut word).collect::<Vec<_>>().join(":"))];
-    if let Some((upper, work)) = upper {
-        all.push(format!("upperdir={}", word(upper)));
-        all.push(format!("workdir={}", word(work)));
-    }
-    all.extend(options.iter().map(|option| shell::quote(option)));
-    all.extend(read_only.then(|| "ro".to_owned()));
-    let text = all.join(",");
-    // mount(8) before 2.39 hands one page to mount(2).
-    let note = if text.len() > 4095 { "# more than a page: needs mount(8) 2.39 or newer\n" } else { "" };
-    let command = format!("mount -t overlay overlay -o {text} {}", shell::path(target));
-    match links.is_empty() {
-        true => format!("{note}{command}"),
-        false => format!("{note}T=$(mktemp -d)\n{}{command}\nrm -r \"$T\"", links.concat()),
-    }
+    let upper = upper.map(|(upper, work)| (upper.as_path(), work.as_path()));
+    let options = options.iter().map(String::as_str).chain(read_only.then_some("ro"));
+    Directories { lower, upper }.command("overlay", options, &shell::path(target))
 }
 
 #[cfg(test)]
@@ -387,7 +364,7 @@ mod tests {
         assert_eq!(
             plan.shell(),
             "set -eu\n[ -d /u ] || { mkdir /u; chmod --reference=/l1 /u; chown --reference=/l1 /u; }\nmkdir -p /w\n\
-             mount -t overlay overlay -o lowerdir=/l1:/l2,upperdir=/u,workdir=/w /t\n"
+             mount -t overlay -o lowerdir=/l1:/l2,upperdir=/u,workdir=/w overlay /t\n"
         );
     }
 
@@ -429,12 +406,5 @@ mod tests {
         assert!(OverlayPlan::mount(&other, &mounted).is_err());
         assert_eq!(OverlayPlan::unmount(Path::new("/t"), false, &mounted).expect("it is there").ops.len(), 1);
         assert_eq!(OverlayPlan::unmount(Path::new("/t"), false, &facts()).expect("nothing is there").ops, []);
-    }
-
-    #[test]
-    fn a_name_that_would_be_two_options_has_another_one_in_the_script() {
-        let line = mount_command(Path::new("/t"), &["/a:b".into(), "/c d".into()], None, true, &[]);
-        let expected = "T=$(mktemp -d)\nln -s /a:b \"$T/0\"\nmount -t overlay overlay -o lowerdir=\"$T/0\":'/c d',ro /t\nrm -r \"$T\"";
-        assert_eq!(line, expected);
     }
 }

@@ -6,7 +6,10 @@ use std::{
     path::Path,
 };
 
-use onggi_spec::monitor::OverlayMount;
+use onggi_spec::{
+    monitor::OverlayMount,
+    overlay::{OverlayFlags, escaped, joined},
+};
 use onggi_sys::{
     Errno, SysContext, SysError,
     mount::{self, AttributeChange, Depth, FsContext, MountFlags, MountPropagationFlags, attr},
@@ -45,28 +48,6 @@ pub(super) fn change(set: u64, clear: u64) -> AttributeChange<'static> {
 pub(super) fn set_propagation(mount: &OwnedFd, p: Propagation, recursive: bool) -> onggi_sys::Result<()> {
     let change = AttributeChange { propagation: propagation_bits(p), ..AttributeChange::default() };
     mount::set_attributes(mount.as_fd(), if recursive { Depth::Recursive } else { Depth::One }, change)
-}
-
-/// Options of overlayfs without a value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct OverlayFlags {
-    /// `user.overlay.*`.
-    pub(super) userxattr: bool,
-    /// Nothing is synced; Linux 5.10.
-    pub(super) volatile: bool,
-}
-
-impl OverlayFlags {
-    fn of(o: &OverlayMount) -> Self {
-        Self { userxattr: o.userxattr, volatile: o.volatile }
-    }
-
-    fn set(self, fs: &FsContext) -> onggi_sys::Result<()> {
-        for (_, flag) in [(self.userxattr, "userxattr"), (self.volatile, "volatile")].iter().filter(|(on, _)| *on) {
-            fs.set_flag(flag)?;
-        }
-        Ok(())
-    }
 }
 
 /// overlayfs leaves a mark in the work directory of a volatile mount and refuses the next one, for after a crash the
@@ -108,55 +89,19 @@ fn overlay_of(
     fs.set("source", b"overlay")?;
     match how {
         Lower::OneByOne => lower.iter().try_for_each(|layer| fs.set("lowerdir+", path::bytes(layer)))?,
-        Lower::Joined => {
-            let mut joined = Vec::new();
-            for (i, layer) in lower.iter().enumerate() {
-                if i > 0 {
-                    joined.push(b':');
-                }
-                escape(&mut joined, path::bytes(layer));
-            }
-            fs.set("lowerdir", &joined)?;
-        }
+        Lower::Joined => fs.set("lowerdir", &joined(lower))?,
     }
-    for (key, dir) in [("upperdir", upper), ("workdir", work)] {
-        let mut escaped = Vec::new();
-        escape(&mut escaped, path::bytes(dir));
-        fs.set(key, &escaped)?;
-    }
-    flags.set(&fs)?;
+    fs.set("upperdir", &escaped(upper))?;
+    fs.set("workdir", &escaped(work))?;
+    flags.names().try_for_each(|flag| fs.set_flag(flag))?;
     fs.mount(0)
 }
 
 /// The same by mount(2), onto the current directory.
 fn overlay_on_cwd(o: &OverlayMount) -> onggi_sys::Result<()> {
-    let mut data = b"lowerdir=".to_vec();
-    for (i, layer) in o.lower.iter().enumerate() {
-        if i > 0 {
-            data.push(b':');
-        }
-        escape(&mut data, path::bytes(layer));
-    }
-    for (key, dir) in [(&b",upperdir="[..], &o.upper), (b",workdir=", &o.work)] {
-        data.extend_from_slice(key);
-        escape(&mut data, path::bytes(dir));
-    }
-    if o.userxattr {
-        data.extend_from_slice(b",userxattr");
-    }
+    let data = o.directories().data(o.flags().names());
     let data = CString::new(data).map_err(|_| SysError::new("mount", "overlay, NUL in a path", Errno::INVAL))?;
     mount::mount_on_cwd(Path::new("overlay"), "overlay", MountFlags::empty(), &data)
-}
-
-/// overlayfs takes `\`, `:` and `,` literally after a backslash: in `lowerdir`, `upperdir` and `workdir`, by whatever
-/// call. `lowerdir+` it takes as it is (fs/overlayfs/params.c).
-fn escape(out: &mut Vec<u8>, text: &[u8]) {
-    for b in text {
-        if matches!(b, b'\\' | b':' | b',') {
-            out.push(b'\\');
-        }
-        out.push(*b);
-    }
 }
 
 impl Child {
@@ -172,7 +117,7 @@ impl Child {
             }
             SetupOp::OverlayRoot { overlay: o, ids: _ } => {
                 let lower: Vec<&Path> = o.lower.iter().map(AsRef::as_ref).collect();
-                match overlay(&lower, &o.upper, &o.work, OverlayFlags::of(o)) {
+                match overlay(&lower, &o.upper, &o.work, o.flags()) {
                     Ok(fd) => self.root = Some(fd),
                     Err(e) if e.errno == Errno::INVAL => self.legacy_root(o, &e).step(step)?,
                     Err(e) => return Err(overlay_failure(step(), &e)),

@@ -191,8 +191,7 @@ fn rootfs(cx: &Context<'_>) -> Result<Vec<SetupOp>> {
                 path: s.path.clone(),
                 upper: s.upper.clone(),
                 work: s.work.clone(),
-                userxattr: overlay.userxattr,
-                volatile: overlay.volatile,
+                flags: overlay.flags(),
                 ids: ids.clone(),
             }));
             ops.extend(overlay.hidden.iter().map(|p| SetupOp::Mask { path: p.clone(), label: None }));

@@ -13,6 +13,7 @@ use std::{
 use onggi_cgroup::{CgroupPlan, Prepare, systemd::Manager};
 use onggi_spec::{
     oci::runtime::{LinuxIdMapping, LinuxNamespaceType as Kind, Scheduler},
+    overlay::{Directories, OverlayFlags},
     shell::quote,
 };
 use onggi_sys::sched::bits;
@@ -218,8 +219,9 @@ fn setup_line(out: &mut String, op: &SetupOp) {
             root_line(out, op);
             Ok(())
         }
-        SetupOp::SubOverlay { path: at, upper, work, userxattr, volatile, ids: _ } => {
-            overlay(out, std::slice::from_ref(at), upper, work, (*userxattr, *volatile), &inside(at));
+        SetupOp::SubOverlay { path: at, upper, work, flags, ids: _ } => {
+            let dirs = Directories { lower: std::slice::from_ref(at), upper: Some((upper, work)) };
+            overlay(out, dirs, *flags, &inside(at));
             Ok(())
         }
         SetupOp::Mount(m) => {
@@ -286,7 +288,7 @@ fn root_line(out: &mut String, op: &SetupOp) {
         }
         SetupOp::OverlayRoot { overlay: o, ids: _ } => {
             let _ = writeln!(out, "R={}", path(&o.work));
-            overlay(out, &o.lower, &o.upper, &o.work, (o.userxattr, o.volatile), "\"$R\"");
+            overlay(out, o.directories(), o.flags(), "\"$R\"");
             Ok(())
         }
         SetupOp::HostPropagation { propagation } => writeln!(out, "mount --make-r{} /", propagation.words()),
@@ -294,18 +296,14 @@ fn root_line(out: &mut String, op: &SetupOp) {
     };
 }
 
-fn overlay(out: &mut String, lower: &[PathBuf], upper: &Path, work: &Path, flags: (bool, bool), at: &str) {
-    let lower: Vec<String> = lower.iter().map(|p| p.to_string_lossy().into_owned()).collect();
-    let mut options = format!("lowerdir={},upperdir={},workdir={}", lower.join(":"), upper.display(), work.display());
-    let (userxattr, volatile) = flags;
-    for (_, option) in [(userxattr, ",userxattr"), (volatile, ",volatile")].iter().filter(|(on, _)| *on) {
-        options.push_str(option);
+fn overlay(out: &mut String, dirs: Directories<'_>, flags: OverlayFlags, at: &str) {
+    if let Some((upper, work)) = dirs.upper {
+        let _ = writeln!(out, "mkdir -p {} {}", path(upper), path(work));
+        if flags.volatile {
+            let _ = writeln!(out, "rm -rf {}", path(&work.join("work/incompat")));
+        }
     }
-    let _ = writeln!(out, "mkdir -p {} {}", path(upper), path(work));
-    if volatile {
-        let _ = writeln!(out, "rm -rf {}", path(&work.join("work/incompat")));
-    }
-    let _ = writeln!(out, "mount -t overlay -o {} overlay {at}", quote(&options));
+    let _ = writeln!(out, "{}", dirs.command("overlay", flags.names(), at));
 }
 
 fn mount(out: &mut String, m: &FsMount) {

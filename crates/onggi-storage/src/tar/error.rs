@@ -22,6 +22,12 @@ pub enum TarErrorKind {
     /// Bytes other than zero after the end-of-archive blocks, or after a single zero block.
     #[error("there is data after the end of the archive")]
     TrailingData,
+    /// Zeros without end after the end of the archive.
+    #[error("the archive has ended, and more than {limit} bytes of zeros follow")]
+    EndlessZeros {
+        /// The bound in bytes.
+        limit: u64,
+    },
     /// The header's checksum does not match.
     #[error("bad header checksum")]
     Checksum,

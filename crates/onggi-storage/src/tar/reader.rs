@@ -5,7 +5,7 @@ use onggi_sys::fs::Time;
 use super::header::{self, BLOCK, Format, GnuSparse, Header};
 use super::pax::{self, Pax};
 use super::{TarError, TarErrorKind as E};
-use crate::limits::{MAX_PATH, MAX_PAX, MAX_SPARSE_SEGMENTS};
+use crate::limits::{MAX_PATH, MAX_PAX, MAX_SPARSE_SEGMENTS, MAX_TRAILING};
 
 /// Where the bytes come from.
 pub trait Source {
@@ -378,6 +378,9 @@ impl<S: Source> TarReader<S> {
             let n = piece.len();
             self.source.consume(n);
             self.position += n as u64;
+            if self.position - self.header_at > MAX_TRAILING {
+                return Err(E::EndlessZeros { limit: MAX_TRAILING });
+            }
         }
     }
 

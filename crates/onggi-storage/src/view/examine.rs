@@ -3,11 +3,13 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use onggi_spec::{elf, monitor::OverlayMount};
+use onggi_spec::{
+    elf::{self, Needs, loader_cache, needs},
+    monitor::OverlayMount,
+};
 
 use super::executable::{ExecutableProblem, ExecutableQuery, find_executable, searched};
 use super::overlay::View;
-use crate::elf_needs::{Needs, loader_cache, needs};
 use crate::error::{Result, shown};
 use crate::limits::{MAX_EXEC_HEAD, MAX_INTERPRETERS};
 

@@ -3,6 +3,8 @@
 //! gABI "Program Loading and Dynamic Linking"; ld.so(8) for the meaning of RPATH and RUNPATH. The dynamic loader is never
 //! run for it: `ldd` would execute parts of a file that nobody vouches for.
 
+use super::{Class, PT_INTERP, Segment, machine, number};
+
 /// What an ELF file says.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Needs {
@@ -21,10 +23,9 @@ pub struct Needs {
 }
 
 /// Entries of one table that are looked at: real files have tens.
-const MAX_ENTRIES: usize = 65_536;
+const MAX_ENTRIES: u64 = 65_536;
 const PT_LOAD: u64 = 1;
 const PT_DYNAMIC: u64 = 2;
-const PT_INTERP: u64 = 3;
 const DT_NEEDED: u64 = 1;
 const DT_STRTAB: u64 = 5;
 const DT_STRSZ: u64 = 10;
@@ -33,16 +34,9 @@ const DT_RUNPATH: u64 = 29;
 
 /// Reads a little-endian ELF file; `None` when it is none, or damaged.
 pub fn needs(file: &[u8]) -> Option<Needs> {
-    if file.get(..4)? != b"\x7fELF" || *file.get(5)? != 1 {
-        return None;
-    }
-    let wide = match file.get(4)? {
-        1 => false,
-        2 => true,
-        _ => return None,
-    };
-    let elf = Elf { file, wide };
-    let mut found = Needs { wide, machine: elf.number(18, 2)? as u16, ..Needs::default() };
+    let class = Class::of(file)?;
+    let elf = Elf { file, class };
+    let mut found = Needs { wide: class.wide, machine: machine(file)?, ..Needs::default() };
     let segments = elf.segments()?;
     let of = |kind: u64| segments.iter().find(|s| s.kind == kind);
     if let Some(interp) = of(PT_INTERP) {
@@ -77,14 +71,7 @@ fn split(list: &[u8]) -> Vec<Vec<u8>> {
 
 struct Elf<'f> {
     file: &'f [u8],
-    wide: bool,
-}
-
-struct Segment {
-    kind: u64,
-    offset: u64,
-    address: u64,
-    size: u64,
+    class: Class,
 }
 
 impl Elf<'_> {
@@ -93,42 +80,22 @@ impl Elf<'_> {
         self.file.get(start..start.checked_add(usize::try_from(size).ok()?)?)
     }
 
-    fn number(&self, offset: u64, size: u64) -> Option<u64> {
-        Some(self.bytes(offset, size)?.iter().rev().fold(0, |n, b| (n << 8) | u64::from(*b)))
-    }
-
-    /// A field by its places in 64 and in 32 bits.
-    fn field(&self, base: u64, wide: (u64, u64), narrow: (u64, u64)) -> Option<u64> {
-        let (offset, size) = if self.wide { wide } else { narrow };
-        self.number(base.checked_add(offset)?, size)
-    }
-
     fn segments(&self) -> Option<Vec<Segment>> {
-        let table = self.field(0, (32, 8), (28, 4))?;
-        let size = self.field(0, (54, 2), (42, 2))?;
-        let count = self.field(0, (56, 2), (44, 2))?;
-        let one = |at: u64| {
-            let base = table.checked_add(at.checked_mul(size)?)?;
-            Some(Segment {
-                kind: self.number(base, 4)?,
-                offset: self.field(base, (8, 8), (4, 4))?,
-                address: self.field(base, (16, 8), (8, 4))?,
-                size: self.field(base, (32, 8), (16, 4))?,
-            })
-        };
-        (0..count).map(one).collect()
+        let table = self.class.table(self.file)?;
+        let one = |at: u64| self.class.segment(self.bytes(table.place(at)?, self.class.segment_size())?);
+        (0..table.count).map(one).collect()
     }
 
     fn dynamic(&self, segment: &Segment) -> Option<Vec<(u64, u64)>> {
-        let size = if self.wide { 16 } else { 8 };
+        let size = if self.class.wide { 16 } else { 8 };
         let mut entries = Vec::new();
-        for at in 0..(segment.size / size).min(MAX_ENTRIES as u64) {
-            let base = segment.offset.checked_add(at * size)?;
-            let tag = self.field(base, (0, 8), (0, 4))?;
+        for at in 0..(segment.size / size).min(MAX_ENTRIES) {
+            let entry = self.bytes(segment.offset.checked_add(at * size)?, size)?;
+            let tag = self.class.field(entry, (0, 8), (0, 4))?;
             if tag == 0 {
                 break;
             }
-            entries.push((tag, self.field(base, (8, 8), (4, 4))?));
+            entries.push((tag, self.class.field(entry, (8, 8), (4, 4))?));
         }
         Some(entries)
     }
@@ -139,12 +106,13 @@ impl Elf<'_> {
 pub fn loader_cache(file: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
     const MAGIC: &[u8] = b"glibc-ld.so.cache1.1";
     let Some(start) = file.windows(MAGIC.len()).position(|w| w == MAGIC) else { return Vec::new() };
-    let cache = Elf { file: &file[start..], wide: true };
-    let string = |at: u64| cache.file.get(usize::try_from(at).ok()?..).map(text);
-    let count = cache.number(20, 4).unwrap_or(0).min(MAX_ENTRIES as u64);
-    let entry = |at: u64| {
-        let base = 48 + at * 24;
-        Some((string(cache.number(base + 4, 4)?)?, string(cache.number(base + 8, 4)?)?))
+    let cache = &file[start..];
+    let at = |place: u64| usize::try_from(place).ok();
+    let string = |place: u64| cache.get(at(place)?..).map(text);
+    let count = number(cache, 20, 4).unwrap_or(0).min(MAX_ENTRIES);
+    let entry = |nth: u64| {
+        let base = at(48 + nth * 24)?;
+        Some((string(number(cache, base + 4, 4)?)?, string(number(cache, base + 8, 4)?)?))
     };
     (0..count).map_while(entry).collect()
 }
