@@ -29,7 +29,8 @@ pub struct CopyOptions {
     pub all: bool,
     /// Which image of an index; this machine's when absent.
     pub platform: Option<Platform>,
-    /// Write manifests in this format.
+    /// Write manifests in this format; where absent as they are, but in OCI's format into an OCI layout, unless digests
+    /// are to be preserved.
     pub format: Option<ManifestFormat>,
     /// Fail rather than change a manifest.
     pub preserve_digests: bool,
@@ -51,7 +52,12 @@ impl Engine {
         let mut source = self.copy_source(from, options)?;
         let image = chosen(&mut *source, from)?;
         let (mut sink, names) = self.copy_sink(from, to, options)?;
-        let digest = transfer::copy(&mut *source, &mut *sink, &image, &names, &rule(options))?;
+        let mut rule = rule(options);
+        // Readers of OCI layouts (skopeo, umoci) find no image in one that holds Docker's manifests.
+        if matches!(to, Location::OciDir(..) | Location::OciArchive(..)) && !options.preserve_digests {
+            rule.format = rule.format.or(Some(ManifestFormat::Oci));
+        }
+        let digest = transfer::copy(&mut *source, &mut *sink, &image, &names, &rule)?;
         sink.finish()?;
         Ok(digest)
     }

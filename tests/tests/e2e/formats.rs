@@ -193,6 +193,15 @@ fn e2e_copy_goes_between_any_two_places_and_keeps_digests() {
     let back = onggi.ok(&["image", "copy", "--format", "oci", &format!("{other}-d"), &format!("oci:{}", path("back"))]);
     let ids = |place: &str| sh(&format!("skopeo inspect --config --tls-verify=false {place} | sha256sum"));
     assert_eq!(ids(&format!("oci:{}", path("back"))), ids(&oci), "{back}");
+    // Docker's manifests in an OCI layout are found by nobody: they become OCI's, the images stay the same.
+    let pushed = format!("{other}-d");
+    for (number, from) in [&docker, &pushed].into_iter().enumerate() {
+        let layout = path(&format!("from-docker-{number}"));
+        onggi.ok(&["image", "copy", from, &format!("oci:{layout}:v1")]);
+        assert!(sh(&format!("skopeo inspect oci:{layout}:v1")).contains("Layers"), "{from}");
+        sh(&format!("umoci stat --image {layout}:v1"));
+        onggi.ok(&["image", "copy", "--preserve-digests", from, &format!("oci:{layout}:kept")]);
+    }
     let refused = onggi.run(&["image", "copy", "--preserve-digests", "--format", "docker", "in:1", &dir]);
     assert_eq!(refused.code, Some(1), "{refused}");
     let list = Command::new("ls").arg(onggi.root().join("tmp")).output().unwrap();

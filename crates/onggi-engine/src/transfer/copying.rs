@@ -201,7 +201,8 @@ fn copy_index(
             ..entry.clone()
         });
     }
-    if entries == index.manifests {
+    let as_wanted = rule.format.is_none_or(|format| format.index() == top.media_type);
+    if entries == index.manifests && as_wanted {
         return Ok(top.clone());
     }
     format::rebuild_index(index, entries, rule)

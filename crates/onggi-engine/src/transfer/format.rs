@@ -55,7 +55,7 @@ impl ManifestFormat {
         }
     }
 
-    fn index(self) -> &'static str {
+    pub(super) fn index(self) -> &'static str {
         match self {
             Self::Oci => m::OCI_INDEX,
             Self::Docker => m::DOCKER_LIST,
