@@ -233,15 +233,16 @@ pub(crate) fn images(bench: &Bench) -> Outcome<Row> {
         engine.run(&["load", "-q", "-i", &archive.to_string_lossy()])?;
         notes.push(format!("{} loaded them in {:.0} s.", engine.name, started.elapsed().as_secs_f64()));
     }
-    let contender = |e| {
-        let contender = Contender::new(e.name, move || e.run(&["images"]));
-        // Its list takes from seconds to a minute.
-        if e.name == "podman" { contender.rarely(SLOW_LISTS) } else { contender }
-    };
-    let mut contenders: Vec<Contender<'_>> = bench.engines.iter().map(contender).collect();
+    let mut contenders: Vec<Contender<'_>> = bench.engines.iter().map(lists).collect();
     let series = interleaved_after(&mut contenders, 2, bench.samples)?;
     let title = format!("`images` with {IMAGES} images");
     Ok(Row { number: 25, title, unit: "ms", goals: &[("docker", 0.2)], series, notes })
+}
+
+fn lists(engine: &Engine) -> Contender<'_> {
+    let contender = Contender::new(engine.name, move || engine.run(&["images"]));
+    // Its list takes from seconds to a minute.
+    if engine.name == "podman" { contender.rarely(SLOW_LISTS) } else { contender }
 }
 
 /// A docker archive of many configurations above one layer.
