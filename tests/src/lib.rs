@@ -11,6 +11,7 @@ pub mod bundle;
 pub mod cve;
 pub mod fake_registry;
 pub mod gate;
+pub mod groups;
 pub mod image;
 pub mod isolation;
 pub mod labs;
@@ -25,6 +26,7 @@ pub mod tarball;
 
 pub use assertions::{assert_refused, eventually};
 pub use bundle::Bundle;
+pub use groups::Lab;
 pub use isolation::isolated;
 pub use onggi::{Onggi, Ran};
 pub use runtime::{Instance, Runtime};

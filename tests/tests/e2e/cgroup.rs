@@ -1,70 +1,8 @@
 //! `cgroup`: groups by hand, beside libcgroup's tools. Groups have names of their own and go with the test.
 
-use std::{
-    fs,
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-};
+use std::{fs, path::PathBuf, process::Command};
 
-use onggi_tests::{Onggi, eventually, isolated, machine::sh};
-
-/// A private machine, and a name that no other test has. The groups go when it does.
-struct Lab {
-    onggi: Onggi,
-    name: String,
-}
-
-impl Lab {
-    fn new(name: &str) -> Lab {
-        isolated();
-        let onggi = Onggi::new();
-        let unique = onggi.dir().file_name().unwrap_or_default().to_string_lossy().replace("onggi-e2e-", "");
-        Lab { onggi, name: format!("onggi-test-{name}-{unique}") }
-    }
-
-    fn path(&self, below: &str) -> String {
-        if below.is_empty() { self.name.clone() } else { format!("{}/{below}", self.name) }
-    }
-
-    /// `cgroup ARGUMENTS`, which must succeed.
-    #[track_caller]
-    fn ok(&self, arguments: &[&str]) -> String {
-        self.onggi.ok(&[&["cgroup"], arguments].concat())
-    }
-
-    /// What `cgroup ARGUMENTS` says when it is refused.
-    #[track_caller]
-    fn refused(&self, arguments: &[&str]) -> String {
-        let ran = self.onggi.run(&[&["cgroup"], arguments].concat());
-        assert_eq!(ran.code, Some(1), "{ran}");
-        ran.stderr
-    }
-
-    fn read(&self, controller: &str, file: &str) -> String {
-        let path = format!("/sys/fs/cgroup/{controller}/{}/{file}", self.name);
-        fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}")).trim().to_owned()
-    }
-
-    /// A process that waits, in the group.
-    fn sleeper(&self) -> Child {
-        let mut command = self.onggi.command(&["cgroup", "exec", &self.name, "--", "sleep", "300"]);
-        let child = command.stdout(Stdio::null()).spawn().expect("start a process");
-        let pid = child.id().to_string();
-        eventually("the process is in its group", || {
-            let command = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            (command.trim() == "sleep").then_some(())
-        });
-        child
-    }
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        self.onggi.run(&["cgroup", "rm", "-r", "--kill", "--force", &self.name]);
-        let left = sh(&format!("find /sys/fs/cgroup -type d -name '{}' 2> /dev/null || true", self.name));
-        assert!(std::thread::panicking() || left.is_empty(), "left: {left}");
-    }
-}
+use onggi_tests::{Lab, eventually, machine::sh};
 
 /// Output of a tool of libcgroup without its title.
 fn cgget(arguments: &str) -> String {
@@ -162,7 +100,7 @@ fn e2e_cgroup_processes_run_move_stand_still_and_end_as_told() {
     }
     assert_eq!(lab.onggi.run(&["cgroup", "exec", &group, "sh", "-c", "exit 7"]).code, Some(7));
     assert_eq!(lab.onggi.run(&["cgroup", "exec", &group, "no-such-program"]).code, Some(127));
-    let mut sleeper = lab.sleeper();
+    let mut sleeper = lab.sleeper(&lab.name);
     let pid = sleeper.id().to_string();
     let busy = lab.refused(&["rm", &group]);
     assert!(busy.contains(&format!("{pid} sleep 300")) && busy.contains("--to-parent"), "{busy}");

@@ -15,7 +15,6 @@ const SAMPLES: &str = "15";
 
 /// Builds, boots, measures, writes the result.
 pub(super) fn main(options: &[String]) -> Outcome {
-    let prefix = build::target_dir().join("dist");
     build::runtime_dist()?;
     bench::build_floor()?;
     let given = |name: &str| options.iter().any(|word| word == name);
@@ -31,7 +30,7 @@ pub(super) fn main(options: &[String]) -> Outcome {
     }
     command.extend_from_slice(options);
     let image = rootfs::ensure()?;
-    let programs = super::Programs { prefix, failpoints: None };
+    let programs = super::installed();
     let payload = payload::for_bench(&programs, &command, bench::floor_program())?;
     let text = machine::run_command(&image, &payload)?;
     bench::keep_from_guest(&text, machine::kvm_works(&image))

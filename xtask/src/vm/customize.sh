@@ -45,10 +45,19 @@ StandardError=journal+console
 WantedBy=multi-user.target
 END
 chroot "$root" systemctl --quiet enable onggi-vm.service
+
+# With the kernel's audit, which journald turns on, each system call takes the slow way; its messages are still
+# in the kernel's log.
+mkdir -p "$root/etc/systemd/journald.conf.d"
+printf '[Journal]\nAudit=no\n' > "$root/etc/systemd/journald.conf.d/audit.conf"
+
+# Each daemon-reload would run all of these, and there is nothing here that they could find.
+rm -f "$root"/lib/systemd/system-generators/*
 for unit in getty@tty1.service getty.target serial-getty@ttyS0.service serial-getty@ttyS1.service apt-daily.timer \
     apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer \
     systemd-pstore.service systemd-random-seed.service systemd-update-utmp.service nftables.service \
-    systemd-update-utmp-runlevel.service systemd-tmpfiles-clean.timer networking.service; do
+    systemd-update-utmp-runlevel.service systemd-tmpfiles-clean.timer networking.service systemd-udev-trigger.service \
+    systemd-journal-flush.service systemd-remount-fs.service modprobe@drm.service modprobe@efi_pstore.service; do
     ln -sf /dev/null "$root/etc/systemd/system/$unit"
 done
 

@@ -28,6 +28,9 @@ const LINE: &str = "/dev/ttyS1";
 /// A test may take this long; everything is some twenty times slower here.
 pub(super) const PATIENCE: Duration = Duration::from_secs(300);
 
+/// What the ordinary user's systemd may take to come to his bus.
+const USERS_BUS: Duration = Duration::from_secs(120);
+
 /// As many tests at a time as there are processors.
 const JOBS: usize = 2;
 
@@ -45,6 +48,9 @@ pub(crate) fn main(_args: &[String]) -> Outcome {
         return shell(&job);
     }
     let serial = Serial::open()?;
+    if matches!(job.work, Work::Tests(_)) {
+        users_bus()?;
+    }
     let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
     serial.say(&Event::Ready { uptime: uptime.split(' ').next().unwrap_or_default().to_owned() });
     let code = match &job.work {
@@ -55,6 +61,23 @@ pub(crate) fn main(_args: &[String]) -> Outcome {
     serial.say(&Event::Done { code });
     serial.drain();
     Ok(())
+}
+
+/// Waits for the ordinary user's systemd on his bus: it comes there a moment after somebody's first word on it, and
+/// the first test that asks would not find it.
+fn users_bus() -> Outcome {
+    let start = Instant::now();
+    while start.elapsed() < USERS_BUS {
+        let mut ask = Command::new("setpriv");
+        ask.args(["--reuid=1000", "--regid=1000", "--init-groups", "busctl", "--user", "status"]);
+        ask.arg("org.freedesktop.systemd1").env("XDG_RUNTIME_DIR", "/run/user/1000");
+        let answer = ask.stdin(Stdio::null()).output().map_err(|e| format!("start setpriv: {e}"))?;
+        if answer.status.success() {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
+    Err(format!("the ordinary user's systemd is not on his bus after {USERS_BUS:?}"))
 }
 
 /// The line to the host.

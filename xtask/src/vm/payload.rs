@@ -8,10 +8,12 @@
 //! target/vm/swap.raw                   empty
 //! target/vm/lock                       held while a guest runs from this target directory
 //! ```
-//! Test binaries know absolute paths (`CARGO_BIN_EXE_…`, `CARGO_MANIFEST_DIR`) from when they were built.
+//! Test binaries know absolute paths (`CARGO_BIN_EXE_…`, `CARGO_MANIFEST_DIR`) from when they were built. Where they
+//! look for the runtime that was built with them there is the installed one: what is proven here is what users
+//! have, and the unoptimised one takes twice the time under emulation (it is tested on the host).
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     fs::{self, File},
     path::{Path, PathBuf},
 };
@@ -48,31 +50,37 @@ pub(super) struct Payload {
     _lock: File,
 }
 
+/// Where a file is in the guest, and which one of ours it is.
+type Files = BTreeMap<PathBuf, PathBuf>;
+
+/// A file at the path that it has here.
+fn itself(file: PathBuf) -> (PathBuf, PathBuf) {
+    (file.clone(), file)
+}
+
 /// A disk for these tests.
 pub(super) fn for_tests(programs: &Programs, tests: Vec<Test>) -> Outcome<Payload> {
-    let mut files: BTreeSet<PathBuf> = tests.iter().map(|test| PathBuf::from(&test.binary)).collect();
-    // Integration tests start the program of their own package.
-    let debug = build::target_dir().join("debug");
-    files.extend(["onggi-oci", "onggi"].map(|name| debug.join(name)).into_iter().filter(|file| file.is_file()));
+    let mut files: Files = tests.iter().map(|test| itself(PathBuf::from(&test.binary))).collect();
+    files.insert(build::target_dir().join("debug/onggi-oci"), programs.runtime());
     make(programs, files, Work::Tests(tests))
 }
 
 /// A disk for one command.
 pub(super) fn for_command(programs: &Programs, command: &[String]) -> Outcome<Payload> {
-    make(programs, BTreeSet::new(), Work::Command(command.to_vec()))
+    make(programs, Files::new(), Work::Command(command.to_vec()))
 }
 
 /// A disk for a measurement, with the floor program.
 pub(super) fn for_bench(programs: &Programs, command: &[String], floor: PathBuf) -> Outcome<Payload> {
-    make(programs, BTreeSet::from([floor]), Work::Command(command.to_vec()))
+    make(programs, Files::from([itself(floor)]), Work::Command(command.to_vec()))
 }
 
 /// A disk for a shell.
 pub(super) fn for_shell(programs: &Programs) -> Outcome<Payload> {
-    make(programs, BTreeSet::new(), Work::Shell)
+    make(programs, Files::new(), Work::Shell)
 }
 
-fn make(programs: &Programs, mut files: BTreeSet<PathBuf>, work: Work) -> Outcome<Payload> {
+fn make(programs: &Programs, mut files: Files, work: Work) -> Outcome<Payload> {
     let dir = build::target_dir().join("vm");
     let tree = dir.join("tree");
     fs::create_dir_all(&dir).map_err(|e| format!("make directory {}: {e}", dir.display()))?;
@@ -81,17 +89,13 @@ fn make(programs: &Programs, mut files: BTreeSet<PathBuf>, work: Work) -> Outcom
     if tree.exists() {
         fs::remove_dir_all(&tree).map_err(|e| format!("remove {}: {e}", tree.display()))?;
     }
-    let prefixes: Vec<&PathBuf> =
-        [Some(&programs.prefix), programs.failpoints.as_ref()].into_iter().flatten().collect();
-    for prefix in &prefixes {
-        let programs = [prefix.join("bin/onggi"), prefix.join("libexec/onggi/onggi-oci")];
-        // A measurement of the runtime alone does not build the other.
-        files.extend(programs.into_iter().filter(|program| program.is_file()));
-    }
-    files.extend(sources()?);
+    let installed = [programs.prefix.join("bin/onggi"), programs.runtime()];
+    // A measurement of the runtime alone does not build the other.
+    files.extend(installed.into_iter().filter(|program| program.is_file()).map(itself));
+    files.extend(sources()?.into_iter().map(itself));
     let mut bytes = place(&this_program()?, &tree.join("xtask"))?;
-    for file in &files {
-        bytes += place(file, &tree.join("tree").join(file.strip_prefix("/").unwrap_or(file)))?;
+    for (there, here) in &files {
+        bytes += place(here, &tree.join("tree").join(there.strip_prefix("/").unwrap_or(there)))?;
     }
     let tests = if let Work::Tests(tests) = &work { tests.len() } else { 0 };
     let job = Job { mounts: mounts(), env: environment(programs), work };
@@ -127,15 +131,11 @@ fn mounts() -> Vec<String> {
 
 fn environment(programs: &Programs) -> Vec<(String, String)> {
     let prefix = programs.prefix.display();
-    let mut env = vec![
+    vec![
         ("ONGGI_TEST_PREFIX".to_owned(), prefix.to_string()),
         ("CARGO_TARGET_DIR".to_owned(), build::target_dir().display().to_string()),
         ("PATH".to_owned(), format!("{prefix}/bin:{prefix}/libexec/onggi:{SYSTEM_PATH}")),
-    ];
-    if let Some(failpoints) = &programs.failpoints {
-        env.push(("ONGGI_TEST_FAILPOINTS_PREFIX".to_owned(), failpoints.display().to_string()));
-    }
-    env
+    ]
 }
 
 const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
