@@ -87,11 +87,12 @@ fn target_dir() -> PathBuf {
     build::target_dir().join("fuzz")
 }
 
-fn build_targets() -> Outcome {
+/// Builds all targets; `cargo xtask test` does so while it builds the programs.
+pub(crate) fn build_targets() -> Outcome {
     let mut build = cargo();
     build.args(["build", "--quiet", "--locked", "--release", "--target", TRIPLE, "--manifest-path"]);
     build.arg(workspace().join("fuzz/Cargo.toml")).arg("--target-dir").arg(target_dir());
-    run(build.env("RUSTFLAGS", FLAGS))
+    run(&mut build::giving_way(build.env("RUSTFLAGS", FLAGS)))
 }
 
 fn fuzz(target: &str, seconds: u32) -> Outcome {

@@ -96,7 +96,7 @@ pub(crate) fn main(args: &[String]) -> Outcome {
     let mut built = false;
     let vm_follows = !has("--no-vm") && vm::unavailable().is_none();
     steps.push(check::step("build programs", || {
-        beside(vm_follows.then_some(vm::prepare), programs).inspect(|()| built = true)
+        beside(vm_follows.then_some(vm::prepare), || programs(filter.is_empty())).inspect(|()| built = true)
     }));
     let tier = if is_root() && built { Tier::All } else { Tier::NoRoot };
     if tier == Tier::NoRoot {
@@ -137,7 +137,7 @@ fn in_vm(filter: &[&String]) -> Outcome<Counts> {
 }
 
 /// Does `work` while `other` runs in a thread: downloads and links wait for different things.
-fn beside(other: Option<fn()>, work: fn() -> Outcome) -> Outcome {
+fn beside(other: Option<fn()>, work: impl FnOnce() -> Outcome) -> Outcome {
     std::thread::scope(|threads| {
         if let Some(other) = other {
             threads.spawn(other);
@@ -146,10 +146,21 @@ fn beside(other: Option<fn()>, work: fn() -> Outcome) -> Outcome {
     })
 }
 
-fn programs() -> Outcome {
-    let built = build::dist()?;
-    let onggi = build::with_failpoints()?;
-    let failpoints = build::Programs { onggi, onggi_oci: built.onggi_oci };
+/// Builds everything that the tests start, and the tests: side by side, because linking the installed program is
+/// one thread's work for minutes.
+fn programs(fuzz_too: bool) -> Outcome {
+    let (installed, tests) = std::thread::scope(|threads| {
+        let tests = threads.spawn(|| {
+            let onggi = build::tests();
+            if fuzz_too {
+                // A failure shows again, and counts, when they are to run.
+                let _ = fuzz::build_targets();
+            }
+            onggi
+        });
+        (build::dist(), tests.join().unwrap_or_else(|_| Err("building the tests panicked".to_owned())))
+    });
+    let failpoints = build::Programs { onggi: tests?, onggi_oci: installed?.onggi_oci };
     build::lay_out(&failpoints, &build::target_dir().join("dist-failpoints")).map(|_| ())
 }
 
