@@ -192,17 +192,25 @@ pub fn base_config(args: &[&str]) -> Value {
 /// # Panics
 /// When Debian's busybox-static is missing.
 pub fn make_rootfs(rootfs: &Path) {
-    for dir in ["bin", "dev", "etc", "proc", "root", "sys", "tmp", "mnt"] {
-        fs::create_dir_all(rootfs.join(dir)).expect("make a directory of the root filesystem");
-    }
+    busybox(rootfs, &["dev", "etc", "proc", "root", "sys", "tmp", "mnt"], applets());
     fs::set_permissions(rootfs.join("tmp"), fs::Permissions::from_mode(0o1777)).expect("set the mode of /tmp");
-    fs::copy("/bin/busybox", rootfs.join("bin/busybox")).expect("copy /bin/busybox (Debian package busybox-static)");
-    for applet in applets() {
-        symlink("busybox", rootfs.join("bin").join(applet)).expect("link an applet");
-    }
     let passwd = "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000:user:/home/user:/bin/sh\n";
     fs::write(rootfs.join("etc/passwd"), passwd).expect("write /etc/passwd");
     fs::write(rootfs.join("etc/group"), "root:x:0:\nuser:x:1000:\nextra:x:2000:user\n").expect("write /etc/group");
+}
+
+/// Empty directories, and busybox with these applets in `bin`.
+///
+/// # Panics
+/// When Debian's busybox-static is missing.
+pub fn busybox(rootfs: &Path, dirs: &[&str], applets: &[impl AsRef<Path>]) {
+    for dir in dirs.iter().chain(&["bin"]) {
+        fs::create_dir_all(rootfs.join(dir)).expect("make a directory of the root filesystem");
+    }
+    fs::copy("/bin/busybox", rootfs.join("bin/busybox")).expect("copy /bin/busybox (Debian package busybox-static)");
+    for applet in applets {
+        symlink("busybox", rootfs.join("bin").join(applet)).expect("link an applet");
+    }
 }
 
 fn applets() -> &'static [String] {

@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeSet,
-    env, fs,
+    fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -29,11 +29,7 @@ pub(crate) fn runtimes() -> [Runtime; 2] {
 
 /// The installed program under test.
 pub(crate) fn onggi_oci() -> PathBuf {
-    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/dist");
-    let prefix = env::var_os("ONGGI_TEST_PREFIX").map_or_else(beside, PathBuf::from);
-    let program = prefix.join("libexec/onggi/onggi-oci");
-    assert!(program.is_file(), "{} is missing; `cargo xtask test` builds it", program.display());
-    program
+    onggi_tests::Runtime::Onggi.program()
 }
 
 /// A program of the system, where Debian puts them.

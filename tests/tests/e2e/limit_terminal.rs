@@ -34,25 +34,34 @@ fn all_are(word: &str, wanted: fn(char) -> bool) {
     });
 }
 
+/// Types a line, and waits until its command has begun: `BEGUN` tells that, with a number that no other has.
+fn begin(terminal: &Terminal, number: u8, line: &str) {
+    // Not the word itself: what is typed is on the screen too.
+    terminal.line(&line.replace("BEGUN", &format!("clear; echo be''gun {number}")));
+    terminal.shows(&[&format!("begun {number}")]);
+}
+
+/// Presses a key that ends the command.
+fn ends(terminal: &Terminal, key: &str, code: u8) {
+    terminal.key(key);
+    terminal.shows(&[&format!("code {code}")]);
+}
+
 #[test]
 fn e2e_limit_on_a_terminal_hands_keys_jobs_and_window_size_on() {
     isolated();
     let onggi = Onggi::new();
     let terminal = shell(&onggi);
     // Ctrl-C reaches the command, and its end is told as a shell tells it.
-    terminal.line("onggi limit --pids 20 sh -c 'echo be''gun 1; exec sleep 301'; echo code $?");
-    terminal.shows(&["begun 1"]);
+    begin(&terminal, 1, "onggi limit --pids 20 sh -c 'BEGUN; exec sleep 301'; echo code $?");
     all_are("sleep 301", |c| c == 'S');
-    terminal.key("C-c");
-    terminal.shows(&["code 130"]);
+    ends(&terminal, "C-c", 130);
     // A command that handles it decides itself.
-    terminal.line("onggi limit --pids 20 bash -c 'trap \"exit 9\" INT; echo be''gun 2; while :; do sleep 0.1; done'; echo code $?");
-    terminal.shows(&["begun 2"]);
-    terminal.key("C-c");
-    terminal.shows(&["code 9"]);
+    let waits = "while :; do sleep 0.1; done'; echo code $?";
+    begin(&terminal, 2, &format!("onggi limit --pids 20 bash -c 'trap \"exit 9\" INT; BEGUN; {waits}"));
+    ends(&terminal, "C-c", 9);
     // Ctrl-Z stops both; fg lets both go on.
-    terminal.line("onggi limit --pids 20 sh -c 'echo be''gun 3; sleep 302; exit 7'");
-    terminal.shows(&["begun 3"]);
+    begin(&terminal, 3, "onggi limit --pids 20 sh -c 'BEGUN; sleep 302; exit 7'");
     all_are("sleep 302", |c| c == 'S');
     terminal.key("C-z");
     terminal.shows(&["Stopped"]);
@@ -64,8 +73,7 @@ fn e2e_limit_on_a_terminal_hands_keys_jobs_and_window_size_on() {
     sh("kill $(pgrep -x -f 'sleep 302')");
     terminal.shows(&["code 7"]);
     // The size of the window is the command's too.
-    terminal.line("onggi limit --pids 20 bash -c 'trap \"stty size; exit 5\" WINCH; echo be''gun 4; while :; do sleep 0.1; done'; echo code $?");
-    terminal.shows(&["begun 4"]);
+    begin(&terminal, 4, &format!("onggi limit --pids 20 bash -c 'trap \"stty size; exit 5\" WINCH; BEGUN; {waits}"));
     terminal.tmux(&["resize-window", "-x", "90", "-y", "25"]);
     terminal.shows(&["25 90", "code 5"]);
     background(&terminal);
@@ -87,9 +95,7 @@ fn background(terminal: &Terminal) {
     terminal.shows(&["a line\na line"]);
     terminal.key("C-d");
     terminal.shows(&["code 0"]);
-    terminal.line("clear; onggi limit --no-cgroup --cpus 0.5 sh -c 'echo be''gun 5; exec sleep 304'; echo code $?");
-    terminal.shows(&["begun 5"]);
+    begin(terminal, 5, "onggi limit --no-cgroup --cpus 0.5 sh -c 'BEGUN; exec sleep 304'; echo code $?");
     all_are("sleep 304", |c| c == 'S');
-    terminal.key("C-c");
-    terminal.shows(&["code 130"]);
+    ends(terminal, "C-c", 130);
 }

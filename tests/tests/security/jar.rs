@@ -7,14 +7,14 @@
 //! ```
 
 use std::{
-    env, fs,
+    fs,
     io::Write,
     os::unix::fs::{MetadataExt, symlink},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
 
-use onggi_tests::bundle::DEFAULT_CAPABILITIES;
+use onggi_tests::{Runtime, bundle, bundle::DEFAULT_CAPABILITIES};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -75,11 +75,7 @@ pub(crate) struct Jar {
 
 /// The installed runtime.
 pub(crate) fn runtime() -> PathBuf {
-    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/dist");
-    let prefix = env::var_os("ONGGI_TEST_PREFIX").map_or_else(beside, PathBuf::from);
-    let program = prefix.join("libexec/onggi/onggi-oci");
-    assert!(program.is_file(), "{} is missing; `cargo xtask test` builds it", program.display());
-    program
+    Runtime::Onggi.program()
 }
 
 impl Jar {
@@ -103,14 +99,7 @@ impl Jar {
     /// As little as a container can be: what is started thousands of times.
     pub(crate) fn small(script: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("onggi-sec-").tempdir().expect("make a directory");
-        let root = dir.path().join("rootfs");
-        for d in ["bin", "proc", "dev", "sys", "tmp", "etc", "root"] {
-            fs::create_dir_all(root.join(d)).expect("make a directory");
-        }
-        fs::copy("/bin/busybox", root.join("bin/busybox")).expect("package busybox-static");
-        for applet in APPLETS {
-            symlink("busybox", root.join("bin").join(applet)).expect("make a link");
-        }
+        bundle::busybox(&dir.path().join("rootfs"), &["proc", "dev", "sys", "tmp", "etc", "root"], APPLETS);
         let decoy = dir.path().join("decoy");
         fs::create_dir_all(decoy.join("sub/deep")).expect("make the decoy");
         for file in ["ptmx", "null", "console", "exec", "sub/marker", "file"] {
