@@ -110,6 +110,12 @@ fn e2e_cgroup_processes_run_move_stand_still_and_end_as_told() {
     let frozen = format!("/sys/fs/cgroup/unified/{group}/cgroup.events");
     assert!(fs::read_to_string(&frozen).expect("the unified group").contains("frozen 1"));
     lab.ok(&["thaw", &group]);
+    // A process that left version 2's group alone, as cgclassify's, stands still too.
+    fs::write("/sys/fs/cgroup/unified/cgroup.procs", &pid).expect("to the root");
+    lab.ok(&["freeze", &group]);
+    assert_eq!(lab.read("freezer", "freezer.state"), "FROZEN");
+    lab.ok(&["thaw", &group]);
+    assert_eq!(lab.read("freezer", "freezer.state"), "THAWED");
     lab.ok(&["create", &lab.path("below")]);
     lab.ok(&["mv", &lab.path("below"), &pid]);
     assert_eq!(lab.ok(&["ls", &lab.path("below"), "--format", "{{.Pids}}"]), pid);

@@ -175,49 +175,6 @@ pub fn plan_join(places: &[Place], command: &[String]) -> GroupPlan {
     GroupPlan { ops, notes: Vec::new() }
 }
 
-/// Plans a signal to every process of a group, by the directory that sees them best.
-///
-/// # Errors
-/// The group is the root of its hierarchy, so every process of the machine is in it or below it.
-pub fn plan_kill(group: &Group, places: &[Place], signal: i32) -> Result<GroupPlan, GroupError> {
-    if group.path.is_empty() {
-        return Err(GroupError::Everything(group.to_string()));
-    }
-    let signal = |place: &Place| Op::Signal { dir: place.dir.clone(), signal };
-    Ok(GroupPlan { ops: places.iter().map(signal).collect(), notes: Vec::new() })
-}
-
-/// Plans the freezer of a group: version 2's where there is one, because what it stops can still be killed.
-///
-/// # Errors
-/// The group is in no hierarchy with a freezer.
-pub fn freezer_plan(group: &Group, places: &[Place], frozen: bool) -> Result<GroupPlan, GroupError> {
-    if group.path.is_empty() {
-        return Err(GroupError::Root(group.to_string()));
-    }
-    let has = |place: &&Place| place.controllers.iter().any(|c| c == "freezer");
-    let v2 = places.iter().find(|place| place.controllers.is_empty()).map(|place| (place, "cgroup.freeze"));
-    let found = v2.or_else(|| places.iter().find(has).map(|place| (place, "freezer.state")));
-    let Some((place, file)) = found else {
-        return Err(GroupError::NotIn {
-            key: "freeze".into(),
-            controller: "freezer".into(),
-            group: group.path.clone(),
-        });
-    };
-    let dir = place.dir.clone();
-    let op = if frozen { Op::Freeze { dir, file } } else { Op::Thaw { dir, file } };
-    Ok(GroupPlan { ops: vec![op], notes: Vec::new() })
-}
-
-/// The places whose processes a signal is for: one that version 2 sees is seen in every hierarchy, else each counts.
-pub fn kill_places(places: Vec<Place>) -> Vec<Place> {
-    let has_members =
-        |place: &&Place| !fs::read_to_string(place.dir.join("cgroup.procs")).unwrap_or_default().is_empty();
-    let any = places.iter().find(|place| place.controllers.is_empty() && has_members(place)).cloned();
-    any.map_or(places, |place| vec![place])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

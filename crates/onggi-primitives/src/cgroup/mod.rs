@@ -5,6 +5,7 @@
 //! of the machine is gathered beforehand ([`GroupFacts`]). Nothing here touches a group that was not named.
 
 mod apply;
+mod control;
 mod enter;
 mod error;
 mod facts;
@@ -21,14 +22,13 @@ mod snapshot;
 mod tree;
 
 pub use apply::apply;
+pub use control::{covering, freezer_plan, freezes, plan_kill};
 pub use error::GroupError;
 pub use facts::{Devices, GroupFacts, Offer, Offers, device_numbers, layout, offered};
 pub use group::{Group, Place, Version, existing, places};
 pub(crate) use keys::known;
 pub use keys::{KEYS, Key, is_key};
-pub use members::{
-    Leftover, RemovePlanFacts, freezer_plan, kill_places, plan_join, plan_kill, plan_move, plan_remove, remove_facts,
-};
+pub use members::{Leftover, RemovePlanFacts, plan_join, plan_move, plan_remove, remove_facts};
 pub use op::{GroupPlan, Op};
 pub use persist::{Persist, persist_plan};
 pub use pressure::{Pressure, Stall, machine_pressure, pressure};

@@ -1,7 +1,7 @@
 //! `onggi cgroup freeze`, `thaw` and `kill`.
 
 use clap::Args;
-use onggi_primitives::cgroup::{GroupPlan, freezer_plan, kill_places, plan_kill};
+use onggi_primitives::cgroup::{GroupPlan, covering, freezer_plan, freezes, plan_kill};
 use onggi_spec::signal::parse_signal;
 
 use super::{found, subject::groups};
@@ -31,7 +31,12 @@ impl FreezeArgs {
     pub(crate) fn run(self, state: State, global: &GlobalArgs) -> Result<u8, CliError> {
         let mut plan = GroupPlan::default();
         for group in groups(&[], &self.groups, global)? {
-            plan.ops.extend(freezer_plan(&group, &found(&group)?.1, state == State::Frozen)?.ops);
+            let mut places = found(&group)?.1;
+            if state == State::Frozen {
+                places.retain(freezes);
+                places = covering(places)?;
+            }
+            plan.ops.extend(freezer_plan(&group, &places, state == State::Frozen)?.ops);
         }
         self.explain.show_or_apply(&plan)?;
         Ok(0)
@@ -57,7 +62,7 @@ impl KillArgs {
         let signal = parse_signal(&self.signal)?;
         let mut plan = GroupPlan::default();
         for group in groups(&[], &self.groups, global)? {
-            plan.ops.extend(plan_kill(&group, &kill_places(found(&group)?.1), signal)?.ops);
+            plan.ops.extend(plan_kill(&group, &covering(found(&group)?.1)?, signal)?.ops);
         }
         self.explain.show_or_apply(&plan)?;
         Ok(0)
