@@ -6,6 +6,7 @@
 //! vda     the guest's disk         a snapshot: what the guest writes goes away with it
 //! vdb     the payload              read-only
 //! vdc     swap                     a snapshot of a sparse file
+//! vdd     a disk that stays        where there is one
 //! ```
 
 use std::{
@@ -77,6 +78,40 @@ pub(super) fn run_command(image: &Image, payload: &Payload) -> Outcome<String> {
         }
     })?;
     if code == 0 { Ok(all) } else { Err(format!("the command ended with {code}")) }
+}
+
+/// Boots, and kills the machine that long after the payload's command has said `begin`; returns what it has said. A
+/// command that ends by itself is not killed.
+pub(super) fn cut(image: &Image, payload: &Payload, begin: &str, after: Duration) -> Outcome<String> {
+    let mut qemu = qemu(image, payload);
+    let mut child = Running(
+        qemu.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(|e| format!("start {}: {e}", line(&qemu)))?,
+    );
+    let lines = lines_of(child.0.stdout.take().ok_or("qemu's output is not a pipe")?);
+    let mut said = String::new();
+    let (mut end, mut killed) = (None::<Instant>, false);
+    loop {
+        if end.is_none() && !killed && said.contains(begin) {
+            end = Some(Instant::now() + after);
+        }
+        let patience = end.map_or(SILENCE, |end| end.saturating_duration_since(Instant::now()));
+        match lines.recv_timeout(patience) {
+            Ok(text) => {
+                if let Some(Event::Output { text }) = Event::from_line(&text) {
+                    said.push_str(&text);
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => return Ok(said),
+            Err(RecvTimeoutError::Timeout) if end.is_some() => {
+                child.0.kill().map_err(|e| format!("kill qemu: {e}"))?;
+                // What it had said before still counts.
+                (end, killed) = (None, true);
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                return Err(format!("the guest said nothing for {SILENCE:?}\n{said}\n{}", tail(&payload.console)));
+            }
+        }
+    }
 }
 
 /// Gives the terminal to the guest until it powers off.
@@ -201,6 +236,9 @@ fn qemu(image: &Image, payload: &Payload) -> Command {
     qemu.arg("-drive").arg(format!("file={}/rootfs.ext4,format=raw,if=virtio,snapshot=on", image.dir.display()));
     qemu.arg("-drive").arg(format!("file={},format=raw,if=virtio,readonly=on", payload.disk.display()));
     qemu.arg("-drive").arg(format!("file={},format=raw,if=virtio,snapshot=on", payload.swap.display()));
+    if let Some(data) = &payload.data {
+        qemu.arg("-drive").arg(format!("file={},format=raw,if=virtio", data.display()));
+    }
     qemu
 }
 

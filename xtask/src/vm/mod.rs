@@ -11,6 +11,7 @@
 //! ```
 
 mod bench;
+mod cuts;
 mod guest;
 mod machine;
 mod order;
@@ -47,6 +48,7 @@ usage: cargo xtask vm [--debug] [-p CRATE]… [FILTER…]   run the tests of the
        cargo xtask vm [--debug] run -- COMMAND [ARG…]   run one command in the guest
        cargo xtask vm [--debug] shell                   a shell in the guest, on this terminal
        cargo xtask vm bench [--rows 1,4] [--samples N]  measure the OCI runtimes in the guest (bench/README.md)
+       cargo xtask vm cuts [--count N] [--seed N]       kill the guest again and again while its store changes
        cargo xtask vm build                             only make the guest's disk
 
   --debug   use unoptimised programs: builds faster
@@ -59,6 +61,7 @@ enum Verb {
     Run { command: Vec<String> },
     Shell,
     Bench { options: Vec<String> },
+    Cuts { options: Vec<String> },
     Build,
 }
 
@@ -89,6 +92,7 @@ pub(crate) fn main(args: &[String]) -> Outcome {
         }
         Verb::Run { command } => command_in_guest(&prefix, &command),
         Verb::Shell => shell_in_guest(&prefix),
+        Verb::Cuts { options } => cuts::main(&prefix, &options),
         Verb::Bench { .. } | Verb::Build => Ok(()),
     }
 }
@@ -193,6 +197,9 @@ fn parse(args: &[String]) -> Outcome<Options> {
             }
             ("bench", Verb::Tests { filters }) if filters.is_empty() => {
                 options.verb = Verb::Bench { options: rest.by_ref().cloned().collect() };
+            }
+            ("cuts", Verb::Tests { filters }) if filters.is_empty() => {
+                options.verb = Verb::Cuts { options: rest.by_ref().cloned().collect() };
             }
             ("shell", Verb::Tests { filters }) if filters.is_empty() => options.verb = Verb::Shell,
             ("build", Verb::Tests { filters }) if filters.is_empty() => options.verb = Verb::Build,

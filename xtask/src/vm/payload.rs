@@ -45,9 +45,18 @@ pub(super) struct Payload {
     pub(super) swap: PathBuf,
     /// Where the guest's console is logged.
     pub(super) console: PathBuf,
+    /// A disk that keeps what the guest writes to it.
+    pub(super) data: Option<PathBuf>,
     /// How many tests it holds.
     pub(super) tests: usize,
     _lock: File,
+}
+
+impl Payload {
+    /// With a disk that stays when the guest is gone.
+    pub(super) fn with_data(self, disk: &Path) -> Payload {
+        Payload { data: Some(disk.to_owned()), ..self }
+    }
 }
 
 /// Where a file is in the guest, and which one of ours it is.
@@ -107,7 +116,7 @@ fn make(programs: &Programs, mut files: Files, work: Work) -> Outcome<Payload> {
     let swap = dir.join("swap.raw");
     let file = File::create(&swap).map_err(|e| format!("create {}: {e}", swap.display()))?;
     file.set_len(SWAP_BYTES).map_err(|e| format!("size {}: {e}", swap.display()))?;
-    Ok(Payload { disk, swap, console: dir.join("console.log"), tests, _lock: lock })
+    Ok(Payload { disk, swap, console: dir.join("console.log"), data: None, tests, _lock: lock })
 }
 
 fn this_program() -> Outcome<PathBuf> {
