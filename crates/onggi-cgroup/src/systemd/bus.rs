@@ -10,6 +10,7 @@ use std::{
     io::{self, Read, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -21,6 +22,8 @@ use super::{
 
 /// How long systemd may take for one call, as in runc.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long systemd may take to come to a bus that was just begun.
+const COMING: Duration = Duration::from_secs(3);
 /// Longest line of the authentication.
 const MAX_LINE: usize = 1024;
 /// Signals that are kept while another message is waited for.
@@ -29,6 +32,7 @@ const MAX_JOBS: usize = 64;
 const DAEMON: (&str, &str, &str) = ("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus");
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const SYSTEMD: &str = "org.freedesktop.systemd1";
+const NO_OWNER: &str = "org.freedesktop.DBus.Error.NameHasNoOwner";
 const SYSTEMD_PATH: &str = "/org/freedesktop/systemd1";
 const JOB_REMOVED: &str = "type='signal',sender='org.freedesktop.systemd1',path='/org/freedesktop/systemd1',\
                            interface='org.freedesktop.systemd1.Manager',member='JobRemoved'";
@@ -106,12 +110,25 @@ impl Bus {
             bus.daemon_call("Hello", Vec::new())?;
             bus.daemon_call("AddMatch", vec![Value::str(JOB_REMOVED)])?;
             // Anybody on a bus may send a signal: those of this name's owner count.
-            bus.owner = match bus.daemon_call("GetNameOwner", vec![Value::str(SYSTEMD)])?.as_slice() {
-                [Value::Str(owner)] => Some(owner.clone()),
-                _ => return Err(BusError::Unexpected("GetNameOwner")),
-            };
+            bus.owner = Some(bus.systemd_on_the_bus()?);
         }
         Ok(bus)
+    }
+
+    /// systemd's own name on the bus. A user's bus is begun by the first word on it, and systemd comes there a moment
+    /// later.
+    fn systemd_on_the_bus(&mut self) -> Result<String> {
+        let deadline = Instant::now() + COMING;
+        loop {
+            match self.daemon_call("GetNameOwner", vec![Value::str(SYSTEMD)]) {
+                Ok(answer) => match answer.as_slice() {
+                    [Value::Str(owner)] => return Ok(owner.clone()),
+                    _ => return Err(BusError::Unexpected("GetNameOwner")),
+                },
+                Err(e) if e.is_named(NO_OWNER) && Instant::now() < deadline => thread::sleep(COMING / 100),
+                Err(e) => return Err(e),
+            }
+        }
     }
 
     fn daemon_call(&mut self, member: &str, body: Vec<Value>) -> Result<Vec<Value>> {
@@ -349,8 +366,6 @@ fn unescape(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::thread;
-
     use super::*;
 
     /// A peer that lets the client in and then answers each call as `answer` says: with messages to send.
@@ -431,6 +446,21 @@ mod tests {
         let mut bus = bus.expect("enter");
         assert_eq!(bus.stop_unit("u.scope").expect("stop"), "timeout");
         drop(bus);
+        server.join().expect("server");
+    }
+
+    #[test]
+    fn a_systemd_that_is_not_on_the_bus_yet_is_waited_for() {
+        let asked = std::sync::atomic::AtomicU32::new(0);
+        let (bus, server) = peer(true, move |call| match call.member.as_deref() {
+            Some("GetNameOwner") if asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < 2 => {
+                let error = Some(NO_OWNER.to_owned());
+                vec![Message { kind: Kind::Error, error, ..reply(call, vec![Value::str("no such name")]) }]
+            }
+            Some("GetNameOwner") => vec![reply(call, vec![Value::str(":1.1")])],
+            _ => vec![reply(call, Vec::new())],
+        });
+        assert_eq!(bus.expect("enter").owner.as_deref(), Some(":1.1"));
         server.join().expect("server");
     }
 
