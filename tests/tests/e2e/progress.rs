@@ -29,14 +29,21 @@ fn e2e_progress_is_bars_on_a_terminal_lines_elsewhere_and_the_name_alone_when_qu
     let command = onggi.command(&["pull", &name]);
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let words: Vec<String> = words.map(|word| quote(&word.to_string_lossy())).collect();
-    let line = format!("stty cols 120; {}", words.join(" "));
-    let seen =
-        Command::new("script").args(["-qec", &line, "/dev/null"]).stdin(Stdio::null()).output().expect("script runs");
-    let seen = String::from_utf8_lossy(&seen.stdout).into_owned();
+    let on = |terminal: &str| {
+        let line = format!("stty cols 120; TERM={terminal} {}", words.join(" "));
+        let mut script = Command::new("script");
+        let seen = script.args(["-qec", &line, "/dev/null"]).stdin(Stdio::null()).output().expect("script runs");
+        String::from_utf8_lossy(&seen.stdout).into_owned()
+    };
+    let seen = on("xterm");
     for id in &ids {
         assert!(seen.contains(&format!("{id}: ")) && seen.contains("Pull complete"), "{seen:?}");
     }
     assert!(seen.contains("\u{1b}["), "nothing is written again: {seen:?}");
+    onggi.ok(&["rmi", &name]);
+    // One that can only go on gets lines.
+    let seen = on("dumb");
+    assert!(seen.contains("Pull complete") && !seen.contains('\u{1b}'), "{seen:?}");
     onggi.ok(&["rmi", &name]);
     let plain = onggi.run(&["pull", &name]);
     for id in &ids {

@@ -7,6 +7,7 @@
 
 use std::{
     collections::HashMap,
+    env,
     io::{self, IsTerminal as _, Write as _},
     sync::{Mutex, PoisonError},
 };
@@ -63,10 +64,15 @@ struct Step {
     last: bool,
 }
 
+/// Bars are drawn over themselves: stderr is a terminal, of a kind that can (term(7)).
+fn can_redraw() -> bool {
+    io::stderr().is_terminal() && env::var_os("TERM").is_some_and(|kind| !kind.is_empty() && kind != "dumb")
+}
+
 impl Draw {
     /// Bars or lines, as stderr demands.
     pub(crate) fn new() -> Self {
-        let out = if io::stderr().is_terminal() { Out::Bars(MultiProgress::new()) } else { Out::Lines };
+        let out = if can_redraw() { Out::Bars(MultiProgress::new()) } else { Out::Lines };
         Self { out, pushing: false, by_blob: Mutex::default() }
     }
 

@@ -53,7 +53,7 @@ fn take(group: &Group) -> Result<Snapshot, CliError> {
 #[derive(Debug, Args)]
 pub(crate) struct RestoreArgs {
     /// Make the groups below this one
-    #[arg(long, default_value = "", value_name = "GROUP")]
+    #[arg(long, default_value = "/", value_name = "GROUP")]
     prefix: String,
     #[command(flatten)]
     explain: ExplainArg,
