@@ -83,11 +83,7 @@ pub(super) fn run_command(image: &Image, payload: &Payload) -> Outcome<String> {
 /// Boots, and kills the machine that long after the payload's command has said `begin`; returns what it has said. A
 /// command that ends by itself is not killed.
 pub(super) fn cut(image: &Image, payload: &Payload, begin: &str, after: Duration) -> Outcome<String> {
-    let mut qemu = qemu(image, payload);
-    let mut child = Running(
-        qemu.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(|e| format!("start {}: {e}", line(&qemu)))?,
-    );
-    let lines = lines_of(child.0.stdout.take().ok_or("qemu's output is not a pipe")?);
+    let (mut child, lines) = start(image, payload)?;
     let mut said = String::new();
     let (mut end, mut killed) = (None::<Instant>, false);
     loop {
@@ -155,12 +151,8 @@ impl Tally {
 
 /// Boots, hands every event on, and returns the code with which the guest's work ended.
 fn follow(image: &Image, payload: &Payload, mut take: impl FnMut(Event)) -> Outcome<i32> {
-    let mut qemu = qemu(image, payload);
-    println!("$ {}", line(&qemu));
-    let mut child = Running(
-        qemu.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(|e| format!("start {}: {e}", line(&qemu)))?,
-    );
-    let lines = lines_of(child.0.stdout.take().ok_or("qemu's output is not a pipe")?);
+    println!("$ {}", line(&qemu(image, payload)));
+    let (mut child, lines) = start(image, payload)?;
     let mut code = None;
     let mut last = "boot".to_owned();
     loop {
@@ -186,6 +178,15 @@ fn follow(image: &Image, payload: &Payload, mut take: impl FnMut(Event)) -> Outc
     }
     let status = child.0.wait().map_err(|e| format!("wait for qemu: {e}"))?;
     code.ok_or_else(|| format!("the guest died ({status}) after: {last}\n{}", tail(&payload.console)))
+}
+
+/// The machine, and what it says line by line.
+fn start(image: &Image, payload: &Payload) -> Outcome<(Running, Receiver<String>)> {
+    let mut qemu = qemu(image, payload);
+    let spawned = qemu.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+    let mut child = Running(spawned.map_err(|e| format!("start {}: {e}", line(&qemu)))?);
+    let lines = lines_of(child.0.stdout.take().ok_or("qemu's output is not a pipe")?);
+    Ok((child, lines))
 }
 
 /// A started machine, which does not outlive this value.
