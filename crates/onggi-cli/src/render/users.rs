@@ -1,6 +1,8 @@
-//! Names of users of this machine (passwd(5)).
+//! Names and numbers of users and groups of this machine (passwd(5), group(5)).
 
 use std::{collections::BTreeMap, fs};
+
+use crate::error::CliError;
 
 /// Users by number.
 #[derive(Debug, Default)]
@@ -26,6 +28,19 @@ impl Users {
     pub(crate) fn name(&self, uid: u32) -> String {
         self.0.get(&uid).cloned().unwrap_or_else(|| uid.to_string())
     }
+}
+
+/// The number that is written, or that the name has in `file`: passwd(5) or group(5). `None` when it is not in there.
+///
+/// # Errors
+/// The file cannot be read.
+pub(crate) fn number(name: &str, file: &str) -> Result<Option<u32>, CliError> {
+    if let Ok(number) = name.parse() {
+        return Ok(Some(number));
+    }
+    let text = fs::read_to_string(file).map_err(|source| CliError::ReadFile { path: file.to_owned(), source })?;
+    let line = text.lines().find(|line| line.split(':').next() == Some(name));
+    Ok(line.and_then(|line| line.split(':').nth(2)?.parse().ok()))
 }
 
 #[cfg(test)]

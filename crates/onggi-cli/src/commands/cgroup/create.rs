@@ -5,7 +5,7 @@ use onggi_primitives::cgroup::{Group, GroupPlan, Version, create_plan, layout, o
 use onggi_spec::ParseError;
 
 use super::paths;
-use crate::{commands::explain::ExplainArg, error::CliError};
+use crate::{commands::explain::ExplainArg, error::CliError, render::users};
 
 /// Arguments of `cgroup create`.
 #[derive(Debug, Args)]
@@ -57,13 +57,7 @@ fn owner(text: &str) -> Result<Ids, CliError> {
         if name.is_empty() {
             return Ok(None);
         }
-        if let Ok(number) = name.parse() {
-            return Ok(Some(number));
-        }
-        let read = |source| CliError::ReadFile { path: file.to_owned(), source };
-        let all = std::fs::read_to_string(file).map_err(read)?;
-        let line = all.lines().find(|line| line.split(':').next() == Some(name));
-        let found = line.and_then(|line| line.split(':').nth(2)?.parse().ok());
+        let found = users::number(name, file)?;
         Ok(Some(found.ok_or_else(|| {
             ParseError::new("owner", text, format!("{file} has no {name}")).hint("write USER, USER:GROUP or numbers")
         })?))

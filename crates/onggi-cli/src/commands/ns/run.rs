@@ -12,7 +12,7 @@ use crate::{
     cli::GlobalArgs,
     commands::{explain::ExplainArg, plan::carry_out},
     error::CliError,
-    render::users::Users,
+    render::users::{self, Users},
 };
 
 /// Arguments of `ns run`.
@@ -193,12 +193,7 @@ fn ranges(written: &[String], auto: bool, file: &str, first: u32) -> Result<Vec<
 
 /// The number of a user or group, which may be written by its name.
 fn number(name: &str, file: &str) -> Result<u32, CliError> {
-    if let Ok(number) = name.parse() {
-        return Ok(number);
-    }
-    let text = std::fs::read_to_string(file).map_err(|source| CliError::ReadFile { path: file.to_owned(), source })?;
-    let line = text.lines().find(|line| line.split(':').next() == Some(name));
-    let found = line.and_then(|line| line.split(':').nth(2)?.parse().ok());
+    let found = users::number(name, file)?;
     found.ok_or_else(|| CliError::usage(format!("{file} has no {name}"), "write a number, or a name that is there"))
 }
 
