@@ -135,7 +135,8 @@ fn e2e_limit_without_groups_keeps_a_share_by_stopping_as_cpulimit_does() {
     let ticks = |pid: u32| stat_field(pid, 11) + stat_field(pid, 12);
     eventually("it has run", || (ticks(busy_pid) >= 30).then_some(()));
     let uptime = fs::read_to_string("/proc/uptime").expect("uptime");
-    let now = uptime.split('.').next().and_then(|s| s.parse::<u64>().ok()).expect("seconds") * 100;
+    // proc_uptime(5) gives hundredths of a second, which are ticks: without them up to a second of life is missing.
+    let now = uptime.split(' ').next().and_then(|s| s.replace('.', "").parse::<u64>().ok()).expect("ticks");
     let lived = now.saturating_sub(stat_field(busy_pid, 19));
     let share = ticks(busy_pid) as f64 / lived.max(1) as f64;
     assert!(share < 0.45, "{share} of a CPU in {lived} ticks");
