@@ -6,7 +6,7 @@
 //! vda     the guest's disk         a snapshot: what the guest writes goes away with it
 //! vdb     the payload              read-only
 //! vdc     swap                     a snapshot of a sparse file
-//! vdd     a disk that stays        where there is one
+//! vdd …   further ones             where there are some
 //! ```
 
 use std::{
@@ -78,6 +78,24 @@ pub(super) fn run_command(image: &Image, payload: &Payload) -> Outcome<String> {
         }
     })?;
     if code == 0 { Ok(all) } else { Err(format!("the command ended with {code}")) }
+}
+
+/// Boots, and when the payload's command has said `ready`, has the rest done.
+pub(super) fn when(image: &Image, payload: &Payload, ready: &str, rest: impl FnOnce() -> Outcome) -> Outcome {
+    let (mut child, lines) = start(image, payload)?;
+    let mut said = String::new();
+    while !said.contains(ready) {
+        match lines.recv_timeout(SILENCE) {
+            Ok(text) => {
+                if let Some(Event::Output { text }) = Event::from_line(&text) {
+                    said.push_str(&text);
+                }
+            }
+            Err(_) => return Err(format!("the guest did not say \"{ready}\"\n{said}\n{}", tail(&payload.console))),
+        }
+    }
+    rest()?;
+    child.0.wait().map_err(|e| format!("wait for qemu: {e}")).map(drop)
 }
 
 /// Boots, and kills the machine that long after the payload's command has said `begin`; returns what it has said. A
@@ -234,12 +252,16 @@ fn qemu(image: &Image, payload: &Payload) -> Command {
     qemu.args(["-append", &options]);
     qemu.arg("-serial").arg(format!("file:{}", payload.console.display()));
     qemu.args(["-serial", "stdio"]);
-    qemu.arg("-drive").arg(format!("file={}/rootfs.ext4,format=raw,if=virtio,snapshot=on", image.dir.display()));
+    let extra = &payload.extra;
+    let kept = if extra.lasting { "off" } else { "on" };
+    let root = extra.root.clone().unwrap_or_else(|| image.dir.join("rootfs.ext4"));
+    qemu.arg("-drive").arg(format!("file={},format=raw,if=virtio,snapshot={kept}", root.display()));
     qemu.arg("-drive").arg(format!("file={},format=raw,if=virtio,readonly=on", payload.disk.display()));
-    qemu.arg("-drive").arg(format!("file={},format=raw,if=virtio,snapshot=on", payload.swap.display()));
-    if let Some(data) = &payload.data {
-        qemu.arg("-drive").arg(format!("file={},format=raw,if=virtio", data.display()));
+    qemu.arg("-drive").arg(format!("file={},format=raw,if=virtio,snapshot={kept}", payload.swap.display()));
+    for drive in &extra.drives {
+        qemu.arg("-drive").arg(drive);
     }
+    qemu.args(&extra.arguments);
     qemu
 }
 

@@ -52,7 +52,10 @@ usage: cargo xtask vm [--debug] [-p CRATE]… [FILTER…]   run the tests of the
        cargo xtask vm build                             only make the guest's disk
 
   --debug   use unoptimised programs: builds faster
-  -p CRATE  build and run the tests of these crates only";
+  -p CRATE  build and run the tests of these crates only
+
+ONGGI_TEST_PREFIX=DIR in the environment: cuts, run and shell take that installation, below the target directory, and
+build nothing";
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -81,6 +84,9 @@ pub(crate) fn main(args: &[String]) -> Outcome {
     let prefix = match options.verb {
         Verb::Build => return rootfs::ensure().map(|image| println!("{}", image.dir.display())),
         Verb::Bench { options } => return bench::main(&options),
+        Verb::Run { .. } | Verb::Shell | Verb::Cuts { .. } if named_programs().is_some() => {
+            named_programs().ok_or("ONGGI_TEST_PREFIX went away")?
+        }
         _ if options.debug => debug_programs()?,
         _ => release_programs()?,
     };
@@ -156,6 +162,11 @@ impl Programs {
 /// The layout that [`crate::test`] has built.
 pub(crate) fn installed() -> Programs {
     Programs { prefix: build::target_dir().join("dist") }
+}
+
+/// An installation that somebody else has made.
+fn named_programs() -> Option<Programs> {
+    std::env::var_os("ONGGI_TEST_PREFIX").map(|prefix| Programs { prefix: PathBuf::from(prefix) })
 }
 
 fn release_programs() -> Outcome<Programs> {

@@ -45,18 +45,24 @@ pub(super) struct Payload {
     pub(super) swap: PathBuf,
     /// Where the guest's console is logged.
     pub(super) console: PathBuf,
-    /// A disk that keeps what the guest writes to it.
-    pub(super) data: Option<PathBuf>,
+    /// What this machine has beside the usual.
+    pub(super) extra: Extra,
     /// How many tests it holds.
     pub(super) tests: usize,
     _lock: File,
 }
 
-impl Payload {
-    /// With a disk that stays when the guest is gone.
-    pub(super) fn with_data(self, disk: &Path) -> Payload {
-        Payload { data: Some(disk.to_owned()), ..self }
-    }
+/// What a machine has beside the usual.
+#[derive(Default)]
+pub(super) struct Extra {
+    /// Disks after the swap, as qemu's `-drive` names them.
+    pub(super) drives: Vec<String>,
+    /// A root disk instead of the image's.
+    pub(super) root: Option<PathBuf>,
+    /// The disks for the system and for swap keep what the guest writes.
+    pub(super) lasting: bool,
+    /// Further arguments of qemu.
+    pub(super) arguments: Vec<String>,
 }
 
 /// Where a file is in the guest, and which one of ours it is.
@@ -82,6 +88,11 @@ pub(super) fn for_command(programs: &Programs, command: &[String]) -> Outcome<Pa
 /// A disk for a measurement, with the floor program.
 pub(super) fn for_bench(programs: &Programs, command: &[String], floor: PathBuf) -> Outcome<Payload> {
     make(programs, Files::from([itself(floor)]), Work::Command(command.to_vec()))
+}
+
+/// A disk for one command, with programs of this machine, which are below `/payload/tree`.
+pub(super) fn for_command_with(programs: &Programs, command: &[String], more: &[PathBuf]) -> Outcome<Payload> {
+    make(programs, more.iter().cloned().map(itself).collect(), Work::Command(command.to_vec()))
 }
 
 /// A disk for a shell.
@@ -116,7 +127,7 @@ fn make(programs: &Programs, mut files: Files, work: Work) -> Outcome<Payload> {
     let swap = dir.join("swap.raw");
     let file = File::create(&swap).map_err(|e| format!("create {}: {e}", swap.display()))?;
     file.set_len(SWAP_BYTES).map_err(|e| format!("size {}: {e}", swap.display()))?;
-    Ok(Payload { disk, swap, console: dir.join("console.log"), data: None, tests, _lock: lock })
+    Ok(Payload { disk, swap, console: dir.join("console.log"), extra: Extra::default(), tests, _lock: lock })
 }
 
 fn this_program() -> Outcome<PathBuf> {
