@@ -1,12 +1,14 @@
 //! `logs`: reads the json-file log, over its rotations, and follows it while the container runs.
 
 use std::{
+    borrow::Cow,
     collections::VecDeque,
     fs::File,
     io::{BufRead, BufReader, ErrorKind},
     path::{Path, PathBuf},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use onggi_spec::ContainerId;
 use rustix::{
@@ -44,6 +46,22 @@ pub struct LogEntry {
     pub stream: String,
     /// RFC 3339 with nanoseconds, UTC.
     pub time: String,
+    /// The bytes without the newline in base64, when they are not UTF-8; else empty.
+    #[serde(default)]
+    pub raw: String,
+}
+
+impl LogEntry {
+    /// What the container wrote, byte for byte.
+    pub fn bytes(&self) -> Cow<'_, [u8]> {
+        let raw = Some(&self.raw).filter(|raw| !raw.is_empty());
+        // A damaged field leaves the text, as a log that another engine wrote does.
+        let Some(mut bytes) = raw.and_then(|raw| STANDARD.decode(raw).ok()) else {
+            return Cow::Borrowed(self.log.as_bytes());
+        };
+        bytes.extend(self.log.ends_with('\n').then_some(b'\n'));
+        Cow::Owned(bytes)
+    }
 }
 
 /// Reads a log line by line.

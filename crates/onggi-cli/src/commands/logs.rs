@@ -51,7 +51,7 @@ impl LogsArgs {
             if self.timestamps {
                 to.write_all(format!("{} ", nine_digits(&entry.time)).as_bytes())?;
             }
-            to.write_all(entry.log.as_bytes())?;
+            to.write_all(&entry.bytes())?;
         }
         out.flush()?;
         Ok(0)

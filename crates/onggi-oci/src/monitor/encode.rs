@@ -2,8 +2,9 @@
 //! `{"log":"text\n","stream":"stdout","time":"…"}`. Pure; writes into a buffer that the caller made
 //! large enough ([`worst_case`]).
 //!
-//! A log is bytes of a stranger. Each byte that is not part of valid UTF-8 becomes `\ufffd`; control
-//! characters, `<`, `>`, `&` and the two line separators of JavaScript are escaped, so that a line can be
+//! A log is bytes of a stranger. Each byte that is not part of valid UTF-8 becomes `\ufffd`, and a line that has
+//! such bytes has a further field `raw`: its bytes without the newline in base64 (RFC 4648), from which `onggi logs`
+//! prints what was written. Other readers pass it over. Control characters, `<`, `>`, `&` and the two line separators of JavaScript are escaped, so that a line can be
 //! neither mistaken for two nor for markup.
 
 use super::clock::MAX_TEXT;
@@ -17,15 +18,17 @@ pub(super) enum Source {
 
 const HEAD: &[u8] = b"{\"log\":\"";
 const MIDDLE: &[u8] = b"\",\"stream\":\"stdout\",\"time\":\"";
+const RAW: &[u8] = b"\",\"raw\":\"";
 const END: &[u8] = b"\"}\n";
-const MAX_TAIL: usize = MIDDLE.len() + MAX_TEXT + END.len();
+const MAX_TAIL: usize = MIDDLE.len() + MAX_TEXT;
 
-/// Room that an entry of `len` bytes may need: every byte escaped to six, the newline to two.
+/// Room that an entry of `len` bytes may need: every byte escaped to six, the newline to two, and all of them once more in
+/// base64.
 pub(super) const fn worst_case(len: usize) -> usize {
-    HEAD.len() + 6 * len + 2 + MAX_TAIL
+    HEAD.len() + 6 * len + 2 + MAX_TAIL + RAW.len() + len.div_ceil(3) * 4 + END.len()
 }
 
-/// The part of an entry after its text, the same for all lines of one read.
+/// The part of an entry between its text and its end, the same for all lines of one read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Tail {
     bytes: [u8; MAX_TAIL],
@@ -42,7 +45,6 @@ impl Tail {
             Source::Stderr => b"\",\"stream\":\"stderr\",\"time\":\"",
         });
         out.put(time);
-        out.put(END);
         let len = out.len;
         Self { bytes, len }
     }
@@ -53,11 +55,16 @@ impl Tail {
 pub(super) fn entry(buffer: &mut [u8], line: &[u8], newline: bool, tail: &Tail) -> usize {
     let mut out = Out { buffer, len: 0 };
     out.put(HEAD);
-    escape(&mut out, line);
+    let valid = escape(&mut out, line);
     if newline {
         out.put(b"\\n");
     }
     out.put(&tail.bytes[..tail.len]);
+    if !valid {
+        out.put(RAW);
+        base64(&mut out, line);
+    }
+    out.put(END);
     out.len
 }
 
@@ -74,15 +81,30 @@ impl Out<'_> {
     }
 }
 
-fn escape(out: &mut Out<'_>, mut line: &[u8]) {
+/// False when a byte was no part of valid UTF-8.
+fn escape(out: &mut Out<'_>, mut line: &[u8]) -> bool {
+    let mut valid = true;
     loop {
         line = copy_plain(out, line);
-        let Some(&byte) = line.first() else { return };
+        let Some(&byte) = line.first() else { return valid };
         let taken = match byte {
-            0x80.. => escape_multibyte(out, line),
+            0x80.. => escape_multibyte(out, line, &mut valid),
             _ => escape_ascii(out, byte),
         };
         line = &line[taken..];
+    }
+}
+
+fn base64(out: &mut Out<'_>, line: &[u8]) {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    for chunk in line.chunks(3) {
+        let at = |i: usize| u32::from(chunk.get(i).copied().unwrap_or(0));
+        let bits = at(0) << 16 | at(1) << 8 | at(2);
+        let digit = |i: usize| match i <= chunk.len() {
+            true => DIGITS[(bits >> (18 - 6 * i) & 63) as usize],
+            false => b'=',
+        };
+        out.put(&[digit(0), digit(1), digit(2), digit(3)]);
     }
 }
 
@@ -152,9 +174,10 @@ fn escape_ascii(out: &mut Out<'_>, byte: u8) -> usize {
 }
 
 /// Copies one character, or marks one byte as invalid; returns the bytes consumed.
-fn escape_multibyte(out: &mut Out<'_>, text: &[u8]) -> usize {
+fn escape_multibyte(out: &mut Out<'_>, text: &[u8], valid: &mut bool) -> usize {
     match multibyte_len(text) {
         None => {
+            *valid = false;
             out.put(b"\\ufffd");
             1
         }
@@ -260,6 +283,17 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_line_that_is_no_text_is_kept_byte_for_byte() {
+        for (line, expected) in
+            [(&b"\xff"[..], "/w=="), (b"\xfe\xff", "/v8="), (b"a\xffb", "Yf9i"), (b"caf\xe9 \x00\x01", "Y2Fm6SAAAQ==")]
+        {
+            let value: serde_json::Value = serde_json::from_str(&encode(line, true)).unwrap();
+            assert_eq!(value["raw"], expected, "{line:?}");
+        }
+        assert!(!encode("옹기".as_bytes(), true).contains("raw"));
     }
 
     #[test]
