@@ -39,7 +39,7 @@ pub struct FromBinary {
 }
 
 impl FromBinary {
-    fn wanted(&self) -> Wanted<'_> {
+    pub(crate) fn wanted(&self) -> Wanted<'_> {
         Wanted { programs: &self.programs, with: &self.with, nss: self.nss }
     }
 }

@@ -21,6 +21,7 @@ impl Engine {
     ) -> Result<VerbPlan, EngineError> {
         let place = destination(to);
         let mut plan = VerbPlan::new(format!("save {} to {place}", images.join(", ")));
+        plan.note(format!("format: {format:?}; layers are written as they are stored, once each"));
         let blobs = self.blobs()?;
         for name in images {
             let image = self.find_image(name)?;
@@ -30,11 +31,12 @@ impl Engine {
                 plan.push(VerbOp::Note { what });
             }
         }
-        plan.note(format!("format: {format:?}; layers are written as they are stored, once each"));
         match to {
-            Some(path) => {
-                plan.push(VerbOp::Write { path: path.to_owned(), what: "beside it first, then renamed".into() })
-            }
+            Some(path) => plan.push(VerbOp::Write {
+                path: path.to_owned(),
+                what: "beside it first, then renamed".into(),
+                text: None,
+            }),
             None => plan.push(VerbOp::Note { what: "write the archive to standard output".into() }),
         }
         Ok(plan)
@@ -64,8 +66,7 @@ impl Engine {
     fn pack(&self, record: &onggi_state::ContainerRecord, to: &str, whole: bool) -> Result<VerbOp, EngineError> {
         let bundle = self.paths.bundle(&record.id);
         let view = lookup_view(&json::read(&bundle.join("rootfs.json"))?, &bundle);
-        let below = if whole { Vec::new() } else { view.lower.clone() };
-        Ok(VerbOp::Pack { from: view.upper, below, to: to.to_owned() })
+        Ok(VerbOp::Pack { from: view.upper, below: view.lower.clone(), to: to.to_owned(), whole })
     }
 
     /// `commit`.
@@ -109,7 +110,7 @@ impl Engine {
 }
 
 fn destination(to: Option<&Path>) -> String {
-    to.map_or_else(|| "standard output".to_owned(), |path| path.display().to_string())
+    to.map_or_else(|| super::STDOUT.to_owned(), |path| path.display().to_string())
 }
 
 fn place(location: &Location) -> String {

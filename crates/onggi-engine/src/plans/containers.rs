@@ -36,16 +36,22 @@ impl Engine {
             return Ok(());
         };
         let signal = options.signal.map_or_else(|| self.stop_signal(record), Ok)?;
-        plan.push(self.reason(record, "who asked for the end, for `onggi why`"));
+        plan.push(self.reason(record, "who asked for the end, for `onggi why`", "stop", signal));
         plan.push(VerbOp::Signal { pid, signal });
         let seconds = options.timeout.unwrap_or(DEFAULT_TIMEOUT).as_secs();
-        plan.push(VerbOp::WaitThenKill { pid, seconds });
+        let asked = (self.asked_file(record), format!("[{},{}]", asked("stop", signal), asked("stop", SIGKILL)));
+        plan.push(VerbOp::WaitThenKill { pid, seconds, asked });
         plan.push(self.awaited(record));
         self.add_release(record, plan)
     }
 
-    fn reason(&self, record: &ContainerRecord, what: &str) -> VerbOp {
-        VerbOp::Write { path: self.paths.bundle(&record.id).join("asked.json"), what: what.to_owned() }
+    fn reason(&self, record: &ContainerRecord, what: &str, verb: &str, signal: i32) -> VerbOp {
+        let text = Some(format!("[{}]", asked(verb, signal)));
+        VerbOp::Write { path: self.asked_file(record), what: what.to_owned(), text }
+    }
+
+    fn asked_file(&self, record: &ContainerRecord) -> std::path::PathBuf {
+        self.paths.bundle(&record.id).join("asked.json")
     }
 
     fn awaited(&self, record: &ContainerRecord) -> VerbOp {
@@ -107,11 +113,12 @@ impl Engine {
             table: "containers",
             key: ("id", record.id.to_string()),
             what: format!("the container {}", record.name),
+            sql: None,
         });
         if let Some(image) = &record.image_id
             && self.state()?.images_by_id_prefix(image.hex())?.is_empty()
         {
-            plan.push(VerbOp::Note {
+            plan.push(VerbOp::Collect {
                 what: "remove layers and blobs that nothing refers to: its image is gone".to_owned(),
             });
         }
@@ -125,7 +132,7 @@ impl Engine {
     pub fn explain_kill(&self, name: &str, signal: i32) -> Result<VerbPlan, EngineError> {
         let (record, pid) = self.running(name, "kill")?;
         let mut plan = VerbPlan::new(format!("kill {}", record.name));
-        plan.push(self.reason(&record, "who sent which signal, for `onggi why`"));
+        plan.push(self.reason(&record, "who sent which signal, for `onggi why`", "kill", signal));
         plan.push(VerbOp::Signal { pid, signal });
         Ok(plan)
     }
@@ -251,10 +258,7 @@ impl Engine {
         let mut dirs: Vec<_> = state.map(|s| s.cgroup_paths.into_values().collect()).unwrap_or_default();
         dirs.dedup();
         for dir in dirs {
-            plan.push(VerbOp::Write {
-                path: dir.join("cgroup.procs"),
-                what: "the new process joins the control group".to_owned(),
-            });
+            plan.push(VerbOp::JoinGroup { path: dir });
         }
         let kinds = kinds_that_differ(pid);
         let effective = process.capabilities.as_ref().map(|c| c.effective.len()).unwrap_or_default();
@@ -272,6 +276,11 @@ impl Engine {
         });
         Ok(plan)
     }
+}
+
+/// One entry of asked.json between the double quotes of sh.
+fn asked(verb: &str, signal: i32) -> String {
+    format!(r#"{{\"verb\":\"{verb}\",\"signal\":{signal},\"at\":$(date +%s%N)}}"#)
 }
 
 /// Kinds of namespaces in which a process is not with us.

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use onggi_spec::{Digest, ImageReference};
 use onggi_state::{ImageRecord, StateError};
 
-use super::{RowChange, VerbOp, VerbPlan};
-use crate::{CheckReport, Engine, EngineError, Finding, FromBinary, ListFilter, PruneFilter};
+use super::{RowChange, VerbOp, VerbPlan, by_hand::sql_text};
+use crate::{CheckReport, Engine, EngineError, Finding, FromBinary, ListFilter, PruneFilter, programs};
 
 impl Engine {
     /// `rmi`.
@@ -19,7 +19,7 @@ impl Engine {
         let by_name = name.parse::<ImageReference>().ok().filter(|r| image.name.as_ref() == Some(r));
         let names = self.names_of(&image.config_digest)?;
         if let Some(reference) = by_name.filter(|_| names.len() > 1) {
-            plan.push(self.name_row(RowChange::Delete, &reference, "this name; the image keeps its others"));
+            plan.push(self.name_row(RowChange::Delete, &reference, "this name; the image keeps its others", None));
             return Ok(plan);
         }
         if names.len() > 1 && !force {
@@ -35,9 +35,20 @@ impl Engine {
         Ok(plan)
     }
 
-    fn name_row(&self, change: RowChange, name: &ImageReference, what: &str) -> VerbOp {
+    /// `image`: what the name means then, where that is known.
+    fn name_row(
+        &self,
+        change: RowChange,
+        name: &ImageReference,
+        what: &str,
+        image: Option<(&Digest, &Digest)>,
+    ) -> VerbOp {
         let key = ("name", name.to_string());
-        VerbOp::Row { database: self.database(), change, table: "names", key, what: what.to_owned() }
+        let sql = image.map(|(id, manifest)| {
+            let values = [&key.1, &id.to_string(), &manifest.to_string()].map(|v| sql_text(v)).join(", ");
+            format!("INSERT OR REPLACE INTO names (name, image_id, manifest_digest) VALUES ({values})")
+        });
+        VerbOp::Row { database: self.database(), change, table: "names", key, what: what.to_owned(), sql }
     }
 
     /// Rows first, so that a power cut leaves no image without its layers; then what only it used.
@@ -55,6 +66,7 @@ impl Engine {
                 table,
                 key: (column, id.clone()),
                 what: what.to_owned(),
+                sql: None,
             });
         }
         let (layers, blobs) = self.only_of(image, going)?;
@@ -67,6 +79,7 @@ impl Engine {
                 table: "layers",
                 key: ("chain_id", chain_id.to_string()),
                 what: "that layer".to_owned(),
+                sql: None,
             });
         }
         let store = self.blobs()?;
@@ -141,7 +154,8 @@ impl Engine {
             plan.note(format!("the name means {} now, which loses it", old.config_digest.short()));
         }
         let what = format!("it means {} then; synced", image.config_digest.short());
-        plan.push(self.name_row(RowChange::Put, target, &what));
+        let means = (&image.config_digest, &image.manifest_digest);
+        plan.push(self.name_row(RowChange::Put, target, &what, Some(means)));
         Ok(plan)
     }
 
@@ -152,7 +166,7 @@ impl Engine {
     pub fn explain_untag(&self, image: &str, names: &[String]) -> Result<VerbPlan, EngineError> {
         let mut plan = VerbPlan::new(format!("take names away from {image}"));
         for name in self.untagged(image, names)? {
-            plan.push(self.name_row(RowChange::Delete, &name, "the image stays"));
+            plan.push(self.name_row(RowChange::Delete, &name, "the image stays", None));
         }
         Ok(plan)
     }
@@ -166,13 +180,16 @@ impl Engine {
         request: &FromBinary,
         reference: Option<&ImageReference>,
     ) -> Result<VerbPlan, EngineError> {
+        let (files, first) = programs::choose(request.wanted())?;
         let mut plan = VerbPlan::new(format!("make an image of {}", request.programs.join(", ")));
-        for chosen in self.from_binary_files(request)? {
-            plan.push(VerbOp::Note {
-                what: format!("put {} into its layer: {}", chosen.path.display(), chosen.reason),
-            });
-        }
-        self.add_new_image(reference, &mut plan);
+        let shown = |chosen: &programs::Chosen| format!("{}: {}", chosen.path.display(), chosen.reason);
+        plan.notes.extend(files.iter().map(shown));
+        plan.push(VerbOp::Layer {
+            files: files.into_iter().map(|chosen| chosen.path).collect(),
+            entrypoint: request.entrypoint.clone().unwrap_or_else(|| vec![first.display().to_string()]),
+            search: programs::PATH.join(":"),
+            name: reference.map(ImageReference::to_string),
+        });
         Ok(plan)
     }
 
@@ -182,6 +199,7 @@ impl Engine {
         plan.push(VerbOp::Write {
             path: blobs,
             what: "layer, configuration and manifest, each named by its digest, synced".into(),
+            text: None,
         });
         plan.push(VerbOp::MakeDir {
             path: self.paths.root.join("layers"),
@@ -194,9 +212,10 @@ impl Engine {
             table: "images",
             key,
             what: "the image".into(),
+            sql: None,
         });
         if let Some(name) = reference {
-            plan.push(self.name_row(RowChange::Put, name, "its name"));
+            plan.push(self.name_row(RowChange::Put, name, "its name", None));
         }
     }
 
@@ -228,7 +247,7 @@ impl Engine {
                 Finding::MountLost(id, _) => VerbOp::Note {
                     what: format!("let go of the layers of image {id}: what they were mounted on is gone"),
                 },
-                Finding::LayerUnrecorded(id) => VerbOp::Note {
+                Finding::LayerUnrecorded(id) => VerbOp::Collect {
                     what: format!("leave the layer {id}: its tree was not recorded when it was unpacked"),
                 },
             });

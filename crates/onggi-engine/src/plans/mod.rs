@@ -5,6 +5,7 @@
 //! sandbox is [`crate::Explanation`]'s.
 
 mod archives;
+mod by_hand;
 mod containers;
 mod images;
 mod op;
@@ -18,6 +19,9 @@ use serde_json::{Value, json};
 use crate::{Engine, Explanation};
 
 pub use op::{RowChange, VerbOp};
+
+/// What a destination without a name is called.
+const STDOUT: &str = "standard output";
 
 /// What a verb would do.
 #[derive(Debug, Default, Serialize)]
@@ -67,20 +71,6 @@ impl VerbPlan {
             value["start"] = start.json();
         }
         value
-    }
-
-    /// A script for sh.
-    pub fn shell(&self) -> String {
-        let mut out = format!("#!/bin/sh\n# {}\nset -u\n", self.title);
-        out.extend(self.notes.iter().map(|note| format!("# note: {note}\n")));
-        for op in &self.operations {
-            out.push_str(&format!("# {}\n{}\n", op.words(), op.shell()));
-        }
-        if let Some(start) = &self.start {
-            let script = start.shell();
-            out.push_str(script.strip_prefix("#!/bin/sh\n").unwrap_or(&script));
-        }
-        out
     }
 }
 

@@ -1,8 +1,8 @@
-//! One operation of a verb: what it does in words, and the line of sh that does the same by hand.
+//! One operation of a verb, and what it does in words. [`super::by_hand`] has the lines of sh that do the same.
 
 use std::path::PathBuf;
 
-use onggi_spec::{Digest, quantity::human_size, shell::quote, signal::signal_name};
+use onggi_spec::{Digest, quantity::human_size, signal::signal_name};
 use serde::Serialize;
 
 /// An operation of a verb, in the order in which it is carried out.
@@ -27,6 +27,9 @@ pub enum VerbOp {
         pid: i32,
         /// Patience.
         seconds: u64,
+        /// Where `onggi why` finds who killed it, and what is written there, as in [`VerbOp::Write`].
+        #[serde(skip)]
+        asked: (PathBuf, String),
     },
     /// Waits until the monitor has written the exit record and is gone.
     AwaitMonitor {
@@ -46,6 +49,14 @@ pub enum VerbOp {
         path: PathBuf,
         /// What it holds.
         what: String,
+        /// Its whole text as sh expands it between double quotes, where it is short.
+        #[serde(skip)]
+        text: Option<String>,
+    },
+    /// The shell joins a control group.
+    JoinGroup {
+        /// Its directory.
+        path: PathBuf,
     },
     /// Removes a file or a directory with everything in it; gone already is as good.
     Remove {
@@ -78,6 +89,9 @@ pub enum VerbOp {
         key: (&'static str, String),
         /// What it is, in words.
         what: String,
+        /// The statement that puts the row, where the values are known.
+        #[serde(skip)]
+        sql: Option<String>,
     },
     /// Asks a registry.
     Ask {
@@ -137,8 +151,10 @@ pub enum VerbOp {
     Pack {
         /// The tree.
         from: PathBuf,
-        /// What is left out of it.
+        /// What is below it.
         below: Vec<PathBuf>,
+        /// With what is below, rather than without.
+        whole: bool,
         /// Where the tar goes.
         to: String,
     },
@@ -162,6 +178,22 @@ pub enum VerbOp {
         /// Program and arguments.
         args: Vec<String>,
         /// What for.
+        what: String,
+    },
+    /// Packs files of this machine as the one layer of an image.
+    Layer {
+        /// The files, a directory before what is in it.
+        files: Vec<PathBuf>,
+        /// Its command.
+        entrypoint: Vec<String>,
+        /// Search path of the image.
+        search: String,
+        /// Name of the image.
+        name: Option<String>,
+    },
+    /// Takes away what nothing refers to any more.
+    Collect {
+        /// In words.
         what: String,
     },
     /// Something that no command of a shell does.
@@ -189,14 +221,15 @@ impl VerbOp {
                 format!("hold {}, so that a crash is undone by the next command", path.display())
             }
             Self::Signal { pid, signal } => format!("send {} to process {pid}", signal_name(*signal)),
-            Self::WaitThenKill { pid, seconds } => {
+            Self::WaitThenKill { pid, seconds, .. } => {
                 format!("wait up to {seconds} s for process {pid} to end; then send it SIGKILL")
             }
             Self::AwaitMonitor { lock } => {
                 format!("wait until the monitor has written exit.json and let go of {}", lock.display())
             }
             Self::MakeDir { path, what } => format!("make the directory {}: {what}", path.display()),
-            Self::Write { path, what } => format!("write {}: {what}", path.display()),
+            Self::Write { path, what, .. } => format!("write {}: {what}", path.display()),
+            Self::JoinGroup { path } => format!("join the control group {}", path.display()),
             Self::Remove { path, what } => format!("remove {}: {what}", path.display()),
             Self::RemoveCgroup { path } => {
                 format!("end what is left in the control group {} and remove it", path.display())
@@ -221,9 +254,7 @@ impl VerbOp {
             }
             Self::Freeze { id, stop: true, .. } => format!("freeze the control group of container {id}"),
             Self::Freeze { id, stop: false, .. } => format!("thaw the control group of container {id}"),
-            Self::Pack { from, below, to } if below.is_empty() => {
-                format!("write the tree {} as a tar to {to}", from.display())
-            }
+            Self::Pack { from, to, whole: true, .. } => format!("write the tree {} as a tar to {to}", from.display()),
             Self::Pack { from, to, .. } => format!("write what {} changes as a tar to {to}", from.display()),
             Self::Enter { pid, kinds, user, cwd, args, .. } => format!(
                 "join the {} namespaces of process {pid}, become {}:{} in {cwd} and execute {}",
@@ -233,74 +264,8 @@ impl VerbOp {
                 args.join(" ")
             ),
             Self::Run { args, what } => format!("run {}: {what}", args.join(" ")),
-            Self::Note { what } => what.clone(),
+            Self::Layer { files, .. } => format!("pack these {} files as the one layer of the image", files.len()),
+            Self::Collect { what } | Self::Note { what } => what.clone(),
         }
     }
-
-    /// Lines of sh that do the same.
-    pub fn shell(&self) -> String {
-        let path = |p: &PathBuf| quote(&p.display().to_string());
-        match self {
-            Self::HoldIntent { path: p } => format!("exec 9>{0}; flock 9; trap 'rm -f {0}' EXIT", path(p)),
-            Self::Signal { pid, signal } => format!("kill -{signal} {pid}"),
-            Self::WaitThenKill { pid, seconds } => {
-                format!("timeout {seconds} tail -s 0.1 --pid={pid} -f /dev/null || kill -KILL {pid}")
-            }
-            Self::AwaitMonitor { lock } => format!("[ ! -e {0} ] || flock -s {0} true", path(lock)),
-            Self::MakeDir { path: p, .. } => format!("mkdir -p {}", path(p)),
-            Self::Write { path: p, what } => format!("# write {} ({what})", path(p)),
-            Self::Remove { path: p, .. } => format!("rm -rf {}", path(p)),
-            Self::RemoveCgroup { path: p } => {
-                format!("while read -r pid; do kill -KILL \"$pid\"; done < {0}/cgroup.procs; rmdir {0}", path(p))
-            }
-            Self::Unpublish { set, key } => format!("nft delete element ip onggi {set} '{{ {key} }}'"),
-            Self::Row { database, change, table, key, what } => row(database, *change, table, key, what),
-            Self::Ask { url, .. } => format!("curl -fsSL {} > /dev/null", quote(url)),
-            Self::Fetch { digest, from, .. } => format!("curl -fsSLo {} {}", quote(digest.hex()), quote(from)),
-            Self::Keep { digest, what } => format!("# {what} {} is there already", digest.short()),
-            Self::Unpack { blob, dir, .. } => format!("mkdir -p {0}; bsdtar -xpf {1} -C {0}", path(dir), path(blob)),
-            Self::Send { digest, to, .. } => {
-                format!("curl -fsSIL {} || true # POST and PUT of {}", quote(to), digest.short())
-            }
-            Self::Freeze { oci_root, id, stop } => {
-                let verb = if *stop { "pause" } else { "resume" };
-                format!("onggi-oci --root {} {verb} {}", path(oci_root), quote(id))
-            }
-            Self::Pack { from, to, .. } => {
-                format!("tar --xattrs --numeric-owner -C {} -cf {} .", path(from), quote(to))
-            }
-            Self::Enter { pid, user, cwd, env, args, kinds } => enter(*pid, kinds, *user, cwd, env, args),
-            Self::Run { args, .. } => args.iter().map(|a| quote(a)).collect::<Vec<_>>().join(" "),
-            Self::Note { what } => format!("# {what}"),
-        }
-    }
-}
-
-fn row(database: &std::path::Path, change: RowChange, table: &str, key: &(&str, String), what: &str) -> String {
-    let value = key.1.replace('\'', "''");
-    match change {
-        RowChange::Delete => {
-            let sql = format!("DELETE FROM {table} WHERE {} = '{value}'", key.0);
-            format!("sqlite3 {} {}", quote(&database.display().to_string()), quote(&sql))
-        }
-        RowChange::Put => format!("# a row of {table} with {} = {value}: {what}", key.0),
-    }
-}
-
-fn enter(pid: i32, kinds: &[String], user: (u32, u32), cwd: &str, env: &[String], args: &[String]) -> String {
-    let flag = |kind: &String| match kind.as_str() {
-        "mnt" => "--mount".to_owned(),
-        other => format!("--{other}"),
-    };
-    let flags: Vec<String> = kinds.iter().map(flag).collect();
-    let words = |list: &[String]| list.iter().map(|w| quote(w)).collect::<Vec<_>>().join(" ");
-    format!(
-        "nsenter --target {pid} {} --setuid {} --setgid {} --wdns={} env -i {} {}",
-        flags.join(" "),
-        user.0,
-        user.1,
-        quote(cwd),
-        words(env),
-        words(args)
-    )
 }

@@ -70,7 +70,7 @@ impl Engine {
             ("names", ("name", reference.to_string()), "its name"),
         ] {
             let (database, what) = (self.database(), what.to_owned());
-            plan.push(VerbOp::Row { database, change: RowChange::Put, table, key, what });
+            plan.push(VerbOp::Row { database, change: RowChange::Put, table, key, what, sql: None });
         }
     }
 
@@ -132,7 +132,7 @@ impl Engine {
             }),
             None => plan.note("no credential helper is configured: the secret is kept in the file, not encrypted"),
         }
-        plan.push(VerbOp::Write { path: file, what: format!("an entry for {registry}") });
+        plan.push(VerbOp::Write { path: file, what: format!("an entry for {registry}"), text: None });
         Ok(plan)
     }
 
@@ -154,7 +154,8 @@ impl Engine {
                     what: format!("forget the secret for {registry}"),
                 });
             }
-            plan.push(VerbOp::Write { path: file, what: format!("without the entry for {registry}, if there is one") });
+            let what = format!("without the entry for {registry}, if there is one");
+            plan.push(VerbOp::Write { path: file, what, text: None });
         }
         Ok(plan)
     }

@@ -360,6 +360,40 @@ struct Credentials {
     home: bool,
     /// What the program is run through.
     prefix: &'static str,
+    /// Who it becomes: uid, gid, and its further groups where they are set.
+    ids: (u32, u32, Option<Vec<u32>>),
+    /// Capabilities that stay in the bounding set.
+    keep: u64,
+    /// What gives it ambient capabilities.
+    ambient: String,
+}
+
+/// Bit of CAP_SYS_CHROOT (capability.h).
+const SYS_CHROOT: u64 = 1 << 18;
+
+impl Credentials {
+    /// capsh's options for who it becomes.
+    fn identity(&self) -> String {
+        let (uid, gid, groups) = &self.ids;
+        let list = |groups: &Vec<u32>| groups.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let groups = groups.as_ref().map(|groups| format!(" --groups={}", list(groups))).unwrap_or_default();
+        format!("{groups} --gid={gid} --uid={uid}{}", self.ambient)
+    }
+
+    /// unshare(1) changes root and directory as its last, so that nothing of the image is needed for that. It must have
+    /// the capability to: another user than root loses it before, so unshare makes that user, who then has no further
+    /// groups.
+    fn through_unshare(&self) -> Option<String> {
+        let (uid, gid, groups) = &self.ids;
+        let at = format!("--root=. --wd={}", path(&self.cwd));
+        let alone = groups.iter().flatten().all(|group| group == gid) && self.ambient.is_empty();
+        match uid {
+            _ if self.keep & SYS_CHROOT == 0 => None,
+            0 => Some(format!("{} --shell=\"$(command -v unshare)\" -- {at}", self.identity())),
+            _ if !alone => None,
+            _ => Some(format!(" --shell=\"$(command -v unshare)\" -- {at} --setgid={gid} --setuid={uid}")),
+        }
+    }
 }
 
 /// chrt(1) knows every policy; a nice value is given by renice(1).
@@ -417,10 +451,15 @@ fn process_line(out: &mut String, op: &ProcessOp, user: &mut Credentials) {
         ProcessOp::NoNewPrivileges => write!(user.options, " --no-new-privs"),
         ProcessOp::Seccomp { .. } => writeln!(out, "# (no shell tool can do this: the script's container is weaker)"),
         ProcessOp::BoundingSet { keep } => match dropped(*keep) {
-            list if list.is_empty() => Ok(()),
-            list => write!(user.options, " --drop={list}"),
+            list => {
+                user.keep = *keep;
+                if list.is_empty() { Ok(()) } else { write!(user.options, " --drop={list}") }
+            }
         },
-        ProcessOp::Credentials { uid, gid, groups } => credentials(user, *uid, *gid, groups.as_deref()),
+        ProcessOp::Credentials { uid, gid, groups } => {
+            user.ids = (*uid, *gid, groups.clone());
+            Ok(())
+        }
         ProcessOp::Capabilities(sets) => capabilities(user, *sets),
         ProcessOp::Exec { args, env } => {
             exec(out, args, env, user);
@@ -436,21 +475,13 @@ fn dropped(keep: u64) -> String {
     gone.map(|n| n.to_ascii_lowercase()).collect::<Vec<_>>().join(",")
 }
 
-fn credentials(user: &mut Credentials, uid: u32, gid: u32, groups: Option<&[u32]>) -> std::fmt::Result {
-    if let Some(groups) = groups {
-        let list: Vec<String> = groups.iter().map(ToString::to_string).collect();
-        write!(user.options, " --groups={}", list.join(","))?;
-    }
-    write!(user.options, " --gid={gid} --uid={uid}")
-}
-
 /// Root regains its bounding set at exec, others keep nothing: only ambient capabilities have to be said.
 fn capabilities(user: &mut Credentials, sets: CapabilitySets) -> std::fmt::Result {
     if sets.ambient == 0 {
         return Ok(());
     }
     let names = words::capability_names(sets.ambient).to_ascii_lowercase().replace(", ", ",");
-    write!(user.options, " --inh={names} --addamb={names}")
+    write!(user.ambient, " --inh={names} --addamb={names}")
 }
 
 fn exec(out: &mut String, args: &[String], env: &[String], user: &Credentials) {
@@ -468,19 +499,18 @@ fn exec(out: &mut String, args: &[String], env: &[String], user: &Credentials) {
     let env: Vec<String> = env.iter().map(|word| quote(word)).collect();
     let rest: Vec<String> = rest.iter().map(|word| quote(word)).collect();
     let home = if user.home { "HOME=\"$HOME\" " } else { "" };
-    let capsh = format!(
-        "exec {}env -i {home}{} \"$(command -v capsh)\" --chroot=.{}",
-        user.prefix,
-        env.join(" "),
-        user.options
-    );
-    let _ = match user.cwd == Path::new("/") || user.cwd.as_os_str().is_empty() {
-        true => writeln!(out, "{capsh} --shell=\"$CMD\" -- {} 9<&-", rest.join(" ")),
-        false => writeln!(
+    let capsh = format!("exec {}env -i {home}{} \"$(command -v capsh)\"{}", user.prefix, env.join(" "), user.options);
+    let (who, rest) = (user.identity(), rest.join(" "));
+    let _ = match user.through_unshare() {
+        _ if user.cwd == Path::new("/") || user.cwd.as_os_str().is_empty() => {
+            writeln!(out, "{capsh} --chroot=.{who} --shell=\"$CMD\" -- {rest} 9<&-")
+        }
+        Some(unshare) => writeln!(out, "{capsh}{unshare} \"$CMD\" {rest} 9<&-"),
+        None => writeln!(
             out,
-            "{capsh} --shell=/bin/sh -- -c 'cd \"$0\" && exec \"$@\"' {} \"$CMD\" {} 9<&-",
+            "# (a shell of the image changes the directory: nothing of the host's can with these credentials)\n\
+             {capsh} --chroot=.{who} --shell=/bin/sh -- -c 'cd \"$0\" && exec \"$@\"' {} \"$CMD\" {rest} 9<&-",
             path(&user.cwd),
-            rest.join(" ")
         ),
     };
 }
