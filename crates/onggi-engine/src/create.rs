@@ -7,7 +7,10 @@ use std::{
 };
 
 use onggi_spec::{
-    ContainerRequest, ImageSource, NetworkMode, UserNamespace, image::ImageConfig, oci::build, progress::Progress,
+    ContainerRequest, ImageSource, NetworkMode, UserNamespace,
+    image::{ImageConfig, Platform},
+    oci::build,
+    progress::{Progress, ProgressEvent},
 };
 use onggi_state::{ContainerRecord, ImageRecord, StateError, files::Intent};
 
@@ -22,6 +25,20 @@ pub(crate) struct Source {
     pub(crate) image: Option<(ImageRecord, ImageConfig)>,
     /// As the user wrote it.
     pub(crate) name: String,
+}
+
+/// Docker's words for an image of another platform, which an emulator may still run (binfmt_misc).
+fn foreign(image: &Platform) -> Option<String> {
+    let host = onggi_image::native_platform();
+    // Empty fields of old images claim nothing.
+    let same = |a: &str, b: &str| a.is_empty() || a == b;
+    let ours = same(&image.architecture, &host.architecture) && same(&image.os, &host.os);
+    (!ours).then(|| {
+        format!(
+            "The requested image's platform ({image}) does not match the detected host platform ({host}) and no specific \
+             platform was requested"
+        )
+    })
 }
 
 impl Engine {
@@ -54,6 +71,9 @@ impl Engine {
             ImageSource::Image(reference) => {
                 let image = self.find_or_pull(reference, pull, progress)?;
                 let config = self.stored_config(&image.config_digest)?;
+                if let Some(text) = foreign(&config.platform()).filter(|_| pull.platform.is_none()) {
+                    progress.event(ProgressEvent::Warning { text });
+                }
                 Ok(Source { image: Some((image, config)), name: source_name(&request.image) })
             }
             ImageSource::Rootfs(dir) => {

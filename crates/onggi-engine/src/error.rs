@@ -321,7 +321,7 @@ impl EngineError {
             Self::Registry(e) => e.hint(),
             Self::NoSuchObject { .. } => text("`onggi ps -a` lists the containers, `onggi images` the images"),
             Self::NotPulled { .. } => text("leave --pull=never out, or pull the image first"),
-            Self::WrongState { hint, .. } => text(hint),
+            Self::WrongState { hint, name, .. } => Some(hint.replace("NAME", name)),
             Self::Unsupported { hint, .. } => Some(hint.clone()),
             Self::Parse(e) => Some(e.hint.clone()).filter(|h| !h.is_empty()),
             Self::ImageUser { .. } => text("choose another with -u, or have the image mended"),

@@ -95,6 +95,10 @@ impl Engine {
             };
             return Err(not_running(&record, state));
         };
+        if let status @ Status::Running { paused: true, .. } = self.status(&record.id)? {
+            let (name, hint) = (record.name.to_string(), "let it go on first: onggi cgroup thaw NAME");
+            return Err(EngineError::WrongState { verb: "exec in", name, state: status.name(), hint });
+        }
         let process = self.exec_process(&record, request)?;
         let begin = || self.spawn_exec(&record, request, &process, first);
         let what = || format!("start onggi-oci exec in container {}", record.id.short());

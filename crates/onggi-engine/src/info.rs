@@ -7,8 +7,10 @@ use crate::{Engine, EngineError, ListFilter};
 /// What `info` and `version` report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Info {
-    /// Containers by state: running, stopped (created or exited).
+    /// Containers that run and are not paused.
     pub running: usize,
+    /// Containers whose processes stand still.
+    pub paused: usize,
     /// Not running.
     pub stopped: usize,
     /// Distinct images.
@@ -41,11 +43,13 @@ impl Engine {
     pub fn info(&self) -> Result<Info, EngineError> {
         let containers = self.list(&ListFilter { all: true, ..ListFilter::default() })?;
         let running = containers.iter().filter(|c| c.status.is_running()).count();
+        let paused = containers.iter().filter(|c| c.status.name() == "paused").count();
         let mut images: Vec<_> = self.state()?.list_images()?.into_iter().map(|i| i.config_digest).collect();
         images.dedup();
         let uname = rustix::system::uname();
         Ok(Info {
-            running,
+            running: running - paused,
+            paused,
             stopped: containers.len() - running,
             images: images.len(),
             facts: self.facts().clone(),

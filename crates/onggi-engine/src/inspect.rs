@@ -122,13 +122,13 @@ impl Engine {
 
 fn state(status: &Status, last: Option<&ExitRecord>) -> Value {
     let (pid, started) = match status {
-        Status::Running { pid, started_at } => (*pid, rfc3339(*started_at)),
+        Status::Running { pid, started_at, .. } => (*pid, rfc3339(*started_at)),
         _ => (0, last.map_or_else(|| ZERO_TIME.to_owned(), |e| rfc3339(e.started_at))),
     };
     json!({
         "Status": status.name(),
         "Running": status.is_running(),
-        "Paused": false,
+        "Paused": matches!(status, Status::Running { paused: true, .. }),
         "Restarting": false,
         "OOMKilled": last.is_some_and(|e| e.oom_killed),
         "Dead": false,

@@ -166,7 +166,11 @@ impl Engine {
             };
             return Ok(LayerSteps { image, layers, container: Some(container) });
         }
-        Ok(LayerSteps { image: Some(name.to_owned()), layers: self.image_steps(name)?, container: None })
+        Ok(LayerSteps {
+            image: Some(name.to_owned()),
+            layers: self.image_steps(name).map_err(EngineError::or_container)?,
+            container: None,
+        })
     }
 
     fn image_steps(&self, name: &str) -> Result<Vec<LayerStep>, EngineError> {

@@ -169,11 +169,23 @@ pub(crate) fn read_failed(path: &Path) -> impl FnOnce(std::io::Error) -> FormatE
 }
 
 fn find_program(name: &str) -> Result<PathBuf, EngineError> {
-    if name.contains('/') {
-        return Ok(std::path::absolute(name).map_err(read_failed(Path::new(name)))?);
+    let wrong = |reason: &str, hint: &str| ParseError::new("program", name, reason).hint(hint);
+    if !name.contains('/') {
+        let found = PATH.iter().map(|dir| Path::new(dir).join(name)).find(|path| path.is_file());
+        let reason = format!("it is in none of {}", PATH.join(", "));
+        return Ok(found.ok_or_else(|| wrong(&reason, "write its path when it is somewhere else"))?);
     }
-    let found = PATH.iter().map(|dir| Path::new(dir).join(name)).find(|path| path.is_file());
-    Ok(found.ok_or_else(|| read_failed(Path::new(name))(std::io::ErrorKind::NotFound.into()))?)
+    let path = std::path::absolute(name).map_err(read_failed(Path::new(name)))?;
+    match fs::metadata(&path) {
+        Ok(meta) if meta.is_dir() => {
+            Err(wrong("it is a directory", "files and directories beside the programs are given by --with").into())
+        }
+        Ok(meta) if meta.mode() & 0o111 == 0 => {
+            Err(wrong("it is not executable", "chmod +x makes it so; data is given by --with").into())
+        }
+        Ok(_) => Ok(path),
+        Err(e) => Err(read_failed(&path)(e).into()),
+    }
 }
 
 /// What an ELF file needs; `None` for anything else.

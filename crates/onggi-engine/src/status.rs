@@ -1,7 +1,7 @@
 //! What a container is doing, derived from the kernel and from `exit.json`; never stored.
 //!
 //! ```text
-//! monitor.lock held, state.json says started             running
+//! monitor.lock held, state.json says started             running; paused when its group is frozen
 //! monitor.lock held, exit.json                           exited (the monitor ends right now)
 //! monitor.lock held otherwise                            created (it is being started)
 //! lock free, exit.json                                   exited
@@ -33,22 +33,25 @@ pub enum Status {
         pid: i32,
         /// Unix time in nanoseconds.
         started_at: i64,
+        /// Its processes stand still: its control group is frozen.
+        paused: bool,
     },
     /// It has ended.
     Exited(ExitRecord),
 }
 
 impl Status {
-    /// `created`, `running` or `exited`.
+    /// `created`, `running`, `paused` or `exited`.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Created => "created",
+            Self::Running { paused: true, .. } => "paused",
             Self::Running { .. } => "running",
             Self::Exited(_) => "exited",
         }
     }
 
-    /// True for `Running`.
+    /// True for `Running`, paused or not.
     pub fn is_running(&self) -> bool {
         matches!(self, Self::Running { .. })
     }
@@ -75,8 +78,8 @@ impl Engine {
     fn status_with_monitor(&self, id: &ContainerId) -> Result<Status, EngineError> {
         let state = self.sandbox_state(id)?.filter(|s| s.started);
         match (state, self.exit_record(id)?) {
-            (Some(s), None) => Ok(Status::Running { pid: s.pid, started_at: s.created_at }),
-            (Some(s), Some(_)) if process_lives(&s)? => Ok(Status::Running { pid: s.pid, started_at: s.created_at }),
+            (Some(s), None) => Ok(running(&s)),
+            (Some(s), Some(_)) if process_lives(&s)? => Ok(running(&s)),
             (_, Some(exit)) => Ok(Status::Exited(exit)),
             (None, None) => Ok(Status::Created),
         }
@@ -129,6 +132,12 @@ impl Engine {
     pub(crate) fn sandbox_state(&self, id: &ContainerId) -> Result<Option<SandboxState>, EngineError> {
         json::read_optional(&self.paths.oci_root().join(id.as_str()).join("state.json"))
     }
+}
+
+fn running(state: &SandboxState) -> Status {
+    // A group that is gone, or a host without a freezer, holds nothing still.
+    let paused = onggi_cgroup::is_frozen(&state.cgroup_paths).unwrap_or(false);
+    Status::Running { pid: state.pid, started_at: state.created_at, paused }
 }
 
 /// What the end of a container is called that nobody wrote down, although the machine has been up all the time.

@@ -119,6 +119,11 @@ pub mod progress {
             /// Why.
             reason: String,
         },
+        /// Something to know that stops nothing.
+        Warning {
+            /// In words.
+            text: String,
+        },
     }
 
     /// Receives events, from several threads.

@@ -1,5 +1,7 @@
 //! What somebody who comes from Docker does every day, and what he is told when it cannot be.
 
+use onggi_tests::machine::sh;
+
 use crate::Stage;
 
 #[test]
@@ -23,5 +25,130 @@ fn e2e_a_frozen_container_is_paused_everywhere_and_exec_says_so() {
     assert_eq!(of(&["inspect", "-f", fields, "ice"]), "running true false");
     of(&["exec", "ice", "true"]);
     of(&["rm", "-f", "ice"]);
+    stage.onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_logs_are_byte_for_byte_what_was_written() {
+    let stage = Stage::new();
+    let script = "i=0; while [ $i -lt 256 ]; do printf \"\\\\$(printf %03o $i)\"; i=$((i + 1)); done; printf 'caf\\351\\n\\377'; \
+                  head -c 40000 /dev/urandom; printf end";
+    let out = stage.onggi.dir().join("out");
+    let (program, log) = (stage.onggi.program().display().to_string(), stage.onggi.dir().join("log"));
+    let roots = format!("--root {} --runroot {}", stage.onggi.root().display(), stage.onggi.runroot().display());
+    sh(&format!(
+        "{program} {roots} run --name raw --network none {} sh -c '{}' > {}",
+        stage.busybox,
+        script.replace('\'', "'\\''"),
+        out.display()
+    ));
+    sh(&format!("{program} {roots} logs raw > {}; cmp {} {}", log.display(), out.display(), log.display()));
+    stage.onggi.ok(&["rm", "raw"]);
+    stage.onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_an_image_of_another_platform_is_warned_of_unless_it_was_asked_for() {
+    let stage = Stage::new();
+    let dir = stage.onggi.dir().join("root.tar").display().to_string();
+    sh(&format!("tar -C /usr/bin -cf {dir} busybox"));
+    stage.onggi.ok(&["import", "--platform", "linux/arm64", &dir, "foreign:1"]);
+    let of = |options: &[&str]| {
+        stage.onggi.run(&[&["run", "--rm", "--network", "none"], options, &["foreign:1", "/busybox", "true"]].concat())
+    };
+    let ran = of(&[]);
+    let warning =
+        "The requested image's platform (linux/arm64) does not match the detected host platform (linux/amd64)";
+    assert!(ran.code == Some(0) && ran.stderr.contains(warning), "{ran}");
+    let asked = of(&["--platform", "linux/arm64"]);
+    assert_eq!((asked.code, asked.stderr.contains("platform")), (Some(0), false), "{asked}");
+    stage.onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_a_mistyped_destination_or_program_makes_nothing() {
+    let stage = Stage::new();
+    stage.onggi.ok(&["pull", &stage.busybox]);
+    let nowhere = stage.onggi.dir().join("nope");
+    for kind in ["dir", "oci"] {
+        let ran = stage.onggi.run(&["image", "copy", &stage.busybox, &format!("{kind}:{}/x/y", nowhere.display())]);
+        assert!(ran.code == Some(1) && ran.stderr.contains("ENOENT") && !nowhere.exists(), "{ran}");
+    }
+    for (program, why) in
+        [("nope", "none of /usr/local/sbin"), ("/etc", "directory"), ("/etc/passwd", "not executable")]
+    {
+        let ran = stage.onggi.run(&["image", "from-binary", program]);
+        assert!(ran.code == Some(1) && ran.stderr.contains(why) && ran.stderr.contains("hint: "), "{ran}");
+    }
+    let ran = stage.onggi.run(&["overlay", "diff", "nope"]);
+    assert!(ran.code == Some(125) || ran.code == Some(1), "{ran}");
+    assert!(ran.stderr.contains("no overlay is mounted on nope"), "{ran}");
+}
+
+#[test]
+fn e2e_scripts_do_the_thing_or_say_what_no_shell_can() {
+    let stage = Stage::new();
+    let tools = stage.onggi.dir().join("tools");
+    std::fs::create_dir(&tools).expect("make a directory");
+    let roots = format!("--root {} --runroot {}", stage.onggi.root().display(), stage.onggi.runroot().display());
+    sh(&format!(
+        "printf '#!/bin/sh\\nexec {} {roots} \"$@\"\\n' > {1}/onggi; chmod +x {1}/onggi",
+        stage.onggi.program().display(),
+        tools.display()
+    ));
+    let script = |args: &[&str]| {
+        let text = stage.onggi.ok(args);
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &text]).env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", tools.display()));
+        shell
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped());
+        onggi_tests::onggi::collect(shell.spawn().expect("start sh"), args.join(" "))
+    };
+    // An image without env(1) and sh(1).
+    let made = script(&["image", "from-binary", "--explain=sh", "-t", "bare:1", "busybox"]);
+    assert_eq!(made.code, Some(0), "{made}");
+    let ran = script(&["run", "--explain=sh", "--network", "none", "-w", "/work", "bare:1", "pwd"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "/work\n"), "{ran}");
+    stage.onggi.ok(&["run", "-d", "--name", "box", "--network", "none", "bare:1", "sleep", "100"]);
+    let exec =
+        ["exec", "--explain=sh", "-e", "A=b c", "-w", "/usr", "box", "/usr/bin/busybox", "sh", "-c", "echo $A; pwd"];
+    let ran = script(&exec);
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "b c\n/usr\n"), "{ran}");
+    let stopped = script(&["stop", "--explain=sh", "-t", "1", "box"]);
+    assert_eq!((stopped.code, stopped.stdout.as_str(), stopped.stderr.as_str()), (Some(0), "", ""), "{stopped}");
+    assert_eq!(stage.onggi.ok(&["why", "-f", "{{.Cause}}", "box"]), "stopped");
+    let removed = script(&["rm", "--explain=sh", "box"]);
+    assert_eq!((removed.code, removed.stderr.as_str()), (Some(0), ""), "{removed}");
+    assert_eq!(script(&["tag", "--explain=sh", "bare:1", "bare:2"]).code, Some(0));
+    assert_eq!(stage.onggi.ok(&["images", "-q", "bare:2"]), stage.onggi.ok(&["images", "-q", "bare:1"]));
+    for args in [&["save", "--explain=sh", "bare:1"][..], &["load", "--explain=sh", "-i", "/nowhere"]] {
+        let ran = script(args);
+        assert!(ran.code == Some(1) && ran.stderr.starts_with("no command of a shell does this"), "{ran}");
+    }
+    stage.onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_an_exported_tree_by_hand_has_what_is_below_too() {
+    let stage = Stage::new();
+    stage.onggi.ok(&[
+        "run",
+        "--name",
+        "tree",
+        "--network",
+        "none",
+        &stage.busybox,
+        "sh",
+        "-c",
+        "echo > /new; rm /etc/group",
+    ]);
+    let list = |tar: &str| sh(&format!("tar -tf {tar} | sed 's,^\\./,,; s,/$,,' | grep -vxF -e . -e '' | sort"));
+    let at = |name: &str| stage.onggi.dir().join(name).display().to_string();
+    sh(&stage.onggi.ok(&["export", "--explain=sh", "-o", &at("hand.tar"), "tree"]));
+    stage.onggi.ok(&["export", "-o", &at("ours.tar"), "tree"]);
+    assert_eq!(list(&at("hand.tar")), list(&at("ours.tar")));
+    stage.onggi.ok(&["rm", "tree"]);
     stage.onggi.assert_nothing_left();
 }

@@ -12,6 +12,7 @@ mod chroot;
 mod compressed;
 mod concurrency;
 mod crash;
+mod daily;
 mod docs;
 mod doctor;
 mod explain;

@@ -36,9 +36,9 @@ impl InfoArgs {
 /// Docker's names.
 fn value(i: &Info) -> Value {
     json!({
-        "Containers": i.running + i.stopped,
+        "Containers": i.running + i.paused + i.stopped,
         "ContainersRunning": i.running,
-        "ContainersPaused": 0,
+        "ContainersPaused": i.paused,
         "ContainersStopped": i.stopped,
         "Images": i.images,
         "Driver": i.driver,
@@ -75,8 +75,9 @@ fn text(i: &Info) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(out, "{key}: {value}");
     };
-    line("Containers", (i.running + i.stopped).to_string());
+    line("Containers", (i.running + i.paused + i.stopped).to_string());
     line(" Running", i.running.to_string());
+    line(" Paused", i.paused.to_string());
     line(" Stopped", i.stopped.to_string());
     line("Images", i.images.to_string());
     line("Version", env!("CARGO_PKG_VERSION").to_owned());

@@ -148,11 +148,14 @@ fn row(c: &ContainerSummary, now: i64, full: bool) -> Value {
     })
 }
 
-/// `Up 3 seconds`, `Exited (0) 5 minutes ago`, `Created`.
+/// `Up 3 seconds`, `Up 3 seconds (Paused)`, `Exited (0) 5 minutes ago`, `Created`.
 pub(super) fn status(status: &Status, now: i64) -> String {
     match status {
         Status::Created => "Created".to_owned(),
-        Status::Running { started_at, .. } => format!("Up {}", time::human(now.saturating_sub(*started_at))),
+        Status::Running { started_at, paused, .. } => {
+            let pause = if *paused { " (Paused)" } else { "" };
+            format!("Up {}{pause}", time::human(now.saturating_sub(*started_at)))
+        }
         Status::Exited(exit) => format!("Exited ({}) {}", exit.exit_code, time::ago(now, exit.finished_at)),
     }
 }
@@ -169,7 +172,9 @@ mod tests {
         let exit = ExitRecord { exit_code: 3, started_at: 1, finished_at: 100 * second, ..ExitRecord::default() };
         let now = 400 * second;
         assert_eq!(status(&Status::Created, now), "Created");
-        assert_eq!(status(&Status::Running { pid: 1, started_at: 397 * second }, now), "Up 3 seconds");
+        let running = |paused| Status::Running { pid: 1, started_at: 397 * second, paused };
+        assert_eq!(status(&running(false), now), "Up 3 seconds");
+        assert_eq!(status(&running(true), now), "Up 3 seconds (Paused)");
         assert_eq!(status(&Status::Exited(exit), now), "Exited (3) 5 minutes ago");
     }
 

@@ -34,7 +34,7 @@ pub(crate) struct SaveArgs {
 }
 
 /// The destination of an archive. A terminal is none.
-pub(super) fn destination(output: Option<PathBuf>) -> Result<SaveTo, CliError> {
+pub(crate) fn destination(output: Option<PathBuf>) -> Result<SaveTo, CliError> {
     match output {
         Some(path) if path.as_os_str() != "-" => Ok(SaveTo::Path(path)),
         _ if io::stdout().is_terminal() => Err(CliError::usage(

@@ -114,6 +114,7 @@ impl Draw {
         match event {
             ProgressEvent::Resolved { digest } => Some(Step::note(format!("Digest: {digest}"))),
             ProgressEvent::Retry { reason } => Some(Step::note(format!("Retrying: {reason}"))),
+            ProgressEvent::Warning { text } => Some(Step::note(format!("WARNING: {text}"))),
             ProgressEvent::Layer { digest, total } => {
                 phase(digest, if self.pushing { "Preparing" } else { "Pulling fs layer" }, Some(total), false)
             }

@@ -67,6 +67,14 @@ impl Source for Dir {
     }
 }
 
+/// Makes a directory whose parent exists: a mistyped path becomes an error and no tree of directories.
+pub(crate) fn make_last(dir: &Path) -> Result<(), EngineError> {
+    match fs::create_dir(dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
+        made => Ok(made.map_err(at("create", dir))?),
+    }
+}
+
 /// A directory being filled. What another image left in it is taken away first.
 pub(crate) struct DirSink {
     dir: PathBuf,
@@ -74,7 +82,7 @@ pub(crate) struct DirSink {
 
 impl DirSink {
     pub(crate) fn new(dir: &Path) -> Result<Self, EngineError> {
-        fs::create_dir_all(dir).map_err(at("create", dir))?;
+        make_last(dir)?;
         let entries: Vec<_> =
             fs::read_dir(dir).map_err(at("list", dir))?.collect::<Result<_, _>>().map_err(at("list", dir))?;
         if !entries.is_empty() && !dir.join("version").exists() {

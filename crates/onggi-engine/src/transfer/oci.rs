@@ -29,6 +29,7 @@ use super::{
     FormatError, Listed, MAX_IMAGES, Output, Raw, Sink, Source,
     archive::Archive,
     blob::read_error,
+    dir::make_last,
     error::{at, shown},
 };
 use crate::EngineError;
@@ -272,6 +273,7 @@ pub(crate) struct OciDirSink {
 impl OciDirSink {
     pub(crate) fn new(dir: &Path, naming: Naming) -> Result<Self, EngineError> {
         let blobs = dir.join("blobs/sha256");
+        make_last(dir)?;
         fs::create_dir_all(&blobs).map_err(at("create", &blobs))?;
         let layout = dir.join(LAYOUT);
         if !layout.exists() {

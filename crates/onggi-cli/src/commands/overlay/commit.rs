@@ -7,14 +7,17 @@ use std::{
 };
 
 use clap::Args;
-use onggi_engine::{OverlayOf, overlay_layer};
+use onggi_engine::{OverlayOf, SaveTo, overlay_layer};
 use onggi_primitives::shell;
 use serde::Serialize;
 
 use super::stack;
 use crate::{
     cli::GlobalArgs,
-    commands::explain::{ExplainArg, Plan},
+    commands::{
+        explain::{ExplainArg, Plan},
+        save::destination,
+    },
     error::CliError,
     render,
 };
@@ -27,7 +30,7 @@ pub(crate) struct CommitArgs {
     /// Where an overlay is mounted, or a container
     #[arg(value_name = "TARGET|CONTAINER")]
     target: String,
-    /// The tar archive that is written
+    /// The tar archive that is written; - is standard output, and the digest goes to standard error
     file: PathBuf,
 }
 
@@ -65,9 +68,9 @@ impl Plan for CommitPlan {
 
     fn shell(&self) -> String {
         let (upper, file) = (shell::path(&self.upper), shell::path(&self.file));
+        let digest = if self.file.as_os_str() == "-" { String::new() } else { format!("sha256sum {file}\n") };
         format!(
-            "set -eu\nU={upper}{SCRIPT}tar -C \"$T\" --sort=name --numeric-owner --xattrs --xattrs-exclude='*.overlay.*' -cf {file} .\n\
-             sha256sum {file}\n"
+            "set -eu\nU={upper}{SCRIPT}tar -C \"$T\" --sort=name --numeric-owner --xattrs --xattrs-exclude='*.overlay.*' -cf {file} .\n{digest}"
         )
     }
 
@@ -86,15 +89,31 @@ impl CommitArgs {
                 "mount it with --upper and --work to change something",
             ));
         };
-        let file = std::path::absolute(&self.file).map_err(CliError::CurrentDirectory)?;
+        let stdout = self.file.as_os_str() == "-";
+        let file = match stdout {
+            true => self.file,
+            false => std::path::absolute(&self.file).map_err(CliError::CurrentDirectory)?,
+        };
         let plan = CommitPlan { op: "commit", upper, lower: stack.lower, file };
         if self.explain.shown(&plan)? {
             return Ok(0);
+        }
+        if stdout {
+            return to_stdout(stack.of, &plan);
         }
         let written = write(stack.of, &plan)?;
         render::line(&written)?;
         Ok(0)
     }
+}
+
+/// As `save` does: a terminal is no place for an archive.
+fn to_stdout(of: OverlayOf, plan: &CommitPlan) -> Result<u8, CliError> {
+    let SaveTo::Stream(mut out) = destination(None)? else { return Ok(0) };
+    let layer = overlay_layer(of, &plan.upper, &plan.lower, &mut out)?;
+    out.flush().map_err(|source| CliError::WriteFile { path: "standard output".to_owned(), source })?;
+    render::notes(&[layer.diff_id.as_str().to_owned()])?;
+    Ok(0)
 }
 
 /// Beside its name first: a half archive has never the name of a whole one.

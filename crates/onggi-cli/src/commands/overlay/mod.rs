@@ -8,7 +8,7 @@ mod mount;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use onggi_engine::OverlayOf;
+use onggi_engine::{EngineError, OverlayOf};
 use onggi_primitives::{Overlay, overlays};
 
 use crate::{cli::GlobalArgs, error::CliError};
@@ -60,6 +60,7 @@ fn stack(target: &str, global: &GlobalArgs) -> Result<Stack, CliError> {
     let steps = match global.engine()?.layer_steps(target) {
         Ok(steps) => steps,
         Err(_) if Path::new(target).is_dir() => return Err(nothing(target)),
+        Err(EngineError::NoSuchObject { .. }) => return Err(nothing(target)),
         Err(e) => return Err(e.into()),
     };
     let Some(container) = steps.container else {
