@@ -16,6 +16,8 @@ pub struct Registry {
     process: Child,
     dir: TempDir,
     port: u16,
+    /// The loopback address, an IPv6 one in brackets.
+    address: &'static str,
 }
 
 impl Default for Registry {
@@ -27,17 +29,17 @@ impl Default for Registry {
 impl Registry {
     /// Starts one with an empty store.
     pub fn new() -> Registry {
-        Self::with("", |_| String::new())
+        Self::with(IPV4, "", |_| String::new())
     }
 
     /// Starts one that wants the user `alice` with the password `s:ecret`.
     pub fn with_password() -> Registry {
-        Self::with("", |dir| {
-            let file = dir.join("htpasswd");
-            let line = "alice:$2b$04$BAky2RTEzeCb5lmYSSBai.25P6WK1hGxgRfkuHK0oFrGARsxUuLn6\n";
-            fs::write(&file, line).expect("write the registry's passwords");
-            format!("auth: {{ htpasswd: {{ realm: test, path: {} }} }}\n", file.display())
-        })
+        Self::with(IPV4, "", passwords)
+    }
+
+    /// The same on `[::1]` and nowhere else.
+    pub fn on_ipv6() -> Registry {
+        Self::with("[::1]", "", passwords)
     }
 
     /// Starts one with the certificates of a directory: `server.crt`, `server.key`, and `ca.crt`, which clients must
@@ -50,18 +52,18 @@ impl Registry {
             at("server.key"),
             at("ca.crt")
         );
-        Self::with(&tls, |_| String::new())
+        Self::with(IPV4, &tls, |_| String::new())
     }
 
     /// `http` is added to the section of that name, `more` to the file.
-    fn with(http: &str, more: impl FnOnce(&Path) -> String) -> Registry {
+    fn with(address: &'static str, http: &str, more: impl FnOnce(&Path) -> String) -> Registry {
         let dir = tempfile::Builder::new().prefix("onggi-e2e-registry-").tempdir().expect("make a directory");
-        let free = TcpListener::bind("127.0.0.1:0").expect("bind a loopback port");
+        let free = TcpListener::bind(format!("{address}:0")).expect("bind a loopback port");
         let port = free.local_addr().expect("the port's address").port();
         drop(free);
         let config = format!(
             "version: 0.1\nlog: {{ level: error }}\nstorage: {{ filesystem: {{ rootdirectory: {}/data }} }}\n\
-             http: {{ addr: '127.0.0.1:{port}'{http} }}\n{}",
+             http: {{ addr: '{address}:{port}'{http} }}\n{}",
             dir.path().display(),
             more(dir.path())
         );
@@ -70,8 +72,8 @@ impl Registry {
         let mut serve = Command::new("docker-registry");
         serve.arg("serve").arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let process = serve.spawn().expect("start docker-registry (Debian package docker-registry)");
-        let registry = Registry { process, dir, port };
-        eventually("the registry listens", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
+        let registry = Registry { process, dir, port, address };
+        eventually("the registry listens", || std::net::TcpStream::connect(registry.host()).ok());
         registry
     }
 
@@ -80,9 +82,9 @@ impl Registry {
         self.port
     }
 
-    /// `127.0.0.1:PORT`.
+    /// `127.0.0.1:PORT`, `[::1]:PORT`.
     pub fn host(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("{}:{}", self.address, self.port)
     }
 
     /// Pushes an image with skopeo; returns the reference to pull.
@@ -101,6 +103,16 @@ impl Registry {
         ));
         reference
     }
+}
+
+const IPV4: &str = "127.0.0.1";
+
+/// A section of the configuration, with the file that it names.
+fn passwords(dir: &Path) -> String {
+    let file = dir.join("htpasswd");
+    let line = "alice:$2b$04$BAky2RTEzeCb5lmYSSBai.25P6WK1hGxgRfkuHK0oFrGARsxUuLn6\n";
+    fs::write(&file, line).expect("write the registry's passwords");
+    format!("auth: {{ htpasswd: {{ realm: test, path: {} }} }}\n", file.display())
 }
 
 impl Drop for Registry {

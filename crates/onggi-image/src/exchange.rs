@@ -293,8 +293,7 @@ impl<'a> Exchange<'a> {
     }
 
     fn bare_host(&self) -> &str {
-        let host = self.host.rsplit_once(':').map_or(&*self.host, |(host, _)| host);
-        host.trim_start_matches('[').trim_end_matches(']')
+        url::bare_host(&self.host)
     }
 
     fn bad_redirect(&self, target: &Uri, reason: &'static str) -> ImageError {

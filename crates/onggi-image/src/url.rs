@@ -52,6 +52,14 @@ fn default_port(tls: bool) -> u16 {
     if tls { 443 } else { 80 }
 }
 
+/// The host of `host[:port]`, an IPv6 address without its brackets.
+pub(crate) fn bare_host(authority: &str) -> &str {
+    match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, _)) => address,
+        None => authority.rsplit_once(':').map_or(authority, |(host, _)| host),
+    }
+}
+
 /// `localhost`, 127.0.0.0/8 or ::1, as written (nothing is resolved).
 pub(crate) fn is_loopback_host(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost")
@@ -132,6 +140,15 @@ mod tests {
         assert_eq!(of("ftp://a/"), None);
         assert_eq!(of("http://user@a/"), None);
         assert_eq!(of("/v2/"), None);
+    }
+
+    #[test]
+    fn a_host_has_neither_port_nor_brackets() {
+        for (authority, host) in
+            [("h.example", "h.example"), ("h:5000", "h"), ("[::1]", "::1"), ("[2001:db8::1]:5000", "2001:db8::1")]
+        {
+            assert_eq!(bare_host(authority), host);
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! A reference is normalised once, here: `nginx` means `docker.io/library/nginx:latest` everywhere. Only
 //! sha256 digests are accepted: every content check rests on them (I9).
 
-use std::{fmt, str::FromStr};
+use std::{fmt, net::Ipv6Addr, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -238,22 +238,33 @@ fn check_tag(tag: &str, whole: &str) -> Result<(), ParseError> {
     ))
 }
 
+/// `host[:port]`; an IPv6 address is in brackets: `[::1]:5000`.
 fn check_registry(registry: &str, whole: &str) -> Result<(), ParseError> {
-    let (host, port) = match registry.rsplit_once(':') {
-        Some((h, p)) => (h, Some(p)),
-        None => (registry, None),
-    };
     let label = |l: &str| {
         !l.is_empty()
             && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
             && !l.starts_with('-')
             && !l.ends_with('-')
     };
+    let (host_ok, port) = match registry.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, "")) => (is_ipv6(address), None),
+        // Without a colon it is no port either.
+        Some((address, rest)) => (is_ipv6(address), Some(rest.strip_prefix(':').unwrap_or_default())),
+        None => {
+            let (host, port) = registry.rsplit_once(':').map_or((registry, None), |(host, port)| (host, Some(port)));
+            (host.len() <= 255 && host.split('.').all(label), port)
+        }
+    };
     let port_ok = port.is_none_or(|p| p.bytes().all(|b| b.is_ascii_digit()) && p.parse::<u16>().is_ok_and(|n| n > 0));
-    if host.len() <= 255 && host.split('.').all(label) && port_ok {
+    if host_ok && port_ok {
         return Ok(());
     }
     Err(ParseError::new(WHAT, whole, format!("{registry:?} is not a registry host")))
+}
+
+/// As the distribution grammar has it: without a zone, and without a part in dotted decimals.
+fn is_ipv6(address: &str) -> bool {
+    !address.contains('.') && address.parse::<Ipv6Addr>().is_ok()
 }
 
 fn check_repository(repository: &str, whole: &str) -> Result<(), ParseError> {
@@ -301,6 +312,8 @@ mod tests {
             ("user/app", "docker.io/user/app:latest", "user/app:latest"),
             ("127.0.0.1:5000/nginx", "127.0.0.1:5000/nginx:latest", "127.0.0.1:5000/nginx:latest"),
             ("localhost/a/b__c-d.e:t", "localhost/a/b__c-d.e:t", "localhost/a/b__c-d.e:t"),
+            ("[::1]:5000/a/b", "[::1]:5000/a/b:latest", "[::1]:5000/a/b:latest"),
+            ("[2001:db8::5]/nginx:1", "[2001:db8::5]/nginx:1", "[2001:db8::5]/nginx:1"),
             ("index.docker.io/library/x", "docker.io/library/x:latest", "x:latest"),
         ];
         for (text, full, familiar) in table {
@@ -336,6 +349,16 @@ mod tests {
             "a_",
             "a___b",
             "h:0/x",
+            "[::1]:0/x",
+            "[::1]5000/x",
+            "[::1]:/x",
+            "[::1/x",
+            "[]/x",
+            "[::1%lo]/x",
+            "[127.0.0.1]:5000/x",
+            "[::127.0.0.1]/x",
+            "::1/x",
+            "[::1]",
             "h.x:70000/x",
             "a b",
             "a\n",

@@ -510,3 +510,37 @@ fn e2e_pull_policies_decide_when_a_registry_is_asked() {
     assert!(lines.lines().all(|l| serde_json::from_str::<Value>(l).is_ok_and(|v| v["status"].is_string())), "{lines}");
     onggi.assert_nothing_left();
 }
+
+#[test]
+fn e2e_a_registry_whose_name_is_an_ipv6_address_is_like_any_other() {
+    isolated();
+    let (onggi, registry) = (Onggi::new(), Registry::on_ipv6());
+    let tree = onggi.dir().join("tree.tar");
+    fs::write(&tree, Tarball::new().file("hello", 0o644, b"hello\n").finish()).expect("write the tree");
+    let name = format!("{}/deep/app", registry.host());
+    let id = onggi.ok(&["import", &tree.display().to_string(), &format!("{name}:v1")]);
+    let refused = onggi.run(&["push", "-q", &format!("{name}:v1")]);
+    assert!(refused.code == Some(1) && refused.stderr.contains("onggi login"), "{refused}");
+    onggi.ok(&["login", "-u", "alice", "-p", "s:ecret", &registry.host()]);
+    onggi.ok(&["push", "-q", &format!("{name}:v1")]);
+    onggi.ok(&["rmi", &format!("{name}:v1")]);
+    // A proxy is none of the loopback's business, whatever its address looks like.
+    let mut pull = onggi.command(&["pull", "-q", &format!("{name}:v1")]);
+    let pulled = onggi.finish(pull.env("HTTP_PROXY", "http://127.0.0.1:1").env("http_proxy", "http://127.0.0.1:1"));
+    assert_eq!((pulled.code, pulled.stdout.trim()), (Some(0), format!("{name}:v1").as_str()), "{pulled}");
+    assert_eq!(
+        onggi.ok(&["images", "--no-trunc", "--format", "{{.Repository}} {{.Tag}} {{.ID}}"]),
+        format!("{name} v1 {id}")
+    );
+    let digest = onggi.ok(&["images", "--digests", "--format", "{{.Digest}}"]);
+    onggi.ok(&[
+        "image",
+        "copy",
+        &format!("docker://{name}@{digest}"),
+        &format!("docker://{}/other:2", registry.host()),
+    ]);
+    let found = onggi.ok(&["search", "--format", "{{.Name}}", &format!("{}/", registry.host())]);
+    assert_eq!(found.lines().collect::<Vec<_>>(), [name, format!("{}/other", registry.host())]);
+    onggi.ok(&["logout", &registry.host()]);
+    assert_eq!(onggi.run(&["login", "--get-login", &registry.host()]).code, Some(1));
+}
