@@ -327,6 +327,9 @@ impl ImageError {
         let hint = match self {
             Self::RegistryUnreachable { registry, source } => return Some(unreachable_hint(registry, source.kind)),
             Self::UnknownImage { .. } => "check the spelling; a private repository may also need credentials".to_owned(),
+            Self::UnknownTag { reference, .. } if reference.digest().is_some() => {
+                "check the digest; a registry may have forgotten an image that no tag names any more".to_owned()
+            }
             Self::UnknownTag { reference, .. } => format!("check the tag; the tags of {} are listed by its registry", reference.familiar_name()),
             Self::Unauthorized { registry, sent: false, .. } => format!(
                 "log in to {registry} (`onggi login {registry}`), or check the image name: some registries answer this way for names that do not exist"

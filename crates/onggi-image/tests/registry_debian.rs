@@ -1,6 +1,6 @@
 //! Pulls from Debian's docker-registry what skopeo pushed there: two programs that are not ours.
 //!
-//! Skipped, with a line on stderr, where the programs are not installed.
+//! They come with `cargo xtask setup`; without them the tests fail.
 
 mod common;
 
@@ -21,14 +21,10 @@ use onggi_image::{FailureKind, ImageError, LayerReady, digest_of, pull};
 use onggi_spec::{ImageReference, image::media_type, progress::Silent};
 use serde_json::json;
 
-/// True when every program is in its usual place.
-fn installed(programs: &[&str]) -> bool {
+/// Fails where a program is not in its usual place.
+fn need(programs: &[&str]) {
     let missing: Vec<_> = programs.iter().filter(|p| !Path::new("/usr/bin").join(p).exists()).collect();
-    #[allow(clippy::print_stderr, reason = "the only way for a test to say that it did not run")]
-    if !missing.is_empty() {
-        eprintln!("skipped: not installed: {missing:?}");
-    }
-    missing.is_empty()
+    assert!(missing.is_empty(), "not installed (`cargo xtask setup`): {missing:?}");
 }
 
 struct DebianRegistry {
@@ -127,9 +123,7 @@ fn tars() -> Vec<Vec<u8>> {
 
 #[test]
 fn what_skopeo_pushed_to_docker_registry_is_pulled_byte_for_byte() {
-    if !installed(&["docker-registry", "skopeo"]) {
-        return;
-    }
+    need(&["docker-registry", "skopeo"]);
     let fixture = Fixture::new();
     let registry = DebianRegistry::start(fixture.dir.path(), None);
     let tars = tars();
@@ -154,15 +148,17 @@ fn what_skopeo_pushed_to_docker_registry_is_pulled_byte_for_byte() {
 
 #[test]
 fn docker_registrys_refusals_are_named() {
-    if !installed(&["docker-registry", "skopeo"]) {
-        return;
-    }
+    need(&["docker-registry", "skopeo"]);
     let fixture = Fixture::new();
     let registry = DebianRegistry::start(fixture.dir.path(), None);
     let (layout, manifest) = layout(fixture.dir.path(), &tars());
     registry.push(&layout, "app:v1");
     let error = fixture.pull(&registry.reference("app:v2")).expect_err("must fail");
     assert!(matches!(&error, ImageError::UnknownTag { selector, .. } if selector == "v2"), "{error:?}");
+    assert!(error.hint().is_some_and(|hint| hint.contains("the tag")), "{error:?}");
+    let forgotten = registry.reference("app").with_digest(digest_of(b"of another day"));
+    let error = fixture.pull(&forgotten).expect_err("must fail");
+    assert!(error.hint().is_some_and(|hint| hint.contains("the digest")), "{error:?}");
     let error = fixture.pull(&registry.reference("nothing:v1")).expect_err("must fail");
     assert!(matches!(&error, ImageError::UnknownImage { repository, .. } if repository == "nothing"), "{error:?}");
     // A blob that rots on the registry's disk.
@@ -179,9 +175,7 @@ fn docker_registrys_refusals_are_named() {
 
 #[test]
 fn certificates_are_verified_unless_the_user_says_otherwise() {
-    if !installed(&["docker-registry", "skopeo", "openssl"]) {
-        return;
-    }
+    need(&["docker-registry", "skopeo", "openssl"]);
     let fixture = Fixture::new();
     let (cert, key) = certificate(fixture.dir.path());
     let registry = DebianRegistry::start(fixture.dir.path(), Some((&cert, &key)));
