@@ -122,6 +122,12 @@ pub(crate) fn debug() -> Outcome<Programs> {
     Ok(Programs { onggi: debug.join("onggi"), onggi_oci: debug.join("onggi-oci") })
 }
 
+/// Builds both programs unoptimised and lays them out under `target/dist-debug`, which it returns.
+pub(crate) fn debug_dist() -> Outcome<PathBuf> {
+    let prefix = target_dir().join("dist-debug");
+    lay_out(&debug()?, &prefix).map(|_| prefix)
+}
+
 /// Builds what users install and lays it out under `target/dist`.
 pub(crate) fn dist() -> Outcome<Programs> {
     let built = release()?;

@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{BufRead, BufReader},
+    path::Path,
     process::Stdio,
 };
 
@@ -22,18 +23,30 @@ use table::{ADVISORIES, Advisory, NOT_HERE, PROGRAMS, REQUIRED};
 /// True for a test that passed, by its name in the table.
 type Results = BTreeMap<String, bool>;
 
+/// Which programs are attacked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Built {
+    /// As users get them.
+    AsInstalled,
+    /// Unoptimised: they are built in a fraction of the time.
+    Debug,
+}
+
 /// The suite whose tests the table names without a program.
 const SUITE: &str = "security";
 
 /// Builds the programs, runs exactly the tests of the table, and prints a line per test and per id.
-pub(crate) fn main() -> Outcome {
+pub(crate) fn main(programs: Built) -> Outcome {
     if !is_root() {
         return Err("the attacks need root: they make containers as root and as an ordinary user".to_owned());
     }
-    build::dist()?;
+    let prefix = match programs {
+        Built::AsInstalled => build::dist().map(|_| build::target_dir().join("dist"))?,
+        Built::Debug => build::debug_dist()?,
+    };
     let mut results = Results::new();
-    run_suite(&mut results)?;
-    run_others(&mut results)?;
+    run_suite(&prefix, &mut results)?;
+    run_others(&prefix, &mut results)?;
     report(&results)
 }
 
@@ -45,20 +58,20 @@ fn names() -> Vec<&'static str> {
 }
 
 /// One process per test, because each replaces itself by a private machine.
-fn run_suite(results: &mut Results) -> Outcome {
+fn run_suite(prefix: &Path, results: &mut Results) -> Outcome {
     let programs = test_programs("onggi-tests", &["--test", SUITE])?;
     let program = programs.get(SUITE).ok_or("cargo did not name the suite's program")?;
     let names = names();
     let short = |full: &str| full.rsplit("::").next().unwrap_or(full).to_owned();
     for full in listed(program, "")?.into_iter().filter(|full| names.contains(&short(full).as_str())) {
-        let passed = run_test(program, &["--exact", &full], &full)?;
+        let passed = run_test(prefix, program, &["--exact", &full], &full)?;
         results.insert(short(&full), passed);
     }
     Ok(())
 }
 
 /// Tests of other programs, by parts of their names.
-fn run_others(results: &mut Results) -> Outcome {
+fn run_others(prefix: &Path, results: &mut Results) -> Outcome {
     let packages: BTreeSet<&str> = PROGRAMS.iter().map(|p| p.1).collect();
     let mut built = BTreeMap::new();
     for package in packages {
@@ -68,7 +81,7 @@ fn run_others(results: &mut Results) -> Outcome {
         let Some((program, part)) = name.split_once('/') else { continue };
         let path = built.get(program).ok_or_else(|| format!("cargo did not name the program {program}"))?;
         let count = listed(path, part)?.len();
-        let passed = count > 0 && run_test(path, &[part], &format!("{name} ({count})"))?;
+        let passed = count > 0 && run_test(prefix, path, &[part], &format!("{name} ({count})"))?;
         results.insert(name.to_owned(), passed);
     }
     Ok(())
@@ -80,9 +93,9 @@ fn listed(program: &str, part: &str) -> Outcome<Vec<String>> {
     Ok(text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
 }
 
-fn run_test(program: &str, which: &[&str], shown: &str) -> Outcome<bool> {
+fn run_test(prefix: &Path, program: &str, which: &[&str], shown: &str) -> Outcome<bool> {
     let mut test = command(program);
-    test.args(which).arg("--quiet").env("ONGGI_TEST_PREFIX", build::target_dir().join("dist"));
+    test.args(which).arg("--quiet").env("ONGGI_TEST_PREFIX", prefix);
     let output = test.stdin(Stdio::null()).output().map_err(|e| format!("start {}: {e}", line(&test)))?;
     let passed = output.status.success();
     println!("{} {shown}", if passed { "ok    " } else { "FAILED" });

@@ -29,7 +29,7 @@ usage: cargo xtask VERB
   check                 formatting, lints, dependency policy, tidy, tests that need no root
   test [--long] [--no-setup] [--no-vm] [FILTER]
                         check, then every tier of tests that this machine can run, then a leak check
-  test --cve            the attacks of known advisories: which are covered, and by what
+  test --cve [--debug]  the attacks of known advisories: which are covered, and by what (--debug: on unoptimised programs)
   fuzz [TARGET] [--seconds N]
                         fuzz targets of fuzz/, all or one
   vm [--debug] [-p CRATE] [FILTER] | vm run -- COMMAND | vm shell | vm bench

@@ -75,14 +75,17 @@ impl fmt::Display for Counts {
 pub(crate) fn main(args: &[String]) -> Outcome {
     let (flags, filter): (Vec<&String>, Vec<&String>) = args.iter().partition(|arg| arg.starts_with("--"));
     if let Some(unknown) =
-        flags.iter().find(|flag| !["--long", "--no-setup", "--no-vm", "--cve"].contains(&flag.as_str()))
+        flags.iter().find(|flag| !["--long", "--no-setup", "--no-vm", "--cve", "--debug"].contains(&flag.as_str()))
     {
-        let usage = "usage: cargo xtask test [--long] [--no-setup] [--no-vm] [FILTER] | test --cve";
+        let usage = "usage: cargo xtask test [--long] [--no-setup] [--no-vm] [FILTER] | test --cve [--debug]";
         return Err(format!("unknown option {unknown}; {usage}"));
     }
     let has = |flag: &str| flags.iter().any(|given| *given == flag);
-    if has("--cve") {
-        return cve::main();
+    match (has("--cve"), has("--debug")) {
+        (true, false) => return cve::main(cve::Built::AsInstalled),
+        (true, true) => return cve::main(cve::Built::Debug),
+        (false, true) => return Err("--debug belongs to --cve: everything else tests what is installed".to_owned()),
+        (false, false) => {}
     }
     let mut steps = Vec::new();
     if !has("--no-setup") {

@@ -473,14 +473,21 @@ impl Follow<'_> {
                 }
                 Some(Message::Go | Message::Mount(_) | Message::Cloned(..)) => {}
                 None if executing => break,
-                None => {
-                    return Err(StartFailureError::new("the container's first process died while it was being made")
-                        .hint("was it killed for its memory limit?"));
-                }
+                None => return Err(self.died()),
             }
         }
         self.state.started = true;
         self.dir.save(&self.state)
+    }
+
+    /// The words for a limit are runc's.
+    fn died(&self) -> StartFailureError {
+        let paths = self.plan.cgroup.as_ref().map(CgroupPlan::paths).unwrap_or_default();
+        if onggi_cgroup::limit_events(&paths).oom_kills > 0 {
+            return StartFailureError::new("container init was OOM-killed (memory limit too low?)")
+                .hint("raise linux.resources.memory.limit: the container is made in its own group");
+        }
+        StartFailureError::new("the container's first process died while it was being made")
     }
 
     fn hand_over(&mut self, master: OwnedFd) -> Result<()> {

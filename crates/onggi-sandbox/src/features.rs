@@ -91,8 +91,8 @@ pub fn document() -> Value {
             "netDevices": { "enabled": NET_DEVICES }
         },
         "annotations": { "io.onggi.version": env!("CARGO_PKG_VERSION") },
-        // No annotation changes what this runtime does.
-        "potentiallyUnsafeConfigAnnotations": []
+        // A name that ends with a dot stands for all that begin so (features.md).
+        "potentiallyUnsafeConfigAnnotations": ["org.systemd.property.", "run.oci.keep_original_groups"]
     })
 }
 
@@ -154,6 +154,9 @@ mod tests {
         for at in lists {
             assert!(document.pointer(at).and_then(Value::as_array).is_some_and(|l| !l.is_empty()), "{at}");
         }
-        assert_eq!(document["potentiallyUnsafeConfigAnnotations"], json!([]));
+        assert_eq!(
+            document["potentiallyUnsafeConfigAnnotations"],
+            json!(["org.systemd.property.", "run.oci.keep_original_groups"])
+        );
     }
 }

@@ -232,6 +232,36 @@ fn cgroups_are_made_before_and_entered_by_the_child() {
 }
 
 #[test]
+fn a_group_belongs_to_the_host_id_of_the_containers_user_when_it_may_be_written() {
+    let facts = SandboxFacts {
+        cgroup_layout: CgroupLayout::V2 { mount: "/cg".into(), own: "/".into(), controllers: Vec::new() },
+        ..facts()
+    };
+    let given = |c: &Value| {
+        let text = words(&make_with(c, &RootFs::Path, &facts, |_| {}).unwrap());
+        text.lines().find(|line| line.contains(" to user ")).map(str::to_owned)
+    };
+    let mut c = config();
+    c["mounts"] = json!([{ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": [] }]);
+    assert_eq!(given(&c), None, "root has it anyway");
+    c["process"]["user"] = json!({ "uid": 1000, "gid": 0 });
+    assert!(given(&c).is_some_and(|line| line.ends_with(" 1000")), "{:?}", given(&c));
+    let with_users = |c: &Value| {
+        let mut c = c.clone();
+        c["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
+        c["linux"]["uidMappings"] = json!([{ "containerID": 0, "hostID": 100_000, "size": 1000 }, { "containerID": 1000, "hostID": 70_000, "size": 9 }]);
+        c["linux"]["gidMappings"] = json!([{ "containerID": 0, "hostID": 100_000, "size": 1000 }]);
+        c
+    };
+    assert!(given(&with_users(&c)).is_some_and(|line| line.ends_with(" 70000")), "{:?}", given(&with_users(&c)));
+    c["mounts"][0]["options"] = json!(["ro"]);
+    assert_eq!(given(&c), None, "nothing of it could be written");
+    c["mounts"][0]["options"] = json!([]);
+    c["mounts"][0]["destination"] = json!("/elsewhere");
+    assert_eq!(given(&c), None);
+}
+
+#[test]
 fn an_ordinary_user_gets_one_id_and_bound_devices() {
     let mut c = config();
     c["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));

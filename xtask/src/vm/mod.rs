@@ -175,9 +175,7 @@ fn release_programs() -> Outcome<Programs> {
 }
 
 fn debug_programs() -> Outcome<Programs> {
-    let prefix = build::target_dir().join("dist-debug");
-    build::lay_out(&build::debug()?, &prefix)?;
-    Ok(Programs { prefix })
+    build::debug_dist().map(|prefix| Programs { prefix })
 }
 
 fn command_in_guest(prefix: &Programs, command: &[String]) -> Outcome {

@@ -245,8 +245,10 @@ impl Inherited {
         Ok(this)
     }
 
-    /// Numbers that are not open stay so, as in crun and youki. Our own descriptors must not fill such a gap: what
-    /// is there instead is gone when the program is executed.
+    /// When none of them is open the caller counts something that it does not have: an error, as in runc. Gaps
+    /// stay gaps, as in crun and youki: Podman's `--preserve-fd 5` gives the highest number, others one above all
+    /// that could be open. Our own descriptors must not fill such a gap: what is there instead is gone when the
+    /// program is executed.
     fn check(self, global: &Global) -> Result<(), CliError> {
         if self.preserved > MAX_PRESERVED {
             return Err(CliError::Usage(format!("--preserve-fds {}: too many", self.preserved)));
@@ -254,6 +256,12 @@ impl Inherited {
         let ours = |fd: &OwnedFd| fd.as_raw_fd().cast_unsigned() < self.count().saturating_add(3);
         drop(global.executable.borrow_mut().take_if(|fd| ours(fd)));
         let first = 3 + self.activated;
+        if self.preserved > 0 && !(first..first + self.preserved).any(is_open) {
+            return Err(CliError::Usage(format!(
+                "unable to stat preserved-fd 0 (of {}): descriptor {first} is not open",
+                self.preserved
+            )));
+        }
         let gaps = (first..first + self.preserved).filter(|n| !is_open(*n));
         for number in gaps {
             let filled = std::fs::File::open("/dev/null").and_then(|null| place(null.into(), number));

@@ -213,6 +213,10 @@ fn root_descriptors_of_socket_activation_and_of_the_caller_arrive_in_order() {
     assert_eq!(done.out, "1 1\nthree\nfour\n0\n1\n2\n3\n4\n", "what is not open stays so: {}", done.err);
     let done = through_shell(&["--preserve-fds", "6"]);
     assert_eq!(done.out, "1 1\nthree\nfour\n0\n1\n2\n3\n4\n7\n", "nor is anything of ours there: {}", done.err);
+    let more = ["run", "-b", b.dir.to_str().unwrap(), "--preserve-fds", "2", &b.id];
+    let done: Done = b.oci(&more).env_remove("LISTEN_FDS").stdin(Stdio::null()).output().unwrap().into();
+    let refused = "unable to stat preserved-fd 0 (of 2): descriptor 3 is not open";
+    assert!(done.code == 1 && done.err.contains(refused) && done.out.is_empty(), "{}", done.err);
     b.args(&["sh", "-c", "echo none$LISTEN_FDS"]);
     b.write_config();
     let mut other = b.oci(&["run", "-b", b.dir.to_str().unwrap(), &b.id]);

@@ -263,6 +263,16 @@ fn root_memory_and_pids_limits_are_in_the_containers_cgroup() {
 }
 
 #[test]
+fn root_a_memory_limit_below_what_a_start_needs_is_named() {
+    let mut b = Bundle::new("true");
+    b.config["linux"]["resources"] = json!({ "memory": { "limit": 4096 } });
+    let done = b.run();
+    assert_eq!((done.code, done.out.as_str()), (1, ""), "{}", done.err);
+    assert!(done.err.contains("container init was OOM-killed (memory limit too low?)"), "{}", done.err);
+    assert!(crate::harness::cgroups_of(&b.id).is_empty(), "its groups are left");
+}
+
+#[test]
 fn root_a_user_namespace_maps_ids_and_hides_the_hosts_root() {
     let mut b = Bundle::new(
         "id -u; cat /proc/self/uid_map; stat -c %u /bin/busybox; touch /owned; echo x > /dev/null && echo dev",
@@ -430,14 +440,18 @@ fn root_exec_enters_a_user_namespace_too() {
 
 #[test]
 fn root_a_requested_label_without_its_lsm_is_an_error() {
-    if fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|s| s.trim() == "Y") {
-        return;
-    }
+    // A machine with AppArmor says so of SELinux: no kernel of Debian has both turned on.
+    let armed = fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|s| s.trim() == "Y");
+    let (field, value, module) = if armed {
+        ("selinuxLabel", "system_u:system_r:container_t:s0", "SELinux")
+    } else {
+        ("apparmorProfile", "docker-default", "AppArmor")
+    };
     let mut b = Bundle::new("true");
-    b.config["process"]["apparmorProfile"] = json!("docker-default");
+    b.config["process"][field] = json!(value);
     let done = b.run();
     assert_eq!(done.code, 1);
-    assert!(done.err.contains("runs without AppArmor"), "{}", done.err);
+    assert!(done.err.contains(&format!("runs without {module}")), "{}", done.err);
 }
 
 #[test]

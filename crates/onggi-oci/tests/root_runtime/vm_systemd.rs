@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -134,19 +135,43 @@ fn vm_an_update_reaches_systemd_and_outlives_its_reload() {
 }
 
 #[test]
+fn vm_a_group_belongs_to_the_containers_user_only_when_it_is_to_manage_it() {
+    let owner = |options: &[&str], own_group_namespace: bool| {
+        let u = Unit::new(|b| {
+            let mount =
+                json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": options });
+            b.add_mount(mount);
+            let namespaces = b.config["linux"]["namespaces"].as_array_mut().unwrap();
+            namespaces.retain(|n| n["type"] != "cgroup");
+            if own_group_namespace {
+                namespaces.push(json!({ "type": "cgroup" }));
+            }
+            b.config["process"]["user"] = json!({ "uid": 1234, "gid": 0 });
+        });
+        u.start();
+        let group = Path::new("/sys/fs/cgroup").join(u.show("ControlGroup").trim_start_matches('/'));
+        let uid = |file: &str| fs::metadata(group.join(file)).unwrap().uid();
+        let owners = [uid("."), uid("cgroup.procs"), uid("cgroup.subtree_control"), uid("memory.max")];
+        ok(&u.b.verb("delete", &["--force"]));
+        owners
+    };
+    assert_eq!(owner(&["rw", "nosuid"], true), [1234, 1234, 1234, 0], "limits stay root's");
+    assert_eq!(owner(&["ro", "nosuid"], true), [0; 4], "nothing can be written");
+    assert_eq!(owner(&["rw", "nosuid"], false), [0; 4], "the groups of others would be seen");
+}
+
+#[test]
 fn vm_slices_prefixes_and_annotations_are_taken_and_a_failed_unit_goes() {
     let slice = format!("onggitest{}-inner.slice", std::process::id());
     let mut u = Unit::new(|b| {
         b.config["linux"]["cgroupsPath"] = json!(format!("{slice}:pre:{}", b.id));
         b.config["annotations"] =
-            json!({ "org.systemd.property.RuntimeMaxSec": "8", "org.systemd.property.TimeoutStopSec": "1" });
+            json!({ "org.systemd.property.RuntimeMaxSec": "4", "org.systemd.property.TimeoutStopSec": "1" });
     });
     u.name = format!("pre-{}.scope", u.b.id);
     u.start();
     let outer = slice.replace("-inner", "");
     assert_eq!(u.show("ControlGroup"), format!("/{outer}/{slice}/{}", u.name));
-    // Longer than `until` waits.
-    std::thread::sleep(std::time::Duration::from_secs(8));
     u.b.until("the unit's time to be over", |b| b.status() == "stopped");
     u.b.until("failure", |_| show(&u.name, "ActiveState") == "failed");
     ok(&u.b.verb("delete", &[]));

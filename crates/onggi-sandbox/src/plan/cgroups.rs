@@ -79,19 +79,29 @@ fn unit_request<'a>(cx: &Context<'a>, facts: &'a SystemdFacts) -> UnitRequest<'a
     UnitRequest { id: cx.input.id, cgroups_path, facts, annotations: &cx.input.config.annotations }
 }
 
-/// Root of the container's user namespace, when the container is to manage its own subtree: it has a cgroup
-/// namespace and a writable cgroup mount.
+/// The host's number of the container's user, when the container is to manage its own subtree: it has a cgroup
+/// namespace and a writable cgroup mount (config-linux.md, "Cgroup ownership"). Root of the host owns it anyway.
 fn owner(cx: &Context<'_>) -> Option<u32> {
-    let own_namespaces =
-        cx.namespaces.makes(LinuxNamespaceType::Cgroup) && cx.namespaces.makes(LinuxNamespaceType::User);
     let writable = |m: &Mount| {
-        matches!(m.typ.as_deref(), Some("cgroup" | "cgroup2")) && !m.options.iter().any(|o| o == "ro" || o == "rro")
+        matches!(m.typ.as_deref(), Some("cgroup" | "cgroup2"))
+            && Path::new(&m.destination) == Path::new("/sys/fs/cgroup")
+            && !m.options.iter().any(|o| o == "ro" || o == "rro")
     };
-    if !own_namespaces || !cx.facts.privileged || !cx.input.config.mounts.iter().any(writable) {
+    let own_namespace = cx.namespaces.makes(LinuxNamespaceType::Cgroup);
+    if !own_namespace || !cx.facts.privileged || !cx.input.config.mounts.iter().any(writable) {
         return None;
     }
-    let root = cx.linux.uid_mappings.iter().find(|m| m.container_id == 0 && m.size > 0)?;
-    Some(root.host_id)
+    let user = cx.input.config.process.as_ref().map_or(0, |process| process.user.uid);
+    let uid = if cx.namespaces.makes(LinuxNamespaceType::User) {
+        cx.linux.uid_mappings.iter().find_map(|m| {
+            let at = user.checked_sub(m.container_id).filter(|at| *at < m.size)?;
+            m.host_id.checked_add(at)
+        })
+    } else {
+        // Whose ids are whose in a namespace of somebody else is not ours to say.
+        (!cx.namespaces.has(LinuxNamespaceType::User)).then_some(user)
+    };
+    uid.filter(|uid| *uid != 0)
 }
 
 /// The host's own console; a container's is a terminal of its own.
