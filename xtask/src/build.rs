@@ -77,8 +77,13 @@ fn runtime_flags() -> Vec<String> {
     flags.extend(link(format!("-T,{}", hot_functions().display())));
     flags.extend(link(format!("-Map={}", runtime_map().display())));
     let libc = std::process::Command::new("getconf").arg("GNU_LIBC_VERSION").output();
-    if libc.is_ok_and(|o| applies_packed_relocations(&String::from_utf8_lossy(&o.stdout))) {
+    let version = libc.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
+    if applies_packed_relocations(&version) {
         flags.extend(link("-z,pack-relative-relocs".to_owned()));
+    }
+    // The insides of one version of the C library (crates/onggi-sys/src/start.rs).
+    if version.trim() == "glibc 2.36" {
+        flags.extend(["--cfg", "onggi_short_start"].map(str::to_owned));
     }
     flags
 }

@@ -166,7 +166,7 @@ pub(crate) fn run(channel: Channel, prepared: Prepared, setup: &[SetupOp], proce
     rustix::process::umask(Mode::empty());
     let result = child
         .close_others(&[])
-        .and_then(|()| child.catch_up())
+        .and_then(|()| child.own_network())
         .and_then(|()| child.setup(setup))
         .and_then(|()| child.process(process));
     child.end(result)
@@ -352,6 +352,7 @@ impl Child {
 
     /// A thread that moves itself spares the kernel an RCU grace period.
     fn enter_cgroups(&mut self) -> Result<()> {
+        self.await_groups()?;
         let tasks = std::mem::take(&mut self.prepared.cgroup_tasks);
         for fd in &tasks {
             onggi_sys::path::write_once(fd.as_fd(), b"0", "tasks").step(|| "enter the cgroups".into())?;

@@ -105,7 +105,7 @@ fn create_in(options: CreateOptions, dir: &StateDir, made: &mut Made<'_>) -> Res
     let mut state = describe(&plan, &options, &bundle, made)?;
     let groups_later = meanwhile::possible(&plan);
     if !groups_later {
-        record(&plan, &mut state, options.config_text.as_deref(), made)?;
+        record(&plan, &mut state, made)?;
         notes = make_cgroup(&plan, made)?;
     }
     let CreateOptions { config, config_text: text, netns, stdio, sibling, pid_file, .. } = options;
@@ -127,10 +127,12 @@ fn create_in(options: CreateOptions, dir: &StateDir, made: &mut Made<'_>) -> Res
     let (running, pidfd) = launch::clone_child(&plan, prepared, sibling)?;
     made.child = Some(pidfd);
     if groups_later {
-        record(&plan, &mut state, text.as_deref(), made)?;
+        record(&plan, &mut state, made)?;
         notes = make_cgroup(&plan, made)?;
         running.channel.send_go_with(&meanwhile::open_tasks(tasks(&plan))?)?;
     }
+    // The child works meanwhile; what removes the rest of a crash does not need it.
+    text.as_deref().map_or(Ok(()), |text| dir.save_config(text))?;
     // The container's own process is in the group now.
     drop(lent);
     if let Some(limit) = late_pids {
@@ -267,10 +269,7 @@ fn describe(plan: &SandboxPlan, options: &CreateOptions, bundle: &Path, made: &m
 }
 
 /// Says what is about to be made, before there is anything to clean up: `delete` finds it here after a crash.
-fn record(plan: &SandboxPlan, state: &mut SandboxState, config_text: Option<&[u8]>, made: &mut Made<'_>) -> Result<()> {
-    if let Some(bytes) = config_text {
-        made.dir.save_config(bytes)?;
-    }
+fn record(plan: &SandboxPlan, state: &mut SandboxState, made: &mut Made<'_>) -> Result<()> {
     if let Some(cgroup) = plan.cgroup.as_ref().filter(|c| c.unit.is_none()) {
         onggi_cgroup::check_free(cgroup).map_err(|e| cgroup_failure("make the cgroup", &e))?;
     }

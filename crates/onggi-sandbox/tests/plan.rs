@@ -407,6 +407,22 @@ fn a_mount_label_goes_to_new_filesystems_that_do_not_label_themselves() {
 }
 
 #[test]
+fn what_needs_no_group_comes_before_them_unless_a_sysctl_of_the_network_comes_first() {
+    let facts = SandboxFacts { cgroup_layout: layout(&["pids"]), ..facts() };
+    let order = |config: &Value| {
+        let plan = make_with(config, &RootFs::Path, &facts, |_| {}).unwrap();
+        let at = |wanted: &str| plan.setup.iter().position(|op| op.words().starts_with(wanted)).unwrap();
+        ["start a new session", "join a new session", "bring the loopback", "enter the cgroups", "set sysctl"].map(at)
+    };
+    let mut c = config();
+    let [session, keyring, loopback, groups, sysctl] = order(&c);
+    assert!(groups < session && session < keyring && sysctl < loopback);
+    c["linux"]["sysctl"] = json!({ "kernel.msgmax": "65536" });
+    let [session, keyring, loopback, groups, sysctl] = order(&c);
+    assert!(session < keyring && keyring < loopback && loopback < groups && groups < sysctl);
+}
+
+#[test]
 fn a_class_of_service_is_entered_with_the_cgroups() {
     let mut c = config();
     c["linux"]["intelRdt"] = json!({ "closID": "gold", "schemata": ["L3:0=f"] });

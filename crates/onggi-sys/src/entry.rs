@@ -20,8 +20,22 @@ use std::{
 
 use rustix::fs::StatVfsMountFlags;
 
+/// What comes next.
+#[cfg(onggi_short_start)]
+macro_rules! start {
+    () => {
+        "jmp onggi_start"
+    };
+}
+#[cfg(not(onggi_short_start))]
+macro_rules! start {
+    () => {
+        "jmp _start"
+    };
+}
+
 // On entry the stack pointer leads to argc, argv and envp, and rdx is for the C library (System V ABI, "Process
-// Initialization"); both reach `_start` unchanged. The strings of argv lie below those of the environment and the
+// Initialization"); both reach `_start`, or what stands for it (`start.rs`), unchanged. The strings of argv lie below those of the environment and the
 // program's name, so four bytes from the beginning of any of them can be read. The calls get the stack pointer's
 // own memory, constants of the program, and strings and arrays that the kernel has put on the stack; every failure
 // goes on to `_start`.
@@ -114,7 +128,7 @@ std::arch::global_asm!(
     "mov edx, {populate_write}",
     "syscall",
     "mov rdx, r12",
-    "jmp _start",
+    start!(),
     "98: .asciz \"/proc/self/exe\"",
     "99: .byte 0",
     ".size onggi_entry, . - onggi_entry",

@@ -33,6 +33,8 @@ pub mod seccomp;
 pub mod signal;
 pub mod small_file;
 pub mod spawn;
+#[cfg(all(onggi_short_start, target_arch = "x86_64", target_os = "linux"))]
+mod start;
 pub mod tool;
 pub mod trace;
 pub mod unix;

@@ -1,6 +1,6 @@
 //! The few facts of /proc that identify a process for good: its start time and the boot.
 
-use std::{io, path::Path};
+use std::{io, path::Path, sync::OnceLock};
 
 use crate::small_file;
 
@@ -37,12 +37,17 @@ pub fn stat(pid: i32) -> io::Result<Option<Stat>> {
     }
 }
 
-/// The kernel's identifier of this boot (random(4)).
+/// The kernel's identifier of this boot (random(4)). Read once: no process sees two.
 ///
 /// # Errors
 /// /proc cannot be read.
 pub fn boot_id() -> io::Result<String> {
-    Ok(small_file::read_text(Path::new("/proc/sys/kernel/random/boot_id"))?.trim_end().to_owned())
+    static BOOT: OnceLock<String> = OnceLock::new();
+    if let Some(id) = BOOT.get() {
+        return Ok(id.clone());
+    }
+    let id = small_file::read_text(Path::new("/proc/sys/kernel/random/boot_id"))?.trim_end().to_owned();
+    Ok(BOOT.get_or_init(|| id).clone())
 }
 
 /// The command name in parentheses may hold anything, even `)`: fields are counted after the last one.

@@ -2,8 +2,8 @@
 //!
 //! A network namespace is the dearest part of a start, nine directories of version 1 the next. Neither needs the
 //! other: so the child is cloned first, without that namespace, and makes it itself beside the runtime. It is in no group
-//! of its own and has done nothing else when it hears that the groups are there. Version 2 is left as it is: there the
-//! child is born in its group.
+//! of its own when it hears that the groups are there, and has done nothing else but what the plan has before them: a
+//! session, a keyring, the loopback. Version 2 is left as it is: there the child is born in its group.
 //!
 //! The child is the slower of the two, so what it needs of the groups is opened by the runtime and sent along.
 
@@ -48,12 +48,19 @@ pub(crate) fn open_tasks(files: &[PathBuf]) -> Result<Vec<std::os::fd::OwnedFd>>
 }
 
 impl Child {
-    pub(super) fn catch_up(&mut self) -> Result<()> {
-        if !self.prepared.tasks_to_come {
-            return Ok(());
+    /// Makes the network namespace that the clone has left out.
+    pub(super) fn own_network(&mut self) -> Result<()> {
+        match self.prepared.tasks_to_come {
+            true => ns::unshare(ns::flag::NETWORK).map_err(|e| launch::clone_failure(&e)),
+            false => Ok(()),
         }
-        ns::unshare(ns::flag::NETWORK).map_err(|e| launch::clone_failure(&e))?;
-        self.prepared.cgroup_tasks = self.channel.await_go_with()?;
+    }
+
+    /// Waits until the groups are there.
+    pub(super) fn await_groups(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.prepared.tasks_to_come) {
+            self.prepared.cgroup_tasks = self.channel.await_go_with()?;
+        }
         Ok(())
     }
 }

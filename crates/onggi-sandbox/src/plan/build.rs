@@ -111,9 +111,7 @@ fn setup(cx: &Context<'_>, cgroup: Option<&onggi_cgroup::CgroupPlan>) -> Result<
     ops.extend(terminal(cx));
     ops.extend(sysctl::plan_sysctls(cx)?);
     ops.extend(names(cx)?);
-    if cx.namespaces.makes(LinuxNamespaceType::Network) {
-        ops.push(SetupOp::LoopbackUp);
-    }
+    ops.extend(cx.namespaces.late_loopback(cx));
     ops.extend(net_devices::plan_net_devices(cx)?);
     ops.extend(hook_ops(&hooks)?);
     ops.extend(mounts.late);

@@ -176,8 +176,20 @@ impl Namespaces {
         Some((first(&self.uid)?, first(&self.gid)?))
     }
 
+    /// What needs neither the groups nor another namespace is done first: the runtime may still be making the groups.
+    /// A loopback that is up would miss what a sysctl of the network says of interfaces to come.
+    fn before_groups(&self, cx: &Context<'_>) -> bool {
+        let network = |key: &String| key.starts_with("net.") || key.starts_with("net/");
+        !self.has(Kind::User) && self.joined().next().is_none() && !cx.linux.sysctl.keys().any(network)
+    }
+
     pub(super) fn child_ops(&self, cx: &Context<'_>, cgroup: Option<&CgroupPlan>) -> Vec<SetupOp> {
         let mut ops = Vec::new();
+        let first = self.before_groups(cx);
+        if first {
+            ops.extend(session(cx));
+            ops.extend(self.loopback());
+        }
         if cgroup.is_some_and(|c| !c.join.tasks.is_empty()) || cx.linux.intel_rdt.is_some() {
             ops.push(SetupOp::EnterCgroups);
         }
@@ -193,15 +205,29 @@ impl Namespaces {
         if self.makes(Kind::Cgroup) {
             ops.push(SetupOp::NewCgroupNamespace);
         }
-        ops.push(SetupOp::NewSession);
-        if !cx.input.no_new_keyring {
-            ops.push(SetupOp::NewKeyring {
-                name: keyring_name(cx.input.id),
-                label: cx.process.selinux_label.clone().filter(|l| !l.is_empty()),
-            });
+        if !first {
+            ops.extend(session(cx));
         }
         ops
     }
+
+    /// The loopback of a namespace that the container makes, where it has to come after the sysctls.
+    pub(super) fn late_loopback(&self, cx: &Context<'_>) -> Option<SetupOp> {
+        self.loopback().filter(|_| !self.before_groups(cx))
+    }
+
+    fn loopback(&self) -> Option<SetupOp> {
+        self.makes(Kind::Network).then_some(SetupOp::LoopbackUp)
+    }
+}
+
+/// A session and a keyring that nobody else is in.
+fn session(cx: &Context<'_>) -> impl Iterator<Item = SetupOp> {
+    let keyring = (!cx.input.no_new_keyring).then(|| SetupOp::NewKeyring {
+        name: keyring_name(cx.input.id),
+        label: cx.process.selinux_label.clone().filter(|l| !l.is_empty()),
+    });
+    std::iter::once(SetupOp::NewSession).chain(keyring)
 }
 
 fn offsets(linux: &Linux) -> Vec<(String, LinuxTimeOffset)> {

@@ -25,8 +25,8 @@ const FAMILIES: [&str; 8] = [
 ];
 
 /// Variants of the C library's functions for processors. A breakpoint cannot stand on most of them, and another
-/// processor chooses others.
-const VARIANTS: [&str; 2] = [".text.avx", ".text.evex"];
+/// processor chooses others; a program with the short start (onggi_sys, `start.rs`) has the first kind.
+const VARIANTS: [(&str, &str); 3] = [("sse2*", ".text"), ("*", ".text.avx"), ("*", ".text.evex")];
 const VARIED: [&str; 9] =
     ["memchr", "memcmp", "memmove", "memset", "rawmemchr", "strchr", "strcmp", "strlen", "strrchr"];
 
@@ -75,7 +75,8 @@ const START: &str =
 
 /// The script for functions in this order.
 pub(super) fn text(patterns: &[String]) -> String {
-    let variants = VARIANTS.iter().flat_map(|set| VARIED.map(|name| format!("*libc.a:{name}-*.o({set})")));
+    let variants =
+        VARIANTS.iter().flat_map(|(kind, section)| VARIED.map(|name| format!("*libc.a:{name}-{kind}.o({section})")));
     let neighbours = NEIGHBOURS.iter().map(|module| format!("*(.text._R*{module}*)"));
     let families = FAMILIES.map(str::to_owned).into_iter();
     let hot = patterns.iter().cloned().chain(variants).chain(families).chain(neighbours);
