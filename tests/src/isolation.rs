@@ -17,10 +17,22 @@ use rustix::process::{Pid, WaitOptions, wait};
 
 use crate::machine;
 
+/// Ends a test whose name begins with `vm_` on any other machine than the guest of `cargo xtask vm`, before it has made
+/// anything: it changes the machine's own control groups, units and profiles.
+#[track_caller]
+pub(crate) fn refuse_outside_of_the_guest() {
+    let thread = std::thread::current();
+    let name = thread.name().unwrap_or_default();
+    let test = name.rsplit("::").next().unwrap_or(name);
+    let guest = || std::fs::read_to_string("/proc/cmdline").is_ok_and(|line| line.contains("onggi.guest"));
+    assert!(!test.starts_with("vm_") || guest(), "{test} runs in the virtual machine alone: cargo xtask vm {test}");
+}
+
 const STAGE: &str = "ONGGI_E2E_STAGE";
 
 /// Returns inside the private machine, with its network up. Must be the first thing that a test does.
 pub fn isolated() {
+    refuse_outside_of_the_guest();
     match env::var(STAGE).as_deref() {
         Err(_) => enter(),
         Ok("init") => init(),

@@ -50,6 +50,7 @@ impl Onggi {
     }
 
     fn with_program(program: PathBuf) -> Onggi {
+        crate::isolation::refuse_outside_of_the_guest();
         assert!(program.is_file(), "{} is missing; `cargo xtask test` builds it", program.display());
         let dir = tempfile::Builder::new().prefix("onggi-e2e-").tempdir().expect("make a temporary directory");
         for name in ["root", "run", "home"] {

@@ -1,5 +1,5 @@
 //! `cargo xtask install [--prefix DIR]`: both programs where a package would put them, with their manual pages and
-//! what makes bash and fish complete them.
+//! what makes bash, fish and zsh complete them.
 //!
 //! `onggi-oci` is also linked into `bin`, so that containerd, dockerd, Podman and CRI-O can name it as
 //! their runtime.
@@ -16,8 +16,11 @@ use crate::{
 };
 
 /// Shell and where it looks for the completion of `onggi`.
-const COMPLETIONS: [(&str, &str); 2] =
-    [("bash", "share/bash-completion/completions/onggi"), ("fish", "share/fish/vendor_completions.d/onggi.fish")];
+const COMPLETIONS: [(&str, &str); 3] = [
+    ("bash", "share/bash-completion/completions/onggi"),
+    ("fish", "share/fish/vendor_completions.d/onggi.fish"),
+    ("zsh", "share/zsh/site-functions/_onggi"),
+];
 
 /// Builds and installs.
 pub(crate) fn main(args: &[String]) -> Outcome {

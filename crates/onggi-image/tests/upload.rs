@@ -5,6 +5,7 @@ mod common;
 use std::{
     io::Read as _,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use common::{FakeRegistry, Reply, Seen, remote};
@@ -53,7 +54,11 @@ impl Upload {
 
 fn push(registry: &FakeRegistry, content: &[u8], mount: &[String]) -> Result<Uploaded, ImageError> {
     let access = Access::Push { mount_from: mount.to_vec() };
-    let client = Remote::new(&registry.reference("app"), &access, &remote(), &Silent).unwrap();
+    // A registry that takes 32 MB in one request is slow on a machine with other work: no test here waits for the end of this.
+    let mut patient = remote();
+    patient.timeouts.read = Duration::from_secs(60);
+    patient.timeouts.response = Duration::from_secs(60);
+    let client = Remote::new(&registry.reference("app"), &access, &patient, &Silent).unwrap();
     client.put_blob(&digest_of(content), content.len() as u64, &content, mount)
 }
 

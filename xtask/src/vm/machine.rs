@@ -248,7 +248,8 @@ fn qemu(image: &Image, payload: &Payload) -> Command {
     // Debian's kernel uses pure version 2 and AppArmor unless told otherwise; huge pages are for their controller.
     // The kernel panics when the timer, emulated on a busy host, misses its first ticks; it need not look.
     let timer = "no_timer_check";
-    let options = format!("console=ttyS0 quiet panic=-1 mitigations=off hugepages=16 swapaccount=1 {timer} {more}");
+    let options =
+        format!("console=ttyS0 quiet panic=-1 mitigations=off hugepages=16 swapaccount=1 onggi.guest {timer} {more}");
     qemu.args(["-append", &options]);
     qemu.arg("-serial").arg(format!("file:{}", payload.console.display()));
     qemu.args(["-serial", "stdio"]);

@@ -41,6 +41,17 @@ pub(crate) fn unquoted(text: &str) -> String {
     text.replace("\\\"", "\"")
 }
 
+/// Ends a test whose name begins with `vm_` on any other machine than the guest of `cargo xtask vm`, before it has made
+/// anything: it changes the machine's own control groups.
+#[track_caller]
+fn refuse_outside_of_the_guest() {
+    let thread = std::thread::current();
+    let name = thread.name().unwrap_or_default();
+    let test = name.rsplit("::").next().unwrap_or(name);
+    let guest = || fs::read_to_string("/proc/cmdline").is_ok_and(|line| line.contains("onggi.guest"));
+    assert!(!test.starts_with("vm_") || guest(), "{test} runs in the virtual machine alone: cargo xtask vm {test}");
+}
+
 /// One test's files and its container.
 pub(crate) struct Bundle {
     pub(crate) dir: PathBuf,
@@ -51,6 +62,7 @@ pub(crate) struct Bundle {
 impl Bundle {
     /// A configuration like the engine's, running `script` in a shell.
     pub(crate) fn new(script: &str) -> Self {
+        refuse_outside_of_the_guest();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let id = format!("t{}-{number}", std::process::id());
         let dir = std::env::temp_dir().join(format!("onggi-oci-{id}"));
