@@ -256,7 +256,7 @@ impl CgroupError {
             Self::Unified { .. } => "leave linux.resources.unified out; only cgroup version 2 has it".into(),
             Self::Systemd { source: BusError::NoBus { .. }, .. } => {
                 "systemd must run, and for an ordinary user a session of its own (XDG_RUNTIME_DIR, loginctl \
-                 enable-linger); otherwise leave --systemd-cgroup out"
+                 enable-linger); otherwise leave out what asks for it (--systemd-cgroup; --scope, --unit and --slice of limit)"
                     .into()
             }
             Self::BadPath { .. } => "use a path such as /onggi/ID".into(),

@@ -34,7 +34,7 @@ pub use freeze::{freeze, is_frozen, thaw};
 pub use plan::{
     Alternative, CgroupDir, CgroupPlan, CgroupRequest, CgroupWrite, Join, Membership, Prepare, plan, possible_paths,
 };
-pub use procs::{kill_all, pids};
+pub use procs::{kill_all, members, pids};
 pub use remove::remove;
 pub use stats::{IoStat, Stats, limit_events, oom_count, stats};
 pub use update::{UpdatePlan, Updated, apply_update, plan_update};

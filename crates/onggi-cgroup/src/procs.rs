@@ -114,8 +114,11 @@ fn kill(dir: &Path, pid: i32, fd: &OwnedFd) -> Result<(), CgroupError> {
     }
 }
 
-/// The processes of one group and of those below it.
-pub(crate) fn members(dir: &Path) -> Result<BTreeSet<i32>, CgroupError> {
+/// The processes of one group and of those below it. A group that is gone has none.
+///
+/// # Errors
+/// One of them cannot be read.
+pub fn members(dir: &Path) -> Result<BTreeSet<i32>, CgroupError> {
     let mut found = BTreeSet::new();
     collect(dir, &mut found)?;
     Ok(found)

@@ -3,12 +3,9 @@
 //! On a hybrid host a group of one name may be in several hierarchies with different processes in each: what is meant
 //! are all of them.
 
-use std::{collections::BTreeSet, path::Path};
+use std::collections::BTreeSet;
 
-use super::{
-    Group, GroupError, GroupPlan, Op, Place,
-    members::{member_list, subdirs},
-};
+use super::{Group, GroupError, GroupPlan, Op, Place};
 
 /// Plans a signal to every process of a group, by the directory that sees them best.
 ///
@@ -62,8 +59,7 @@ pub fn covering(mut places: Vec<Place>) -> Result<Vec<Place>, GroupError> {
     let mut seen = BTreeSet::new();
     let mut out = Vec::new();
     for place in &places {
-        let mut members = BTreeSet::new();
-        collect(&place.dir, &mut members)?;
+        let mut members = onggi_cgroup::members(&place.dir)?;
         if !members.is_subset(&seen) {
             seen.append(&mut members);
             out.push(place.clone());
@@ -73,14 +69,9 @@ pub fn covering(mut places: Vec<Place>) -> Result<Vec<Place>, GroupError> {
     Ok(if out.is_empty() { places } else { out })
 }
 
-fn collect(dir: &Path, into: &mut BTreeSet<i32>) -> Result<(), GroupError> {
-    into.extend(member_list(dir)?);
-    subdirs(dir)?.iter().try_for_each(|child| collect(child, into))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, path::Path};
 
     use super::*;
 

@@ -40,12 +40,7 @@ const DELEGATED: [&str; 5] = ["cpu", "cpuset", "io", "memory", "pids"];
 /// Plans the files of a group; without a snapshot they are removed.
 pub fn persist_plan(group: &Group, snapshot: Option<&Snapshot>, program: &str) -> Persist {
     let remove = snapshot.is_none();
-    let plain = |c: char| match c {
-        '/' => ':',
-        c if c.is_ascii_alphanumeric() || "._-".contains(c) => c,
-        _ => '-',
-    };
-    let name: String = group.path.chars().map(plain).collect();
+    let name = file_name(&group.path);
     let unit = format!("onggi-cgroup-{name}.service");
     let config = PathBuf::from(format!("/etc/onggi/cgroups/{name}.conf"));
     let text = format!(
@@ -65,6 +60,17 @@ pub fn persist_plan(group: &Group, snapshot: Option<&Snapshot>, program: &str) -
         true => vec![words(&["disable", "--now", &unit]), words(&["daemon-reload"])],
     };
     Persist { unit, files, systemctl }
+}
+
+/// A group's name as a part of a unit's (systemd.unit(5)): `/` becomes `:`, what is not allowed there `::` and two
+/// hexadecimal digits. No name has `//`, so no two groups share a file.
+fn file_name(path: &str) -> String {
+    let plain = |b: u8| match b {
+        b'/' => ":".to_owned(),
+        b if b.is_ascii_alphanumeric() || b"._-".contains(&b) => char::from(b).to_string(),
+        b => format!("::{b:02x}"),
+    };
+    path.bytes().map(plain).collect()
 }
 
 /// systemd switches controllers off for which no unit has asked, and limits of other groups go with them. A service that
@@ -156,5 +162,20 @@ fn keep((path, content): &Kept) -> Result<(), GroupError> {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed(e)),
             _ => Ok(()),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_groups_share_a_unit() {
+        let names = ["a/b", "a:b", "a b", "a-b", "a/ b", "a::20b", "a/20b", "a@b", "a+b", "\u{c639}", "a.b_c"];
+        let files: std::collections::BTreeSet<String> = names.iter().map(|name| file_name(name)).collect();
+        assert_eq!(files.len(), names.len(), "{files:?}");
+        assert_eq!((file_name("web/db-1"), file_name("a b")), ("web:db-1".to_owned(), "a::20b".to_owned()));
+        let plain = |c: char| c.is_ascii_alphanumeric() || ":._-".contains(c);
+        assert!(files.iter().all(|name| name.chars().all(plain)), "{files:?}");
     }
 }

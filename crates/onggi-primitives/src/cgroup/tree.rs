@@ -74,7 +74,9 @@ fn node(path: String, paths: Paths) -> Result<Node, GroupError> {
     for dir in paths.values().collect::<BTreeSet<_>>() {
         processes.extend(member_list(dir)?);
     }
-    let stats = stats(&paths)?;
+    let mut stats = stats(&paths)?;
+    // On a hybrid host the hierarchy that counts may have a group of that name without those that others have.
+    stats.pids = stats.pids.max(processes.len() as u64);
     Ok(Node { path, paths, processes, stats })
 }
 

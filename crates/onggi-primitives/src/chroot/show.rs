@@ -91,9 +91,9 @@ ln -s /proc/self/fd/0 \"$R/dev/stdin\"; ln -s /proc/self/fd/1 \"$R/dev/stdout\";
     }
 }
 
-/// mount(8) keeps the other options of each mount: in a user namespace they are locked.
+/// `-l` leaves blanks in paths as they are, and so the path stands last. mount(8) keeps the other options of each mount: in a user namespace they are locked.
 fn read_only_tree(at: &str) -> String {
     format!(
-        "findmnt -Rrno TARGET,VFS-OPTIONS {at} | while read -r t o; do mount -o \"remount,bind,ro${{o#r[wo]}}\" \"$t\"; done\n"
+        "findmnt -Rlno VFS-OPTIONS,TARGET {at} | while read -r o t; do mount -o \"remount,bind,ro${{o#r[wo]}}\" \"$t\"; done\n"
     )
 }

@@ -38,6 +38,10 @@ pub(super) fn one(op: &OverlayOp) -> std::result::Result<(), PrimitiveError> {
 /// The kernel's own words are in the error; what they mean for the user is added.
 fn explain(op: &OverlayOp, source: SysError) -> PrimitiveError {
     let operation = op.words();
+    if source.to_string().contains("Unknown parameter") {
+        let (message, hint) = (format!("cannot {operation}: {source}"), "overlayfs of this kernel has no such option");
+        return PrimitiveError::Refused { message, hint: hint.to_owned() };
+    }
     let hint = match source.errno {
         Errno::PERM => "mounting needs root, or a user namespace: onggi ns run --map-root-user --mount …",
         Errno::NODEV => "this kernel has no overlayfs: modprobe overlay",

@@ -49,7 +49,8 @@ impl UnsharePlan {
             flags.push("--propagation unchanged".to_owned());
         }
         let flags = flags.join(" ");
-        let files: String = self.kept().iter().map(|kept| format!("touch {}\n", shell::path(&kept.file))).collect();
+        let mut files = self.outside().map(subordinate).unwrap_or_default();
+        files.extend(self.kept().iter().map(|kept| format!("touch {}\n", shell::path(&kept.file))));
         match inside.is_empty() {
             true => format!("{files}unshare {flags} {command}\n"),
             false => format!(
@@ -75,6 +76,22 @@ impl UnsharePlan {
     fn makes(&self, kind: Kind) -> bool {
         self.ops.iter().any(|op| matches!(op, Op::Unshare { kinds, .. } if kinds.contains(&kind)))
     }
+}
+
+/// Ranges that we write ourselves are newuidmap(1)'s in the script: from root too it wants them to be root's.
+fn subordinate(outside: &super::Outside) -> String {
+    let line = |(file, ranges): (&str, &[super::IdRange])| {
+        let line = |r: &super::IdRange| {
+            format!(
+                "# unshare(1) maps by new{}map(1), which wants a line in {file}, from root too: echo \"$(id -un):{}:{}\" >> {file}\n",
+                if file.ends_with("uid") { "uid" } else { "gid" },
+                r.outside,
+                r.count
+            )
+        };
+        ranges.iter().map(line).collect::<String>()
+    };
+    line(("/etc/subuid", &outside.users)) + &line(("/etc/subgid", &outside.groups))
 }
 
 /// unshare(1) before 2.39 takes OUTSIDE,INSIDE,COUNT, later versions too; each range is an option of its own.
