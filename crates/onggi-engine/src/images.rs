@@ -31,6 +31,14 @@ pub struct ImageSummary {
 }
 
 impl Engine {
+    /// When an image was built, unix time in nanoseconds.
+    ///
+    /// # Errors
+    /// No such image.
+    pub fn image_created(&self, name: &str) -> Result<i64, EngineError> {
+        Ok(self.find_image(name)?.created)
+    }
+
     /// Every image under every name, newest first.
     ///
     /// # Errors

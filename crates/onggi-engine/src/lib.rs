@@ -86,7 +86,7 @@ pub use image_names::TreeLayer;
 pub use images::ImageSummary;
 pub use import::{ImportOptions, Imported};
 pub use info::Info;
-pub use list::{ContainerSummary, ListFilter};
+pub use list::{ContainerSummary, ListFilter, PortRange};
 pub use load::{LoadFrom, Loaded};
 pub use logs::{LogEntry, LogOptions, LogReader};
 pub use onggi_image::{Credentials, Pushed};

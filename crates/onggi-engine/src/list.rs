@@ -25,6 +25,33 @@ pub struct ListFilter {
     pub exited: Vec<i32>,
     /// `bridge`, `none`, `host`.
     pub network: Vec<String>,
+    /// Only those made before this container.
+    pub before: Option<String>,
+    /// Only those made after this container.
+    pub since: Option<String>,
+    /// Paths of the host or of the container that are mounted.
+    pub volume: Vec<String>,
+    /// Host ports.
+    pub publish: Vec<PortRange>,
+    /// Container ports that are published.
+    pub expose: Vec<PortRange>,
+}
+
+/// Ports from the first to the last of a protocol.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortRange {
+    /// The lowest.
+    pub first: u16,
+    /// The highest.
+    pub last: u16,
+    /// `tcp`, `udp` or `sctp`.
+    pub protocol: String,
+}
+
+impl PortRange {
+    fn holds(&self, port: u16, of: &PortMapping) -> bool {
+        (self.first..=self.last).contains(&port) && of.protocol.to_string() == self.protocol
+    }
 }
 
 /// One line of `ps`.
@@ -48,12 +75,19 @@ impl Engine {
         self.recover()?;
         let all = filter.all || !filter.status.is_empty() || !filter.exited.is_empty();
         let records = self.state()?.list_containers()?;
+        let made = |name: &Option<String>| name.as_ref().map(|n| self.find(n).map(|r| r.created_at)).transpose();
+        let (before, since) = (made(&filter.before)?, made(&filter.since)?);
+        let in_time = |r: &ContainerRecord| {
+            before.is_none_or(|time| r.created_at < time) && since.is_none_or(|time| r.created_at > time)
+        };
         let mut found = Vec::new();
-        for record in records.into_iter().filter(|r| filter.matches_record(r, &names)) {
+        for record in records.into_iter().filter(|r| filter.matches_record(r, &names) && in_time(r)) {
             let status = self.status(&record.id)?;
             if (all || status.is_running()) && filter.matches_status(&status) {
                 let ports = self.published(&record, &status)?;
-                found.push(ContainerSummary { record, status, ports });
+                if filter.matches_ports(&ports) {
+                    found.push(ContainerSummary { record, status, ports });
+                }
             }
         }
         Ok(found)
@@ -85,6 +119,15 @@ impl ListFilter {
             && self.label.iter().all(|v| has_label(r, v))
             && any(&self.ancestor, &|v| is_ancestor(r, v))
             && any(&self.network, &|v| v == r.request.network.name())
+            && any(&self.volume, &|v| r.request.mounts.iter().any(|m| m.source == v || m.target == v))
+    }
+
+    fn matches_ports(&self, ports: &[PortMapping]) -> bool {
+        let host = |p: &PortMapping| p.host_port.map_or(0, std::num::NonZeroU16::get);
+        let published = |r: &PortRange| ports.iter().any(|p| r.holds(host(p), p));
+        let exposed = |r: &PortRange| ports.iter().any(|p| r.holds(p.container_port.get(), p));
+        (self.publish.is_empty() || self.publish.iter().any(published))
+            && (self.expose.is_empty() || self.expose.iter().any(exposed))
     }
 
     fn matches_status(&self, status: &Status) -> bool {

@@ -234,6 +234,14 @@ pub enum ImageError {
         #[source]
         source: ParseError,
     },
+    /// A file that is no registry's cannot be fetched.
+    #[error("cannot fetch {url}: {reason}")]
+    Fetch {
+        /// Its URL.
+        url: String,
+        /// Why.
+        reason: String,
+    },
     /// A document parses but breaks a rule of its format.
     #[error("{what} is not valid: {reason}")]
     Invalid {
@@ -353,6 +361,7 @@ impl ImageError {
                 "credentials and content would leave the registry's own protected channel; contact its administrator".to_owned()
             }
             Self::Store(error) => return error.hint(),
+            Self::Fetch { .. } => "check the URL (http or https), and that its server runs".to_owned(),
             Self::Invalid { .. } | Self::Malformed { .. } | Self::TooLarge { .. } => {
                 "the image is damaged or hostile; it was not stored".to_owned()
             }

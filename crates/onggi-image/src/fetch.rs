@@ -14,19 +14,21 @@ use crate::{
 /// # Errors
 /// It is no URL, the server cannot be reached, or it answers with anything but success.
 pub fn open_url(text: &str, proxies: &ProxySettings) -> Result<Box<dyn Read + Send>, ImageError> {
-    let invalid = |reason: String| ImageError::Invalid { what: format!("the URL {text:?}"), reason };
-    let uri: Uri = text.parse().map_err(|_| invalid("it does not follow the grammar".to_owned()))?;
+    let failed = |reason: String| ImageError::Fetch { url: text.to_owned(), reason };
+    let uri: Uri = text.parse().map_err(|_| failed("it does not follow the grammar".to_owned()))?;
     if !matches!(uri.scheme_str(), Some("http" | "https")) {
-        return Err(invalid("only http and https are fetched".to_owned()));
+        return Err(failed("only http and https are fetched".to_owned()));
     }
     let client = HttpClient::new(true, &[], None, Timeouts::default(), proxies)?;
     let answer = client.send("GET", &uri, &[], Payload::None);
-    let answer = answer.map_err(|source| ImageError::RegistryUnreachable {
-        registry: uri.authority().map(ToString::to_string).unwrap_or_default(),
-        source,
-    })?;
+    let answer = answer.map_err(|source| failed(cause(&source)))?;
     if !answer.status().is_success() {
-        return Err(invalid(format!("the server answers {}", answer.status())));
+        return Err(failed(format!("the server answers {}", answer.status())));
     }
     Ok(Box::new(answer.into_body().into_reader()))
+}
+
+/// The innermost reason: the URL is said already.
+fn cause(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), cause)
 }

@@ -1,6 +1,8 @@
 //! What somebody who comes from Docker does every day, and what he is told when it cannot be.
 
-use onggi_tests::machine::sh;
+use std::process::Stdio;
+
+use onggi_tests::{eventually, machine::sh, onggi::collect};
 
 use crate::Stage;
 
@@ -100,10 +102,7 @@ fn e2e_scripts_do_the_thing_or_say_what_no_shell_can() {
         let text = stage.onggi.ok(args);
         let mut shell = std::process::Command::new("sh");
         shell.args(["-c", &text]).env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", tools.display()));
-        shell
-            .stdin(std::process::Stdio::null())
-            .stdout(std::process::Stdio::piped())
-            .stderr(std::process::Stdio::piped());
+        shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         onggi_tests::onggi::collect(shell.spawn().expect("start sh"), args.join(" "))
     };
     // An image without env(1) and sh(1).
@@ -151,4 +150,83 @@ fn e2e_an_exported_tree_by_hand_has_what_is_below_too() {
     assert_eq!(list(&at("hand.tar")), list(&at("ours.tar")));
     stage.onggi.ok(&["rm", "tree"]);
     stage.onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_ps_counts_as_docker_does_and_filters_by_time_volume_and_port() {
+    let stage = Stage::new();
+    let start = |name: &str, more: &[&str]| {
+        let fixed = ["run", "-d", "--name", name];
+        stage.onggi.ok(&[&fixed[..], more, &[&stage.busybox, "sleep", "100"]].concat());
+    };
+    start("first", &["--network", "none", "-v", "/srv:/data"]);
+    start("second", &["-p", "18081-18082:18081-18082", "-p", "18090:80"]);
+    let names = |args: &[&str]| stage.onggi.ok(&[&["ps", "--format", "{{.Names}}"], args].concat());
+    let ports = "0.0.0.0:18090->80/tcp, 0.0.0.0:18081-18082->18081-18082/tcp";
+    assert_eq!(stage.onggi.ok(&["ps", "--format", "{{.Ports}}", "-f", "name=second"]), ports);
+    for (filter, found) in [
+        ("before=second", "first"),
+        ("since=first", "second"),
+        ("volume=/data", "first"),
+        ("volume=/srv", "first"),
+        ("publish=18082", "second"),
+        ("publish=18000-18100/tcp", "second"),
+        ("publish=18082/udp", ""),
+        ("expose=80", "second"),
+    ] {
+        assert_eq!(names(&["-f", filter]), found, "{filter}");
+    }
+    assert_eq!((names(&["-n", "-1"]).lines().count(), names(&["-n", "1"]).as_str()), (2, "second"));
+    let missing = stage.onggi.run(&["ps", "-f", "before=nope"]);
+    assert!(missing.code == Some(1) && missing.stderr.contains("no such container: nope"), "{missing}");
+    stage.onggi.ok(&["rm", "-f", "first", "second"]);
+    stage.onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_what_learn_has_seen_survives_somebody_who_insists_on_the_end() {
+    let stage = Stage::new();
+    let out = stage.onggi.dir().join("learned");
+    let out = out.display().to_string();
+    let run = [
+        "learn",
+        "run",
+        "--network",
+        "none",
+        "--output",
+        &out,
+        &stage.busybox,
+        "sh",
+        "-c",
+        "trap : INT; echo up; while :; do sleep 1; done",
+    ];
+    let mut child =
+        stage.onggi.command(&run).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start onggi");
+    eventually("the workload runs", || (stage.onggi.ok(&["ps", "-q"]) != "").then_some(()));
+    let ran = loop {
+        sh(&format!("kill -INT {}", child.id()));
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        if child.try_wait().expect("look at onggi").is_some() {
+            break collect(child, "learn run, and three ^C".to_owned());
+        }
+    };
+    assert_eq!(ran.code, Some(137), "{ran}");
+    assert!(ran.stderr.contains("it is killed"), "{ran}");
+    let report = std::fs::read_to_string(format!("{out}/report.json")).expect("the report is written");
+    assert!(report.contains("\"Syscalls\""), "{report}");
+    stage.onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_images_are_filtered_by_age_relative_to_another() {
+    let stage = Stage::new();
+    stage.onggi.ok(&["image", "from-binary", "-t", "old:1", "busybox"]);
+    let tar = stage.onggi.dir().join("root.tar").display().to_string();
+    sh(&format!("tar -C /usr/bin -cf {tar} busybox"));
+    stage.onggi.ok(&["import", &tar, "new:1"]);
+    let names = |filter: &str| stage.onggi.ok(&["images", "--format", "{{.Repository}}", "-f", filter]);
+    assert_eq!((names("before=new:1").as_str(), names("since=old:1").as_str()), ("old", "new"));
+    assert_eq!((names("before=old:1").as_str(), names("since=new:1").as_str()), ("", ""));
+    let missing = stage.onggi.run(&["images", "-f", "since=nope"]);
+    assert!(missing.code == Some(1) && missing.stderr.contains("no such image: nope"), "{missing}");
 }

@@ -143,13 +143,18 @@ const OTHERS: &[(&str, &[&str], &str)] = &[
     ("exec", &["--env-file"], "-e KEY=VALUE for each"),
 ];
 
+const PROCESSES: &str = "`onggi cgroup ls -p NAME` lists its processes, `onggi ns enter NAME ps aux` asks inside";
+
 /// What is said to a line that is right for Docker: the message and its hint.
 pub(super) fn known(e: &Error) -> Option<(String, &'static str)> {
     let path = path(e)?;
     // Groups that Docker has too: what it calls `container run` is `run`.
     let verb = GROUPS.iter().find_map(|group| path.strip_prefix(group)).unwrap_or(&path).trim();
     match e.kind() {
-        ErrorKind::InvalidSubcommand if verb.is_empty() => command(&text(e, ContextKind::InvalidSubcommand)?),
+        ErrorKind::InvalidSubcommand if verb.is_empty() => {
+            let name = text(e, ContextKind::InvalidSubcommand)?;
+            command(&name).or_else(|| (path == "container" && name == "top").then(top))
+        }
         ErrorKind::UnknownArgument => option(verb, &text(e, ContextKind::InvalidArg)?),
         _ => None,
     }
@@ -173,6 +178,11 @@ fn path(e: &Error) -> Option<String> {
     Some(words.collect::<Vec<_>>().join(" "))
 }
 
+/// `container top`, which is no `top` of ours.
+fn top() -> (String, &'static str) {
+    ("there is no `container top` yet, as other engines have it".to_owned(), PROCESSES)
+}
+
 fn command(name: &str) -> Option<(String, &'static str)> {
     let (_, hint) = COMMANDS.iter().find(|(names, _)| names.contains(&name))?;
     Some((format!("there is no `{name}` yet, as other engines have it"), hint))
@@ -183,8 +193,7 @@ fn option(command: &str, option: &str) -> Option<(String, &'static str)> {
     let name = option.split('=').next().unwrap_or(option);
     let told = |hint: &&'static str| Some((format!("`{command}` has no {name} yet, as other engines have it"), *hint));
     if command == "top" && !name.starts_with('-') {
-        let processes = "`onggi cgroup ls -p NAME` lists its processes, `onggi ns enter NAME ps aux` asks inside";
-        return Some((format!("`top` takes no container ({name}): it shows all of them"), processes));
+        return Some((format!("`top` takes no container ({name}): it shows all of them"), PROCESSES));
     }
     if matches!(command, "run" | "create") {
         return RUN.iter().find(|(names, _)| names.contains(&name)).and_then(|(_, hint)| told(hint));
@@ -215,6 +224,7 @@ mod tests {
             ("onggi create -P x", "no -P", "-p HOST"),
             ("onggi container run --privileged x", "no --privileged", "--cap-add ALL"),
             ("onggi top web", "takes no container (web)", "ns enter NAME ps"),
+            ("onggi container top web", "no `container top`", "cgroup ls -p"),
             ("onggi ps -s", "no -s", "{{.Size}}"),
         ] {
             let (told, use_this) = said(line).unwrap_or_else(|| panic!("{line}"));

@@ -17,7 +17,7 @@ use crate::{
 };
 
 const NONE: &str = "<none>";
-const FILTERS: [&str; 3] = ["reference", "label", "dangling"];
+const FILTERS: [&str; 5] = ["reference", "label", "dangling", "before", "since"];
 
 const COLUMNS: Columns = Columns {
     headers: &[
@@ -44,7 +44,7 @@ pub(crate) struct ImagesArgs {
     /// Show digests
     #[arg(long)]
     digests: bool,
-    /// Only those that match: reference, label, dangling
+    /// Only those that match: reference, label, dangling, before, since
     #[arg(short, long, value_name = "KEY=VALUE")]
     filter: Vec<String>,
     /// Template, `json`, or `table TEMPLATE`
@@ -70,6 +70,9 @@ impl ImagesArgs {
         let now = time::now();
         let mut rows = Vec::new();
         let engine = global.engine()?;
+        for (_, value) in filters.iter_mut().filter(|(key, _)| matches!(key.as_str(), "before" | "since")) {
+            *value = engine.image_created(value)?.to_string();
+        }
         let by_label = filters.iter().any(|(key, _)| key == "label");
         for image in if by_label { engine.images()? } else { engine.images_without_labels()? } {
             if filters.iter().all(|(key, value)| matches(&image, key, value)) {
@@ -100,6 +103,8 @@ fn check(key: &str, value: &str) -> Result<(), ParseError> {
 fn matches(image: &ImageSummary, key: &str, value: &str) -> bool {
     let (repository, tag) = names(image);
     match key {
+        "before" => value.parse().is_ok_and(|time| image.record.created < time),
+        "since" => value.parse().is_ok_and(|time| image.record.created > time),
         "dangling" => image.record.name.is_none() == (value == "true"),
         "label" => match value.split_once('=') {
             Some((k, v)) => image.labels.get(k).is_some_and(|own| own == v),

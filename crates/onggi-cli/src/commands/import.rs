@@ -1,6 +1,6 @@
 //! `onggi import`.
 
-use std::io;
+use std::{io, path::Path};
 
 use clap::Args;
 use onggi_engine::{ImportOptions, LoadFrom};
@@ -51,7 +51,8 @@ impl ImportArgs {
         }
         let from = match self.source.as_str() {
             "-" => LoadFrom::Stream(Box::new(io::stdin()), "standard input"),
-            url if url.starts_with("http://") || url.starts_with("https://") => LoadFrom::url(url)?,
+            // Other schemes are refused by their name.
+            url if url.contains("://") && !Path::new(url).exists() => LoadFrom::url(url)?,
             path => LoadFrom::Path(path.into()),
         };
         let made = engine.import(from, reference.as_ref(), &options)?;

@@ -17,6 +17,7 @@ use onggi_primitives::{
 };
 use onggi_spec::{ContainerRequest, capability, syscalls};
 use serde_json::{Value, json};
+use signal_hook::consts::SIGKILL;
 
 use plan::LearnPlan;
 
@@ -122,7 +123,15 @@ fn observe(
 ) -> Result<(u8, Learned), CliError> {
     let id = started.record.id.to_string();
     render::notes(&started.notes)?;
-    let code = session::container::run(engine, started, DetachKeys::default())?;
+    let code = match session::container::run(engine, started, DetachKeys::default()) {
+        // Asked to end three times: what was seen is worth more than the workload.
+        Err(CliError::LeftRunning { .. }) => {
+            render::notes(&["the workload has not ended when it was asked to: it is killed".to_owned()])?;
+            engine.kill(&id, SIGKILL)?;
+            u8::try_from(engine.wait(&id)?.exit_code).unwrap_or(125)
+        }
+        ended => ended?,
+    };
     let observed = observer.finish()?;
     let changes = engine.diff(&id, None)?;
     let targets: Vec<&str> = request.mounts.iter().map(|m| m.target.as_str()).collect();

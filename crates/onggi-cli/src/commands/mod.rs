@@ -40,6 +40,7 @@ pub(crate) mod net;
 pub(crate) mod ns;
 pub(crate) mod overlay;
 mod plan;
+mod ports;
 pub(crate) mod ps;
 pub(crate) mod pull;
 pub(crate) mod push;

@@ -5,7 +5,7 @@ use onggi_engine::{ContainerSummary, ListFilter, Status};
 use onggi_spec::{ParseError, quantity::human_size};
 use serde_json::{Value, json};
 
-use super::filter;
+use super::{filter, ports};
 use crate::{
     cli::GlobalArgs,
     error::CliError,
@@ -20,7 +20,9 @@ use crate::{
 /// Characters of a command that are shown, as Docker.
 const COMMAND_WIDTH: usize = 20;
 
-const FILTERS: [&str; 7] = ["id", "name", "status", "label", "ancestor", "exited", "network"];
+const FILTERS: [&str; 12] = [
+    "id", "name", "status", "label", "ancestor", "exited", "network", "before", "since", "volume", "publish", "expose",
+];
 
 const COLUMNS: Columns = Columns {
     headers: &[
@@ -49,15 +51,15 @@ pub(crate) struct PsArgs {
     /// Also containers that do not run
     #[arg(short, long)]
     all: bool,
-    /// Only those that match: id, name, status, label, ancestor, exited, network
+    /// Only those that match: id, name, status, label, ancestor, exited, network, before, since, volume, publish, expose
     #[arg(short, long, value_name = "KEY=VALUE")]
     filter: Vec<String>,
     /// Template, `json`, or `table TEMPLATE`
     #[arg(long)]
     format: Option<String>,
-    /// Only the newest N, running or not
-    #[arg(short = 'n', long, value_name = "N")]
-    last: Option<usize>,
+    /// Only the newest N, running or not; -1 is all that run
+    #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true)]
+    last: Option<i64>,
     /// Only the newest one, running or not
     #[arg(short, long)]
     latest: bool,
@@ -72,7 +74,8 @@ pub(crate) struct PsArgs {
 impl PsArgs {
     /// Prints the list.
     pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
-        let last = if self.latest { Some(1) } else { self.last };
+        // Docker takes any negative number for none.
+        let last = if self.latest { Some(1) } else { self.last.and_then(|n| usize::try_from(n).ok()) };
         let list_filter = list_filter(&self.filter, self.all || last.is_some())?;
         let engine = global.engine()?;
         let mut list = engine.list(&list_filter)?;
@@ -106,6 +109,11 @@ fn list_filter(filters: &[String], all: bool) -> Result<ListFilter, ParseError> 
             "label" => out.label.push(value),
             "ancestor" => out.ancestor.push(value),
             "network" => out.network.push(value),
+            "before" => out.before = Some(value),
+            "since" => out.since = Some(value),
+            "volume" => out.volume.push(value),
+            "publish" => out.publish.push(ports::range(&value)?),
+            "expose" => out.expose.push(ports::range(&value)?),
             _ => out
                 .exited
                 .push(value.parse().map_err(|_| ParseError::new("filter", &value, "an exit code is a number"))?),
@@ -129,14 +137,13 @@ fn row(c: &ContainerSummary, now: i64, full: bool) -> Value {
     let shown = if full { command } else { ellipsis(&command, COMMAND_WIDTH) };
     let mounts: Vec<&str> = r.request.mounts.iter().map(|m| m.source.as_str()).collect();
     let labels: Vec<String> = r.request.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
-    let ports: Vec<String> = c.ports.iter().map(ToString::to_string).collect();
     json!({
         "ID": if full { r.id.as_str() } else { r.id.short() },
         "Image": r.image_name,
         "Command": format!("\"{}\"", printable(&shown).replace('"', "\\\"")),
         "CreatedAt": time::local(r.created_at),
         "RunningFor": time::ago(now, r.created_at),
-        "Ports": ports.join(", "),
+        "Ports": ports::shown(&c.ports),
         "State": c.status.name(),
         "Status": status(&c.status, now),
         "Names": r.name.as_str(),
@@ -183,6 +190,6 @@ mod tests {
         let f = list_filter(&["status=exited".into(), "exited=3".into(), "label=a=b".into()], false).expect("parses");
         assert_eq!((f.status, f.exited, f.label), (vec!["exited".to_owned()], vec![3], vec!["a=b".to_owned()]));
         assert!(list_filter(&["exited=x".into()], false).is_err());
-        assert!(list_filter(&["volume=x".into()], false).is_err());
+        assert!(list_filter(&["health=x".into()], false).is_err());
     }
 }

@@ -12,7 +12,7 @@ use std::{
     thread,
 };
 
-use onggi_engine::{AttachEvent, AttachStream, Engine, Started};
+use onggi_engine::{AttachEvent, AttachStream, Engine, EngineError, Started};
 use signal_hook::consts::SIGKILL;
 
 use super::{detach::DetachKeys, forward_input, signals, terminal, terminal::RawTerminal, unbuffered};
@@ -115,8 +115,11 @@ fn conclude(
             // Nobody reads the output any more. A container that is thrown away afterwards ends with its
             // reader, as a program in a pipeline does; another one goes on in the background.
             if record.request.remove && started.owner {
-                let killed = engine.kill(record.id.as_str(), SIGKILL);
-                killed.err().iter().for_each(|k| tracing::warn!("cannot kill the container: {k}"));
+                match engine.kill(record.id.as_str(), SIGKILL) {
+                    // It has ended meanwhile.
+                    Ok(_) | Err(EngineError::WrongState { .. }) => {}
+                    Err(k) => tracing::warn!("cannot kill the container: {k}"),
+                }
             }
             Err(e)
         }

@@ -117,7 +117,9 @@ pub enum TarErrorKind {
 impl fmt::Display for TarError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.entry.is_empty() {
-            return write!(f, "{} at byte {}", self.kind, self.offset);
+            // The offset is where the entry begins.
+            let at = if self.kind == TarErrorKind::Truncated { "that begins at" } else { "at" };
+            return write!(f, "{} {at} byte {}", self.kind, self.offset);
         }
         write!(f, "{} (entry {:?} at byte {})", self.kind, self.entry, self.offset)
     }

@@ -72,7 +72,7 @@ pub(crate) struct LimitArgs {
     #[arg(short = 'r', long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
     /// Priority, -20 (first) to 19 (last)
-    #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-20..=19))]
     nice: Option<i32>,
     /// Limit of each process, as ulimit: nofile=1024, core=0:unlimited
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
@@ -283,7 +283,11 @@ fn rlimit(text: &str) -> Result<Rlimit, ParseError> {
         n => n.parse().map_err(|_| wrong("a limit is a number or unlimited")),
     };
     let (soft, hard) = values.split_once(':').unwrap_or((values, values));
-    Ok(Rlimit { name: long, number, soft: value(soft)?, hard: value(hard)? })
+    let (soft, hard) = (value(soft)?, value(hard)?);
+    match soft > hard {
+        true => Err(wrong("the soft limit is above the hard one")),
+        false => Ok(Rlimit { name: long, number, soft, hard }),
+    }
 }
 
 fn carry_out(plan: &LimitPlan) -> Result<u8, CliError> {

@@ -65,7 +65,9 @@ impl LsArgs {
         let seen = see(global)?;
         let wanted = |at: &usize| {
             let shown = &seen.views[*at].place.name;
-            self.only.is_empty() || self.only.iter().any(|name| name == shown || *name == seen.containers[*at])
+            // As other commands call it where a container could be meant for something else.
+            let bare = |name: &String| name.strip_prefix("container:").unwrap_or(name).to_owned();
+            self.only.is_empty() || self.only.iter().any(|name| name == shown || bare(name) == seen.containers[*at])
         };
         let chosen: Vec<usize> = (0..seen.views.len()).filter(wanted).collect();
         if chosen.is_empty() && !self.only.is_empty() {
