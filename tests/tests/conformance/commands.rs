@@ -75,6 +75,9 @@ fn conformance_exec_flags() {
         &["--cap", "CAP_NET_RAW"],
         &["--cap", "CAP_SYS_ADMIN", "--user", "1000"],
         &["--no-new-privs"],
+        // Without their modules: errors.
+        &["--apparmor", "no-such-profile"],
+        &["--process-label", "system_u:system_r:container_t:s0"],
     ] {
         same(|instance| {
             exec_view(instance, flags, |bundle| bundle.config["process"]["noNewPrivileges"] = json!(false))
@@ -217,9 +220,13 @@ fn conformance_ps_lists_the_containers_processes() {
 fn conformance_update_changes_what_the_kernel_holds() {
     let files = [
         "memory/memory.limit_in_bytes",
+        "memory/memory.soft_limit_in_bytes",
+        "memory/memory.memsw.limit_in_bytes",
         "cpu/cpu.shares",
         "cpu/cpu.cfs_quota_us",
         "cpu/cpu.cfs_period_us",
+        "cpuset/cpuset.cpus",
+        "cpuset/cpuset.mems",
         "pids/pids.max",
     ];
     for flags in [
@@ -229,6 +236,10 @@ fn conformance_update_changes_what_the_kernel_holds() {
         &["--pids-limit", "42"],
         &["--memory-reservation", "16777216"],
         &["--memory", "-1"],
+        &["--memory", "67108864", "--memory-swap", "134217728"],
+        &["--cpuset-cpus", "0"],
+        &["--cpuset-mems", "0"],
+        &["--cpu-quota", "-1"],
     ] {
         same(|instance| {
             let mut steps = Steps::new(instance);

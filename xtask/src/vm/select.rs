@@ -28,7 +28,6 @@ const NOT_HERE: &[&str] = &[
     "root_a_client_that_never_reads_holds_nothing_up",
     "life::root_exec_enters_the_sub_cgroup_that_it_is_told",
     "process::root_what_this_kernel_lacks_is_named",
-    "view::root_a_requested_label_without_its_lsm_is_an_error",
     "mounts::root_a_bind_takes_the_flags_it_is_given_and_clears_the_others",
     "mounts::root_a_bind_in_a_user_namespace_keeps_what_is_locked_or_fails",
 ];

@@ -225,6 +225,25 @@ fn root_descriptors_of_socket_activation_and_of_the_caller_arrive_in_order() {
 }
 
 #[test]
+fn root_orphans_of_a_container_among_the_hosts_pids_are_the_runtimes_children_unless_told_not_to() {
+    let mut b = Bundle::new("sh /between | cat");
+    b.remove_namespace("pid");
+    let parent = "cut -d' ' -f4 /proc/$$/stat";
+    fs::write(b.root().join("between"), "sh /orphan $$ &").unwrap();
+    let orphan = format!("while [ \"$({parent})\" = \"$1\" ]; do sleep 0.01; done; {parent}");
+    fs::write(b.root().join("orphan"), orphan).unwrap();
+    b.write_config();
+    for (flags, ours) in [(&[][..], true), (&["--no-subreaper"][..], false)] {
+        let mut command = b.oci(&[&["run", "-b", b.dir.to_str().unwrap()], flags, &[b.id.as_str()]].concat());
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let runtime = child.id().to_string();
+        let done: Done = child.wait_with_output().unwrap().into();
+        assert_eq!(done.out.trim() == runtime, ours, "{runtime}: {}{}", done.out, done.err);
+        assert!(done.out.trim().parse::<u32>().is_ok_and(|pid| pid > 0), "{}{}", done.out, done.err);
+    }
+}
+
+#[test]
 fn root_a_pidfd_socket_gets_the_process() {
     let b = Bundle::new("sleep 60");
     b.write_config();
