@@ -60,9 +60,8 @@ mod userns;
 mod why;
 
 use std::{
-    cell::{OnceCell, RefCell, RefMut},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use config::{ConfigEnv, StoreSettings};
@@ -122,11 +121,11 @@ pub struct EngineOptions {
 pub struct Engine {
     paths: Paths,
     euid: u32,
-    state: OnceCell<RefCell<State>>,
-    facts: OnceCell<HostFacts>,
+    state: OnceLock<Mutex<State>>,
+    facts: OnceLock<HostFacts>,
     settings: StoreSettings,
     /// `registries.conf`, read on first use.
-    registries_conf: OnceCell<Arc<RegistriesConf>>,
+    registries_conf: OnceLock<Arc<RegistriesConf>>,
     /// The runtime tells its operations too.
     traced: Option<onggi_sys::trace::Format>,
 }
@@ -143,10 +142,10 @@ impl Engine {
         Ok(Self {
             paths,
             euid,
-            state: OnceCell::new(),
-            facts: OnceCell::new(),
+            state: OnceLock::new(),
+            facts: OnceLock::new(),
             settings,
-            registries_conf: OnceCell::new(),
+            registries_conf: OnceLock::new(),
             traced: None,
         })
     }
@@ -178,14 +177,17 @@ impl Engine {
     }
 
     /// The database, opened (and made) on first use.
-    /// The borrow must end with the statement: verbs call each other.
-    pub(crate) fn state(&self) -> Result<RefMut<'_, State>, EngineError> {
-        if let Some(state) = self.state.get() {
-            return Ok(state.borrow_mut());
-        }
-        self.paths.create(self.euid)?;
-        let state = State::open(&self.paths.root)?;
-        Ok(self.state.get_or_init(|| RefCell::new(state)).borrow_mut())
+    /// The lock must end with the statement: verbs call each other.
+    pub(crate) fn state(&self) -> Result<MutexGuard<'_, State>, EngineError> {
+        let state = match self.state.get() {
+            Some(state) => state,
+            None => {
+                self.paths.create(self.euid)?;
+                let opened = State::open(&self.paths.root)?;
+                self.state.get_or_init(|| Mutex::new(opened))
+            }
+        };
+        Ok(state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The container that a name, an id or a unique beginning of an id means.

@@ -81,6 +81,7 @@ impl<'a> Exchange<'a> {
         registry: &str,
         repository: &str,
         scopes: Vec<String>,
+        uploads: bool,
         options: &RemoteOptions,
         progress: &'a dyn Progress,
     ) -> Result<Self, ImageError> {
@@ -90,7 +91,7 @@ impl<'a> Exchange<'a> {
             host: host_of(registry).to_owned(),
             tls_verify: *tls_verify,
             tls: OnceLock::new(),
-            http: HttpClient::new(*tls_verify, authorities, identity.as_ref(), *timeouts, proxies)?,
+            http: HttpClient::new(uploads, *tls_verify, authorities, identity.as_ref(), *timeouts, proxies)?,
             auth: Auth::new(registry.to_owned(), repository.to_owned(), scopes, options),
             retry: *retry,
             progress,

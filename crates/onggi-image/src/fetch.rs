@@ -19,7 +19,7 @@ pub fn open_url(text: &str, proxies: &ProxySettings) -> Result<Box<dyn Read + Se
     if !matches!(uri.scheme_str(), Some("http" | "https")) {
         return Err(failed("only http and https are fetched".to_owned()));
     }
-    let client = HttpClient::new(true, &[], None, Timeouts::default(), proxies)?;
+    let client = HttpClient::new(false, true, &[], None, Timeouts::default(), proxies)?;
     let answer = client.send("GET", &uri, &[], Payload::None);
     let answer = answer.map_err(|source| failed(cause(&source)))?;
     if !answer.status().is_success() {

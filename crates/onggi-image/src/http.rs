@@ -26,6 +26,8 @@ const USER_AGENT: &str = concat!("onggi/", env!("CARGO_PKG_VERSION"));
 const INPUT_BUFFER: usize = 64 << 10;
 /// The same for uploads.
 const OUTPUT_BUFFER: usize = 64 << 10;
+/// The same where only questions are sent; a whole request header fits, token included.
+const QUESTION_BUFFER: usize = 40 << 10;
 /// Largest response header, in bytes: signed URLs and tokens stay below 16 KiB (I12).
 const MAX_HEADER: usize = 64 << 10;
 /// How std begins what it says when a name cannot be resolved.
@@ -109,8 +111,9 @@ pub(crate) struct HttpClient {
 }
 
 impl HttpClient {
-    /// `authorities` are PEM texts that are trusted beside the system's own.
+    /// `authorities` are PEM texts that are trusted beside the system's own; `uploads` tells whether blobs are sent.
     pub(crate) fn new(
+        uploads: bool,
         tls_verify: bool,
         authorities: &[String],
         identity: Option<&ClientIdentity>,
@@ -122,9 +125,9 @@ impl HttpClient {
             .client_cert(identity.map(client_cert).transpose()?)
             .disable_verification(!tls_verify)
             .build();
-        let direct = agent(tls.clone(), timeouts, None);
+        let direct = agent(uploads, tls.clone(), timeouts, None);
         let through = |setting: &Option<String>| match setting {
-            Some(url) => proxy(url, &proxies.no_proxy).map(|p| agent(tls.clone(), timeouts, Some(p))),
+            Some(url) => proxy(url, &proxies.no_proxy).map(|p| agent(uploads, tls.clone(), timeouts, Some(p))),
             None => Ok(direct.clone()),
         };
         Ok(Self { https: through(&proxies.https)?, http: through(&proxies.http)?, direct: direct.clone() })
@@ -243,7 +246,7 @@ fn roots(authorities: &[String]) -> Result<RootCerts, ImageError> {
     Ok(RootCerts::new_with_certs(&all))
 }
 
-fn agent(tls: TlsConfig, timeouts: Timeouts, proxy: Option<Proxy>) -> Agent {
+fn agent(uploads: bool, tls: TlsConfig, timeouts: Timeouts, proxy: Option<Proxy>) -> Agent {
     Agent::config_builder()
         .tls_config(tls)
         .proxy(proxy)
@@ -255,7 +258,7 @@ fn agent(tls: TlsConfig, timeouts: Timeouts, proxy: Option<Proxy>) -> Agent {
         .accept_encoding(AutoHeaderValue::None)
         .max_response_header_size(MAX_HEADER)
         .input_buffer_size(INPUT_BUFFER)
-        .output_buffer_size(OUTPUT_BUFFER)
+        .output_buffer_size(if uploads { OUTPUT_BUFFER } else { QUESTION_BUFFER })
         .timeout_resolve(Some(timeouts.connect))
         .timeout_connect(Some(timeouts.connect))
         .timeout_recv_response(Some(timeouts.response))
@@ -350,10 +353,11 @@ mod tests {
     #[test]
     fn malformed_settings_are_errors_that_name_themselves() {
         let proxies = ProxySettings { https: Some("http://[".to_owned()), ..ProxySettings::default() };
-        let error = HttpClient::new(true, &[], None, Timeouts::default(), &proxies).expect_err("a malformed proxy");
+        let error =
+            HttpClient::new(false, true, &[], None, Timeouts::default(), &proxies).expect_err("a malformed proxy");
         assert_eq!(error.to_string(), "the configured proxy cannot be used");
         let pem = "-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n".to_owned();
-        let error = HttpClient::new(true, &[pem], None, Timeouts::default(), &ProxySettings::default());
+        let error = HttpClient::new(false, true, &[pem], None, Timeouts::default(), &ProxySettings::default());
         assert_eq!(error.expect_err("a malformed certificate").to_string(), "a certificate authority cannot be used");
     }
 }

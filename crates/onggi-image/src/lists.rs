@@ -71,7 +71,7 @@ impl<'a> Host<'a> {
         progress: &'a dyn Progress,
     ) -> Result<Self, ImageError> {
         let scopes = scopes.iter().map(|s| (*s).to_owned()).collect();
-        Ok(Self { exchange: Exchange::new(registry, "", scopes, options, progress)? })
+        Ok(Self { exchange: Exchange::new(registry, "", scopes, false, options, progress)? })
     }
 
     /// Shows the credentials to the registry (`GET /v2/`). Returns the identity token that its token service gives

@@ -81,7 +81,8 @@ impl<'a> Remote<'a> {
                 std::iter::once(own).chain(others).collect()
             }
         };
-        let exchange = Exchange::new(registry, repository, scopes, options, progress)?;
+        let uploads = matches!(access, Access::Push { .. });
+        let exchange = Exchange::new(registry, repository, scopes, uploads, options, progress)?;
         Ok(Self { reference: reference.clone(), exchange })
     }
 

@@ -1,5 +1,7 @@
 //! `onggi pull`.
 
+use std::mem::ManuallyDrop;
+
 use clap::Args;
 use onggi_engine::{Engine, PullOptions, PullPolicy};
 use onggi_spec::ImageReference;
@@ -60,7 +62,8 @@ impl PullArgs {
             referrers: self.referrers,
             ..self.options.options()?
         };
-        let engine = global.engine()?;
+        // Not closed: the process ends next, and what it would free costs more than leaving it.
+        let engine = ManuallyDrop::new(global.engine()?);
         let plan = |name: &String| {
             engine.explain_pull(&self.reference(&engine, name, &options)?, &options).map_err(CliError::from)
         };

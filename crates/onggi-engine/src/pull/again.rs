@@ -1,7 +1,8 @@
 //! A pull that finds what it found the last time: one request, one look at each part, no document parsed.
 //!
-//! The registry is asked what the name stands for on a thread of its own; meanwhile the database is opened and everything that
-//! the last pull brought is looked at: documents are hashed again, blobs must have their lengths, layers their records.
+//! The registry is asked what the name stands for; meanwhile a thread opens the database and looks at everything that the last
+//! pull brought: documents are hashed again, blobs must have their lengths, layers their records. The answer is what takes
+//! longest, so the question is not left to the thread, which some processor has to be woken up for first.
 //! When the digest is the stored one, that is all. Anything else is left to the whole pull, which has the answer already.
 
 use std::{convert::Infallible, panic::resume_unwind, thread};
@@ -27,11 +28,6 @@ impl Engine {
         options: &PullOptions,
         progress: &dyn Progress,
     ) -> Result<Option<ImageRecord>, EngineError> {
-        let ask = || {
-            let what = || format!("ask for the digest of {}", reference.familiar());
-            let Ok(digest) = trace::step::<_, Infallible>("engine", what, || Ok(puller.ask()));
-            digest
-        };
         let look = || {
             self.recover_containers()?;
             match options.all_platforms || options.referrers {
@@ -40,11 +36,12 @@ impl Engine {
             }
         };
         let (digest, stored) = thread::scope(|scope| {
-            let asking = thread::Builder::new().name("ask".to_owned()).spawn_scoped(scope, ask);
-            let stored = look();
-            let digest = match asking {
-                Ok(asking) => asking.join().unwrap_or_else(|panic| resume_unwind(panic)),
-                Err(_) => ask(),
+            let looking = thread::Builder::new().name("look".to_owned()).spawn_scoped(scope, look);
+            let what = || format!("ask for the digest of {}", reference.familiar());
+            let Ok(digest) = trace::step::<_, Infallible>("engine", what, || Ok(puller.ask()));
+            let stored = match looking {
+                Ok(looking) => looking.join().unwrap_or_else(|panic| resume_unwind(panic)),
+                Err(_) => look(),
             };
             (digest, stored)
         });
