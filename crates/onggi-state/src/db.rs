@@ -4,7 +4,8 @@
 //! <root>/            0711 (root) or 0700, made here when missing
 //!   state.db         0600, WAL; every process writes it, in IMMEDIATE transactions
 //!   state.new.*      a database that is being made; linked to state.db when it is whole
-//!   state.db-wal     kept on close: the next opening replays it; a crash leaves it too
+//!   state.db-wal     kept on close: the next opening replays it; a crash leaves it too. A writer that finds it long
+//!                    empties it
 //!   state.db-shm     index of the WAL
 //!   state.reserve    128 KiB of nothing, given up when the disk is full so that containers can still be
 //!                    removed; made again by a later writer
@@ -81,8 +82,11 @@ const APPLICATION_ID: i64 = 0x4f6e_6769;
 /// How long a writer waits for another one.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Pages after which a commit copies the WAL back. Few, because the next opening replays the WAL.
-const AUTOCHECKPOINT_PAGES: i64 = 100;
+/// Length of the WAL after which a commit copies it back and empties it. Short, because the next opening replays it.
+/// SQLite's own way is of no use here: it begins the WAL anew only while somebody who knows that all of it was copied has
+/// the database open. Our processes come one after the other, each makes the index of the WAL again and appends, so that the WAL
+/// would grow for ever, and with it the time that every command takes.
+const LONG_WAL: u64 = 50 * 4120;
 
 /// Size of the reserve: a checkpoint of the WAL and some transactions fit.
 const RESERVE: usize = 128 * 1024;
@@ -122,12 +126,22 @@ impl State {
         Ok(state)
     }
 
-    /// Copies the WAL back into the database, so that the next writer begins it anew. For housekeeping: it
-    /// costs two syncs. Readers or writers at work make it a partial one, which is no error.
+    /// Copies the WAL back into the database and empties it. For housekeeping: it costs two syncs. Readers or
+    /// writers at work make it a partial one, which is no error.
     pub fn checkpoint(&self) -> Result<(), StateError> {
         self.conn
-            .query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
             .map_err(|e| self.fail("checkpoint the state database", e))
+    }
+
+    /// Empties a WAL that has become long, unless somebody else is at work, who would have to be waited for.
+    /// What it was to hold is committed already, so that a failure is none of the caller's.
+    fn shorten_wal(&self) {
+        let long = fs::metadata(suffixed(&self.path, "-wal")).is_ok_and(|wal| wal.len() > LONG_WAL);
+        if long && self.conn.busy_timeout(Duration::ZERO).is_ok() {
+            let _ = self.checkpoint();
+            let _ = self.conn.busy_timeout(BUSY_TIMEOUT);
+        }
     }
 
     /// The database file.
@@ -165,6 +179,7 @@ impl State {
         let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fail)?;
         let value = body(&tx, &path)?;
         tx.commit().map_err(fail)?;
+        self.shorten_wal();
         Ok(value)
     }
 
@@ -309,7 +324,7 @@ fn prepare_writing(conn: &Connection, sync: Sync) -> rusqlite::Result<()> {
         Sync::Full => "FULL",
     };
     conn.pragma_update(None, "synchronous", level)?;
-    conn.pragma_update(None, "wal_autocheckpoint", AUTOCHECKPOINT_PAGES)?;
+    conn.pragma_update(None, "wal_autocheckpoint", 0)?;
     conn.pragma_update(None, "foreign_keys", true)
 }
 

@@ -423,3 +423,20 @@ proptest! {
         exercise(&bytes);
     }
 }
+
+#[test]
+fn the_wal_stays_short_however_many_processes_write_one_after_the_other() {
+    let root = tempfile::tempdir().expect("tempdir");
+    let wal = || fs::metadata(root.path().join("state.db-wal")).map_or(0, |m| m.len());
+    let mut longest = 0;
+    for n in 0..300 {
+        let mut state = State::open(root.path()).expect("open");
+        state.put_image(&image(Some("a:1"), 1, &[2])).expect("put");
+        state.pulled_again(&digest(1), n).expect("note");
+        drop(state);
+        longest = longest.max(wal());
+    }
+    assert!((1..400_000).contains(&longest), "{longest} bytes");
+    let state = State::open(root.path()).expect("open");
+    assert_eq!(state.image_by_name(&reference("a:1")).expect("read").expect("image").pulled_at, 299);
+}
