@@ -123,14 +123,15 @@ one() {
     shift $picked
     some=$1
 }
-without() { echo " $2 " | sed "s| $1 | |"; }
+# The list without one of its words, and without spaces around.
+without() { echo $(echo " $2 " | sed "s| $1 | |"); }
 made() {
     log + "$1" "$2"
     images="$(without "$1=$2" "$images") $1=$2"
 }
 change() {
     n=$((n + 1)) id=$start-$n
-    set -- pull pull import load create commit commit tag rm rmi pulls
+    set -- pull pulls import load create commit commit commit tag rm rmi prune
     [ $(($(echo $images | wc -w))) -lt 6 ] || set -- rmi rmi prune commit
     one "$@"
     change=$some
@@ -142,21 +143,15 @@ change() {
     pulls)
         one p1 p2 p3
         pulled=$some
-        log "> pull beside import"
         (must pull -q $registry/$pulled:1) &
-        import && wait $! && made $registry/$pulled $pulled
+        import " beside pull" && wait $! && made $registry/$pulled $pulled
         ;;
-    import) log "> import" && import ;;
+    import) import ;;
     load) log "> load" && must load -q -i $here/l.tar && made l l ;;
-    create)
-        one $images
-        [ -n "$some" ] || return 0
-        log "> create" && must create --name "c$id" "${some%%=*}:1" x
-        containers="$containers $(cat $here/said)=${some#*=}"
-        ;;
+    create) create ;;
     commit)
+        [ -n "$containers" ] || create
         one $containers
-        [ -n "$some" ] || return 0
         seq $n 9000 >"$store/containers/${some%%=*}/upper/new-$n"
         log "> commit" && must commit "${some%%=*}" "b$id:1" && made "b$id" "${some#*=}+$n"
         # The next commit has that file too.
@@ -187,7 +182,17 @@ change() {
         ;;
     esac
 }
+create() {
+    [ -n "$images" ] || {
+        import
+        n=$((n + 1)) id=$start-$n
+    }
+    one $images
+    log "> create" && must create --name "c$id" "${some%%=*}:1" x
+    containers="$containers $(cat $here/said)=${some#*=}"
+}
 import() {
+    log "> import${1-}"
     seq $n 9000 >$here/a/new-$n
     tar -C $here/a -cf $here/a.tar .
     rm $here/a/new-$n

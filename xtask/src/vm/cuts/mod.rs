@@ -178,7 +178,7 @@ impl Bench {
         let acknowledged = log.iter().filter(|line| known.hear(line)).count();
         let survival = [Survival::None, Survival::Some, Survival::All][self.random.below(3) as usize];
         let (blocks, lost) = disk.cut(survival, &mut self.random)?;
-        let last = known.last.clone().unwrap_or_else(|| "nothing".to_owned());
+        let last = known.last.clone().unwrap_or_else(|| "no command".to_owned());
         println!(
             "{label}: {expected} images expected and whole; cut {after:.1?} later during {last}, {acknowledged} acknowledged, \
              {lost} of {blocks} blocks in the disk's cache lost; {:.0} s",
