@@ -65,7 +65,7 @@ const MEMORY: [&str; 6] = [
 #[test]
 fn conformance_resources_memory() {
     same_values(&json!({ "memory": { "limit": 64 << 20, "reservation": 32 << 20 } }), &MEMORY[..2]);
-    same_values(&json!({ "memory": { "limit": 64 << 20, "swappiness": 10 } }), &["memory/memory.limit_in_bytes"]);
+    same_values(&json!({ "memory": { "limit": 64 << 20, "swappiness": 10 } }), &["memory/memory.swappiness"]);
     same_values(&json!({ "memory": { "limit": -1 } }), &MEMORY[..2]);
     same_values(&json!({ "memory": { "limit": 64 << 20, "swap": 128 << 20 } }), &MEMORY[..3]);
     same_values(&json!({ "memory": { "limit": 64 << 20, "swap": 32 << 20 } }), &MEMORY[..3]);
@@ -77,7 +77,8 @@ fn conformance_resources_memory() {
 
 #[test]
 fn conformance_resources_cpu() {
-    let files = ["cpu/cpu.shares", "cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us", "cpuset/cpuset.cpus"];
+    let files =
+        ["cpu/cpu.shares", "cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us", "cpuset/cpuset.cpus", "cpuset/cpuset.mems"];
     same_values(
         &json!({ "cpu": { "shares": 512, "quota": 50000, "period": 100_000, "cpus": "0-1", "mems": "0" } }),
         &files,
