@@ -330,6 +330,10 @@ fn parse_network(text: &str) -> Result<NetworkMode, ParseError> {
         "bridge" | "default" => Ok(NetworkMode::Bridge),
         "none" => Ok(NetworkMode::None),
         "host" => Ok(NetworkMode::Host),
+        _ if text.starts_with("container:") => {
+            Err(ParseError::new("network", text, "there is no sharing of a container's network yet")
+                .hint("use bridge, none or host; `onggi ns enter --net NAME` runs a program of the host in it"))
+        }
         _ => Err(ParseError::new("network", text, "no such network").hint("use bridge, none or host")),
     }
 }
@@ -587,5 +591,7 @@ mod tests {
         ] {
             assert!(request(words).is_err(), "{words:?}");
         }
+        let shared = request(&["--network", "container:web", "a"]).expect_err("it is not there yet").to_string();
+        assert!(shared.contains("sharing of a container's network"), "{shared}");
     }
 }
