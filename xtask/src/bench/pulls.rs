@@ -241,7 +241,7 @@ pub(crate) fn images(bench: &Bench) -> Outcome<Row> {
 
 fn lists(engine: &Engine) -> Contender<'_> {
     let contender = Contender::new(engine.name, move || engine.run(&["images"]));
-    // Its list takes from seconds to a minute.
+    // Its list takes from seconds to minutes.
     if engine.name == "podman" { contender.rarely(SLOW_LISTS) } else { contender }
 }
 
