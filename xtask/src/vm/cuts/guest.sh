@@ -71,7 +71,7 @@ whole() {
     name=${1%%=*} kind=${1#*=} count=0
     at=$(o image mount "$name:1" 2>&1) || fail "image mount $name: $at"
     (cd "$at" && sha256sum --quiet -c $here/"${kind%%+*}".sums) >$here/said 2>&1 || fail "content of $1: $(cat $here/said)"
-    for n in $(echo "$kind" | tr + ' ' | cut -s -d' ' -f2-); do
+    for n in $(echo "$kind" | tr + '\n' | sed 1d | sort -u); do
         seq "$n" 9000 | cmp -s - "$at/new-$n" || fail "content of $1: new-$n"
         count=$((count + 1))
     done
