@@ -202,7 +202,7 @@ fn e2e_what_learn_has_seen_survives_somebody_who_insists_on_the_end() {
     ];
     let mut child =
         stage.onggi.command(&run).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start onggi");
-    eventually("the workload runs", || (stage.onggi.ok(&["ps", "-q"]) != "").then_some(()));
+    eventually("the workload runs", || (!stage.onggi.ok(&["ps", "-q"]).is_empty()).then_some(()));
     let ran = loop {
         sh(&format!("kill -INT {}", child.id()));
         std::thread::sleep(std::time::Duration::from_millis(200));

@@ -450,12 +450,11 @@ fn process_line(out: &mut String, op: &ProcessOp, user: &mut Credentials) {
         }
         ProcessOp::NoNewPrivileges => write!(user.options, " --no-new-privs"),
         ProcessOp::Seccomp { .. } => writeln!(out, "# (no shell tool can do this: the script's container is weaker)"),
-        ProcessOp::BoundingSet { keep } => match dropped(*keep) {
-            list => {
-                user.keep = *keep;
-                if list.is_empty() { Ok(()) } else { write!(user.options, " --drop={list}") }
-            }
-        },
+        ProcessOp::BoundingSet { keep } => {
+            let list = dropped(*keep);
+            user.keep = *keep;
+            if list.is_empty() { Ok(()) } else { write!(user.options, " --drop={list}") }
+        }
         ProcessOp::Credentials { uid, gid, groups } => {
             user.ids = (*uid, *gid, groups.clone());
             Ok(())
