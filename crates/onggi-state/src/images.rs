@@ -14,6 +14,9 @@ use crate::{
     db::{Sync, decode, encode, translate},
 };
 
+/// In nanoseconds.
+const HOUR: i64 = 3_600_000_000_000;
+
 /// One image under one name. An image with several names yields several records.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageRecord {
@@ -84,9 +87,13 @@ impl State {
         })
     }
 
-    /// Notes that an image was pulled once more and found unchanged. A power cut may undo it.
+    /// Notes that an image was pulled once more and found unchanged. A power cut may undo it. Nothing is written where that
+    /// would change neither which image was used last nor, by an hour, when.
     pub fn pulled_again(&mut self, id: &Digest, pulled_at: i64) -> Result<(), StateError> {
         const OP: &str = "note the pull";
+        if self.was_used_last(id, pulled_at.saturating_sub(HOUR))? {
+            return Ok(());
+        }
         self.write(OP, Sync::Normal, |tx, path| {
             tx.execute("UPDATE images SET pulled_at = ?2 WHERE id = ?1", params![text(id), pulled_at])
                 .map(|_| ())
@@ -212,6 +219,19 @@ impl State {
             .optional()
             .map_err(|e| self.fail("read the images", e))?;
         found.map(|id| digest(self.path(), &id)).transpose()
+    }
+
+    /// An image that was pulled after `since`, and after all others were pulled and their last containers removed.
+    fn was_used_last(&self, id: &Digest, since: i64) -> Result<bool, StateError> {
+        let found = self.conn().query_row(
+            "SELECT pulled_at > ?2 AND NOT EXISTS (SELECT 1 FROM images AS other \
+             LEFT JOIN image_uses ON image_uses.image_id = other.id \
+             WHERE other.id <> ?1 AND max(other.pulled_at, coalesce(used_at, 0)) >= images.pulled_at) \
+             FROM images WHERE id = ?1",
+            params![text(id), since],
+            |row| row.get(0),
+        );
+        Ok(found.optional().map_err(|e| self.fail("read the images", e))?.unwrap_or(false))
     }
 
     fn images(&self, sql: &str, args: &[&dyn rusqlite::ToSql]) -> Result<Vec<ImageRecord>, StateError> {

@@ -432,11 +432,33 @@ fn the_wal_stays_short_however_many_processes_write_one_after_the_other() {
     for n in 0..300 {
         let mut state = State::open(root.path()).expect("open");
         state.put_image(&image(Some("a:1"), 1, &[2])).expect("put");
-        state.pulled_again(&digest(1), n).expect("note");
+        state.pulled_again(&digest(1), n * 2 * HOUR).expect("note");
         drop(state);
         longest = longest.max(wal());
     }
     assert!((1..400_000).contains(&longest), "{longest} bytes");
     let state = State::open(root.path()).expect("open");
-    assert_eq!(state.image_by_name(&reference("a:1")).expect("read").expect("image").pulled_at, 299);
+    assert_eq!(state.image_by_name(&reference("a:1")).expect("read").expect("image").pulled_at, 299 * 2 * HOUR);
+}
+
+/// In nanoseconds.
+const HOUR: i64 = 3_600_000_000_000;
+
+#[test]
+fn a_pull_is_noted_unless_its_image_was_used_last_within_the_hour() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let mut state = open(dir.path());
+    for id in [1, 2] {
+        state.put_image(&image(Some(&format!("a:{id}")), id, &[])).expect("put");
+    }
+    let oldest = |state: &State| state.least_recently_used_image(&digest(99)).expect("read");
+    let noted = |state: &State| state.image_by_name(&reference("a:2")).expect("read").expect("image").pulled_at;
+    state.pulled_again(&digest(1), 10).expect("note");
+    assert_eq!(oldest(&state), Some(digest(2)));
+    state.pulled_again(&digest(2), 20).expect("note");
+    assert_eq!((oldest(&state), noted(&state)), (Some(digest(1)), 20));
+    state.pulled_again(&digest(2), 30).expect("note");
+    assert_eq!((oldest(&state), noted(&state)), (Some(digest(1)), 20));
+    state.pulled_again(&digest(2), 20 + HOUR).expect("note");
+    assert_eq!(noted(&state), 20 + HOUR);
 }
