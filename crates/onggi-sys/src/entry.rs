@@ -35,10 +35,10 @@ macro_rules! start {
 }
 
 // On entry the stack pointer leads to argc, argv and envp, and rdx is for the C library (System V ABI, "Process
-// Initialization"); both reach `_start`, or what stands for it (`start.rs`), unchanged. The strings of argv lie below those of the environment and the
-// program's name, so four bytes from the beginning of any of them can be read. The calls get the stack pointer's
-// own memory, constants of the program, and strings and arrays that the kernel has put on the stack; every failure
-// goes on to `_start`.
+// Initialization"); both reach `_start`, or what stands for it (`start.rs`), unchanged. The strings of argv lie below
+// those of the environment and the program's name, so four bytes from the beginning of any of them can be read. The
+// calls get the stack pointer's own memory, constants of the program, and strings and arrays that the kernel has put
+// on the stack; every failure goes on to `_start`.
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 std::arch::global_asm!(
     ".pushsection .text.onggi_entry, \"ax\", @progbits",

@@ -18,7 +18,7 @@ use onggi_spec::image::{Descriptor, MAX_DOCUMENT, media_type};
 use super::{
     FormatError, Listed, Raw, Sink, Source,
     error::at,
-    oci::{open_regular, write_file},
+    oci::{make_last, open_regular, write_file},
 };
 use crate::EngineError;
 
@@ -64,14 +64,6 @@ impl Source for Dir {
 
     fn blob(&mut self, descriptor: &Descriptor) -> Result<Box<dyn Read + '_>, EngineError> {
         Ok(Box::new(open_regular(&self.dir.join(descriptor.digest.hex()))?))
-    }
-}
-
-/// Makes a directory whose parent exists: a mistyped path becomes an error and no tree of directories.
-pub(crate) fn make_last(dir: &Path) -> Result<(), EngineError> {
-    match fs::create_dir(dir) {
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
-        made => Ok(made.map_err(at("create", dir))?),
     }
 }
 

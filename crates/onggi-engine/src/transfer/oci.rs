@@ -29,7 +29,6 @@ use super::{
     FormatError, Listed, MAX_IMAGES, Output, Raw, Sink, Source,
     archive::Archive,
     blob::read_error,
-    dir::make_last,
     error::{at, shown},
 };
 use crate::EngineError;
@@ -284,6 +283,14 @@ impl OciDirSink {
             false => Vec::new(),
         };
         Ok(Self { dir: dir.to_owned(), index, naming })
+    }
+}
+
+/// Makes a directory whose parent exists: a mistyped path becomes an error and no tree of directories.
+pub(crate) fn make_last(dir: &Path) -> Result<(), EngineError> {
+    match fs::create_dir(dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
+        made => Ok(made.map_err(at("create", dir))?),
     }
 }
 
