@@ -170,7 +170,7 @@ impl Engine {
             self.after_pull(&image);
             return Ok(image);
         }
-        let intent = self.intents()?.begin(&format!("{PULL_INTENT}{}", names::random_id()?.short()))?;
+        let intent = self.intents()?.wait(&format!("{PULL_INTENT}{}", names::random_id()?.short()))?;
         // Shared with other pulls; a collection of garbage waits for none of us and takes nothing meanwhile.
         let keep = Lock::shared(&self.images_lock()?)?;
         let pulled = self.fetch_and_record(puller, &source, reference, options, progress);

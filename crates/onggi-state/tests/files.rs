@@ -116,8 +116,8 @@ fn names_that_leave_or_hide_are_refused() {
 fn an_intent_is_held_by_one_and_gone_when_complete() {
     let dir = tempfile::tempdir().expect("tempdir");
     let intents = Intents::open(dir.path()).expect("open");
-    let intent = intents.begin("abc").expect("begin");
-    assert!(matches!(intents.begin("abc"), Err(FileError::Busy { .. })));
+    let intent = intents.wait("abc").expect("begin");
+    assert!(intents.try_begin("abc").expect("look").is_none());
     assert!(intents.is_held("abc").expect("ask"));
     assert!(intents.abandoned().expect("list").is_empty());
     intent.complete().expect("complete");
@@ -126,12 +126,32 @@ fn an_intent_is_held_by_one_and_gone_when_complete() {
 }
 
 #[test]
+fn a_new_intent_does_not_fail_because_somebody_looks_for_abandoned_ones() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let intents = Intents::open(dir.path()).expect("open");
+    let made = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !made.load(std::sync::atomic::Ordering::Relaxed) {
+                for intent in intents.abandoned().expect("list") {
+                    intent.complete().expect("complete");
+                }
+            }
+        });
+        for n in 0..500 {
+            intents.wait(&format!("new-{n}")).expect("begin").complete().expect("complete");
+        }
+        made.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
+#[test]
 fn an_intent_whose_owner_died_is_taken_over() {
     let dir = tempfile::tempdir().expect("tempdir");
     let intents = Intents::open(dir.path()).expect("open");
     // Dropping releases the lock and leaves the file, exactly as the kernel does for a dead process.
-    drop(intents.begin("dead").expect("begin"));
-    let alive = intents.begin("alive").expect("begin");
+    drop(intents.wait("dead").expect("begin"));
+    let alive = intents.wait("alive").expect("begin");
     let found = intents.abandoned().expect("list");
     assert_eq!(found.iter().map(|i| i.id()).collect::<Vec<_>>(), ["dead"]);
     for intent in found {

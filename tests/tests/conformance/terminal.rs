@@ -158,9 +158,9 @@ fn beside_a_terminal(instance: &Instance, args: &[&str]) -> String {
     let line = format!("{} > {}", quoted.join(" "), out.display());
     let ran = Command::new("script").args(["-qec", &line, "/dev/null"]).stdin(Stdio::null()).output();
     let ran = ran.expect("util-linux");
-    // runc and crun make the input raw when some of it may have been echoed already.
+    // runc and crun make the input raw when some of it may have been echoed already, before or behind what is printed.
     let printed = fs::read_to_string(out).unwrap_or_default();
-    format!("{} {:?}", ran.status, printed.trim_start_matches("^@"))
+    format!("{} {:?}", ran.status, printed.replace("^@", ""))
 }
 
 #[test]

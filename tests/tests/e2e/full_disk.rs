@@ -145,7 +145,8 @@ fn every_command(step: u64) {
     command("mount", &["image", "mount", &first]);
     onggi.ok(&["image", "unmount", &first]);
     for (name, failed) in &met {
-        let least = if ["tag", "mount"].contains(&name.as_str()) { 0 } else { 1 };
+        // These write a record at most, for which the database makes room: it gives up its reserve and empties its WAL.
+        let least = if ["create", "tag", "mount"].contains(&name.as_str()) { 0 } else { 1 };
         assert!(*failed >= least, "{name} never met the full disk: {met:?}");
     }
     // What makes room works without any.

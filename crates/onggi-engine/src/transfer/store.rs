@@ -119,7 +119,7 @@ pub(crate) struct StoreSink<'e> {
 impl<'e> StoreSink<'e> {
     pub(crate) fn new(engine: &'e Engine) -> Result<Self, EngineError> {
         let blobs = engine.blobs()?;
-        let intent = engine.intents()?.begin(&format!("{PULL_INTENT}{}", names::random_id()?.short()))?;
+        let intent = engine.intents()?.wait(&format!("{PULL_INTENT}{}", names::random_id()?.short()))?;
         let _keep = Lock::shared(&engine.images_lock()?)?;
         let _hold = blobs.hold()?;
         Ok(Self { engine, blobs, intent: Some(intent), _keep, _hold, documents: HashMap::new(), done: Vec::new() })

@@ -33,21 +33,14 @@ impl Intents {
         Ok(Self { dir })
     }
 
-    /// Declares that this process is about to create things for `id`.
-    ///
-    /// # Errors
-    /// [`FileError::Busy`] while another process holds the same intent.
-    pub fn begin(&self, id: &str) -> Result<Intent, FileError> {
-        self.try_begin(id)?.ok_or_else(|| FileError::Busy { name: id.to_owned() })
-    }
-
-    /// Like [`Intents::begin`], `None` while another process holds it.
+    /// Declares that this process is about to create things for `id`; `None` while another process holds the intent.
     pub fn try_begin(&self, id: &str) -> Result<Option<Intent>, FileError> {
         let path = self.dir.join(component("container", id)?);
         Ok(Lock::try_exclusive(&path)?.map(|lock| Intent { id: id.to_owned(), lock }))
     }
 
-    /// Waits until nobody else works on `id`, then holds the intent.
+    /// Waits until nobody else works on `id`, then holds the intent. The way for new names too: whoever looks for
+    /// abandoned intents holds a file for a moment that its maker has not locked yet.
     pub fn wait(&self, id: &str) -> Result<Intent, FileError> {
         let path = self.dir.join(component("container", id)?);
         Ok(Intent { id: id.to_owned(), lock: Lock::exclusive(&path)? })
