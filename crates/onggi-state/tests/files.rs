@@ -129,19 +129,14 @@ fn an_intent_is_held_by_one_and_gone_when_complete() {
 fn a_new_intent_does_not_fail_because_somebody_looks_for_abandoned_ones() {
     let dir = tempfile::tempdir().expect("tempdir");
     let intents = Intents::open(dir.path()).expect("open");
-    let made = std::sync::atomic::AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !made.load(std::sync::atomic::Ordering::Relaxed) {
-                for intent in intents.abandoned().expect("list") {
-                    intent.complete().expect("complete");
-                }
-            }
-        });
-        for n in 0..500 {
-            intents.wait(&format!("new-{n}")).expect("begin").complete().expect("complete");
-        }
-        made.store(true, std::sync::atomic::Ordering::Relaxed);
+    // What the other one finds: a file that its maker has not locked yet.
+    let looked_at = fs::File::create(dir.path().join("intents/new")).expect("create");
+    looked_at.lock_shared().expect("lock");
+    assert!(intents.try_begin("new").expect("look").is_none());
+    thread::scope(|scope| {
+        let beginning = scope.spawn(|| intents.wait("new").expect("begin"));
+        drop(looked_at);
+        beginning.join().expect("no panic").complete().expect("complete");
     });
 }
 
