@@ -95,7 +95,8 @@ impl Engine {
             };
             return Err(not_running(&record, state));
         };
-        if let status @ Status::Running { paused: true, .. } = self.status(&record.id)? {
+        let status = self.status(&record.id)?;
+        if status.is_paused() {
             let (name, hint) = (record.name.to_string(), "let it go on first: onggi cgroup thaw NAME");
             return Err(EngineError::WrongState { verb: "exec in", name, state: status.name(), hint });
         }

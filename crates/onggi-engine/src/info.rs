@@ -43,7 +43,7 @@ impl Engine {
     pub fn info(&self) -> Result<Info, EngineError> {
         let containers = self.list(&ListFilter { all: true, ..ListFilter::default() })?;
         let running = containers.iter().filter(|c| c.status.is_running()).count();
-        let paused = containers.iter().filter(|c| c.status.name() == "paused").count();
+        let paused = containers.iter().filter(|c| c.status.is_paused()).count();
         let mut images: Vec<_> = self.state()?.list_images()?.into_iter().map(|i| i.config_digest).collect();
         images.dedup();
         let uname = rustix::system::uname();

@@ -128,7 +128,7 @@ fn state(status: &Status, last: Option<&ExitRecord>) -> Value {
     json!({
         "Status": status.name(),
         "Running": status.is_running(),
-        "Paused": matches!(status, Status::Running { paused: true, .. }),
+        "Paused": status.is_paused(),
         "Restarting": false,
         "OOMKilled": last.is_some_and(|e| e.oom_killed),
         "Dead": false,

@@ -55,6 +55,11 @@ impl Status {
     pub fn is_running(&self) -> bool {
         matches!(self, Self::Running { .. })
     }
+
+    /// True when its processes stand still.
+    pub fn is_paused(&self) -> bool {
+        matches!(self, Self::Running { paused: true, .. })
+    }
 }
 
 impl Engine {
