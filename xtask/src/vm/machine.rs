@@ -19,12 +19,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{payload::Payload, protocol::Event, rootfs::Image};
+use super::{monitor, payload::Payload, protocol::Event, rootfs::Image};
 use crate::{Outcome, build, process::line, test::Counts};
 
 /// The guest says something at each test's start and end, and a test is ended after [`super::guest::PATIENCE`]. Booting
 /// takes half a minute of two processors, and as many times longer as others want them.
 const SILENCE: Duration = Duration::from_secs(600);
+
+/// How long a guest that was interrupted may take to write what it was doing.
+const TELLING: Duration = Duration::from_secs(90);
+const SECOND: Duration = Duration::from_secs(1);
+/// How many lines of that are shown; the console's log has all.
+const CONFESSION: usize = 400;
 
 /// A kernel with working hardware support is up in a second.
 const PROBE: Duration = Duration::from_secs(10);
@@ -51,7 +57,15 @@ const EMULATED_OPTIONS: &str = "clearcpuid=rep_good tsc=reliable rcupdate.rcu_ex
 pub(super) fn run_tests(image: &Image, payload: &Payload) -> Outcome<Counts> {
     println!("{} tests", payload.tests);
     let mut tally = Tally::default();
-    let code = follow(image, payload, |event| tally.take(event))?;
+    let code = match follow(image, payload, |event| tally.take(event)) {
+        Ok(code) => code,
+        // An emulator may fail too; a guest that a test has brought down falls twice.
+        Err(e) => {
+            println!("{e}\nThe machine failed, not a test of it: all once more.");
+            tally = Tally::default();
+            follow(image, payload, |event| tally.take(event))?
+        }
+    };
     let seen = tally.passed + tally.failed;
     if seen as usize != payload.tests {
         return Err(format!("only {seen} of {} tests were reported", payload.tests));
@@ -187,15 +201,22 @@ fn follow(image: &Image, payload: &Payload, mut take: impl FnMut(Event)) -> Outc
             },
             Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => {
-                return Err(format!(
-                    "the guest said nothing for {SILENCE:?} after: {last}\n{}",
-                    tail(&payload.console)
-                ));
+                let found = examine(&lines, payload);
+                return Err(format!("the guest said nothing for {SILENCE:?} after: {last}\n{found}"));
             }
         }
     }
     let status = child.0.wait().map_err(|e| format!("wait for qemu: {e}"))?;
     code.ok_or_else(|| format!("the guest died ({status}) after: {last}\n{}", tail(&payload.console)))
+}
+
+/// What can be found out about a guest that says nothing; the machine ends by it if the guest's kernel still works.
+fn examine(lines: &Receiver<String>, payload: &Payload) -> String {
+    let asked = payload.monitor().ok_or("no path for qemu's monitor".to_owned()).and_then(|at| monitor::interrupt(&at));
+    let found = asked.unwrap_or_else(|e| e);
+    let start = Instant::now();
+    while start.elapsed() < TELLING && !matches!(lines.recv_timeout(SECOND), Err(RecvTimeoutError::Disconnected)) {}
+    format!("{found}\n{}", end_of(&payload.console, CONFESSION))
 }
 
 /// The machine, and what it says line by line.
@@ -231,9 +252,13 @@ fn lines_of(stream: impl Read + Send + 'static) -> Receiver<String> {
 }
 
 fn tail(console: &Path) -> String {
+    end_of(console, 40)
+}
+
+fn end_of(console: &Path, count: usize) -> String {
     let text = fs::read(console).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
-    let from = lines.len().saturating_sub(40);
+    let from = lines.len().saturating_sub(count);
     format!("the end of {}:\n{}", console.display(), lines[from..].join("\n"))
 }
 
@@ -248,11 +273,14 @@ fn qemu(image: &Image, payload: &Payload) -> Command {
     // Debian's kernel uses pure version 2 and AppArmor unless told otherwise; huge pages are for their controller.
     // The kernel panics when the timer, emulated on a busy host, misses its first ticks; it need not look.
     let timer = "no_timer_check";
-    let options =
-        format!("console=ttyS0 quiet panic=-1 mitigations=off hugepages=16 swapaccount=1 onggi.guest {timer} {more}");
+    let telling = monitor::TELLING;
+    let options = format!(
+        "console=ttyS0 quiet panic=-1 mitigations=off hugepages=16 swapaccount=1 onggi.guest {timer} {more} {telling}"
+    );
     qemu.args(["-append", &options]);
     qemu.arg("-serial").arg(format!("file:{}", payload.console.display()));
     qemu.args(["-serial", "stdio"]);
+    qemu.args(payload.monitor().iter().flat_map(|at| monitor::arguments(at)));
     let extra = &payload.extra;
     let kept = if extra.lasting { "off" } else { "on" };
     let root = extra.root.clone().unwrap_or_else(|| image.dir.join("rootfs.ext4"));

@@ -14,6 +14,7 @@ mod bench;
 mod cuts;
 mod guest;
 mod machine;
+mod monitor;
 mod order;
 mod payload;
 mod protocol;

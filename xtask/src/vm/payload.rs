@@ -52,6 +52,17 @@ pub(super) struct Payload {
     _lock: File,
 }
 
+/// The longest path of a socket (unix(7)), with room for the end.
+const SOCKET_PATH: usize = 100;
+
+impl Payload {
+    /// Where qemu's monitor listens; `None` where no socket can have that path.
+    pub(super) fn monitor(&self) -> Option<PathBuf> {
+        let socket = self.console.with_file_name("monitor");
+        (socket.as_os_str().len() <= SOCKET_PATH).then_some(socket)
+    }
+}
+
 /// What a machine has beside the usual.
 #[derive(Default)]
 pub(super) struct Extra {

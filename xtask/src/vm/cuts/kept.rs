@@ -6,15 +6,14 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Write},
-    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
 
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::super::monitor::{self, Monitor};
 use crate::Outcome;
 
 /// Some hundred megabytes are written.
@@ -49,7 +48,7 @@ impl Kept {
 
     /// For the machine that is to be kept.
     pub(super) fn arguments_to_keep(&self) -> Vec<String> {
-        vec!["-qmp".to_owned(), format!("unix:{},server=on,wait=off", self.socket().display())]
+        monitor::arguments(&self.socket())
     }
 
     /// For one that goes on from there.
@@ -83,45 +82,6 @@ impl Kept {
         for file in [self.root(), self.state(), self.socket()] {
             // They may not have been made.
             let _ = fs::remove_file(file);
-        }
-    }
-}
-
-/// qemu's monitor: a line of JSON for each command and answer.
-struct Monitor {
-    stream: BufReader<UnixStream>,
-}
-
-impl Monitor {
-    fn connect(socket: &Path) -> Outcome<Monitor> {
-        let stream = UnixStream::connect(socket).map_err(|e| format!("connect to {}: {e}", socket.display()))?;
-        let mut monitor = Monitor { stream: BufReader::new(stream) };
-        monitor.line()?;
-        monitor.call("qmp_capabilities", &json!({}))?;
-        Ok(monitor)
-    }
-
-    fn line(&mut self) -> Outcome<Value> {
-        let mut line = String::new();
-        let length = self.stream.read_line(&mut line).map_err(|e| format!("read from qemu's monitor: {e}"))?;
-        if length == 0 {
-            return Err("qemu's monitor ended".to_owned());
-        }
-        serde_json::from_str(&line).map_err(|e| format!("qemu's monitor says {line:?}: {e}"))
-    }
-
-    fn call(&mut self, name: &str, arguments: &Value) -> Outcome<Value> {
-        let text = format!("{}\n", json!({ "execute": name, "arguments": arguments }));
-        self.stream.get_mut().write_all(text.as_bytes()).map_err(|e| format!("write to qemu's monitor: {e}"))?;
-        loop {
-            let mut answer = self.line()?;
-            if !answer["error"].is_null() {
-                return Err(format!("qemu's monitor, {name}: {}", answer["error"]["desc"]));
-            }
-            // Events come in between.
-            if !answer["return"].is_null() {
-                return Ok(answer["return"].take());
-            }
         }
     }
 }
