@@ -216,6 +216,9 @@ fn conformance_ps_lists_the_containers_processes() {
     });
 }
 
+/// Memory and swap together that are less than the memory alone.
+const REFUSED: &[&str] = &["--memory", "67108864", "--memory-swap", "33554432"];
+
 #[test]
 fn conformance_update_changes_what_the_kernel_holds() {
     let files = [
@@ -228,6 +231,10 @@ fn conformance_update_changes_what_the_kernel_holds() {
         "cpuset/cpuset.cpus",
         "cpuset/cpuset.mems",
         "pids/pids.max",
+        "cpu/cpu.rt_runtime_us",
+        "cpu/cpu.rt_period_us",
+        "blkio/blkio.bfq.weight",
+        "memory/memory.kmem.tcp.limit_in_bytes",
     ];
     for flags in [
         &["--memory", "67108864"][..],
@@ -240,8 +247,24 @@ fn conformance_update_changes_what_the_kernel_holds() {
         &["--cpuset-cpus", "0"],
         &["--cpuset-mems", "0"],
         &["--cpu-quota", "-1"],
+        &["--cpu-rt-period", "500000", "--cpu-rt-runtime", "20000"],
+        &["--blkio-weight", "300"],
+        &["--kernel-memory", "67108864"],
+        &["--kernel-memory-tcp", "67108864"],
+        &["--memory-reservation", "16M", "--memory", "24M"],
+        // Nothing is asked for.
+        &["--memory", "0", "--cpu-share", "0", "--cpu-quota", "0", "--cpu-period", "0"],
+        &["--cpuset-cpus", "", "--cpuset-mems", ""],
+        &[],
+        // What is no number, no size, out of range, or less than what it is to include.
+        &["--pids-limit", "x"],
+        &["--memory", "x"],
+        &["--cpu-period", "99999999"],
+        &["--cpuset-cpus", "999"],
+        REFUSED,
     ] {
-        same(|instance| {
+        let whole = [known("memory/memory.limit_in_bytes", "33554432", "D-refused-update")];
+        same_but(if flags == REFUSED { &whole } else { &[] }, |instance| {
             let mut steps = Steps::new(instance);
             let (_bundle, id) = running(instance, |bundle| {
                 bundle.config["linux"]["resources"] = json!({ "memory": { "limit": 33_554_432 }, "cpu": { "shares": 100, "quota": 10000, "period": 50000 }, "pids": { "limit": 20 } });

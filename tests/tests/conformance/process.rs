@@ -1,8 +1,14 @@
 //! config.md, `process` and the fields beside it: each is set and read back by the process itself.
 
-use serde_json::json;
+use std::process::Command;
 
-use crate::compare::{same_output, same_view};
+use onggi_tests::Bundle;
+use serde_json::{Value, json};
+
+use crate::{
+    compare::{Known, known, same_but, same_output, same_view},
+    lifecycle::Steps,
+};
 
 #[test]
 fn conformance_process_args_and_env_arrive_as_given() {
@@ -174,6 +180,54 @@ fn conformance_process_oom_score_adj() {
         same_view(|bundle| bundle.config["process"]["oomScoreAdj"] = json!(adj));
     }
     same_output("cat /proc/self/oom_score_adj", |bundle| bundle.config["process"]["oomScoreAdj"] = json!(2000));
+}
+
+/// By a runtime without CAP_SYS_RESOURCE, as on machines whose root lacks it.
+fn by_a_weak_runtime(known: &[Known], script: &str, field: &str, value: &Value) {
+    same_but(known, |instance| {
+        let mut steps = Steps::new(instance);
+        let mut bundle = Bundle::script(script);
+        bundle.config["process"][field] = value.clone();
+        bundle.write();
+        let run = instance.command(&["run", "--bundle"]);
+        let mut command = Command::new("setpriv");
+        command.args(["--bounding-set", "-sys_resource", "--inh-caps", "-sys_resource", "--"]);
+        command.arg(run.get_program()).args(run.get_args()).arg(bundle.path()).arg(instance.id("weak"));
+        let ran = instance.finish(&mut command);
+        steps.ran("run", &ran);
+        steps.see("output", ran.stdout.trim());
+        steps.view
+    });
+}
+
+#[test]
+fn conformance_process_what_the_runtime_may_not_give() {
+    let fine = |output: &'static str| {
+        [known("run exit", "Some(0)", "D-not-granted"), known("output", output, "D-not-granted")]
+    };
+    let limit = |soft: u64, hard: u64| json!([{ "type": "RLIMIT_NICE", "soft": soft, "hard": hard }]);
+    by_a_weak_runtime(
+        &fine("0"),
+        "ulimit -Hn > /dev/null; grep -o 'nice priority *[0-9]*' /proc/self/limits | tr -dc 0-9",
+        "rlimits",
+        &limit(3, 3),
+    );
+    by_a_weak_runtime(&fine("0"), "cat /proc/self/oom_score_adj", "oomScoreAdj", &json!(-500));
+    let show = "grep CapEff /proc/self/status | tail -c 3";
+    let both = json!(["CAP_KILL", "CAP_SYS_RESOURCE"]);
+    by_a_weak_runtime(
+        &fine("20"),
+        show,
+        "capabilities",
+        &json!({ "bounding": both, "effective": both, "permitted": both }),
+    );
+    let kill = json!(["CAP_KILL"]);
+    for sets in [
+        json!({ "bounding": kill, "permitted": kill, "effective": ["CAP_CHOWN"] }),
+        json!({ "bounding": kill, "permitted": kill, "effective": kill, "inheritable": ["CAP_CHOWN"] }),
+    ] {
+        by_a_weak_runtime(&fine("20"), show, "capabilities", &sets);
+    }
 }
 
 #[test]

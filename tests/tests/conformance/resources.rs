@@ -6,7 +6,7 @@ use onggi_tests::{Bundle, Instance};
 use serde_json::{Value, json};
 
 use crate::{
-    compare::{known, same, same_but, same_output},
+    compare::{Known, known, same, same_but, same_output},
     probe::{self, View},
 };
 
@@ -90,6 +90,11 @@ fn conformance_resources_cpu() {
     same_values(&json!({ "cpu": { "quota": 10 } }), &files[1..3]);
     same_values(&json!({ "cpu": { "cpus": "0" } }), &files[3..]);
     same_values(&json!({ "cpu": { "cpus": "999" } }), &files[3..]);
+    let real_time = ["cpu/cpu.rt_runtime_us", "cpu/cpu.rt_period_us"];
+    same_values(&json!({ "cpu": { "realtimeRuntime": 20_000, "realtimePeriod": 500_000 } }), &real_time);
+    same_values(&json!({ "cpu": { "realtimeRuntime": 20_000 } }), &real_time);
+    same_values(&json!({ "cpu": { "realtimePeriod": 2_000_000 } }), &real_time);
+    same_values(&json!({ "cpu": { "realtimeRuntime": 900_000, "realtimePeriod": 800_000 } }), &real_time);
 }
 
 #[test]
@@ -113,11 +118,31 @@ fn conformance_resources_pids_limit_holds() {
 
 #[test]
 fn conformance_resources_block_io() {
-    let files = ["blkio/blkio.throttle.read_bps_device", "blkio/blkio.throttle.write_iops_device"];
-    let device = json!([{ "major": 7, "minor": 0, "rate": 1_048_576 }]);
-    same_values(&json!({ "blockIO": { "throttleReadBpsDevice": device, "throttleWriteIOPSDevice": device } }), &files);
-    same_values(&json!({ "blockIO": { "weight": 500 } }), &["blkio/blkio.weight"]);
+    let files = [
+        "blkio/blkio.throttle.read_bps_device",
+        "blkio/blkio.throttle.write_bps_device",
+        "blkio/blkio.throttle.read_iops_device",
+        "blkio/blkio.throttle.write_iops_device",
+    ];
+    let rate =
+        |rate: u64| json!([{ "major": 7, "minor": 0, "rate": rate }, { "major": 7, "minor": 1, "rate": rate + 1 }]);
+    same_values(
+        &json!({ "blockIO": { "throttleReadBpsDevice": rate(1_048_576), "throttleWriteBpsDevice": rate(2_097_152),
+            "throttleReadIOPSDevice": rate(77), "throttleWriteIOPSDevice": rate(88) } }),
+        &files,
+    );
+    // Where the kernel has but the weights of BFQ.
+    same_values(&json!({ "blockIO": { "weight": 500 } }), &["blkio/blkio.weight", "blkio/blkio.bfq.weight"]);
     same_values(&json!({ "blockIO": { "weight": 5 } }), &["blkio/blkio.weight"]);
+    const LEFT_OUT: [Known; 2] =
+        [known("exit", "Some(0)", "D-io-weight"), known("blkio/blkio.bfq.weight", "100", "D-io-weight")];
+    for weight in [
+        json!({ "leafWeight": 300 }),
+        // No scheduler of this device has weights.
+        json!({ "weightDevice": [{ "major": 7, "minor": 7, "weight": 300 }] }),
+    ] {
+        same_but(&LEFT_OUT, |instance| look(instance, &json!({ "blockIO": weight }), &["blkio/blkio.bfq.weight"]));
+    }
 }
 
 #[test]

@@ -126,6 +126,39 @@ fn root_quota_and_period_can_be_changed_one_at_a_time() {
     assert_eq!(quota(&b), "500000 1000000");
 }
 
+/// What came after runc 1.1, at the creation and by `update`.
+#[test]
+fn root_burst_and_idle_are_the_kernels_and_can_be_changed() {
+    let b = limited(IDLE, json!({ "cpu": { "quota": 50_000, "period": 100_000, "burst": 4000 } }));
+    ok(&b.run_detached(&[]));
+    let burst = || limit(&b, "cpu", "cpu.cfs_burst_us", "cpu.max.burst");
+    let idle = || limit(&b, "cpu", "cpu.idle", "cpu.idle");
+    assert_eq!((burst().as_str(), idle().as_str()), ("4000", "0"));
+    ok(&update(&b, &["--cpu-burst", "6000"]));
+    assert_eq!(burst(), "6000");
+    ok(&update(&b, &["--cpu-burst", "0"]));
+    assert_eq!(burst(), "0");
+    ok(&update(&b, &["--cpu-idle", "1"]));
+    assert_eq!(idle(), "1");
+    ok(&update(&b, &["--cpu-idle", "0"]));
+    assert_eq!(idle(), "0");
+    let beyond = update(&b, &["--cpu-burst", "60000"]);
+    assert!(beyond.code == 1 && beyond.err.contains("60000"), "more than the quota: {}", beyond.err);
+    let b = limited(IDLE, json!({ "cpu": { "idle": 1 } }));
+    ok(&b.run_detached(&[]));
+    assert_eq!(limit(&b, "cpu", "cpu.idle", "cpu.idle"), "1");
+}
+
+#[test]
+fn root_limits_of_kernel_memory_are_ignored_with_a_warning() {
+    let b = Bundle::new(IDLE);
+    ok(&b.run_detached(&[]));
+    for flag in ["--kernel-memory", "--kernel-memory-tcp"] {
+        let done = update(&b, &[flag, "64M"]);
+        assert!(done.code == 0 && done.err.contains("Kernel memory settings are ignored"), "{flag}: {done:?}");
+    }
+}
+
 #[test]
 fn root_a_refused_update_leaves_every_limit_as_it_was() {
     let b = limited(IDLE, json!({ "pids": { "limit": 20 }, "memory": { "limit": 67_108_864 } }));

@@ -130,6 +130,26 @@ fn root_debug_lines_go_to_the_log_or_to_stderr() {
     assert!(fs::read_to_string(&log).unwrap().contains("level=debug msg=\"child process in init()"));
 }
 
+/// `--config` and `--log-level` are crun's, `--criu` is runc's.
+#[test]
+fn root_a_configuration_may_have_another_name_and_flags_without_a_meaning_are_accepted() {
+    let b = Bundle::new("echo other");
+    b.write_config();
+    let bundle = b.dir.to_str().unwrap();
+    fs::rename(b.dir.join("config.json"), b.dir.join("other.json")).unwrap();
+    for name in ["other.json", b.dir.join("other.json").to_str().unwrap()] {
+        assert_eq!(oci(&b, &["run", "-b", bundle, "--config", name, &b.id]).out, "other\n", "{name}");
+    }
+    let missing = oci(&b, &["run", "-b", bundle, "--config", "third.json", &b.id]);
+    assert!(missing.code == 1 && message(&missing).contains("third.json not found"), "{}", missing.err);
+    let done = oci(&b, &["--criu", "/not/there", "run", "-b", bundle, "-f", "other.json", &b.id]);
+    assert_eq!((done.out.as_str(), done.err.as_str()), ("other\n", ""));
+    for (level, lines) in [("debug", true), ("info", false)] {
+        let done = oci(&b, &["--log-level", level, "run", "-b", bundle, "-f", "other.json", &b.id]);
+        assert!(done.out == "other\n" && done.err.contains("level=debug") == lines, "{level}: {}", done.err);
+    }
+}
+
 #[test]
 fn root_flags_may_follow_the_id_and_be_written_as_go_allows() {
     let b = Bundle::new("sleep 60");

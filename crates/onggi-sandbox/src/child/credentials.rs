@@ -102,18 +102,16 @@ impl Child {
         mapped(cred::set_uid(uid))
     }
 
-    /// What the caller does not have, or this kernel does not know, cannot be given; the specification wants a
-    /// warning then, not a failure.
+    /// What the caller does not have, this kernel does not know, or one set keeps out of another cannot be given; the
+    /// specification wants a warning then, not a failure.
     pub(super) fn capabilities(&self, wanted: CapabilitySets) -> Result<()> {
         let step = || "set capabilities".to_string();
         let held = cred::capabilities().step(step)?.permitted;
-        let lost = (wanted.permitted | wanted.effective) & !held;
-        if lost != 0 {
-            let names = capability_names(lost);
-            self.note(format!("capabilities [{names}] cannot be granted: the runtime does not have them"));
-        }
+        let lost = (wanted.permitted | wanted.effective | wanted.inheritable) & !held;
+        self.not_granted(lost, "cannot be granted: the runtime does not have them");
         let permitted = wanted.permitted & held;
-        let inheritable = wanted.inheritable & (held | wanted.bounding);
+        self.not_granted(wanted.effective & held & !permitted, "cannot be effective: they are not permitted");
+        let inheritable = self.inheritable(wanted.inheritable & held).step(step)?;
         let sets = Capabilities { effective: wanted.effective & permitted, permitted, inheritable };
         cred::set_capabilities(sets).step(step)?;
         let ambient = wanted.ambient & permitted & inheritable;
@@ -123,6 +121,22 @@ impl Child {
             self.note(format!("can't raise ambient capability {name}: operation not permitted: {why}"));
         }
         cred::set_ambient(ambient).step(step)
+    }
+
+    /// capset(2): nothing is inheritable that the bounding set lacks.
+    fn inheritable(&self, wanted: u64) -> onggi_sys::Result<u64> {
+        if wanted == 0 {
+            return Ok(0);
+        }
+        let bounding = cred::bounding_set()?;
+        self.not_granted(wanted & !bounding, "cannot be inheritable: they are not in the bounding set");
+        Ok(wanted & bounding)
+    }
+
+    fn not_granted(&self, capabilities: u64, why: &str) {
+        if capabilities != 0 {
+            self.note(format!("capabilities [{}] {why}", capability_names(capabilities)));
+        }
     }
 
     /// Pipes and sockets are given to the user, so that /dev/stdout can be opened again; files and terminals

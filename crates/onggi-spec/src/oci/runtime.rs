@@ -25,7 +25,7 @@ pub const OCI_VERSION: &str = "1.3.0";
 /// Longest accepted config.json in bytes: larger than any that engines write, small enough to hold in memory.
 pub const MAX_CONFIG: usize = 4 * 1024 * 1024;
 
-/// Reads `null` as the default; for use with `#[serde(default)]`.
+/// Reads `null` as the default; for use with `#[serde(default, deserialize_with = "nullable")]`.
 pub(crate) fn nullable<'de, D, T>(d: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -192,10 +192,10 @@ pub struct ConsoleSize {
 #[serde(remote = "Self", rename_all = "camelCase")]
 pub struct User {
     /// User id in the container.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "nullable")]
     pub uid: u32,
     /// Group id in the container.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "nullable")]
     pub gid: u32,
     /// umask(2); 0022 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -246,22 +246,22 @@ pub struct Scheduler {
     /// `SCHED_OTHER`, `SCHED_FIFO`, `SCHED_RR`, `SCHED_BATCH`, `SCHED_ISO`, `SCHED_IDLE`, `SCHED_DEADLINE`.
     pub policy: String,
     /// Nice value.
-    #[serde(default, skip_serializing_if = "is_zero_i32")]
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "is_zero_i32")]
     pub nice: i32,
     /// Static priority.
-    #[serde(default, skip_serializing_if = "is_zero_i32")]
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "is_zero_i32")]
     pub priority: i32,
     /// `SCHED_FLAG_*`.
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
     pub flags: Vec<String>,
     /// Nanoseconds (deadline policy).
-    #[serde(default, skip_serializing_if = "is_zero_u64")]
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "is_zero_u64")]
     pub runtime: u64,
     /// Nanoseconds (deadline policy).
-    #[serde(default, skip_serializing_if = "is_zero_u64")]
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "is_zero_u64")]
     pub deadline: u64,
     /// Nanoseconds (deadline policy).
-    #[serde(default, skip_serializing_if = "is_zero_u64")]
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "is_zero_u64")]
     pub period: u64,
 }
 
@@ -272,7 +272,7 @@ pub struct LinuxIoPriority {
     /// `IOPRIO_CLASS_RT`, `IOPRIO_CLASS_BE`, `IOPRIO_CLASS_IDLE`.
     pub class: String,
     /// 0 (highest) to 7.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "nullable")]
     pub priority: i32,
 }
 

@@ -150,10 +150,10 @@ pub struct LinuxDevice {
     /// Absolute path in the container.
     pub path: String,
     /// Major number.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "nullable")]
     pub major: i64,
     /// Minor number.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "nullable")]
     pub minor: i64,
     /// Permissions; 0666 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -192,13 +192,13 @@ pub struct LinuxIntelRdt {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mem_bw_schema: Option<String>,
     /// A monitoring group is made for the container.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "is_false")]
     pub enable_monitoring: bool,
     /// Deprecated: cache monitoring.
-    #[serde(default, rename = "enableCMT", skip_serializing_if = "is_false")]
+    #[serde(default, rename = "enableCMT", deserialize_with = "nullable", skip_serializing_if = "is_false")]
     pub enable_cmt: bool,
     /// Deprecated: bandwidth monitoring.
-    #[serde(default, rename = "enableMBM", skip_serializing_if = "is_false")]
+    #[serde(default, rename = "enableMBM", deserialize_with = "nullable", skip_serializing_if = "is_false")]
     pub enable_mbm: bool,
 }
 
@@ -207,7 +207,7 @@ pub struct LinuxIntelRdt {
 #[serde(remote = "Self")]
 pub struct LinuxMemoryPolicy {
     /// `MPOL_BIND` and so on.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
     pub mode: String,
     /// Node list, `0-3,7`.
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
@@ -233,10 +233,10 @@ pub struct LinuxPersonality {
 #[serde(remote = "Self")]
 pub struct LinuxTimeOffset {
     /// Seconds.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "nullable")]
     pub secs: i64,
     /// Nanoseconds.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "nullable")]
     pub nanosecs: u32,
 }
 

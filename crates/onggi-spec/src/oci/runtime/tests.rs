@@ -13,6 +13,75 @@ fn go_style_nulls_and_unknown_members_are_accepted() {
     assert_eq!(spec.linux.map(|l| l.namespaces[0].typ), Some(LinuxNamespaceType::Network));
 }
 
+/// The specification requires it, or it is a value of a map.
+fn is_required(pointer: &str) -> bool {
+    let inside = |parents: &[&str]| parents.iter().any(|parent| pointer.contains(&format!("/{parent}/")));
+    match pointer.rsplit('/').next().unwrap_or_default() {
+        "path" => !inside(&["namespaces"]),
+        "type" => !inside(&["mounts", "resources"]),
+        "major" | "minor" => inside(&["blockIO"]),
+        "limit" => inside(&["hugepageLimits"]),
+        "name" | "priority" => inside(&["priorities"]),
+        "k" | "net.ipv4.ip_forward" | "memory.high" | "mlx5_1" | "eth0" | "monotonic" => true,
+        name => [
+            "ociVersion",
+            "destination",
+            "cwd",
+            "height",
+            "width",
+            "hard",
+            "soft",
+            "policy",
+            "class",
+            "containerID",
+            "hostID",
+            "size",
+            "allow",
+            "pageSize",
+            "rate",
+            "domain",
+            "defaultAction",
+            "names",
+            "action",
+            "index",
+            "value",
+            "op",
+        ]
+        .contains(&name),
+    }
+}
+
+/// Go programs write `null` for what they leave out, whatever its type.
+#[test]
+fn null_is_absent_for_every_member_that_is_not_required() {
+    let full: serde_json::Value = serde_json::from_str(include_str!("full.json")).expect("is JSON");
+    let mut pointers = Vec::new();
+    members("", &full, &mut pointers);
+    assert!(pointers.len() > 150, "{pointers:?}");
+    for pointer in pointers {
+        let mut document = full.clone();
+        *document.pointer_mut(&pointer).expect("it is there") = serde_json::Value::Null;
+        let parsed = Spec::from_slice(document.to_string().as_bytes());
+        assert_eq!(parsed.is_err(), is_required(&pointer), "{pointer}: {:?}", parsed.err());
+    }
+}
+
+fn members(at: &str, value: &serde_json::Value, found: &mut Vec<String>) {
+    match value {
+        serde_json::Value::Object(map) => {
+            for (name, value) in map {
+                let inner = format!("{at}/{}", name.replace('/', "~1"));
+                members(&inner, value, found);
+                found.push(inner);
+            }
+        }
+        serde_json::Value::Array(list) => {
+            list.iter().enumerate().for_each(|(n, value)| members(&format!("{at}/{n}"), value, found));
+        }
+        _ => {}
+    }
+}
+
 #[test]
 fn wrong_types_and_unknown_kinds_are_refused() {
     for bad in [
