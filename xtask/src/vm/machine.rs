@@ -35,6 +35,9 @@ const CONFESSION: usize = 400;
 /// A kernel with working hardware support is up in a second.
 const PROBE: Duration = Duration::from_secs(10);
 
+/// How exactly the moment of a cut is met.
+const TICK: Duration = Duration::from_millis(2);
+
 /// How many of the slowest tests are named.
 const SLOWEST: usize = 12;
 
@@ -112,32 +115,29 @@ pub(super) fn when(image: &Image, payload: &Payload, ready: &str, rest: impl FnO
     child.0.wait().map_err(|e| format!("wait for qemu: {e}")).map(drop)
 }
 
-/// Boots, and kills the machine that long after the payload's command has said `begin`; returns what it has said. A
-/// command that ends by itself is not killed.
-pub(super) fn cut(image: &Image, payload: &Payload, begin: &str, after: Duration) -> Outcome<String> {
+/// Boots, and kills the machine as soon as `due` says so, which is asked again and again with what the payload's command
+/// has said; returns that. A command that ends by itself is not killed.
+pub(super) fn cut(image: &Image, payload: &Payload, mut due: impl FnMut(&str) -> Outcome<bool>) -> Outcome<String> {
     let (mut child, lines) = start(image, payload)?;
-    let mut said = String::new();
-    let (mut end, mut killed) = (None::<Instant>, false);
+    let (mut said, mut heard, mut killed) = (String::new(), Instant::now(), false);
     loop {
-        if end.is_none() && !killed && said.contains(begin) {
-            end = Some(Instant::now() + after);
-        }
-        let patience = end.map_or(SILENCE, |end| end.saturating_duration_since(Instant::now()));
-        match lines.recv_timeout(patience) {
+        match lines.recv_timeout(TICK) {
             Ok(text) => {
+                heard = Instant::now();
                 if let Some(Event::Output { text }) = Event::from_line(&text) {
                     said.push_str(&text);
                 }
             }
             Err(RecvTimeoutError::Disconnected) => return Ok(said),
-            Err(RecvTimeoutError::Timeout) if end.is_some() => {
-                child.0.kill().map_err(|e| format!("kill qemu: {e}"))?;
-                // What it had said before still counts.
-                (end, killed) = (None, true);
-            }
-            Err(RecvTimeoutError::Timeout) => {
+            Err(RecvTimeoutError::Timeout) if heard.elapsed() > SILENCE => {
                 return Err(format!("the guest said nothing for {SILENCE:?}\n{said}\n{}", tail(&payload.console)));
             }
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        if !killed && due(&said)? {
+            child.0.kill().map_err(|e| format!("kill qemu: {e}"))?;
+            // What it had said before still counts.
+            killed = true;
         }
     }
 }

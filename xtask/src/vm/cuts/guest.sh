@@ -1,11 +1,14 @@
 #!/bin/sh
 # The guest's side of `cargo xtask vm cuts`, beside mod.rs. Prepares a registry, waits for an order, looks at the store
-# after the last cut, then changes it until the machine is killed.
+# after the last cut, then changes it, comes to the operation that is to be hit, and waits for the machine's end.
 #
 # /dev/vdd  the disk that is cut; the store is on it
-# /dev/vde  the first 16 KiB: the order, "go SEED TIME SWEEP [NAME=KIND…]", images that must be there; then the log, a line
-#           in each sector, written past the guest's cache: what is in it was said before the machine was killed
-#             > WORDS      begins
+# /dev/vde  the first 16 KiB: the order, "go SEED TIME TARGET TOUR SWEEP [NAME=KIND…]": the operation to be hit, whether
+#           each is done once before ("tour"), whether all is removed ("sweep"), images that must be there; then the log,
+#           a line in each sector, written past the guest's cache: what is in it was said before the machine was killed
+#             > OPERATION  begins
+#             ! OPERATION  so does the one that is to be hit
+#             < OPERATION  has succeeded
 #             + NAME KIND  the image is acknowledged
 #             - NAME       its removal begins; "*" means all
 # KIND tells the content: a tree that was prepared here, and "+N" for each file new-N with the numbers from N to 9000.
@@ -15,10 +18,17 @@ store=$mount/onggi
 
 o() { onggi --root "$store" --runroot $here/run "$@"; }
 tell() { echo "cuts: $*"; }
-lines=0
+# A process of its own writes: one that had to be started for each line would take longer than a short command.
 log() {
-    printf '%-511s\n' "$*" | dd of=$orders bs=512 seek=$((32 + lines)) oflag=direct conv=notrunc 2>/dev/null
-    lines=$((lines + 1))
+    echo "$*" >&3
+    read -r _ <&4
+}
+scribe() {
+    mkfifo $here/say $here/heard
+    perl -e 'use Fcntl; sysopen my $d, shift, O_WRONLY | O_SYNC or die; sysseek $d, 16384, 0; $| = 1;
+        while (<STDIN>) { chomp; syswrite($d, sprintf "%-511s\n", $_) == 512 or die; print "\n" }' \
+        $orders <$here/say >$here/heard &
+    exec 3>$here/say 4<$here/heard
 }
 fail() {
     tell "LOST $*"
@@ -129,77 +139,104 @@ made() {
     log + "$1" "$2"
     images="$(without "$1=$2" "$images") $1=$2"
 }
+# An operation: its name for the log, and the command.
+mark='>'
+run() {
+    name=$1
+    shift
+    log "$mark $name"
+    must "$@"
+    log "< $name"
+}
+
+# What there is besides beforehand, so that nothing but the operation itself is between its begin and its end.
+needs() {
+    case $1 in
+    create | tag | rmi) [ -n "$images" ] || change import ;;
+    commit | rm) [ -n "$containers" ] || { needs create && change create; } ;;
+    esac
+    if [ "$1" = rmi ]; then
+        while [ -n "$containers" ]; do change rm; done
+    fi
+}
+archive() {
+    seq $n 9000 >$here/a/new-$n
+    tar -C $here/a -cf $here/a.tar .
+    rm $here/a/new-$n
+}
 change() {
     n=$((n + 1)) id=$start-$n
-    set -- pull pulls import load create commit commit commit tag rm rmi prune
-    [ $(($(echo $images | wc -w))) -lt 6 ] || set -- rmi rmi prune commit
-    one "$@"
-    change=$some
-    case $change in
+    case $1 in
     pull)
         one p1 p2 p3
-        log "> pull" && must pull -q $registry/$some:1 && made $registry/$some $some
+        run pull pull -q $registry/$some:1 && made $registry/$some $some
         ;;
     pulls)
         one p1 p2 p3
-        pulled=$some
-        (must pull -q $registry/$pulled:1) &
-        import " beside pull" && wait $! && made $registry/$pulled $pulled
+        archive
+        log "$mark pulls"
+        (must pull -q $registry/$some:1) &
+        must import $here/a.tar "a$id:1" && made "a$id" "a+$n"
+        wait $! || exit 1
+        log "< pulls"
+        made $registry/$some $some
         ;;
-    import) import ;;
-    load) log "> load" && must load -q -i $here/l.tar && made l l ;;
-    create) create ;;
+    import)
+        archive
+        run import import $here/a.tar "a$id:1" && made "a$id" "a+$n"
+        ;;
+    load) run load load -q -i $here/l.tar && made l l ;;
+    create)
+        one $images
+        run create create --name "c$id" "${some%%=*}:1" x
+        containers="$containers $(cat $here/said)=${some#*=}"
+        ;;
     commit)
-        [ -n "$containers" ] || create
         one $containers
         seq $n 9000 >"$store/containers/${some%%=*}/upper/new-$n"
-        log "> commit" && must commit "${some%%=*}" "b$id:1" && made "b$id" "${some#*=}+$n"
+        run commit commit "${some%%=*}" "b$id:1" && made "b$id" "${some#*=}+$n"
         # The next commit has that file too.
         containers="$(without "$some" "$containers") $some+$n"
         ;;
     tag)
         one $images
-        [ -n "$some" ] || return 0
-        log "> tag" && must tag "${some%%=*}:1" "t$id:1" && made "t$id" "${some#*=}"
+        run tag tag "${some%%=*}:1" "t$id:1" && made "t$id" "${some#*=}"
         ;;
     rm)
         one $containers
-        [ -n "$some" ] || return 0
-        log "> rm" && must rm "${some%%=*}"
+        run rm rm "${some%%=*}"
         containers=$(without "$some" "$containers")
         ;;
     rmi)
         one $images
-        [ -n "$some" ] || return 0
-        for container in $containers; do log "> rm" && must rm "${container%%=*}"; done
-        containers=''
-        log - "${some%%=*}" && log "> rmi" && must rmi "${some%%=*}:1"
+        log - "${some%%=*}"
+        run rmi rmi "${some%%=*}:1"
         images=$(without "$some" "$images")
         ;;
     prune)
-        log - "*" && log "> prune" && must system prune -af
+        log - "*"
+        run prune system prune -af
         images='' containers=''
         ;;
+    *) fail "no such operation: $1" ;;
     esac
 }
-create() {
-    [ -n "$images" ] || {
-        import
-        n=$((n + 1)) id=$start-$n
-    }
-    one $images
-    log "> create" && must create --name "c$id" "${some%%=*}:1" x
-    containers="$containers $(cat $here/said)=${some#*=}"
-}
-import() {
-    log "> import${1-}"
-    seq $n 9000 >$here/a/new-$n
-    tar -C $here/a -cf $here/a.tar .
-    rm $here/a/new-$n
-    must import $here/a.tar "a$id:1" && made "a$id" "a+$n"
+
+# Some changes, among them each at its time those that make the store smaller.
+some_changes() {
+    pick 3
+    for _ in $(seq $picked); do
+        set -- pull pulls import load create commit commit tag rm rmi prune
+        [ "$(echo $images | wc -w)" -lt 6 ] || set -- rmi rmi prune commit
+        one "$@"
+        chosen=$some
+        needs $chosen
+        change $chosen
+    done
 }
 
 prepare
+scribe
 tell ready
 while :; do
     order=$(dd if=$orders bs=16384 count=1 iflag=direct 2>/dev/null | tr -d '\0')
@@ -207,8 +244,8 @@ while :; do
     sleep 0.3
 done
 set -- $order
-seed=$2 start=$2 now=$3 sweeps=$4
-shift 4
+seed=$2 start=$2 now=$3 target=$4 tour=$5 sweeps=$6
+shift 6
 # The kept state has the same clock and the same random numbers each time.
 date -s "@$now" >/dev/null
 perl -e 'open my $f, ">", "/dev/urandom" or die; syswrite $f, shift; ioctl($f, 0x5207, 0) or die' "$seed $now"
@@ -221,4 +258,14 @@ if [ "$sweeps" = sweep ]; then
 fi
 n=0
 tell begin
-while :; do change; done
+[ "$tour" != tour ] || for each in pull pulls import load create commit tag rm rmi prune; do
+    needs $each
+    change $each
+done
+if [ "$target" != none ]; then
+    some_changes
+    needs "$target"
+    mark='!'
+    change "$target"
+fi
+while :; do sleep 60; done

@@ -6,27 +6,29 @@
 //! target/vm/cuts/state …     the machine before its first look at the disk (kept.rs)
 //! ```
 //! In each round the guest (`guest.sh`) mounts the disk, which replays the journal, and looks: what was acknowledged before
-//! the last cut must be there and whole. Then it pulls, imports, loads, creates, commits, tags, removes and prunes,
-//! until this side kills qemu, some moment of the following seconds. What the guest's kernel had not written is gone
-//! then, and of what it had written since its last flush, none, some or all. `tests/tests/e2e/power.rs` cuts the power of
-//! a recorded disk.
+//! the last cut must be there and whole. Then it changes the store and comes to the operation whose turn it is (a pull, an
+//! import, a load, a create, a commit, a tag, a removal, a prune), in the midst of which this side kills qemu (`aim.rs`).
+//! What the guest's kernel had not written is gone then, and of what it had written since its last flush, none, some
+//! or all. `tests/tests/e2e/power.rs` cuts the power of a recorded disk.
 
+mod aim;
 mod disk;
 mod kept;
 mod orders;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     path::{Path, PathBuf},
     process::Command,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use self::{
+    aim::{Aim, Durations, OPERATIONS, Shot},
     disk::{Disk, Survival},
     kept::Kept,
-    orders::Known,
+    orders::{Follower, Known},
 };
 use super::{
     Programs, machine,
@@ -40,8 +42,6 @@ use crate::{
 
 /// Rounds unless a number is given; each takes about half a minute where the processor is emulated.
 const ROUNDS: usize = 20;
-/// Latest moment of a cut after the first change, milliseconds: under emulation a command takes up to some seconds.
-const LATEST: u64 = 12_000;
 /// XFS wants 300 MiB; the file is sparse.
 const DISK_BYTES: u64 = 512 << 20;
 /// After how many cuts everything is removed and nothing may be left.
@@ -49,6 +49,9 @@ const SWEEP: usize = 5;
 
 /// File systems, each for its share of the rounds.
 const KINDS: [&[&str]; 2] = [&["mkfs.ext4", "-q", "-F"], &["mkfs.xfs", "-q", "-f"]];
+
+/// The order's operation of the last round of a file system, which only looks.
+const NOTHING: &str = "none";
 
 /// The guest's script waits for an order then.
 const READY: &str = "cuts: ready";
@@ -74,21 +77,15 @@ pub(super) fn main(programs: &Programs, options: &[String]) -> Outcome {
     let dir = build::target_dir().join("vm/cuts");
     fs::create_dir_all(&dir).map_err(|e| format!("make directory {}: {e}", dir.display()))?;
     let kept = (!wish.cold).then(|| Kept::new(&dir));
-    let mut bench =
-        Bench { image, payload, dir, kept, lying: wish.lying, random: Random(wish.seed), tally: Tally::default() };
+    let tally = Tally::default();
+    let mut bench = Bench { image, payload, dir, kept, lying: wish.lying, seed: wish.seed, tally };
     bench.keep()?;
     let each = wish.rounds.div_ceil(KINDS.len());
-    for mkfs in KINDS {
-        bench
-            .rounds(mkfs, each)
-            .map_err(|e| format!("{e}\nseed {}; the disk is {}", wish.seed, bench.disk().display()))?;
-    }
-    bench.clean();
-    println!(
-        "{} cuts, half of them on ext4 and half on XFS: nothing lost, no file without content",
-        each * KINDS.len()
-    );
+    let outcome = KINDS.iter().try_for_each(|mkfs| bench.rounds(mkfs, each));
     println!("{}", bench.tally);
+    outcome.map_err(|e| format!("{e}\nseed {}; the disk is {}", wish.seed, bench.disk().display()))?;
+    bench.clean();
+    println!("{} cuts: nothing lost, no file without content", each * KINDS.len());
     Ok(())
 }
 
@@ -99,7 +96,7 @@ struct Bench {
     dir: PathBuf,
     kept: Option<Kept>,
     lying: bool,
-    random: Random,
+    seed: u64,
     tally: Tally,
 }
 
@@ -118,8 +115,10 @@ impl Bench {
 
     fn drives(&self) -> Vec<String> {
         let socket = format!("file.driver=nbd,file.server.type=unix,file.server.path={}", self.socket().display());
-        let written = "format=raw,if=virtio,cache=writeback";
-        vec![format!("{socket},{written}"), format!("file={},{written}", self.orders().display())]
+        let written = "format=raw,if=virtio";
+        // What is said needs no medium: it is enough that it has left the machine.
+        let orders = format!("file={},{written},cache=unsafe", self.orders().display());
+        vec![format!("{socket},{written},cache=writeback"), orders]
     }
 
     /// Boots once and keeps the machine as it is when it is ready.
@@ -148,46 +147,57 @@ impl Bench {
     fn rounds(&mut self, mkfs: &[&str], rounds: usize) -> Outcome {
         sparse_file(&self.disk())?;
         run_quietly(Command::new(mkfs[0]).args(&mkfs[1..]).arg(self.disk()))?;
-        let mut known = Known::default();
-        // The last one only looks.
-        for round in 0..=rounds {
-            let after = Duration::from_millis(if round < rounds { 1 + self.random.below(LATEST) } else { 0 });
-            let label = format!("{} {round}", mkfs[0].trim_start_matches("mkfs."));
-            self.round(&label, after, round > 0 && round % SWEEP == 0, &mut known)?;
+        let kind = mkfs[0].trim_start_matches("mkfs.");
+        let mut targets = aim::targets(&mut Random::of(self.seed, kind, usize::MAX), rounds);
+        targets.push(NOTHING);
+        let (mut known, mut durations) = (Known::default(), Durations::default());
+        for (number, target) in targets.into_iter().enumerate() {
+            self.round(&Round { kind, number, target }, &mut durations, &mut known)?;
         }
         Ok(())
     }
 
     /// Looks at what the last cut left, changes it, cuts.
-    fn round(&mut self, label: &str, after: Duration, sweep: bool, known: &mut Known) -> Outcome {
+    fn round(&mut self, round: &Round, durations: &mut Durations, known: &mut Known) -> Outcome {
         let start = Instant::now();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let sweep = if sweep { "sweep" } else { "keep" };
+        // Of each round its own: what one needs of them depends on time.
+        let mut random = Random::of(self.seed, round.kind, round.number);
         let expected = known.present.len();
-        let order = format!("go {} {now} {sweep} {}\n", self.random.below(1 << 30), known.words().join(" "));
+        let order = round.order(&mut random, known);
         orders::write(&self.orders(), &order)?;
         let served = disk::serve(Disk::open(&self.disk(), self.lying)?, &self.socket())?;
-        let said = machine::cut(&self.image, &self.payload, BEGIN, after);
+        let mut aim = Aim::new(Follower::open(&self.orders())?, durations, &mut random);
+        let looks = round.target == NOTHING;
+        let due = |said: &str| if looks { Ok(said.contains(BEGIN)) } else { aim.due() };
+        let said = machine::cut(&self.image, &self.payload, due);
+        let shot = aim.shot();
         let mut disk = served.end()?;
         let said = said?;
         let log = orders::log(&self.orders())?;
-        if !said.contains(BEGIN) || said.contains("cuts: LOST") {
-            return Err(format!("{label}: {order}{said}\nthe guest's log:\n{}", log.join("\n")));
+        if !said.contains(BEGIN) || said.contains("cuts: LOST") || shot.is_none() != looks {
+            return Err(format!(
+                "{} {}: {order}{said}\nthe guest's log:\n{}",
+                round.kind,
+                round.number,
+                log.join("\n")
+            ));
         }
-        known.last = None;
+        known.under_way = None;
         let acknowledged = log.iter().filter(|line| known.hear(line)).count();
-        let survival = [Survival::None, Survival::Some, Survival::All][self.random.below(3) as usize];
-        let (blocks, lost) = disk.cut(survival, &mut self.random)?;
-        let last = known.last.clone().unwrap_or_else(|| "no command".to_owned());
+        let survival = [Survival::None, Survival::Some, Survival::All][random.below(3) as usize];
+        let (blocks, lost) = disk.cut(survival, &mut random)?;
+        self.tally.images += expected;
+        let moment = shot.map_or("only looked".to_owned(), |shot| {
+            self.tally.count(round, known.under_way.as_deref(), blocks, lost);
+            moment(round.target, shot, known.under_way.as_deref())
+        });
         println!(
-            "{label}: {expected} images expected and whole; cut {after:.1?} later during {last}, {acknowledged} acknowledged, \
-             {lost} of {blocks} blocks in the disk's cache lost; {:.0} s",
+            "{} {}: {expected} images expected and whole; {moment}, {acknowledged} acknowledged, {lost} of {blocks} \
+             blocks in the disk's cache lost; {:.0} s",
+            round.kind,
+            round.number,
             start.elapsed().as_secs_f64()
         );
-        self.tally.images += expected;
-        if !after.is_zero() {
-            self.tally.count(&last, blocks, lost);
-        }
         Ok(())
     }
 
@@ -202,18 +212,63 @@ impl Bench {
     }
 }
 
+/// One look and one cut.
+struct Round<'a> {
+    kind: &'a str,
+    number: usize,
+    target: &'a str,
+}
+
+impl Round<'_> {
+    /// As `guest.sh` describes it.
+    fn order(&self, random: &mut Random, known: &Known) -> String {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let tour = if self.number == 0 { "tour" } else { "straight" };
+        let sweep = if self.number > 0 && self.number.is_multiple_of(SWEEP) { "sweep" } else { "keep" };
+        let words = known.words().join(" ");
+        format!("go {} {now} {} {tour} {sweep} {words}\n", random.below(1 << 30), self.target)
+    }
+}
+
+/// When the cut came, by what the guest had said before.
+fn moment(target: &str, shot: Shot, under_way: Option<&str>) -> String {
+    let state = match under_way {
+        Some(operation) if operation == target => "under way".to_owned(),
+        Some(operation) => format!("over, {operation} under way"),
+        None => "over".to_owned(),
+    };
+    format!("cut {:.2?} after the begin of {target} (expected to take {:.2?}), {state}", shot.after, shot.of)
+}
+
 /// What the cuts came to.
 #[derive(Default)]
 struct Tally {
-    during: BTreeMap<String, usize>,
+    cuts: BTreeMap<(String, String), Count>,
     images: usize,
     blocks: usize,
     lost: usize,
 }
 
+/// Cuts of an operation on one file system.
+#[derive(Default, Clone, Copy)]
+struct Count {
+    aimed: usize,
+    /// It was under way, whatever was aimed at.
+    within: usize,
+    /// Aimed at it, but nothing was under way any more.
+    after: usize,
+}
+
 impl Tally {
-    fn count(&mut self, during: &str, blocks: usize, lost: usize) {
-        *self.during.entry(during.to_owned()).or_default() += 1;
+    fn count(&mut self, round: &Round, under_way: Option<&str>, blocks: usize, lost: usize) {
+        let mut at = |operation: &str, add: fn(&mut Count)| {
+            add(self.cuts.entry((operation.to_owned(), round.kind.to_owned())).or_default());
+        };
+        at(round.target, |count| count.aimed += 1);
+        match under_way {
+            Some(operation) => at(operation, |count| count.within += 1),
+            None => at(round.target, |count| count.after += 1),
+        }
         self.blocks += blocks;
         self.lost += lost;
     }
@@ -221,8 +276,19 @@ impl Tally {
 
 impl std::fmt::Display for Tally {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let during: Vec<String> = self.during.iter().map(|(name, count)| format!("{name} {count}")).collect();
-        writeln!(f, "under way: {}", during.join(", "))?;
+        let kinds: BTreeSet<&str> = self.cuts.keys().map(|(_, kind)| kind.as_str()).collect();
+        for kind in kinds {
+            writeln!(f, "{kind:<10} {:>8} {:>8} {:>8}", "aimed at", "within", "after")?;
+            let mut sum = Count::default();
+            for operation in OPERATIONS {
+                let cuts = self.cuts.get(&(operation.to_owned(), kind.to_owned())).copied().unwrap_or_default();
+                writeln!(f, "{operation:<10} {:>8} {:>8} {:>8}", cuts.aimed, cuts.within, cuts.after)?;
+                sum.aimed += cuts.aimed;
+                sum.within += cuts.within;
+                sum.after += cuts.after;
+            }
+            writeln!(f, "{:<10} {:>8} {:>8} {:>8}", "all", sum.aimed, sum.within, sum.after)?;
+        }
         write!(
             f,
             "images found whole: {}; {} of {} blocks in the disk's cache lost",
@@ -260,6 +326,16 @@ fn sparse_file(path: &Path) -> Outcome {
 struct Random(u64);
 
 impl Random {
+    /// One for each round of each file system.
+    fn of(seed: u64, kind: &str, round: usize) -> Random {
+        let mut random = Random(seed);
+        for byte in kind.bytes().chain(round.to_le_bytes()) {
+            random.0 ^= u64::from(byte);
+            random.below(1);
+        }
+        random
+    }
+
     fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % bound.max(1)
@@ -279,5 +355,36 @@ mod tests {
         );
         assert_eq!(parsed(""), Ok(Wish { rounds: ROUNDS, seed: 1, cold: false, lying: false }));
         assert!(parsed("--count 0").is_err() && parsed("--count").is_err() && parsed("x 1").is_err());
+    }
+
+    #[test]
+    fn a_cut_counts_where_the_guest_was_last() {
+        let mut tally = Tally::default();
+        let round = Round { kind: "xfs", number: 1, target: "commit" };
+        tally.count(&round, Some("commit"), 4, 2);
+        tally.count(&round, None, 1, 1);
+        tally.count(&round, Some("rm"), 0, 0);
+        let row = |text: &str, name: &str| -> Vec<String> {
+            let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+            line.split_whitespace().skip(1).map(str::to_owned).collect()
+        };
+        let text = tally.to_string();
+        assert_eq!(row(&text, "commit"), ["3", "1", "1"]);
+        assert_eq!(row(&text, "rm "), ["0", "1", "0"]);
+        assert_eq!(row(&text, "all"), ["3", "2", "1"]);
+        assert!(text.ends_with("3 of 5 blocks in the disk's cache lost"), "{text}");
+    }
+
+    #[test]
+    fn a_round_repeats_by_its_seed_whatever_the_others_needed() {
+        let order = |seed, number| {
+            let round = Round { kind: "ext4", number, target: "rm" };
+            round.order(&mut Random::of(seed, round.kind, number), &Known::default())
+        };
+        let word = |order: String, n| order.split(' ').nth(n).map(str::to_owned);
+        assert_eq!(word(order(3, 5), 1), word(order(3, 5), 1));
+        assert_ne!(word(order(3, 5), 1), word(order(4, 5), 1));
+        assert_eq!(word(order(3, 0), 4).as_deref(), Some("tour"));
+        assert_eq!(word(order(3, 5), 5).as_deref(), Some("sweep"));
     }
 }

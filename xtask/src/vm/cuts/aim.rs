@@ -1,0 +1,142 @@
+//! Which operation a cut is to hit, and when: at a moment of that operation drawn uniformly, so that one of a tenth of a
+//! second is hit as often as one of ten seconds.
+//!
+//! How long an operation takes is learned on the way: the guest says when each begins and when it has succeeded. In a
+//! file system's first round it does every one once before the one that is to be hit.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use super::{Random, orders::Follower};
+use crate::Outcome;
+
+/// As the guest's script names them; `pulls` is a pull with an import beside it.
+pub(super) const OPERATIONS: [&str; 10] =
+    ["pull", "pulls", "import", "load", "create", "commit", "tag", "rm", "rmi", "prune"];
+
+/// The speed of the machine changes, and a store that grows makes some of them longer.
+const REMEMBERED: usize = 5;
+
+/// Of an operation that was never seen to its end.
+const UNKNOWN: Duration = Duration::from_secs(1);
+
+/// Parts of an expected duration, of which one is drawn.
+const PARTS: u32 = 1 << 20;
+
+/// The operations to be hit, each in its turn, every ten in another order.
+pub(super) fn targets(random: &mut Random, rounds: usize) -> Vec<&'static str> {
+    let mut targets = Vec::new();
+    while targets.len() < rounds {
+        let mut turn = OPERATIONS.to_vec();
+        while !turn.is_empty() {
+            targets.push(turn.swap_remove(random.below(turn.len() as u64) as usize));
+        }
+    }
+    targets.truncate(rounds);
+    targets
+}
+
+/// How long the operations took.
+#[derive(Default)]
+pub(super) struct Durations {
+    seen: BTreeMap<String, Vec<Duration>>,
+}
+
+impl Durations {
+    fn learn(&mut self, operation: &str, took: Duration) {
+        self.seen.entry(operation.to_owned()).or_default().push(took);
+    }
+
+    /// The median of the last ones.
+    pub(super) fn expected(&self, operation: &str) -> Duration {
+        let all = self.seen.get(operation).map_or(&[][..], Vec::as_slice);
+        let mut last = all[all.len().saturating_sub(REMEMBERED)..].to_vec();
+        last.sort_unstable();
+        last.get(last.len() / 2).copied().unwrap_or(UNKNOWN)
+    }
+}
+
+/// When the cut is due.
+pub(super) struct Aim<'a> {
+    follower: Follower,
+    durations: &'a mut Durations,
+    part: u32,
+    begun: Instant,
+    shot: Option<Shot>,
+}
+
+/// A cut that was decided on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shot {
+    /// This long after the operation's begin.
+    pub(super) after: Duration,
+    /// How long it was expected to take.
+    pub(super) of: Duration,
+}
+
+impl Aim<'_> {
+    /// Somewhere in the operation that the guest marks.
+    pub(super) fn new<'a>(follower: Follower, durations: &'a mut Durations, random: &mut Random) -> Aim<'a> {
+        let part = random.below(u64::from(PARTS)) as u32;
+        Aim { follower, durations, part, begun: Instant::now(), shot: None }
+    }
+
+    /// Hears what the guest has said by now; true when the moment has come.
+    pub(super) fn due(&mut self) -> Outcome<bool> {
+        while let Some(line) = self.follower.next()? {
+            self.hear(&line);
+        }
+        Ok(self.shot.is_some_and(|shot| self.begun.elapsed() >= shot.after))
+    }
+
+    fn hear(&mut self, line: &str) {
+        match line.split_once(' ') {
+            Some((">", _)) => self.begun = Instant::now(),
+            Some(("!", operation)) => {
+                self.begun = Instant::now();
+                let of = self.durations.expected(operation);
+                self.shot = Some(Shot { after: of * self.part / PARTS, of });
+            }
+            Some(("<", operation)) => self.durations.learn(operation, self.begun.elapsed()),
+            _ => {}
+        }
+    }
+
+    /// What was decided, if the operation has begun.
+    pub(super) fn shot(&self) -> Option<Shot> {
+        self.shot
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_operation_has_its_turn_and_the_seed_decides_the_order() {
+        let drawn = |seed| targets(&mut Random(seed), 25);
+        assert_eq!(drawn(7), drawn(7));
+        assert_ne!(drawn(7), drawn(8));
+        for turn in drawn(7).chunks_exact(OPERATIONS.len()) {
+            let mut turn = turn.to_vec();
+            turn.sort_unstable();
+            let mut all = OPERATIONS;
+            all.sort_unstable();
+            assert_eq!(turn, all);
+        }
+        assert_eq!(drawn(7).len(), 25);
+    }
+
+    #[test]
+    fn an_expected_duration_is_the_median_of_the_last_five() {
+        let mut durations = Durations::default();
+        assert_eq!(durations.expected("rm"), UNKNOWN);
+        for millis in [9000, 9000, 9000, 100, 400, 200, 300, 9000] {
+            durations.learn("rm", Duration::from_millis(millis));
+        }
+        assert_eq!(durations.expected("rm"), Duration::from_millis(300));
+        assert_eq!(durations.expected("tag"), UNKNOWN);
+    }
+}
