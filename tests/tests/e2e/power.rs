@@ -1,5 +1,5 @@
-//! A power cut at any moment of pull, load, create, commit, rm, rmi and prune: what was acknowledged is there and whole, the store
-//! opens, the next command works.
+//! A power cut at any moment of pull, load, create, commit, rm, rmi and prune, in each of them as often: what was
+//! acknowledged is there and whole, the store opens, the next command works.
 //!
 //! The commands run once, on a filesystem on a disk that remembers every write and flush (`onggi_tests::recorder`). Then
 //! disks as a cut would leave them are made: everything up to the last flush, and none, all or some of the writes after
@@ -30,11 +30,12 @@ impl Random {
     }
 }
 
-/// One command: where it began and where it was acknowledged.
+/// One command: where it began, where it was acknowledged, and where the next one began.
 struct Step {
     name: &'static str,
     begin: usize,
     end: usize,
+    next: usize,
 }
 
 struct History {
@@ -80,7 +81,12 @@ fn record(stage: &Stage, mkfs: &str) -> History {
     let mut step = |name: &'static str, args: &[&str]| {
         let begin = recorder.position();
         onggi.ok(args);
-        steps.push(Step { name, begin, end: recorder.position() });
+        let end = recorder.position();
+        // They are made and removed without waiting for the disk: what they write gets there some time later.
+        if ["create", "rm"].contains(&name) {
+            sh(&format!("sync -f {}", root.display()));
+        }
+        steps.push(Step { name, begin, end, next: recorder.position() });
     };
     step("pull first", &["pull", &images[0]]);
     step("create", &["create", "--name", "web", &images[0], "x"]);
@@ -106,17 +112,16 @@ impl History {
         step(made).end <= at && at <= step(undone).begin
     }
 
-    /// One cut.
-    fn cut(&self, random: &mut Random, kind: &str) {
-        let first = self.steps[0].begin;
-        let at = first + random.below(self.recording.len() - first + 1);
+    /// One cut, in a step or right behind it.
+    fn cut(&self, random: &mut Random, kind: &str, step: &Step) {
+        let at = step.begin + 1 + random.below(step.next - step.begin);
         let onggi = Onggi::new();
         let image = onggi.dir().join("disk.img");
         let style = random.below(3);
         self.recording.cut(at, &image, || style == 0 || (style == 1 && random.below(2) == 0));
         let root = onggi.root();
         sh(&format!("mount -o loop {} {}", image.display(), root.display()));
-        let label = format!("{kind}, cut at {at} of {}, style {style}", self.recording.len());
+        let label = format!("{kind}, cut at {at} of {}, in {}, style {style}", self.recording.len(), step.name);
         self.look(&onggi, at, &label);
         sh(&format!("umount {}", root.display()));
         std::fs::remove_file(image).expect("remove the disk's image");
@@ -163,15 +168,21 @@ fn empty_files(root: &Path) -> String {
     sh(&format!("find {0}/layers {0}/blobs/sha256 -type f -size 0 2>/dev/null || true", root.display()))
 }
 
+/// In every step as often as in the others, however little it writes.
 fn cuts(count: usize) {
     let seed = std::env::var("ONGGI_POWER_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
     let kinds = [("ext4", "mkfs.ext4 -q -F -E nodiscard"), ("xfs", "mkfs.xfs -q -f -K")];
+    let mut numbers = 0..;
     for (kind, mkfs) in kinds {
         let stage = Stage::new();
         let history = record(&stage, mkfs);
+        for step in &history.steps {
+            assert!(step.next > step.begin, "{kind}: {} writes nothing that a cut could take", step.name);
+        }
         let mut random = Random(seed);
-        for _ in 0..count.div_ceil(kinds.len()) {
-            history.cut(&mut random, kind);
+        for number in numbers.by_ref().take(count.div_ceil(kinds.len())) {
+            // A few cuts are not all in the first steps.
+            history.cut(&mut random, kind, &history.steps[number * 2 % history.steps.len()]);
         }
     }
 }
