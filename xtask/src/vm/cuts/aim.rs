@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Random, orders::Follower};
+use super::{Random, disk::Written, orders::Follower};
 use crate::Outcome;
 
 /// As the guest's script names them; `pulls` is a pull with an import beside it.
@@ -62,6 +62,7 @@ impl Durations {
 pub(super) struct Aim<'a> {
     follower: Follower,
     durations: &'a mut Durations,
+    written: Written,
     part: u32,
     begun: Instant,
     shot: Option<Shot>,
@@ -74,13 +75,20 @@ pub(super) struct Shot {
     pub(super) after: Duration,
     /// How long it was expected to take.
     pub(super) of: Duration,
+    /// Writes that the disk had got when it began.
+    pub(super) written: usize,
 }
 
 impl Aim<'_> {
     /// Somewhere in the operation that the guest marks.
-    pub(super) fn new<'a>(follower: Follower, durations: &'a mut Durations, random: &mut Random) -> Aim<'a> {
+    pub(super) fn new<'a>(
+        follower: Follower,
+        durations: &'a mut Durations,
+        written: Written,
+        random: &mut Random,
+    ) -> Aim<'a> {
         let part = random.below(u64::from(PARTS)) as u32;
-        Aim { follower, durations, part, begun: Instant::now(), shot: None }
+        Aim { follower, durations, written, part, begun: Instant::now(), shot: None }
     }
 
     /// Hears what the guest has said by now; true when the moment has come.
@@ -97,7 +105,7 @@ impl Aim<'_> {
             Some(("!", operation)) => {
                 self.begun = Instant::now();
                 let of = self.durations.expected(operation);
-                self.shot = Some(Shot { after: of * self.part / PARTS, of });
+                self.shot = Some(Shot { after: of * self.part / PARTS, of, written: self.written.count() });
             }
             Some(("<", operation)) => self.durations.learn(operation, self.begun.elapsed()),
             _ => {}
@@ -112,7 +120,9 @@ impl Aim<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::os::unix::fs::FileExt;
+
+    use super::{super::orders, *};
 
     #[test]
     fn every_operation_has_its_turn_and_the_seed_decides_the_order() {
@@ -138,5 +148,31 @@ mod tests {
         }
         assert_eq!(durations.expected("rm"), Duration::from_millis(300));
         assert_eq!(durations.expected("tag"), UNKNOWN);
+    }
+
+    #[test]
+    fn a_cut_waits_for_its_part_of_what_the_operation_took_before() {
+        let path = std::env::temp_dir().join(format!("onggi-xtask-aim-{}", std::process::id()));
+        orders::write(&path, "").unwrap();
+        let mut durations = Durations::default();
+        durations.learn("rm", Duration::from_secs(3600));
+        let follower = Follower::open(&path).unwrap();
+        let mut aim = Aim::new(follower, &mut durations, Written::default(), &mut Random(1));
+        aim.part = PARTS / 4;
+        let mut say = |lines: &[&str]| {
+            let bytes: String = lines.iter().map(|line| format!("{line:<511}\n")).collect();
+            let disk = std::fs::File::options().write(true).open(&path).unwrap();
+            disk.write_all_at(bytes.as_bytes(), 16 << 10).unwrap();
+            let due = aim.due().unwrap();
+            (due, aim.shot().map(|shot| (shot.after, shot.of)))
+        };
+        assert_eq!(say(&["> pull"]), (false, None));
+        assert_eq!(say(&["> pull", "< pull", "+ p1 p1"]), (false, None));
+        let hour = Duration::from_secs(3600);
+        assert_eq!(say(&["> pull", "< pull", "+ p1 p1", "! rm"]), (false, Some((hour / 4, hour))));
+        aim.begun -= hour / 3;
+        assert_eq!(aim.due(), Ok(true));
+        assert!(durations.expected("pull") < UNKNOWN);
+        std::fs::remove_file(path).unwrap();
     }
 }

@@ -15,6 +15,10 @@ use std::{
         net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread::{self, JoinHandle},
 };
 
@@ -51,6 +55,18 @@ pub(super) struct Disk {
     pending: VecDeque<Pending>,
     cached: usize,
     lying: bool,
+    written: Written,
+}
+
+/// How many writes the disk has got.
+#[derive(Clone, Default)]
+pub(super) struct Written(Arc<AtomicUsize>);
+
+impl Written {
+    /// So far.
+    pub(super) fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 impl Disk {
@@ -59,7 +75,12 @@ impl Disk {
         let file = File::options().read(true).write(true).open(path);
         let file = file.map_err(|e| format!("open {}: {e}", path.display()))?;
         let bytes = file.metadata().map_err(|e| format!("stat {}: {e}", path.display()))?.len();
-        Ok(Disk { file, bytes, pending: VecDeque::new(), cached: 0, lying })
+        Ok(Disk { file, bytes, pending: VecDeque::new(), cached: 0, lying, written: Written::default() })
+    }
+
+    /// Counts while the disk is in use, too.
+    pub(super) fn written(&self) -> Written {
+        self.written.clone()
     }
 
     fn write(&mut self, offset: u64, after: Vec<u8>, forced: bool) -> io::Result<()> {
@@ -68,6 +89,7 @@ impl Disk {
         self.file.write_all_at(&after, offset)?;
         self.cached += after.len();
         self.pending.push_back(Pending { offset, before, after, forced });
+        self.written.0.fetch_add(1, Ordering::Relaxed);
         while self.cached > CACHE_BYTES {
             let Some(oldest) = self.pending.pop_front() else { break };
             self.cached -= oldest.after.len();
@@ -301,6 +323,7 @@ mod tests {
         disk.write(2 * BLOCK as u64, vec![3; BLOCK], true).unwrap();
         disk.write(0, vec![4; 2 * BLOCK], false).unwrap();
         assert_eq!(first_bytes(&path), [4, 4, 3, 0]);
+        assert_eq!(disk.written().count(), 4);
         assert_eq!(disk.cut(Survival::None, &mut Random(1)), Ok((4, 3)));
         assert_eq!(first_bytes(&path), [1, 1, 3, 0]);
         disk.write(0, vec![5; 4 * BLOCK], false).unwrap();
