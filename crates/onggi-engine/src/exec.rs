@@ -26,7 +26,7 @@ use serde::Deserialize;
 use crate::{
     Engine, EngineError, json, launch,
     process::{self, PidFd, ProcessHandle, Session},
-    status::Status,
+    status::{self, Status},
 };
 
 /// What to run.
@@ -87,7 +87,7 @@ impl Engine {
     /// The container does not run, the user is unknown in it, or the command cannot be started.
     pub fn exec(&self, name: &str, request: &ExecRequest) -> Result<Option<ExecSession>, EngineError> {
         let record = self.find(name)?;
-        let Some(first) = self.process(&record)? else {
+        let Some((first, state)) = self.living(&record)? else {
             let state = match self.status(&record.id)? {
                 // Its end is being written down.
                 Status::Running { .. } => "exited",
@@ -95,10 +95,9 @@ impl Engine {
             };
             return Err(not_running(&record, state));
         };
-        let status = self.status(&record.id)?;
-        if status.is_paused() {
+        if status::is_paused(&state) {
             let (name, hint) = (record.name.to_string(), "let it go on first: onggi cgroup thaw NAME");
-            return Err(EngineError::WrongState { verb: "exec in", name, state: status.name(), hint });
+            return Err(EngineError::WrongState { verb: "exec in", name, state: "paused", hint });
         }
         let process = self.exec_process(&record, request)?;
         let begin = || self.spawn_exec(&record, request, &process, first);

@@ -140,9 +140,12 @@ impl Engine {
 }
 
 fn running(state: &SandboxState) -> Status {
-    // A group that is gone, or a host without a freezer, holds nothing still.
-    let paused = onggi_cgroup::is_frozen(&state.cgroup_paths).unwrap_or(false);
-    Status::Running { pid: state.pid, started_at: state.created_at, paused }
+    Status::Running { pid: state.pid, started_at: state.created_at, paused: is_paused(state) }
+}
+
+/// True when the container's control group is frozen. One that is gone, or a host without a freezer, holds nothing still.
+pub(crate) fn is_paused(state: &SandboxState) -> bool {
+    onggi_cgroup::is_frozen(&state.cgroup_paths).unwrap_or(false)
 }
 
 /// What the end of a container is called that nobody wrote down, although the machine has been up all the time.

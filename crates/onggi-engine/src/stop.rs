@@ -153,8 +153,13 @@ impl Engine {
 
     /// The first process of a running container, opened so that its pid cannot be reused under us.
     pub(crate) fn process(&self, record: &ContainerRecord) -> Result<Option<PidFd>, EngineError> {
+        Ok(self.living(record)?.map(|(process, _)| process))
+    }
+
+    /// That process, and what the runtime wrote about its container.
+    pub(crate) fn living(&self, record: &ContainerRecord) -> Result<Option<(PidFd, SandboxState)>, EngineError> {
         match self.sandbox_state(&record.id)? {
-            Some(state) if self.monitor_alive(&record.id)? => open_process(&state),
+            Some(state) if self.monitor_alive(&record.id)? => Ok(open_process(&state)?.map(|process| (process, state))),
             _ => Ok(None),
         }
     }
