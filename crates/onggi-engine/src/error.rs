@@ -131,6 +131,12 @@ pub enum EngineError {
         /// Why.
         source: onggi_image::CredentialsError,
     },
+    /// What `login` and `logout` change.
+    #[error("cannot change the stored credentials")]
+    KeepCredentials {
+        /// Why.
+        source: onggi_image::CredentialsError,
+    },
     /// The configuration of registries, or a credential helper.
     #[error(transparent)]
     Registry(#[from] crate::registry::RegistryError),
@@ -318,6 +324,9 @@ impl EngineError {
             Self::SeveralNames { .. } => text("remove the names one by one, or use rmi -f"),
             Self::Config { .. } => text("docs/images.md lists the settings; ONGGI_CONFIG names another file"),
             Self::MissingBlob { .. } => text("pull the image again, or let `onggi system check --repair` do so"),
+            Self::KeepCredentials { .. } => {
+                text("name another file with --authfile, or its directory with DOCKER_CONFIG")
+            }
             Self::Registry(e) => e.hint(),
             Self::NoSuchObject { .. } => text("`onggi ps -a` lists the containers, `onggi images` the images"),
             Self::NotPulled { .. } => text("leave --pull=never out, or pull the image first"),
@@ -342,6 +351,11 @@ impl EngineError {
             Self::Sys { source, .. } => errno_hint(source.raw()),
             _ => None,
         }
+    }
+
+    /// True when what was asked for is an image that does not exist.
+    pub fn is_no_such_image(&self) -> bool {
+        matches!(self, Self::State(onggi_state::StateError::ImageNotFound { .. }))
     }
 
     /// True when what was asked for is a container that does not exist.

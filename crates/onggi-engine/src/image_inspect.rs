@@ -5,6 +5,7 @@
 //! `layers/` that it is unpacked in. Docker makes up cache ids and keeps them in `layerdb/sha256/<ChainID>/cache-id`;
 //! here the directory is named after the ChainID itself, so it can be computed.
 
+use onggi_spec::image::ContainerConfig;
 use onggi_state::ImageRecord;
 use serde_json::{Map, Value, json};
 
@@ -23,7 +24,7 @@ impl Engine {
             .collect();
         digests.dedup();
         let last = config.history.last();
-        let mut value = json!({
+        Ok(json!({
             "Id": image.config_digest.as_str(),
             "Digest": image.manifest_digest.as_str(),
             "RepoTags": tags,
@@ -36,18 +37,16 @@ impl Engine {
             "Os": config.os,
             "Size": image.size,
             "VirtualSize": image.size,
-            "Config": config.config,
+            "DockerVersion": "",
+            "Variant": config.variant.as_deref().unwrap_or_default(),
+            "Config": in_full(&config.config),
             "GraphDriver": self.image_graph_driver(image)?,
             "RootFS": { "Type": "layers", "Layers": config.rootfs.diff_ids },
             "ChainIDs": image.chain_ids,
             "Layers": self.image_layers(image, &config.rootfs.diff_ids)?,
             "History": config.history,
             "Metadata": { "LastTagTime": rfc3339(image.pulled_at) },
-        });
-        if let (Some(variant), Value::Object(map)) = (config.variant, &mut value) {
-            map.insert("Variant".to_owned(), variant.into());
-        }
-        Ok(value)
+        }))
     }
 
     /// Every name of every layer, lowest first.
@@ -81,5 +80,32 @@ impl Engine {
             }
         }
         Ok(json!({ "Name": self.driver_kind()?.name(), "Data": data }))
+    }
+}
+
+/// The configuration with every member that Docker's templates may name: what is not set is empty, not absent.
+fn in_full(config: &ContainerConfig) -> Value {
+    let mut full = json!({
+        "User": "", "WorkingDir": "", "StopSignal": "", "Healthcheck": null,
+        "Env": [], "Entrypoint": [], "Cmd": [], "OnBuild": [], "Shell": [],
+        "ExposedPorts": {}, "Volumes": {}, "Labels": {},
+    });
+    if let (Value::Object(full), Value::Object(set)) = (&mut full, json!(config)) {
+        full.extend(set);
+    }
+    full
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_image_does_not_set_is_empty_and_what_it_sets_is_shown() {
+        let config = ContainerConfig { user: "5".to_owned(), cmd: Some(vec!["sh".to_owned()]), ..Default::default() };
+        let full = in_full(&config);
+        assert_eq!((&full["User"], &full["Cmd"]), (&json!("5"), &json!(["sh"])));
+        assert_eq!((&full["WorkingDir"], &full["Entrypoint"], &full["Labels"]), (&json!(""), &json!([]), &json!({})));
+        assert!(full["Healthcheck"].is_null());
     }
 }

@@ -30,6 +30,15 @@ pub struct ImageSummary {
     pub containers: usize,
 }
 
+/// What a removal takes away.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Goes {
+    /// This name; the image keeps its others.
+    Name(ImageReference),
+    /// The image with all its names.
+    Image,
+}
+
 impl Engine {
     /// When an image was built, unix time in nanoseconds.
     ///
@@ -88,14 +97,9 @@ impl Engine {
     pub fn rmi(&self, name: &str, force: bool) -> Result<RemovedImage, EngineError> {
         self.recover()?;
         let image = self.find_image(name)?;
-        let by_name = name.parse::<ImageReference>().ok().filter(|r| image.name.as_ref() == Some(r));
-        let names = self.names_of(&image.config_digest)?;
-        let removed = match by_name {
-            Some(reference) if names.len() > 1 => self.state()?.remove_name(&reference)?,
-            None if names.len() > 1 && !force => {
-                return Err(EngineError::SeveralNames { image: name.to_owned(), names });
-            }
-            _ => {
+        let removed = match self.what_goes(name, &image, force)? {
+            Goes::Name(reference) => self.state()?.remove_name(&reference)?,
+            Goes::Image => {
                 self.refuse_while_running(&image.config_digest)?;
                 self.refuse_while_mounted(&image.config_digest, force)?;
                 let remove = || Ok::<_, EngineError>(self.state()?.remove_image(&image.config_digest, force)?);
@@ -106,6 +110,28 @@ impl Engine {
             self.collect_garbage()?;
         }
         Ok(removed)
+    }
+
+    /// What `rmi NAME` takes away. Digests of the repository that an image has one tag in do not count as names, as with
+    /// Docker: they came with the tag and go with it.
+    pub(crate) fn what_goes(&self, name: &str, image: &ImageRecord, force: bool) -> Result<Goes, EngineError> {
+        let all = self.state()?.list_images()?;
+        let names: Vec<ImageReference> =
+            all.into_iter().filter(|i| i.config_digest == image.config_digest).filter_map(|i| i.name).collect();
+        let written = name.parse::<ImageReference>().ok().map(|r| r.exact()).filter(|r| names.contains(r));
+        let first = written.as_ref().or_else(|| names.iter().find(|n| n.digest().is_none())).or(names.first());
+        let came_along = |n: &ImageReference| {
+            first.is_some_and(|first| n == first || (n.digest().is_some() && n.same_repository(first)))
+        };
+        let alone = names.iter().all(came_along) && written.as_ref().is_none_or(|w| w.digest().is_none());
+        match written {
+            Some(reference) if names.len() > 1 && !alone => Ok(Goes::Name(reference)),
+            None if !alone && !force => {
+                let names = names.iter().map(ImageReference::familiar).collect();
+                Err(EngineError::SeveralNames { image: name.to_owned(), names })
+            }
+            _ => Ok(Goes::Image),
+        }
     }
 
     /// Not even with `force`: a running container's layers are mounted.
@@ -178,7 +204,7 @@ impl Engine {
     pub(crate) fn find_image(&self, name: &str) -> Result<ImageRecord, EngineError> {
         let not_found = || StateError::ImageNotFound { reference: name.to_owned() };
         if let Ok(reference) = name.parse::<ImageReference>()
-            && let Some(image) = self.state()?.image_by_name(&reference)?
+            && let Some(image) = self.image_under(&reference)?
         {
             return Ok(image);
         }
@@ -189,6 +215,14 @@ impl Engine {
             1 => Ok(found.remove(0)),
             _ => Err(StateError::Ambiguous { reference: name.to_owned() }.into()),
         }
+    }
+
+    /// The image that is stored under a name, or whose manifest in this repository has the digest that is written.
+    pub(crate) fn image_under(&self, reference: &ImageReference) -> Result<Option<ImageRecord>, EngineError> {
+        let found = self.state()?.image_by_name(&reference.exact())?;
+        let (None, Some(digest)) = (&found, reference.digest()) else { return Ok(found) };
+        let here = |i: &ImageRecord| i.name.as_ref().is_some_and(|name| name.same_repository(reference));
+        Ok(self.state()?.list_images()?.into_iter().find(|i| &i.manifest_digest == digest && here(i)))
     }
 
     pub(crate) fn names_of(&self, id: &Digest) -> Result<Vec<String>, EngineError> {

@@ -101,6 +101,18 @@ impl Engine {
         Ok(onggi_storage::written(&self.layers()?, &record.id, &record.chain_ids)?)
     }
 
+    /// Bytes that a container has written to its own layer, and those with its image's.
+    ///
+    /// # Errors
+    /// No such container, or its directory cannot be read.
+    pub fn container_sizes(&self, name: &str) -> Result<(u64, u64), EngineError> {
+        let record = self.find(name)?;
+        let written = self.written(&record)?;
+        let layers = self.layers()?;
+        let sizes = record.chain_ids.iter().map(|id| Ok(layers.get(id)?.map_or(0, |layer| layer.size)));
+        Ok((written, written + sizes.sum::<Result<u64, EngineError>>()?))
+    }
+
     /// Ports with the host ports that were chosen at the start; none for a container that does not run.
     pub(crate) fn published(&self, record: &ContainerRecord, status: &Status) -> Result<Vec<PortMapping>, EngineError> {
         if record.request.ports.is_empty() || !status.is_running() {

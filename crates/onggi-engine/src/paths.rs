@@ -55,13 +55,14 @@ impl Paths {
                 runroot: runroot.unwrap_or_else(|| "/run/onggi".into()),
             };
         }
-        let home = env.home.clone().unwrap_or_else(|| PathBuf::from(format!("/tmp/onggi-home-{euid}")));
-        let data = env.data_home.clone().unwrap_or_else(|| home.join(".local/share"));
+        // Directly in /tmp, where `create` sees whose it is and nobody else can rename it: never below another's directory.
+        let data = env.data_home.clone().or_else(|| env.home.as_ref().map(|home| home.join(".local/share")));
+        let data = data.map_or_else(|| PathBuf::from(format!("/tmp/onggi-data-{euid}")), |data| data.join("onggi"));
         let run = env
             .runtime_dir
             .clone()
             .map_or_else(|| PathBuf::from(format!("/tmp/onggi-run-{euid}")), |d| d.join("onggi"));
-        Self { root: root.unwrap_or_else(|| data.join("onggi")), runroot: runroot.unwrap_or(run) }
+        Self { root: root.unwrap_or(data), runroot: runroot.unwrap_or(run) }
     }
 
     /// Makes the directories. An existing root must belong to `euid`.
@@ -152,6 +153,13 @@ mod tests {
         let p = Paths::discover(None, None, 7, &env);
         assert_eq!(p.root, Path::new("/home/a/.local/share/onggi"));
         assert_eq!(p.runroot, Path::new("/run/user/7/onggi"));
+    }
+
+    #[test]
+    fn without_a_home_nothing_lies_below_a_directory_that_another_could_have_made() {
+        let p = Paths::discover(None, None, 7, &DirEnv::default());
+        assert_eq!(p.root, Path::new("/tmp/onggi-data-7"));
+        assert_eq!(p.root.parent(), p.runroot.parent());
     }
 
     #[test]

@@ -71,6 +71,7 @@ impl Engine {
         options: &PullOptions,
         progress: &dyn Progress,
     ) -> Result<ImageRecord, EngineError> {
+        let reference = &reference.exact();
         // Where a registry is asked in any case, that comes first, and this is done meanwhile.
         if options.policy != PullPolicy::Always {
             self.recover_containers()?;
@@ -108,10 +109,11 @@ impl Engine {
         options: &PullOptions,
         progress: &dyn Progress,
     ) -> Result<ImageRecord, EngineError> {
+        let reference = &reference.exact();
         if options.policy == PullPolicy::Always {
             return self.pull_image(reference, options, progress);
         }
-        let by_name = self.state()?.image_by_name(reference)?;
+        let by_name = self.image_under(reference)?;
         let stored = match by_name {
             Some(image) => Some(image),
             None => self.image_by_id(reference)?,

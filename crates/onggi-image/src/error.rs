@@ -36,9 +36,17 @@ pub struct TransportError {
     pub url: String,
     /// The class of failure.
     pub kind: FailureKind,
-    /// The client library's account of it.
+    /// The kernel's account of it, or else the client library's.
     #[source]
-    pub source: Box<ureq::Error>,
+    pub source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// What the kernel said, where the client library only passes that on.
+pub(crate) fn innermost(error: ureq::Error) -> Box<dyn std::error::Error + Send + Sync> {
+    match error {
+        ureq::Error::Io(source) => Box::new(source),
+        other => Box::new(other),
+    }
 }
 
 /// An operation on the local blob store that the kernel refused.

@@ -15,7 +15,7 @@ use ureq::{
 
 use crate::{
     auth::{Auth, rate_limited, retry_after},
-    error::{FailureKind, ImageError, TransportError},
+    error::{FailureKind, ImageError, TransportError, innermost},
     http::{HttpClient, Payload},
     lists::next_link,
     options::RemoteOptions,
@@ -309,7 +309,7 @@ impl<'a> Exchange<'a> {
     fn broken(&self, call: Call<'_>, source: ureq::Error) -> Failure {
         let kind = crate::http::classify(&source);
         let (method, url) = (call.method, self.shown(call.target));
-        self.unreachable(TransportError { method, url, kind, source: Box::new(source) })
+        self.unreachable(TransportError { method, url, kind, source: innermost(source) })
     }
 }
 

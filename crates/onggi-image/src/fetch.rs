@@ -29,6 +29,6 @@ pub fn open_url(text: &str, proxies: &ProxySettings) -> Result<Box<dyn Read + Se
 }
 
 /// The innermost reason: the URL is said already.
-fn cause(error: &dyn std::error::Error) -> String {
-    error.source().map_or_else(|| error.to_string(), cause)
+fn cause(error: &(dyn std::error::Error + 'static)) -> String {
+    error.source().map_or_else(|| onggi_sys::error::cause(error), cause)
 }

@@ -14,7 +14,7 @@ use ureq::{
 
 use crate::{
     content::Content,
-    error::{FailureKind, ImageError, TransportError},
+    error::{FailureKind, ImageError, TransportError, innermost},
     options::ClientIdentity,
     url::{self, Origin},
 };
@@ -145,7 +145,7 @@ impl HttpClient {
             method,
             url: url::display(uri),
             kind: classify(&source),
-            source: Box::new(source),
+            source: innermost(source),
         };
         let agent = match Origin::of(uri) {
             Some(origin) if origin.is_loopback() => &self.direct,

@@ -134,6 +134,30 @@ impl ImageReference {
         Self { tag: None, digest: Some(digest), ..self.clone() }
     }
 
+    /// A name that an image is given: whatever has a digest in it is content's own name, and nothing to give.
+    ///
+    /// # Errors
+    /// It is no reference, or has a digest.
+    pub fn given(text: &str) -> Result<Self, ParseError> {
+        let name: Self = text.parse()?;
+        match &name.digest {
+            None => Ok(name),
+            Some(_) => Err(ParseError::new(WHAT, text, "a digest cannot be given to an image")
+                .hint(format!("give it a tag: {}", name.with_tag("latest")?.familiar()))),
+        }
+    }
+
+    /// What is stored under it: a digest says all, a tag beside it nothing more.
+    pub fn exact(&self) -> Self {
+        let tag = if self.digest.is_some() { None } else { self.tag.clone() };
+        Self { tag, ..self.clone() }
+    }
+
+    /// True for the same repository of the same registry.
+    pub fn same_repository(&self, other: &Self) -> bool {
+        self.registry == other.registry && self.repository == other.repository
+    }
+
     /// The repository as people write it: `nginx`, `user/app`, `127.0.0.1:5000/nginx`.
     pub fn familiar_name(&self) -> String {
         if self.registry != DEFAULT_REGISTRY {
@@ -328,6 +352,18 @@ mod tests {
     fn a_digest_reference_has_no_default_tag() {
         let r: ImageReference = format!("nginx@sha256:{HEX}").parse().unwrap();
         assert_eq!((r.tag(), r.selector()), (None, &*format!("sha256:{HEX}")));
+    }
+
+    #[test]
+    fn a_digest_says_all_and_is_not_given() {
+        let both: ImageReference = format!("nginx:1@sha256:{HEX}").parse().unwrap();
+        let exact = both.exact();
+        assert_eq!((exact.tag(), exact.digest()), (None, both.digest()));
+        assert!(exact.same_repository(&both) && !exact.same_repository(&"user/nginx".parse().unwrap()));
+        let plain = ImageReference::given("nginx:1").unwrap();
+        assert_eq!(plain.exact(), plain);
+        let refused = ImageReference::given(&both.familiar()).unwrap_err();
+        assert!(refused.hint.contains("nginx:latest"), "{refused:?}");
     }
 
     #[test]

@@ -18,6 +18,8 @@ mod format;
 pub(crate) mod oci;
 #[path = "../../../crates/onggi-engine/src/transfer/output.rs"]
 mod output;
+#[path = "../../../crates/onggi-engine/src/transfer/part.rs"]
+mod part;
 
 pub(crate) use blob::{Checked, descriptor as blob_descriptor};
 pub(crate) use copying::{CopyRule, Listed, MAX_IMAGES, Raw, Sink, Source, copy, fetch_document};

@@ -21,6 +21,7 @@ mod failing_calls;
 mod formats;
 mod full_disk;
 mod image_edges;
+mod image_habits;
 mod image_mount;
 mod images;
 mod kernel;

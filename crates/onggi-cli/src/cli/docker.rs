@@ -137,7 +137,14 @@ const RUN: &[(&[&str], &str)] = &[
 /// Options of other commands: the command, its options, what to use.
 const OTHERS: &[(&str, &[&str], &str)] = &[
     ("ps", &["-s", "--size"], "--format 'table {{.Names}}\\t{{.Size}}' or `onggi system df -v`"),
-    ("inspect", &["-s", "--size"], "`onggi ps -a --format 'table {{.Names}}\\t{{.Size}}'`"),
+    ("rmi", &["-a", "--all"], "`onggi image prune --all`"),
+    ("rm", &["-a", "--all"], "`onggi image prune --all`"),
+    ("commit", &["--iidfile"], "the id is what is printed: `onggi commit … > FILE`"),
+    ("commit", &["-s", "--squash"], "`onggi export CONTAINER | onggi import - NAME` makes one layer"),
+    ("import", &["--os", "--arch", "--variant"], "--platform OS/ARCH[/VARIANT]"),
+    ("pull", &["--os", "--arch", "--variant"], "--platform OS/ARCH[/VARIANT]"),
+    ("save", &["-m", "--multi-image-archive"], "leave it out: an archive takes as many images as are named"),
+    ("push", &["--compression-format"], "--compression"),
     ("logs", &["--details"], "leave it out"),
     ("exec", &["--privileged"], "`onggi ns enter NAME` enters its namespaces with all that you may"),
     ("exec", &["--env-file"], "-e KEY=VALUE for each"),

@@ -2,6 +2,7 @@
 
 use clap::{ArgAction, Args};
 use onggi_engine::CommitOptions;
+use onggi_spec::ImageReference;
 
 use super::explain::ExplainArg;
 use crate::{cli::GlobalArgs, error::CliError, render};
@@ -47,7 +48,7 @@ impl CommitArgs {
             pause: self.pause,
             format: self.format.parse()?,
         };
-        let reference = self.image.as_deref().map(str::parse).transpose()?;
+        let reference = self.image.as_deref().map(ImageReference::given).transpose()?;
         let engine = global.engine()?;
         let plan = || Ok(vec![engine.explain_commit(&self.container, reference.as_ref(), options.pause)?]);
         if let Some(code) = self.explain.show(plan)? {

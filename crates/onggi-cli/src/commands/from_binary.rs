@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use onggi_engine::FromBinary;
+use onggi_spec::ImageReference;
 
 use super::explain::{ExplainArg, ExplainFormat};
 use crate::{cli::GlobalArgs, error::CliError, render};
@@ -39,7 +40,7 @@ impl FromBinaryArgs {
         });
         let request = FromBinary { programs: self.programs, with: self.with, nss: self.nss, entrypoint };
         let engine = global.engine()?;
-        let reference = self.tag.as_deref().map(str::parse).transpose()?;
+        let reference = self.tag.as_deref().map(ImageReference::given).transpose()?;
         // In words it is the list of files; the other forms have the steps too.
         if self.explain.explain == Some(ExplainFormat::Words) {
             let files = engine.from_binary_files(&request)?;

@@ -1,11 +1,13 @@
 //! `onggi images`.
 
+use std::collections::HashSet;
+
 use clap::Args;
 use onggi_engine::ImageSummary;
-use onggi_spec::{ParseError, quantity::human_size};
+use onggi_spec::{Digest, ParseError, quantity::human_size};
 use serde_json::{Value, json};
 
-use super::filter;
+use super::{filter, system::moment};
 use crate::{
     cli::GlobalArgs,
     error::CliError,
@@ -17,7 +19,7 @@ use crate::{
 };
 
 const NONE: &str = "<none>";
-const FILTERS: [&str; 5] = ["reference", "label", "dangling", "before", "since"];
+const FILTERS: [&str; 6] = ["reference", "label", "dangling", "before", "since", "until"];
 
 const COLUMNS: Columns = Columns {
     headers: &[
@@ -29,6 +31,9 @@ const COLUMNS: Columns = Columns {
         ("CreatedAt", "CREATED AT"),
         ("Size", "SIZE"),
         ("Containers", "CONTAINERS"),
+        ("VirtualSize", "SIZE"),
+        ("SharedSize", "SHARED SIZE"),
+        ("UniqueSize", "UNIQUE SIZE"),
     ],
     default: "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}",
 };
@@ -44,7 +49,7 @@ pub(crate) struct ImagesArgs {
     /// Show digests
     #[arg(long)]
     digests: bool,
-    /// Only those that match: reference, label, dangling, before, since
+    /// Only those that match: reference, label, dangling, before, since, until
     #[arg(short, long, value_name = "KEY=VALUE")]
     filter: Vec<String>,
     /// Template, `json`, or `table TEMPLATE`
@@ -73,8 +78,16 @@ impl ImagesArgs {
         for (_, value) in filters.iter_mut().filter(|(key, _)| matches!(key.as_str(), "before" | "since")) {
             *value = engine.image_created(value)?.to_string();
         }
+        for (_, value) in filters.iter_mut().filter(|(key, _)| key == "until") {
+            *value = moment(value)?.to_string();
+        }
         let by_label = filters.iter().any(|(key, _)| key == "label");
-        for image in if by_label { engine.images()? } else { engine.images_without_labels()? } {
+        let images = if by_label { engine.images()? } else { engine.images_without_labels()? };
+        let tagged = tagged(&images);
+        for image in images {
+            if came_along(&image, &tagged, self.digests) {
+                continue;
+            }
             if filters.iter().all(|(key, value)| matches(&image, key, value)) {
                 rows.push(row(&image, now, self.no_trunc));
             }
@@ -103,7 +116,7 @@ fn check(key: &str, value: &str) -> Result<(), ParseError> {
 fn matches(image: &ImageSummary, key: &str, value: &str) -> bool {
     let (repository, tag) = names(image);
     match key {
-        "before" => value.parse().is_ok_and(|time| image.record.created < time),
+        "before" | "until" => value.parse().is_ok_and(|time| image.record.created < time),
         "since" => value.parse().is_ok_and(|time| image.record.created > time),
         "dangling" => image.record.name.is_none() == (value == "true"),
         "label" => match value.split_once('=') {
@@ -134,6 +147,27 @@ fn glob(pattern: &str, text: &str) -> bool {
     reachable[t.len()]
 }
 
+/// Images under tags: id, repository and digest.
+type Tagged = HashSet<(Digest, String, Digest)>;
+
+fn tagged(images: &[ImageSummary]) -> Tagged {
+    let key = |image: &ImageSummary| {
+        let name = image.record.name.as_ref().filter(|name| name.tag().is_some())?;
+        let (id, manifest) = (image.record.config_digest.clone(), image.record.manifest_digest.clone());
+        Some((id, name.familiar_name(), manifest))
+    };
+    images.iter().filter_map(key).collect()
+}
+
+/// A digest beside a tag of the same repository has no line of its own, as with Docker; with `--digests` it has one where it is
+/// not that of the tag.
+fn came_along(image: &ImageSummary, tagged: &Tagged, digests: bool) -> bool {
+    let Some(name) = image.record.name.as_ref().filter(|name| name.tag().is_none()) else { return false };
+    let (id, manifest) = (&image.record.config_digest, &image.record.manifest_digest);
+    let repository = name.familiar_name();
+    tagged.iter().any(|(i, r, m)| i == id && *r == repository && (!digests || m == manifest))
+}
+
 fn names(image: &ImageSummary) -> (String, String) {
     let none = || NONE.to_owned();
     match &image.record.name {
@@ -153,7 +187,11 @@ fn row(image: &ImageSummary, now: i64, full: bool) -> Value {
         "CreatedSince": time::ago(now, r.created),
         "CreatedAt": time::local(r.created),
         "Size": human_size(r.size),
-        "Containers": image.containers,
+        "VirtualSize": human_size(r.size),
+        "Containers": image.containers.to_string(),
+        // Docker has them in `system df -v` only, too.
+        "SharedSize": "N/A",
+        "UniqueSize": "N/A",
     })
 }
 

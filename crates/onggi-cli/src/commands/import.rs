@@ -4,6 +4,7 @@ use std::{io, path::Path};
 
 use clap::Args;
 use onggi_engine::{ImportOptions, LoadFrom};
+use onggi_spec::ImageReference;
 
 use super::explain::ExplainArg;
 use crate::{cli::GlobalArgs, error::CliError, render, request};
@@ -43,7 +44,7 @@ impl ImportArgs {
             created: None,
             origin: self.source.clone(),
         };
-        let reference = self.image.as_deref().map(str::parse).transpose()?;
+        let reference = self.image.as_deref().map(ImageReference::given).transpose()?;
         let engine = global.engine()?;
         let plan = || Ok(vec![engine.explain_read_archive("import", &self.source, reference.as_ref())]);
         if let Some(code) = self.explain.show(plan)? {

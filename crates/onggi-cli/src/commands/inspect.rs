@@ -43,6 +43,9 @@ pub(crate) struct NamedInspectArgs {
     /// Template, or `json`
     #[arg(short, long)]
     format: Option<String>,
+    /// Of containers, also their sizes: SizeRw, what it wrote, and SizeRootFs, with its image
+    #[arg(short, long)]
+    size: bool,
     /// Names or ids
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
@@ -71,7 +74,7 @@ impl NamedInspectArgs {
         let mut found = Vec::new();
         let mut missing = Vec::new();
         for name in &self.names {
-            match lookup(&engine, name, kind) {
+            match lookup(&engine, name, kind).and_then(|value| self.with_size(&engine, value)) {
                 Ok(value) => found.push(value),
                 Err(e) => missing.push(e),
             }
@@ -86,6 +89,21 @@ impl NamedInspectArgs {
         }
         missing.iter().for_each(CliError::print);
         Ok(u8::from(!missing.is_empty()))
+    }
+}
+
+impl NamedInspectArgs {
+    fn with_size(&self, engine: &Engine, mut value: Value) -> Result<Value, CliError> {
+        // An image shows its size in any case.
+        if self.size
+            && value.get("State").is_some()
+            && let Some(id) = value["Id"].as_str()
+        {
+            let (written, whole) = engine.container_sizes(id)?;
+            value["SizeRw"] = written.into();
+            value["SizeRootFs"] = whole.into();
+        }
+        Ok(value)
     }
 }
 

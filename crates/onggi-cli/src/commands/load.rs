@@ -20,7 +20,7 @@ pub(crate) struct LoadArgs {
     /// Read from this file (or directory) instead of standard input
     #[arg(short, long, value_name = "FILE")]
     input: Option<PathBuf>,
-    /// No names of what was loaded
+    /// Nothing but the names of what was loaded: there is no progress to be silent about
     #[arg(short, long)]
     quiet: bool,
     /// Of images for several platforms, the one for this: os[/architecture[/variant]]
@@ -48,9 +48,7 @@ impl LoadArgs {
             _ => LoadFrom::Stream(Box::new(io::stdin()), "standard input"),
         };
         for loaded in engine.load(from, platform.as_ref())? {
-            if !self.quiet {
-                render::stdout(&lines(&loaded))?;
-            }
+            render::stdout(&lines(&loaded))?;
         }
         Ok(0)
     }

@@ -4,6 +4,7 @@ use std::{fs, path::PathBuf, thread};
 
 use clap::{Args, Subcommand, ValueEnum};
 use onggi_engine::{Bootstrap, BootstrapTarget, BootstrapTool};
+use onggi_spec::ImageReference;
 use rustix::process::{Pid, Signal};
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
@@ -118,7 +119,7 @@ impl DebianArgs {
     /// Makes it; prints the image's id or the directory.
     fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
         let dir = self.dir.map(std::path::absolute).transpose().map_err(CliError::CurrentDirectory)?;
-        let tag = self.tag.as_deref().map(str::parse).transpose()?;
+        let tag = self.tag.as_deref().map(ImageReference::given).transpose()?;
         let request = Bootstrap {
             suite: self.suite,
             variant: self.variant,

@@ -191,7 +191,7 @@ fn prune_filter(texts: &[String]) -> Result<PruneFilter, ParseError> {
 }
 
 /// A time as Docker's `until` takes it: `24h`, `1h30m`, seconds since 1970, or RFC 3339.
-fn moment(text: &str) -> Result<i64, ParseError> {
+pub(super) fn moment(text: &str) -> Result<i64, ParseError> {
     let wrong = || {
         ParseError::new("time", text, "it is neither a duration nor a time")
             .hint("write 24h, 1h30m, 2026-01-31T12:00:00Z, or seconds since 1970")

@@ -1,6 +1,7 @@
 //! `onggi tag`.
 
 use clap::Args;
+use onggi_spec::ImageReference;
 
 use super::explain::ExplainArg;
 use crate::{cli::GlobalArgs, error::CliError};
@@ -19,7 +20,7 @@ pub(crate) struct TagArgs {
 impl TagArgs {
     /// Gives the image the name.
     pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
-        let (engine, target) = (global.engine()?, self.target.parse()?);
+        let (engine, target) = (global.engine()?, ImageReference::given(&self.target)?);
         if let Some(code) = self.explain.show(|| Ok(vec![engine.explain_tag(&self.source, &target)?]))? {
             return Ok(code);
         }

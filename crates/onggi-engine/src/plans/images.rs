@@ -6,7 +6,7 @@ use onggi_spec::{Digest, ImageReference};
 use onggi_state::{ImageRecord, StateError};
 
 use super::{RowChange, VerbOp, VerbPlan, by_hand::sql_text};
-use crate::{CheckReport, Engine, EngineError, Finding, FromBinary, ListFilter, PruneFilter, programs};
+use crate::{CheckReport, Engine, EngineError, Finding, FromBinary, ListFilter, PruneFilter, images::Goes, programs};
 
 impl Engine {
     /// `rmi`.
@@ -16,14 +16,9 @@ impl Engine {
     pub fn explain_rmi(&self, name: &str, force: bool) -> Result<VerbPlan, EngineError> {
         let image = self.find_image(name)?;
         let mut plan = VerbPlan::new(format!("remove the image {name}"));
-        let by_name = name.parse::<ImageReference>().ok().filter(|r| image.name.as_ref() == Some(r));
-        let names = self.names_of(&image.config_digest)?;
-        if let Some(reference) = by_name.filter(|_| names.len() > 1) {
+        if let Goes::Name(reference) = self.what_goes(name, &image, force)? {
             plan.push(self.name_row(RowChange::Delete, &reference, "this name; the image keeps its others", None));
             return Ok(plan);
-        }
-        if names.len() > 1 && !force {
-            return Err(EngineError::SeveralNames { image: name.to_owned(), names });
         }
         self.refuse_while_running(&image.config_digest)?;
         let users = self.state()?.containers_of_image(&image.config_digest)?;

@@ -40,7 +40,7 @@ impl Engine {
         let host = Host::new(&registry, &[], &remote, &Silent)?;
         let identity = trace::step("engine", || format!("show the credentials to {registry}"), || host.login())?;
         let credentials = identity.as_ref().unwrap_or(&request.credentials);
-        let keep = |source| EngineError::Credentials { source };
+        let keep = |source| EngineError::KeepCredentials { source };
         let helper = credential_file::helper_for(&file, &registry).map_err(keep)?;
         if let Some(name) = &helper {
             helper::store(name, &registry, credentials)?;
@@ -71,7 +71,7 @@ impl Engine {
     pub fn logout(&self, registry: Option<&str>, choice: &RegistryChoice) -> Result<String, EngineError> {
         let (registry, _) = registry_name(registry)?;
         let file = file(choice)?;
-        let keep = |source| EngineError::Credentials { source };
+        let keep = |source| EngineError::KeepCredentials { source };
         if let Some(name) = credential_file::helper_for(&file, &registry).map_err(keep)? {
             helper::erase(&name, &registry)?;
         }

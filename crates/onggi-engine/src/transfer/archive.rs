@@ -83,6 +83,9 @@ impl Archive {
     fn index(file: File, what: &str) -> Result<Self, EngineError> {
         let read_failed = |source| FormatError::Stream { action: "read the archive", source };
         let length = file.metadata().map_err(read_failed)?.len();
+        if length == 0 {
+            return Err(FormatError::NoBytes { what: what.to_owned() }.into());
+        }
         let reader = TarReader::new(FileSource::new(file.try_clone().map_err(read_failed)?, length));
         let members = jail::parse(move || list(reader, what))?;
         Ok(Self { what: what.to_owned(), file, members })

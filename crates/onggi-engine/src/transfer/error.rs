@@ -3,7 +3,10 @@
 use std::{io, path::PathBuf};
 
 use onggi_spec::Digest;
+use onggi_storage::tar::TarErrorKind;
 use thiserror::Error;
+
+const CUT_SHORT: &str = "the file is cut short or damaged: make it, or fetch it, again";
 
 /// An image archive or directory that cannot be read or written.
 #[derive(Debug, Error)]
@@ -37,6 +40,12 @@ pub enum FormatError {
     /// Nothing at all: what was to make it has failed.
     #[error("the archive is empty")]
     Empty,
+    /// The same of what was to be loaded.
+    #[error("{what} is empty")]
+    NoBytes {
+        /// The file.
+        what: String,
+    },
     /// An archive of the caller's own cannot be unpacked.
     #[error("{what} cannot be read as an archive")]
     Unreadable {
@@ -173,6 +182,8 @@ impl FormatError {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         let text = match self {
+            Self::NotAnArchive { source, .. } if source.kind == TarErrorKind::Truncated => CUT_SHORT,
+            Self::NoBytes { .. } => "did the command that was to make it fail?",
             Self::NotAnArchive { .. } | Self::NoImages { .. } => {
                 "images are loaded from what `docker save`, `podman save`, `skopeo copy` or `onggi save` wrote; a plain \
                  root filesystem is imported with `onggi import`"
@@ -180,7 +191,7 @@ impl FormatError {
             Self::Empty => {
                 "did the command that was to make it fail? an empty root filesystem is `tar -cf - -T /dev/null`"
             }
-            Self::Unreadable { .. } => "the file is cut short or damaged: make it, or fetch it, again",
+            Self::Unreadable { .. } => CUT_SHORT,
             Self::Missing { .. } | Self::WrongBlob { .. } | Self::LayerCount { .. } => {
                 "the archive is incomplete or damaged; make it again"
             }
@@ -202,7 +213,7 @@ impl FormatError {
 
 /// What the store says of a stream, said of the archive that the caller has named: no registry is to blame for it.
 pub(crate) fn of_archive(what: &str, e: crate::EngineError) -> crate::EngineError {
-    use onggi_storage::{StorageError, tar::TarErrorKind};
+    use onggi_storage::StorageError;
     let damaged = match &e {
         crate::EngineError::Storage(StorageError::TruncatedStream { .. } | StorageError::CorruptStream { .. }) => true,
         crate::EngineError::Storage(StorageError::Archive { source }) => matches!(

@@ -16,6 +16,7 @@ mod format;
 pub(crate) mod location;
 pub(crate) mod oci;
 mod output;
+mod part;
 pub(crate) mod registry;
 pub(crate) mod store;
 

@@ -30,6 +30,7 @@ use super::{
     archive::Archive,
     blob::read_error,
     error::{at, shown},
+    part::Part,
 };
 use crate::EngineError;
 
@@ -296,25 +297,16 @@ pub(crate) fn make_last(dir: &Path) -> Result<(), EngineError> {
 
 /// Writes a file that has its name only when it is complete.
 pub(crate) fn write_file(path: &Path, content: &mut dyn Read) -> Result<(), EngineError> {
-    let part = path.with_file_name(format!(".{}.part", crate::names::random_id()?.short()));
-    let written = (|| {
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(0o644).open(&part).map_err(at("write", &part))?;
-        let mut buffer = vec![0; PIECE];
-        loop {
-            let n = content.read(&mut buffer).map_err(read_error)?;
-            if n == 0 {
-                break;
-            }
-            file.write_all(&buffer[..n]).map_err(at("write", &part))?;
+    let mut part = Part::beside(path).map_err(at("write", path))?;
+    let mut buffer = vec![0; PIECE];
+    loop {
+        let n = content.read(&mut buffer).map_err(read_error)?;
+        if n == 0 {
+            break;
         }
-        fs::rename(&part, path).map_err(at("write", path))
-    })();
-    if written.is_err() {
-        // It may not be there at all.
-        let _ = fs::remove_file(&part);
+        part.file().write_all(&buffer[..n]).map_err(at("write", path))?;
     }
-    Ok(written?)
+    Ok(part.keep(path).map_err(at("write", path))?)
 }
 
 impl Sink for OciDirSink {
