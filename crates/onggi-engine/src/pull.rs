@@ -11,7 +11,9 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use onggi_image::{Access, ImagePlan, LayerReady, Mirror, PulledImage, Puller, Remote, RemoteOptions, closure};
+use onggi_image::{
+    Access, ImagePlan, LayerReady, Mirror, PulledImage, Puller, Question, Remote, RemoteOptions, closure,
+};
 use onggi_spec::{
     Digest, ImageReference,
     image::Platform,
@@ -164,11 +166,13 @@ impl Engine {
         options: &PullOptions,
         progress: &dyn Progress,
     ) -> Result<ImageRecord, EngineError> {
+        let (registry, source) = registry_options(&self.registries(&options.registry)?, reference, options)?;
+        // The registry takes longest, so it is asked before anything is looked at here, where that is possible.
+        let question = Question::send(reference, &registry);
         self.paths.create(self.euid)?;
         let blobs = self.blobs()?;
-        let (registry, source) = registry_options(&self.registries(&options.registry)?, reference, options)?;
         let puller = Puller::new(&blobs, reference, registry, progress)?;
-        if let Some(image) = self.pulled_before(&puller, reference, options, progress)? {
+        if let Some(image) = self.pulled_before(&puller, question, reference, options, progress)? {
             self.after_pull(&image);
             return Ok(image);
         }

@@ -10,17 +10,19 @@ use ureq::{
     config::AutoHeaderValue,
     http::{Method, Request, Response, Uri, request::Builder},
     tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem},
+    unversioned::transport::DefaultConnector,
 };
 
 use crate::{
     content::Content,
     error::{FailureKind, ImageError, TransportError, innermost},
+    lookup::Names,
     options::ClientIdentity,
     url::{self, Origin},
 };
 
 /// What we say that we are.
-const USER_AGENT: &str = concat!("onggi/", env!("CARGO_PKG_VERSION"));
+pub(crate) const USER_AGENT: &str = concat!("onggi/", env!("CARGO_PKG_VERSION"));
 /// Socket buffer of the client library. It is filled with zeros for each connection, also for one that only asks for a
 /// digest, so it is no larger than a blob needs: a read of 64 KiB costs many times what the call itself does.
 const INPUT_BUFFER: usize = 64 << 10;
@@ -30,6 +32,8 @@ const OUTPUT_BUFFER: usize = 64 << 10;
 const QUESTION_BUFFER: usize = 40 << 10;
 /// Largest response header, in bytes: signed URLs and tokens stay below 16 KiB (I12).
 const MAX_HEADER: usize = 64 << 10;
+/// The C library can load what the machine looks names up with.
+const LOADS_MODULES: bool = !cfg!(target_feature = "crt-static");
 /// How std begins what it says when a name cannot be resolved.
 const LOOKUP: &str = "failed to lookup address information";
 /// A registry that got the last byte of a blob may hash it once more before it answers.
@@ -247,7 +251,7 @@ fn roots(authorities: &[String]) -> Result<RootCerts, ImageError> {
 }
 
 fn agent(uploads: bool, tls: TlsConfig, timeouts: Timeouts, proxy: Option<Proxy>) -> Agent {
-    Agent::config_builder()
+    let config = Agent::config_builder()
         .tls_config(tls)
         .proxy(proxy)
         .http_status_as_error(false)
@@ -264,8 +268,11 @@ fn agent(uploads: bool, tls: TlsConfig, timeouts: Timeouts, proxy: Option<Proxy>
         .timeout_recv_response(Some(timeouts.response))
         .timeout_per_read(Some(timeouts.read))
         .timeout_per_write(Some(timeouts.response))
-        .build()
-        .new_agent()
+        .build();
+    match LOADS_MODULES {
+        true => config.new_agent(),
+        false => Agent::with_parts(config, DefaultConnector::default(), Names::default()),
+    }
 }
 
 fn proxy(setting: &str, no_proxy: &str) -> Result<Proxy, ImageError> {

@@ -36,6 +36,7 @@ use crate::{
     options::RemoteOptions,
     plan::{self, ImagePlan, LayerBlob, Source},
     platform::native_platform,
+    question::Question,
     remote::{Access, Remote},
     store::{BlobStore, StoreHold, VerifiedBlob},
 };
@@ -159,6 +160,14 @@ impl<'a> Puller<'a> {
         let digest = answer.as_ref().ok().cloned().flatten();
         *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
         digest
+    }
+
+    /// The same of a question that was sent before there was this `Puller`, with the same options. Asks anew where its answer
+    /// says nothing.
+    pub fn answered(&self, question: Question) -> Option<Digest> {
+        let Some(digest) = question.answer() else { return self.ask() };
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(Ok(Some(digest.clone())));
+        Some(digest)
     }
 
     /// The platform that is wanted.

@@ -10,7 +10,9 @@ use std::{
 };
 
 use common::{FakeRegistry, Fixture, Reply, descriptor, image, image_for, index, options};
-use onggi_image::{Access, Deletion, ImageError, LayerReady, PullOptions, Remote, digest_of, pull, stored_image};
+use onggi_image::{
+    Access, Deletion, ImageError, LayerReady, PullOptions, Puller, Question, Remote, digest_of, pull, stored_image,
+};
 use onggi_spec::{
     image::media_type,
     progress::{Progress, ProgressEvent, Silent},
@@ -143,6 +145,63 @@ fn a_registry_without_digest_header_or_head_is_pulled_from_all_the_same() {
         registry.put("latest", &image(&[b"one"]));
         assert!(Fixture::new().pull(&registry.reference("app")).is_ok(), "{head_status}");
     }
+}
+
+#[test]
+fn an_answer_to_a_question_sent_ahead_is_all_that_a_pull_asks_for() {
+    let registry = FakeRegistry::start();
+    let wanted = image(&[b"one"]);
+    registry.put("latest", &wanted);
+    let (fixture, reference) = (Fixture::new(), registry.reference("app"));
+    drop(fixture.pull(&reference).unwrap());
+    registry.forget();
+    let question = Question::send(&reference, &options()).expect("a registry here is asked ahead");
+    let puller = Puller::new(&fixture.store, &reference, options(), &Silent).unwrap();
+    assert_eq!(puller.answered(question), Some(digest_of(&wanted.manifest)));
+    assert_eq!(puller.plan().unwrap().repo_digest, digest_of(&wanted.manifest));
+    assert_eq!(registry.requests(), ["HEAD /v2/app/manifests/latest"]);
+}
+
+#[test]
+fn an_odd_answer_to_a_question_sent_ahead_leads_to_the_client_proper() {
+    let wanted = image(&[b"one"]);
+    let digest = digest_of(&wanted.manifest);
+    let named = digest.to_string();
+    // The first answer, and how the whole pull that comes after it ends.
+    let unasked = Reply::new(304).header("Docker-Content-Digest", named.clone());
+    let moved = Reply::new(307).header("Location", "/v2/app/manifests/other");
+    for odd in
+        [unasked, moved, Reply::new(200), Reply::error(503, "UNAVAILABLE"), Reply::error(404, "MANIFEST_UNKNOWN")]
+    {
+        let first = odd.clone();
+        let registry = FakeRegistry::with_hook(move |seen, earlier| {
+            (seen.method == "HEAD" && seen.path().ends_with("latest") && earlier == 0).then(|| first.clone())
+        });
+        registry.put("latest", &wanted);
+        let (fixture, reference) = (Fixture::new(), registry.reference("app"));
+        let question = Question::send(&reference, &options()).unwrap();
+        let puller = Puller::new(&fixture.store, &reference, options(), &Silent).unwrap();
+        assert_eq!(puller.answered(question), Some(digest.clone()), "{odd:?}");
+        assert_eq!(registry.requests(), ["HEAD /v2/app/manifests/latest"; 2], "{odd:?}");
+        assert_eq!(puller.plan().unwrap().repo_digest, digest, "{odd:?}");
+    }
+}
+
+#[test]
+fn a_digest_that_is_not_what_the_registry_serves_is_refused_after_a_question_too() {
+    let (told, served) = (image(&[b"told"]), image(&[b"served"]));
+    let named = digest_of(&told.manifest).to_string();
+    let registry = FakeRegistry::with_hook(move |seen, _| {
+        (seen.method == "HEAD").then(|| Reply::new(200).header("Docker-Content-Digest", named.clone()))
+    });
+    registry.put("latest", &served);
+    registry.put_manifest(&digest_of(&told.manifest).to_string(), &served.manifest_type, &served.manifest);
+    let (fixture, reference) = (Fixture::new(), registry.reference("app"));
+    let question = Question::send(&reference, &options()).unwrap();
+    let puller = Puller::new(&fixture.store, &reference, options(), &Silent).unwrap();
+    assert_eq!(puller.answered(question), Some(digest_of(&told.manifest)));
+    let refused = puller.plan();
+    assert!(matches!(refused, Err(ImageError::WrongDigest { .. })), "{:?}", refused.err());
 }
 
 #[test]

@@ -1,13 +1,14 @@
 //! A pull that finds what it found the last time: one request, one look at each part, no document parsed.
 //!
-//! The registry is asked what the name stands for; meanwhile a thread opens the database and looks at everything that the last
-//! pull brought: documents are hashed again, blobs must have their lengths, layers their records. The answer is what takes
-//! longest, so the question is not left to the thread, which some processor has to be woken up for first.
+//! The registry is asked what the name stands for, and while it thinks everything is looked at that the last pull brought:
+//! documents are hashed again, blobs must have their lengths, layers their records. A registry at an address of this machine
+//! was asked before any of this ([`Question`]), so that its answer is read when the look is done and no other thread is needed.
+//! Another one is asked by this thread, because the answer is what takes longest, while a second one looks.
 //! When the digest is the stored one, that is all. Anything else is left to the whole pull, which has the answer already.
 
 use std::{convert::Infallible, panic::resume_unwind, thread};
 
-use onggi_image::{ImagePlan, Puller};
+use onggi_image::{ImagePlan, Puller, Question};
 use onggi_spec::{
     Digest, ImageReference,
     image::{MAX_DOCUMENT, Platform},
@@ -20,10 +21,12 @@ use super::{PullOptions, announce_present};
 use crate::{Engine, EngineError};
 
 impl Engine {
-    /// The stored image, when the registry says that the name stands for it now and all of it is here.
+    /// The stored image, when the registry says that the name stands for it now and all of it is here. `question` may be on its
+    /// way to the registry already.
     pub(super) fn pulled_before(
         &self,
         puller: &Puller<'_>,
+        question: Option<Question>,
         reference: &ImageReference,
         options: &PullOptions,
         progress: &dyn Progress,
@@ -35,16 +38,14 @@ impl Engine {
                 false => self.stored_whole(reference, puller.platform()),
             }
         };
-        let (digest, stored) = thread::scope(|scope| {
-            let looking = thread::Builder::new().name("look".to_owned()).spawn_scoped(scope, look);
-            let what = || format!("ask for the digest of {}", reference.familiar());
-            let Ok(digest) = trace::step::<_, Infallible>("engine", what, || Ok(puller.ask()));
-            let stored = match looking {
-                Ok(looking) => looking.join().unwrap_or_else(|panic| resume_unwind(panic)),
-                Err(_) => look(),
-            };
-            (digest, stored)
-        });
+        let what = || format!("ask for the digest of {}", reference.familiar());
+        let (Ok(digest), stored) = match question {
+            Some(question) => {
+                let stored = look();
+                (trace::step::<_, Infallible>("engine", what, || Ok(puller.answered(question))), stored)
+            }
+            None => beside(look, || trace::step::<_, Infallible>("engine", what, || Ok(puller.ask()))),
+        };
         let Some((image, parts)) = stored? else { return Ok(None) };
         if digest.as_ref() != Some(&image.manifest_digest) {
             return Ok(None);
@@ -89,6 +90,19 @@ impl Engine {
             tracing::warn!("cannot note what {} consists of: {}", reference.familiar(), crate::error_chain(&e));
         }
     }
+}
+
+/// Does `second` on this thread and `first` on another one, or afterwards where there can be none.
+fn beside<A: Send, B>(first: impl Fn() -> A + Sync, second: impl FnOnce() -> B) -> (B, A) {
+    thread::scope(|scope| {
+        let other = thread::Builder::new().name("look".to_owned()).spawn_scoped(scope, &first);
+        let done = second();
+        let first = match other {
+            Ok(other) => other.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            Err(_) => first(),
+        };
+        (done, first)
+    })
 }
 
 /// The name may stand for another image since (`tag`, `load`), or the pull have been for another platform.
