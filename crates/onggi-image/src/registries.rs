@@ -157,6 +157,10 @@ impl RegistriesConf {
     /// It is malformed; `path` is for the message.
     pub fn add(&mut self, text: &str, path: &Path) -> Result<(), RegistriesError> {
         let invalid = |reason: &str| RegistriesError::Invalid { path: path.to_owned(), reason: reason.to_owned() };
+        if let Some(aliases) = plain_aliases(text) {
+            self.aliases.extend(aliases);
+            return Ok(());
+        }
         let parsed: Text = toml::from_str(text)
             .map_err(|source| RegistriesError::Malformed { path: path.to_owned(), source: Box::new(source) })?;
         if parsed.registries.is_some() {
@@ -334,11 +338,69 @@ pub fn load(files: &[PathBuf]) -> Result<RegistriesConf, RegistriesError> {
     Ok(conf)
 }
 
+/// What most machines have: nothing but comments, or a table of short names, some hundred lines of the simplest kind. Reading
+/// those takes the whole parser longer than all else that a command does before it begins. `None` for any other text.
+fn plain_aliases(text: &str) -> Option<BTreeMap<String, String>> {
+    let mut aliases = BTreeMap::new();
+    let mut inside = false;
+    if text.bytes().any(|b| b.is_ascii_control() && b != b'\n') {
+        return None;
+    }
+    for line in text.lines().map(|line| line.trim_matches(' ')).filter(|l| !l.is_empty() && !l.starts_with('#')) {
+        if line == "[aliases]" && !inside {
+            inside = true;
+            continue;
+        }
+        let (name, target) = line.strip_prefix('"')?.strip_suffix('"')?.split_once("\" = \"")?;
+        let plain = |part: &str| !part.contains(['"', '\\']);
+        // A second one of the same name is an error, which the parser words.
+        if !inside || !plain(name) || !plain(target) || aliases.insert(name.to_owned(), target.to_owned()).is_some() {
+            return None;
+        }
+    }
+    Some(aliases)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn plain_aliases_are_what_the_parser_reads() {
+        for text in [
+            "",
+            "# a comment\n\n   # another\n",
+            "[aliases]\n",
+            "# x\n[aliases]\n  # y\n  \"a\" = \"docker.io/library/a\"\n\"b/c\" = \"quay.io/b/c\"",
+        ] {
+            let parsed: Text = toml::from_str(text).unwrap();
+            assert_eq!(plain_aliases(text), Some(parsed.aliases), "{text}");
+            assert!(parsed.search.is_none() && parsed.registry.is_empty());
+        }
+    }
+
+    #[test]
+    fn whatever_is_not_plain_is_left_to_the_parser() {
+        for text in [
+            "\"a\" = \"b\"",
+            "[aliases]\n\"a\" = \"b\"\n\"a\" = \"c\"",
+            "[aliases]\n\"a\" = \"b\" # why",
+            "[aliases]\na = \"b\"",
+            "[aliases]\n\"a\" = \"\\u0062\"",
+            "[aliases]\n\"a\" = \"\"\"b\n\"\"\"",
+            "[aliases]\n[aliases]\n",
+            "unqualified-search-registries = [\"docker.io\"]",
+            "[[registry]]\nlocation = \"r.example\"",
+            "# \u{1}\n",
+            "[aliases]\r\n\"a\" = \"b\"\r\n",
+        ] {
+            assert_eq!(plain_aliases(text), None, "{text}");
+        }
+        let twice = RegistriesConf::default().add("[aliases]\n\"a\" = \"b\"\n\"a\" = \"c\"", Path::new("/x"));
+        assert!(matches!(twice, Err(RegistriesError::Malformed { .. })), "{twice:?}");
+    }
 
     fn conf(text: &str) -> RegistriesConf {
         let mut conf = RegistriesConf::default();
