@@ -1,7 +1,7 @@
 //! Building the two programs and laying them out as an installation under `target/dist`.
 //!
 //! ```text
-//! target/dist/bin/onggi                  release profile, dynamic
+//! target/dist/bin/onggi                  release profile, static
 //! target/dist/libexec/onggi/onggi-oci    profile `oci`, static
 //! target/dist-failpoints/…               the same with an `onggi` that can be killed at named points
 //! ```
@@ -34,58 +34,123 @@ pub(crate) fn target_dir() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
 }
 
+/// One of the static programs: how it is built and where everything about it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Static {
+    /// The engine's command line.
+    Engine,
+    /// The runtime and monitor.
+    Runtime,
+}
+
+impl Static {
+    /// The package, which is also the program's directory below `crates`.
+    fn package(self) -> &'static str {
+        match self {
+            Self::Engine => "onggi-cli",
+            Self::Runtime => "onggi-oci",
+        }
+    }
+
+    /// The program's name.
+    pub(crate) fn program(self) -> &'static str {
+        match self {
+            Self::Engine => "onggi",
+            Self::Runtime => "onggi-oci",
+        }
+    }
+
+    fn profile(self) -> &'static str {
+        match self {
+            Self::Engine => "release",
+            Self::Runtime => "oci",
+        }
+    }
+
+    /// Where the program begins: in crates/onggi-sys/src/entry.rs and not in the C library.
+    fn entry(self) -> &'static str {
+        match self {
+            Self::Engine => "onggi_plain_entry",
+            Self::Runtime => "onggi_entry",
+        }
+    }
+
+    /// A target directory of its own, because other flags in a shared one would make every switch between two builds start
+    /// from nothing.
+    fn directory(self) -> PathBuf {
+        target_dir().join(match self {
+            Self::Engine => "engine",
+            Self::Runtime => "oci",
+        })
+    }
+
+    /// Where the linker writes which function is where.
+    pub(crate) fn map(self) -> PathBuf {
+        self.directory().join(format!("{}.map", self.program()))
+    }
+
+    /// The linker script that puts the functions of the start path side by side (docs/performance.md).
+    pub(crate) fn hot_functions(self) -> PathBuf {
+        workspace().join("crates").join(self.package()).join("hot.ld")
+    }
+
+    /// Builds it as it is installed.
+    pub(crate) fn build(self) -> Outcome<PathBuf> {
+        let dir = self.directory();
+        let mut build = cargo();
+        build.args(["rustc", "--locked", "--profile", self.profile(), "--target", TARGET, "-p", self.package()]);
+        build.args(["--bin", self.program()]).arg("--target-dir").arg(&dir);
+        let libc = std::process::Command::new("getconf").arg("GNU_LIBC_VERSION").output();
+        let libc = libc.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
+        build.env("CARGO_ENCODED_RUSTFLAGS", flags(&libc).join("\x1f")).env("ONGGI_COMMIT", commit());
+        // For the program alone, so that nothing else is compiled again when one of them changes.
+        build.arg("--").args(self.link_flags(&libc));
+        // The engine takes longest: nothing slows it down.
+        match self {
+            Self::Engine => run(&mut build)?,
+            Self::Runtime => run(&mut giving_way(&build))?,
+        }
+        Ok(dir.join(TARGET).join(self.profile()).join(self.program()))
+    }
+
+    /// The functions of the start path side by side, and relocations packed as bit maps.
+    fn link_flags(self, libc: &str) -> Vec<String> {
+        let mut arguments = vec![
+            format!("-e,{}", self.entry()),
+            format!("-T,{}", self.hot_functions().display()),
+            format!("-Map={}", self.map().display()),
+        ];
+        if applies_packed_relocations(libc) {
+            arguments.push("-z,pack-relative-relocs".to_owned());
+        }
+        arguments.into_iter().flat_map(|argument| ["-C".to_owned(), format!("link-arg=-Wl,{argument}")]).collect()
+    }
+}
+
+/// What every crate of a static program is compiled with.
+fn flags(libc: &str) -> Vec<String> {
+    // The linker scripts name functions, so the names must tell instances of a generic function apart.
+    let mut flags = vec!["-C", "target-feature=+crt-static", "-C", "symbol-mangling-version=v0"];
+    // The insides of one version of the C library (crates/onggi-sys/src/start.rs).
+    if libc.trim() == "glibc 2.36" {
+        flags.extend(["--cfg", "onggi_short_start"]);
+    }
+    flags.into_iter().map(str::to_owned).collect()
+}
+
 /// Builds both programs as they are installed; at the same time, because linking with LTO is one thread's work.
 pub(crate) fn release() -> Outcome<Programs> {
     let (onggi, onggi_oci) = std::thread::scope(|threads| {
         let runtime = threads.spawn(static_runtime);
-        let onggi = run(cargo().args(["build", "--release", "--locked", "-p", "onggi-cli"]));
+        let onggi = Static::Engine.build();
         (onggi, runtime.join().unwrap_or_else(|_| Err("building onggi-oci panicked".to_owned())))
     });
-    onggi?;
-    Ok(Programs { onggi: target_dir().join("release/onggi"), onggi_oci: onggi_oci? })
+    Ok(Programs { onggi: onggi?, onggi_oci: onggi_oci? })
 }
 
-/// Builds `onggi-oci` alone. It has a target directory of its own, because other flags in the shared one
-/// would make every switch between the two builds start from nothing.
+/// Builds `onggi-oci` alone.
 pub(crate) fn static_runtime() -> Outcome<PathBuf> {
-    let dir = target_dir().join("oci");
-    let mut build = cargo();
-    build.args(["build", "--locked", "--profile", "oci", "--target", TARGET, "-p", "onggi-oci", "--target-dir"]);
-    build.arg(&dir).env("CARGO_ENCODED_RUSTFLAGS", runtime_flags().join("\x1f")).env("ONGGI_COMMIT", commit());
-    run(&mut giving_way(&build))?;
-    Ok(dir.join(TARGET).join("oci/onggi-oci"))
-}
-
-/// Where the linker writes which function of the static runtime is where.
-pub(crate) fn runtime_map() -> PathBuf {
-    target_dir().join("oci/onggi-oci.map")
-}
-
-/// The linker script that puts the functions of the start path side by side (docs/performance.md).
-pub(crate) fn hot_functions() -> PathBuf {
-    workspace().join("crates/onggi-oci/hot.ld")
-}
-
-/// Static, with the functions of the start path side by side and its relocations packed as bit maps.
-fn runtime_flags() -> Vec<String> {
-    let link = |argument: String| ["-C".to_owned(), format!("link-arg=-Wl,{argument}")];
-    // The script names functions, so the names must tell instances of a generic function apart.
-    let mut flags =
-        ["-C", "target-feature=+crt-static", "-C", "symbol-mangling-version=v0"].map(str::to_owned).to_vec();
-    // The program begins there and not in the C library (crates/onggi-sys/src/entry.rs).
-    flags.extend(link("-e,onggi_entry".to_owned()));
-    flags.extend(link(format!("-T,{}", hot_functions().display())));
-    flags.extend(link(format!("-Map={}", runtime_map().display())));
-    let libc = std::process::Command::new("getconf").arg("GNU_LIBC_VERSION").output();
-    let version = libc.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
-    if applies_packed_relocations(&version) {
-        flags.extend(link("-z,pack-relative-relocs".to_owned()));
-    }
-    // The insides of one version of the C library (crates/onggi-sys/src/start.rs).
-    if version.trim() == "glibc 2.36" {
-        flags.extend(["--cfg", "onggi_short_start"].map(str::to_owned));
-    }
-    flags
+    Static::Runtime.build()
 }
 
 /// The start code of a static program applies them since glibc 2.36; an older one would leave them undone.

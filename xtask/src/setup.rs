@@ -24,7 +24,7 @@ const fn package(name: &'static str, why: &'static str) -> Package {
 const PACKAGES: &[Package] = &[
     package("gcc", "build: SQLite and zstd are compiled from C"),
     package("g++", "build: libFuzzer of the fuzz targets is compiled from C++"),
-    package("libc6-dev", "build: headers, and the static C library of onggi-oci"),
+    package("libc6-dev", "build: headers, and the static C library of both programs"),
     package("git", "tidy: the list of tracked files"),
     package("busybox-static", "tests: the smallest image that does something"),
     package("mmdebstrap", "tests: builds the nginx image"),
@@ -73,6 +73,7 @@ const PACKAGES: &[Package] = &[
     package("containernetworking-plugins", "tests: Podman's bridge"),
     package("bsdutils", "tests: script, which gives engines a terminal"),
     package("time", "bench: peak memory"),
+    package("valgrind", "bench: finds the functions that the engine's commands enter"),
     package("hyperfine", "bench: measurements by hand"),
 ];
 

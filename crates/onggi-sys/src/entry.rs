@@ -10,7 +10,8 @@
 //! processors (a grace period of RCU: 60 µs on an idle machine, many milliseconds on a busy one). So the descriptor
 //! survives execveat(2), and [`take_executable`] gives it to the program, which closes it when it waits anyway.
 //!
-//! The linker's `-e onggi_entry` makes it the start of a program; without that nothing of it is used.
+//! The linker's `-e onggi_entry` makes it the start of a program; without that nothing of it is used. `onggi_plain_entry` is the
+//! start of the engine, which comes near no container's files by itself and keeps the file that it has.
 //! open_tree(2), mount_setattr(2), execveat(2), getauxval(3).
 
 use std::{
@@ -42,6 +43,17 @@ macro_rules! start {
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 std::arch::global_asm!(
     ".pushsection .text.onggi_entry, \"ax\", @progbits",
+    // For a program that needs no view: only what stands at 90.
+    ".globl onggi_plain_entry",
+    ".hidden onggi_plain_entry",
+    ".type onggi_plain_entry, @function",
+    "onggi_plain_entry:",
+    "endbr64",
+    "xor ebp, ebp",
+    "mov r12, rdx",
+    "mov r13, rsp",
+    "jmp 90f",
+    ".size onggi_plain_entry, . - onggi_plain_entry",
     ".globl onggi_entry",
     ".hidden onggi_entry",
     ".type onggi_entry, @function",

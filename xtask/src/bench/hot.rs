@@ -1,5 +1,6 @@
 //! `cargo xtask bench --hot`: which functions of `onggi-oci` run when containers start, written as the linker
-//! script that puts them side by side (`crates/onggi-oci/hot.ld`).
+//! script that puts them side by side (`crates/onggi-oci/hot.ld`). `--hot-engine`: the same of `onggi` and its daily commands
+//! (`crates/onggi-cli/hot.ld`).
 //!
 //! A fault maps 64 KiB of program text at once, so scattered functions make all of the program resident. A
 //! breakpoint of the kernel (uprobe) on every function tells which are entered, in order. The linker's map
@@ -17,9 +18,10 @@ use std::{
     process::Command,
 };
 
-use super::rows::Bench;
+use super::{peers::silently, rows::Bench};
 use crate::{
-    Outcome, build,
+    Outcome,
+    build::Static,
     process::{read, run_quietly},
 };
 
@@ -41,24 +43,27 @@ struct Segment {
     size: u64,
 }
 
-/// Runs containers under breakpoints and writes the script.
-pub(super) fn record(bench: &Bench) -> Outcome {
-    let map = build::runtime_map();
+/// Finds out what runs and writes the script.
+pub(super) fn record(bench: &Bench, of: Static) -> Outcome {
+    let map = of.map();
     let map = fs::read_to_string(&map).map_err(|e| format!("read {}: {e}", map.display()))?;
     let (sections, functions) = parse_map(&map);
     if functions.is_empty() {
         return Err("the linker's map names no function: it has to be lld's".to_owned());
     }
-    let segments = segments(&bench.programs.onggi_oci)?;
-    let probes = Probes::set(bench, &functions, &segments)?;
-    bench.every_verb()?;
-    let entered = probes.entered()?;
-    drop(probes);
+    let entered = match of {
+        Static::Engine => entered(&functions, &executed(bench)?),
+        Static::Runtime => {
+            let probes = Probes::set(bench, &functions, &segments(&bench.programs.onggi_oci)?)?;
+            bench.every_verb()?;
+            probes.entered()?
+        }
+    };
     let (begin, size) = ordered(&map);
     let outside = entered.iter().filter(|address| !(begin..begin + size).contains(*address)).count();
     let patterns = patterns(&sections, &entered);
-    let at = build::hot_functions();
-    fs::write(&at, script::text(&patterns)).map_err(|e| format!("write {}: {e}", at.display()))?;
+    let at = of.hot_functions();
+    fs::write(&at, script::text(&patterns, of)).map_err(|e| format!("write {}: {e}", at.display()))?;
     println!(
         "{} functions of {} were entered, {outside} of them outside of the order so far",
         entered.len(),
@@ -66,6 +71,36 @@ pub(super) fn record(bench: &Bench) -> Outcome {
     );
     println!("{} patterns: {}", patterns.len(), at.display());
     Ok(())
+}
+
+/// Addresses of instructions that the daily commands execute. The engine has so many functions that breakpoints on all of
+/// them would take a quarter of an hour to set; valgrind takes a second for a command.
+fn executed(bench: &Bench) -> Outcome<Vec<u64>> {
+    let engine = bench.own_engine()?;
+    let mut all = Vec::new();
+    for (number, args) in Bench::daily_commands(&engine.image).iter().enumerate() {
+        let calls = bench.dir.join(format!("calls.{number}"));
+        let inner = engine.command(args);
+        let mut valgrind = Command::new("valgrind");
+        valgrind.args(["-q", "--tool=callgrind", "--dump-instr=yes", "--compress-pos=no", "--compress-strings=no"]);
+        valgrind.arg(format!("--callgrind-out-file={}", calls.display()));
+        silently(valgrind.arg(inner.get_program()).args(inner.get_args()))?;
+        let text = fs::read_to_string(&calls).map_err(|e| format!("read {}: {e}", calls.display()))?;
+        all.extend(text.lines().filter_map(instruction));
+    }
+    Ok(all)
+}
+
+/// `0xac71e0 1349 15`: address, line, how often.
+fn instruction(line: &str) -> Option<u64> {
+    u64::from_str_radix(line.strip_prefix("0x")?.split(' ').next()?, 16).ok()
+}
+
+/// The functions in which these instructions are, each once, in their order.
+fn entered(functions: &[u64], executed: &[u64]) -> Vec<u64> {
+    let mut seen = HashSet::new();
+    let function = |address: &u64| functions[..functions.partition_point(|f| f <= address)].last().copied();
+    executed.iter().filter_map(function).filter(|f| seen.insert(*f)).collect()
 }
 
 /// Where the linker has put the functions that the script names: address and size.
@@ -255,6 +290,13 @@ mod tests {
         assert_eq!(sections.len(), 3);
         assert_eq!(functions, [0xa4600, 0xa4640, 0x240130]);
         assert_eq!(sections[2].object, "/usr/lib/libc.a(malloc.o)");
+    }
+
+    #[test]
+    fn what_was_executed_is_looked_up_among_the_functions() {
+        assert_eq!(instruction("0xac71e0 1349 15"), Some(0xac71e0));
+        assert!(instruction("calls=3 0xac71e0 1349").is_none() && instruction("fn=main").is_none());
+        assert_eq!(entered(&[0x10, 0x20, 0x30], &[0x35, 0x11, 0x8, 0x30, 0x1f]), [0x30, 0x10]);
     }
 
     #[test]

@@ -123,7 +123,8 @@ fn answer(mut stream: &TcpStream, blobs: &Path, manifest: &str) -> std::io::Resu
     let length = body.len();
     write!(
         stream,
-        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nDocker-Content-Digest: {digest}\r\n\
+         Connection: close\r\n\r\n"
     )?;
     if request.starts_with("HEAD") { Ok(()) } else { stream.write_all(&body) }
 }

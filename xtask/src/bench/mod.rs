@@ -26,7 +26,8 @@ use std::{
 };
 
 use crate::{
-    Outcome, build,
+    Outcome,
+    build::{self, Static},
     process::{cargo, is_root, run, run_quietly, workspace},
 };
 
@@ -78,8 +79,10 @@ enum Task {
     Rows,
     /// Prints the system calls of the start path.
     Syscalls,
-    /// Writes the list of functions of the start path.
+    /// Writes the list of functions of the runtime's start path.
     Hot,
+    /// The same of the engine's commands.
+    HotEngine,
 }
 
 struct Options {
@@ -105,8 +108,9 @@ pub(crate) fn main(args: &[String]) -> Outcome {
         Task::Rows => drop(build::dist()?),
         // Only the runtime is looked at.
         Task::Syscalls | Task::Hot => drop(build::runtime_dist()?),
+        Task::HotEngine => drop(build::dist()?),
     }
-    if !options.in_guest && options.task != Task::Hot {
+    if !options.in_guest && !matches!(options.task, Task::Hot | Task::HotEngine) {
         build_floor()?;
     }
     if options.rows.iter().any(|row| pulls::LARGE.contains(row)) {
@@ -127,10 +131,11 @@ fn parse(args: &[String]) -> Outcome<Options> {
         match option.as_str() {
             "--syscalls" => options.task = Task::Syscalls,
             "--hot" => options.task = Task::Hot,
+            "--hot-engine" => options.task = Task::HotEngine,
             IN_GUEST => options.in_guest = true,
             _ => {}
         }
-        if matches!(option.as_str(), "--syscalls" | "--hot" | IN_GUEST) {
+        if matches!(option.as_str(), "--syscalls" | "--hot" | "--hot-engine" | IN_GUEST) {
             continue;
         }
         let value = words.next().ok_or(format!("{option} needs a value"))?;
@@ -204,7 +209,8 @@ fn measure(options: &Options, dir: &Path) -> Outcome {
     match options.task {
         Task::Rows => measure_rows(options, bench),
         Task::Syscalls => syscalls::table(&bench),
-        Task::Hot => hot::record(&bench),
+        Task::Hot => hot::record(&bench, Static::Runtime),
+        Task::HotEngine => hot::record(&bench, Static::Engine),
     }
 }
 
@@ -257,6 +263,7 @@ mod tests {
         assert_eq!(parse(&[]).unwrap().rows, [1, 2, 3, 4, 5, 7, 9, 10, 16, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27]);
         assert_eq!(parse(&words("--syscalls --samples 5")).unwrap().task, Task::Syscalls);
         assert_eq!(parse(&words("--hot")).unwrap().task, Task::Hot);
+        assert_eq!(parse(&words("--hot-engine")).unwrap().task, Task::HotEngine);
         for bad in ["--rows 6", "--rows", "--samples x", "--what 1"] {
             assert!(parse(&words(bad)).is_err(), "{bad}");
         }

@@ -72,6 +72,26 @@ impl Bench {
         runtime.verb(Verb::Delete).map(drop)
     }
 
+    /// Ours with an empty store but for the image.
+    pub(crate) fn own_engine(&self) -> Outcome<Engine> {
+        peers::onggi(&self.programs, &self.dir, &self.image)
+    }
+
+    /// What people do with the engine all day, the pull of an image that is present first. Without `run`, which starts processes
+    /// in a way that valgrind does not know.
+    pub(crate) fn daily_commands(image: &str) -> [Vec<&str>; 8] {
+        [
+            vec!["pull", "-q", image],
+            vec!["images"],
+            vec!["ps", "-a"],
+            vec!["version"],
+            vec!["create", "--name", "hot", image, "true"],
+            vec!["inspect", "hot"],
+            vec!["rm", "hot"],
+            vec!["inspect", image],
+        ]
+    }
+
     /// Every runtime that works here; ours first.
     fn runtimes(&self, notes: &mut Vec<String>) -> Outcome<Vec<Runtime>> {
         let names = ["onggi-oci", "crun", "runc", "youki"];

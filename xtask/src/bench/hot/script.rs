@@ -12,6 +12,8 @@
 //! All of the last may become resident and a run still takes less than half of crun's memory; so a new function costs
 //! something only when it is in a module that no start had to do with.
 
+use crate::build::Static;
+
 /// Generic functions of which each build keeps other instances.
 const FAMILIES: [&str; 8] = [
     "*(.text._RINv*_4core3ptr13drop_in_place*)",
@@ -74,19 +76,31 @@ const START: &str =
     "SECTIONS {\n  .init : { KEEP(*(.init)) }\n  .fini : { KEEP(*(.fini)) }\n} INSERT AFTER .text.hot;\n";
 
 /// The script for functions in this order.
-pub(super) fn text(patterns: &[String]) -> String {
+pub(super) fn text(patterns: &[String], of: Static) -> String {
     let variants =
         VARIANTS.iter().flat_map(|(kind, section)| VARIED.map(|name| format!("*libc.a:{name}-{kind}.o({section})")));
-    let neighbours = NEIGHBOURS.iter().map(|module| format!("*(.text._R*{module}*)"));
-    let families = FAMILIES.map(str::to_owned).into_iter();
+    // The engine is too large for whole modules, and nobody counts its memory.
+    let (neighbours, cold) = match of {
+        Static::Engine => (&[][..], &[][..]),
+        Static::Runtime => (&NEIGHBOURS[..], &COLD_CONSTANTS[..]),
+    };
+    let neighbours = neighbours.iter().map(|module| format!("*(.text._R*{module}*)"));
+    let families = FAMILIES.map(str::to_owned).into_iter().filter(|_| of == Static::Runtime);
     let hot = patterns.iter().cloned().chain(variants).chain(families).chain(neighbours);
-    format!(
-        "/* Written by `cargo xtask bench --hot`: the functions that run when a container is made, in the order of\n   \
-         their first call. Names that no longer exist are ignored. See docs/performance.md, \"Peak memory\". */\n{}{}{}",
+    let (option, when) = match of {
+        Static::Engine => ("--hot-engine", "daily commands are given"),
+        Static::Runtime => ("--hot", "a container is made"),
+    };
+    let mut text = format!(
+        "/* Written by `cargo xtask bench {option}`: the functions that run when {when}, in the order of\n   \
+         their first call. Names that no longer exist are ignored. See docs/performance.md, \"Peak memory\". */\n{}{}",
         section(".text.hot", hot, ".text"),
         START,
-        section(".rodata.cold", COLD_CONSTANTS.map(str::to_owned).into_iter(), ".rodata"),
-    )
+    );
+    if !cold.is_empty() {
+        text += &section(".rodata.cold", cold.iter().map(|&pattern| pattern.to_owned()), ".rodata");
+    }
+    text
 }
 
 fn section(name: &str, patterns: impl Iterator<Item = String>, after: &str) -> String {
@@ -100,10 +114,16 @@ mod tests {
 
     #[test]
     fn what_was_entered_comes_before_its_neighbours_and_in_a_part_of_its_own() {
-        let script = text(&["*(.text._RNvCs*_9onggi_oci4main)".to_owned()]);
+        let script = text(&["*(.text._RNvCs*_9onggi_oci4main)".to_owned()], Static::Runtime);
         let at = |text: &str| script.find(text).unwrap_or_else(|| panic!("{text}: {script}"));
         assert!(at(".text.hot : AT(ADDR(.text.hot)) {\n    *(.text._RNvCs*_9onggi_oci4main)\n") < at("drop_in_place"));
         assert!(at("*libc.a:memset-*.o(.text.avx)") < at("*(.text._R*9onggi_sys*)"));
         assert!(at("} INSERT AFTER .text;") < at(".rodata.cold") && script.ends_with("} INSERT AFTER .rodata;\n"));
+        let engine = text(&["*(.text._RNvCs*_5onggi4main)".to_owned()], Static::Engine);
+        assert!(
+            engine.contains("{\n    *(.text._RNvCs*_5onggi4main)\n") && !engine.contains("drop_in_place"),
+            "{engine}"
+        );
+        assert!(!engine.contains(".rodata"), "{engine}");
     }
 }
