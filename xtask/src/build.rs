@@ -242,6 +242,28 @@ mod tests {
     }
 
     #[test]
+    fn the_short_start_is_for_the_one_version_that_it_knows() {
+        let short = |libc: &str| flags(libc).contains(&"onggi_short_start".to_owned());
+        assert!(short("glibc 2.36\n"));
+        assert!(!short("glibc 2.37\n") && !short("glibc 2.3\n") && !short(""));
+        assert!(flags("").contains(&"target-feature=+crt-static".to_owned()));
+    }
+
+    #[test]
+    fn each_static_program_has_an_entry_an_order_and_a_directory_of_its_own() {
+        for (of, entry, order) in [
+            (Static::Engine, "-Wl,-e,onggi_plain_entry", "crates/onggi-cli/hot.ld"),
+            (Static::Runtime, "-Wl,-e,onggi_entry", "crates/onggi-oci/hot.ld"),
+        ] {
+            let flags = of.link_flags("glibc 2.36");
+            assert!(flags.iter().any(|flag| flag.ends_with(entry)), "{flags:?}");
+            assert!(flags.iter().any(|flag| flag.contains("-T,") && flag.ends_with(order)), "{flags:?}");
+            assert!(of.hot_functions().is_file());
+        }
+        assert_ne!(Static::Engine.directory(), Static::Runtime.directory());
+    }
+
+    #[test]
     fn work_that_gives_way_stays_the_same_work() {
         let mut work = Command::new("cargo");
         work.args(["build", "-p", "x"]).env("FLAGS", "a b");
