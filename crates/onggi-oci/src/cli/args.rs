@@ -16,16 +16,22 @@ pub(super) struct Flag {
     long: &'static str,
     short: &'static str,
     takes_value: bool,
+    is_number: bool,
     help: &'static str,
 }
 
 impl Flag {
     pub(super) const fn switch(long: &'static str, short: &'static str) -> Self {
-        Self { long, short, takes_value: false, help: "" }
+        Self { long, short, takes_value: false, is_number: false, help: "" }
     }
 
     pub(super) const fn value(long: &'static str, short: &'static str) -> Self {
-        Self { long, short, takes_value: true, help: "" }
+        Self { long, short, takes_value: true, is_number: false, help: "" }
+    }
+
+    /// A value that has to be a whole number, as the command line says; what it is for may allow fewer.
+    pub(super) const fn number(long: &'static str, short: &'static str) -> Self {
+        Self { long, short, takes_value: true, is_number: true, help: "" }
     }
 
     /// Its line in the help; without one it is accepted and not shown.
@@ -169,9 +175,13 @@ fn flag_value<'w>(
     words: &mut impl Iterator<Item = &'w OsString>,
 ) -> Result<OsString, CliError> {
     match (flag.takes_value, inline) {
-        (true, Some(v)) => Ok(v),
-        (true, None) => {
-            words.next().cloned().ok_or_else(|| CliError::Flags(format!("flag needs an argument: -{}", flag.long)))
+        (true, inline) => {
+            let value = inline.or_else(|| words.next().cloned());
+            let value = value.ok_or_else(|| CliError::Flags(format!("flag needs an argument: -{}", flag.long)))?;
+            match flag.is_number && value.to_str().is_none_or(|v| v.parse::<i64>().is_err()) {
+                true => Err(CliError::Flags(format!("invalid value {value:?} for flag -{}: parse error", flag.long))),
+                false => Ok(value),
+            }
         }
         (false, None) => Ok("true".into()),
         // The spellings of Go's strconv.ParseBool.
@@ -192,7 +202,7 @@ pub(super) fn utf8(word: &OsStr) -> Result<String, CliError> {
 mod tests {
     use super::*;
 
-    const FLAGS: &[Flag] = &[Flag::value("bundle", "b"), Flag::switch("detach", "d")];
+    const FLAGS: &[Flag] = &[Flag::value("bundle", "b"), Flag::switch("detach", "d"), Flag::number("limit", "")];
 
     fn words(words: &[&str]) -> Vec<OsString> {
         words.iter().map(OsString::from).collect()
@@ -225,11 +235,12 @@ mod tests {
         assert_eq!(a.text("bundle"), Some("/y=z"));
         assert!(!a.is("detach") && a.has("detach"));
         assert_eq!(a.rest(), ["-x"]);
+        assert_eq!(parse(&["--limit", "-1"]).unwrap().number::<i64>("limit").unwrap(), Some(-1));
     }
 
     #[test]
     fn unknown_flags_missing_values_and_bad_booleans_are_errors() {
-        for bad in [&["--nope"][..], &["--bundle"], &["-detach=maybe"], &["-"]] {
+        for bad in [&["--nope"][..], &["--bundle"], &["-detach=maybe"], &["--limit", "x"], &["--limit="], &["-"]] {
             let refused = parse(bad).is_err();
             assert_eq!(refused, bad != ["-"], "{bad:?}");
         }

@@ -40,7 +40,7 @@ const NO_PIVOT: Flag = Flag::switch("no-pivot", "").help(
 const NO_KEYRING: Flag = Flag::switch("no-new-keyring", "").help(
     "do not create a new session keyring for the container.  This will cause the container to inherit the calling processes session key",
 );
-const PRESERVE: Flag = Flag::value("preserve-fds", "")
+const PRESERVE: Flag = Flag::number("preserve-fds", "")
     .help("Pass N additional file descriptors to the container (stdio + $LISTEN_FDS + N in total)");
 const NO_SUBREAPER: Flag =
     Flag::switch("no-subreaper", "").help("disable the use of the subreaper used to reap reparented processes");

@@ -22,7 +22,7 @@ pub(super) const FLAGS: &[Flag] = &[
     Flag::value("env", "e").help("set environment variables"),
     Flag::switch("tty", "t").help("allocate a pseudo-TTY"),
     Flag::value("user", "u").help("UID (format: <uid>[:<gid>])"),
-    Flag::value("additional-gids", "g").help("additional gids"),
+    Flag::number("additional-gids", "g").help("additional gids"),
     Flag::value("process", "p").help("path to the process.json"),
     Flag::switch("detach", "d").help("detach from the container's process"),
     Flag::value("pid-file", "").help("specify the file to write the process id to"),
@@ -31,7 +31,7 @@ pub(super) const FLAGS: &[Flag] = &[
     Flag::value("apparmor", "").help("set the apparmor profile for the process"),
     Flag::switch("no-new-privs", "").help("set the no new privileges value for the process"),
     Flag::value("cap", "c").help("add a capability to the bounding set for the process"),
-    Flag::value("preserve-fds", "")
+    Flag::number("preserve-fds", "")
         .help("Pass N additional file descriptors to the container (stdio + $LISTEN_FDS + N in total)"),
     Flag::value("cgroup", "")
         .help("run the process in an (existing) sub-cgroup(s). Format is [<controller>:]<cgroup>."),

@@ -25,7 +25,7 @@ pub(super) const FLAGS: &[Flag] = &[
         "path to the file containing the resources to update (linux.resources of the runtime specification) or '-' to \
          read from the standard input; all other options are ignored then",
     ),
-    Flag::value("blkio-weight", "").help("Specifies per cgroup weight, range is from 10 to 1000 (default: 0)"),
+    Flag::number("blkio-weight", "").help("Specifies per cgroup weight, range is from 10 to 1000 (default: 0)"),
     Flag::value("cpu-period", "").help("CPU CFS period to be used for hardcapping (in usecs). 0 to use system default"),
     Flag::value("cpu-quota", "").help("CPU CFS hardcap limit (in usecs). Allowed cpu time in a given period"),
     Flag::value("cpu-burst", "").help(
@@ -43,7 +43,7 @@ pub(super) const FLAGS: &[Flag] = &[
     Flag::value("cpu-idle", "").help("set cgroup SCHED_IDLE or not, 0: default behavior, 1: SCHED_IDLE"),
     Flag::value("memory-reservation", "").help("Memory reservation or soft_limit (in bytes)"),
     Flag::value("memory-swap", "").help("Total memory usage (memory + swap); set '-1' to enable unlimited swap"),
-    Flag::value("pids-limit", "").help("Maximum number of pids allowed in the container"),
+    Flag::number("pids-limit", "").help("Maximum number of pids allowed in the container"),
     Flag::value("l3-cache-schema", "").help("The string of Intel RDT/CAT L3 cache schema"),
     Flag::value("mem-bw-schema", "").help("The string of Intel RDT/MBA memory bandwidth schema"),
 ];

@@ -48,7 +48,7 @@ fn root_a_program_called_by_another_name_shows_that_name() {
 fn root_a_wrong_command_line_has_runcs_words_and_codes() {
     let b = Bundle::new("true");
     fs::create_dir(b.dir.join("state")).unwrap();
-    let cases: [(&[&str], i32, &str); 12] = [
+    let cases: [(&[&str], i32, &str); 15] = [
         (&["foo"], 3, "No help topic for 'foo'"),
         (&["foo", "-h"], 3, "No help topic for 'foo'"),
         (&["--nope", "list"], 1, "flag provided but not defined: -nope"),
@@ -61,6 +61,9 @@ fn root_a_wrong_command_line_has_runcs_words_and_codes() {
         (&["--rootless", "foo", "list"], 1, "invalid syntax"),
         (&["--root", "/", "list"], 1, "should not be empty or /"),
         (&["list", "-f", "foo"], 1, "invalid format option"),
+        (&["exec", "-g", "x", "id", "true"], 1, "invalid value \"x\" for flag -additional-gids: parse error"),
+        (&["run", "--preserve-fds", "x", "id"], 1, "invalid value \"x\" for flag -preserve-fds: parse error"),
+        (&["update", "--pids-limit=x", "id"], 1, "invalid value \"x\" for flag -pids-limit: parse error"),
     ];
     for (args, code, text) in cases {
         let done = oci(&b, args);
@@ -128,6 +131,30 @@ fn root_debug_lines_go_to_the_log_or_to_stderr() {
     let done = oci(&b, &["--debug", "--log", log.to_str().unwrap(), "run", "-b", bundle, &b.id]);
     assert_eq!(done.err, "");
     assert!(fs::read_to_string(&log).unwrap().contains("level=debug msg=\"child process in init()"));
+}
+
+/// Without `--root`. The machine's own /run is covered.
+#[test]
+fn root_states_are_below_run_or_in_the_runtime_directory_of_a_user() {
+    let b = Bundle::new("sleep 60");
+    b.write_config();
+    let oci = env!("CARGO_BIN_EXE_onggi-oci");
+    let script = format!(
+        "mount -t tmpfs t /run; mkdir -m 700 /run/mine /run/elsewhere; chown 54321 /run/mine; cp {oci} /run/oci; chmod 755 /run/oci
+        user() {{ setpriv --reuid 54321 --regid 54321 --clear-groups env \"$@\"; }}
+        /run/oci run -d -b $B $ID < /dev/null > /dev/null 2>&1; ls /run/onggi-oci
+        XDG_RUNTIME_DIR=/run/elsewhere /run/oci list -q; ls /run/elsewhere
+        user XDG_RUNTIME_DIR=/run/mine /run/oci list -q; user XDG_RUNTIME_DIR=/run/mine /run/oci state $ID 2>&1 | grep -o 'does not exist'
+        mkdir -p /run/mine/onggi-oci/$ID; cp /run/onggi-oci/$ID/state.json /run/mine/onggi-oci/$ID; chown -R 54321 /run/mine
+        user XDG_RUNTIME_DIR=/run/mine /run/oci list -q
+        user XDG_RUNTIME_DIR=relative /run/oci list -q; user -u XDG_RUNTIME_DIR /run/oci list -q
+        /run/oci delete -f $ID; ls /run/onggi-oci"
+    );
+    let mut command = std::process::Command::new("unshare");
+    command.args(["-m", "--propagation", "private", "sh", "-c", &script]).env_remove("XDG_RUNTIME_DIR");
+    let done: Done = command.env("B", &b.dir).env("ID", &b.id).output().unwrap().into();
+    let expected = format!("{0}\n{0}\ndoes not exist\n{0}\n", b.id);
+    assert_eq!(done.out, expected, "{}", done.err);
 }
 
 /// `--config` and `--log-level` are crun's, `--criu` is runc's.

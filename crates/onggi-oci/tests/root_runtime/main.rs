@@ -18,6 +18,7 @@ mod values;
 mod view;
 mod vm_cgroup;
 mod vm_labels;
+mod vm_suites;
 mod vm_systemd;
 
 use std::{fs, io::Read};

@@ -169,6 +169,7 @@ fn vm_limits_of_a_disk_are_in_io_max() {
 fn vm_huge_pages_are_limited_by_size() {
     let b = running(&json!({ "hugepageLimits": [{ "pageSize": "2MB", "limit": 4 * MIB }] }));
     assert_eq!(read(&b, "hugetlb.2MB.max"), (4 * MIB).to_string());
+    assert_eq!(read(&b, "hugetlb.2MB.rsvd.max"), (4 * MIB).to_string(), "what is reserved is limited too");
     delete(&b);
 }
 
