@@ -166,14 +166,21 @@ fn conformance_kill_of_a_created_container() {
 fn conformance_kill_all_reaches_every_process_of_a_shared_pid_namespace() {
     same(|instance| {
         let mut steps = Steps::new(instance);
-        let mut bundle = Bundle::script("sleep 1000 & sleep 1000 & echo up; wait");
+        let mut bundle = Bundle::script("sleep 1000 & echo $!; sleep 1000 & echo $!; echo up; wait");
         bundle.without_namespace("pid");
         bundle.config["linux"]["resources"] = json!({ "pids": { "limit": 100 } });
         let id = instance.id("kill");
         instance.start(&bundle, &id);
         instance.wait_stdout(&id, "up\n");
+        let others: Vec<String> = instance.stdout(&id).lines().take(2).map(str::to_owned).collect();
+        // What has ended may wait for its parent as a zombie.
+        let stat = |pid: &String| fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let state = |pid: &String| stat(pid).rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        let lives = |pid: &String| state(pid).is_some_and(|state| !['Z', 'X'].contains(&state));
+        assert_eq!(others.iter().filter(|pid| lives(pid)).count(), 2, "before");
         steps.run("kill", &["kill", "--all", &id, "KILL"]);
         instance.wait_status(&id, "stopped");
+        onggi_tests::eventually("nobody is left", || (!others.iter().any(lives)).then_some(()));
         steps.run("delete", &["delete", &id]);
         steps.see("cgroups", instance.cgroups().len());
         steps.view

@@ -294,6 +294,9 @@ fn conformance_seccomp_actions() {
         one("SCMP_ACT_TRACE", json!({ "errnoRet": 1 })),
         one("SCMP_ACT_ALLOW", json!({})),
         one("SCMP_ACT_NO_SUCH", json!({})),
+        // The specification: an error beside an action that has none.
+        one("SCMP_ACT_KILL", json!({ "errnoRet": 13 })),
+        one("SCMP_ACT_ALLOW", json!({ "errnoRet": 13 })),
     ] {
         for no_new_privileges in [true, false] {
             same_output(script, |bundle| {

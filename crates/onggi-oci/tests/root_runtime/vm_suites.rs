@@ -168,3 +168,46 @@ fn vm_unified_settings_win_over_the_others() {
         assert_eq!(Value::from(shown.trim()), *value, "{file}");
     }
 }
+
+/// The words that crun's suite looks for.
+#[test]
+fn vm_unified_settings_that_cannot_be_are_told_by_controller_or_key() {
+    for (key, words) in [
+        ("foo.bar", "the requested cgroup controller `foo` is not available"),
+        ("NOT-A-VALID-KEY", "the specified key has not the form CONTROLLER.VALUE `NOT-A-VALID-KEY`"),
+        ("memory.DOESNTEXIST", "no such file or directory"),
+    ] {
+        let (mut b, group) = in_group("true");
+        b.config["linux"]["resources"] = json!({ "unified": { key: "1" } });
+        let done = b.run();
+        assert!(done.code == 1 && done.err.contains(words), "{key}: {}", done.err);
+        assert!(!group.exists(), "{key}");
+    }
+}
+
+#[test]
+fn vm_exec_enters_the_group_that_it_is_told() {
+    let (mut b, group) = in_group("sleep 60");
+    cgroup_mount(&mut b, "rw");
+    assert_eq!(b.run_detached(&[]).code, 0, "{}", b.output());
+    fs::create_dir(group.join("foo")).unwrap();
+    for flag in ["/foo", "foo"] {
+        assert_eq!(b.exec(&["--cgroup", flag], &["cat", "/proc/self/cgroup"]).out, "0::/foo\n", "{flag}");
+    }
+    for (flag, why) in
+        [("..", "bad sub cgroup path"), ("none", "no such file or directory"), ("memory:foo", "controller")]
+    {
+        let done = b.exec(&["--cgroup", flag], &["true"]);
+        assert!(done.code == 255 && done.err.to_lowercase().contains(why), "{flag}: {}", done.err);
+    }
+}
+
+#[test]
+fn vm_shares_are_weights_by_the_conversion_of_newer_runtimes() {
+    for (shares, weight) in [(2, "1"), (100, "17"), (512, "59"), (1024, "100"), (4321, "314"), (262_144, "10000")] {
+        let (mut b, group) = in_group("sleep 60");
+        b.config["linux"]["resources"] = json!({ "cpu": { "shares": shares } });
+        assert_eq!(b.run_detached(&[]).code, 0, "{}", b.output());
+        assert_eq!(fs::read_to_string(group.join("cpu.weight")).unwrap().trim(), weight, "{shares}");
+    }
+}
