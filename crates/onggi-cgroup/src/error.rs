@@ -36,6 +36,12 @@ pub enum CgroupError {
         /// The first file, cut.
         file: String,
     },
+    /// A member of `linux.resources.unified` that cannot be a control file; the words are crun's.
+    #[error("linux.resources.unified: the specified key has not the form CONTROLLER.VALUE `{key}`")]
+    UnifiedKey {
+        /// Its name, cut.
+        key: String,
+    },
     /// A value outside its range.
     #[error("{member} is {value}: {reason}")]
     BadValue {
@@ -254,6 +260,7 @@ impl CgroupError {
                 .into(),
             Self::NotMounted { .. } => "mount -t cgroup2 none /sys/fs/cgroup".into(),
             Self::Unified { .. } => "leave linux.resources.unified out; only cgroup version 2 has it".into(),
+            Self::UnifiedKey { .. } => "use the name of a control file such as memory.high".into(),
             Self::Systemd { source: BusError::NoBus { .. }, .. } => {
                 "systemd must run, and for an ordinary user a session of its own (XDG_RUNTIME_DIR, loginctl \
                  enable-linger); otherwise leave out what asks for it (--systemd-cgroup; --scope, --unit and --slice of limit)"

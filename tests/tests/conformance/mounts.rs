@@ -1,6 +1,6 @@
 //! config.md, `root` and `mounts`: what is mounted where, with which options, in the container's mountinfo.
 
-use std::{fs, os::unix::fs::symlink};
+use std::{fs, os::unix::fs::symlink, process::Command};
 
 use onggi_tests::Bundle;
 use serde_json::{Value, json};
@@ -35,6 +35,14 @@ fn conformance_root_readonly() {
             bundle.config["root"]["readonly"] = json!(readonly);
         });
     }
+    // What the host's mount refuses, the container's does.
+    const KEPT: [Known; 1] = [known("output", "ro,nosuid,nodev,noatime", "D-root-flags")];
+    same_output_but(&KEPT, "grep ' / / ' /proc/self/mountinfo | cut -d' ' -f6", |bundle| {
+        let root = bundle.tmpfs("root", "nosuid,nodev,noatime,mode=755");
+        let copy = Command::new("cp").arg("-aT").args([bundle.rootfs(), root]).status();
+        assert!(copy.expect("start cp").success());
+        bundle.config["root"] = json!({ "path": "root", "readonly": true });
+    });
 }
 
 #[test]

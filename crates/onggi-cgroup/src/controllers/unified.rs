@@ -13,15 +13,15 @@ pub(super) fn settings(resources: &LinuxResources, version: Version) -> Settings
     let mut out = Vec::new();
     for (file, value) in &resources.unified {
         if version == Version::V1 {
-            return Err(CgroupError::Unified { file: file.chars().take(128).collect() });
+            return Err(CgroupError::Unified { file: cut(file) });
         }
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
         let controller = match file.split_once('.') {
             Some((controller, rest)) if !controller.is_empty() && !rest.is_empty() => controller,
-            _ => return Err(bad("unified", file, "use the name of a control file such as memory.high")),
+            _ => return Err(CgroupError::UnifiedKey { key: cut(file) }),
         };
         if file.len() > 128 || !file.bytes().all(plain) {
-            return Err(bad("unified", file, "use the name of a control file such as memory.high"));
+            return Err(CgroupError::UnifiedKey { key: cut(file) });
         }
         if controller == "cgroup" && !CORE_LIMITS.contains(&file.as_str()) {
             return Err(bad("unified", file, "only the limits among the cgroup.* files can be set"));
@@ -32,4 +32,9 @@ pub(super) fn settings(resources: &LinuxResources, version: Version) -> Settings
         }
     }
     Ok(out)
+}
+
+/// A name in a message.
+fn cut(name: &str) -> String {
+    name.chars().take(128).collect()
 }

@@ -204,7 +204,7 @@ fn vm_exec_enters_the_group_that_it_is_told() {
 
 #[test]
 fn vm_shares_are_weights_by_the_conversion_of_newer_runtimes() {
-    for (shares, weight) in [(2, "1"), (100, "17"), (512, "59"), (1024, "100"), (4321, "314"), (262_144, "10000")] {
+    for (shares, weight) in [(2, "1"), (100, "17"), (512, "59"), (1024, "100"), (4321, "316"), (262_144, "10000")] {
         let (mut b, group) = in_group("sleep 60");
         b.config["linux"]["resources"] = json!({ "cpu": { "shares": shares } });
         assert_eq!(b.run_detached(&[]).code, 0, "{}", b.output());
