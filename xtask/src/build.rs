@@ -102,6 +102,9 @@ impl Static {
         build.args(["--bin", self.program()]).arg("--target-dir").arg(&dir);
         let libc = std::process::Command::new("getconf").arg("GNU_LIBC_VERSION").output();
         let libc = libc.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
+        if !has_short_start(&libc) {
+            eprintln!("{} starts as its C library ({:?}) has it: ours is for glibc 2.36", self.program(), libc.trim());
+        }
         build.env("CARGO_ENCODED_RUSTFLAGS", flags(&libc).join("\x1f")).env("ONGGI_COMMIT", commit());
         // For the program alone, so that nothing else is compiled again when one of them changes.
         build.arg("--").args(self.link_flags(&libc));
@@ -127,12 +130,17 @@ impl Static {
     }
 }
 
+/// `tests/tests/e2e/start.rs` has the same rule.
+fn has_short_start(libc: &str) -> bool {
+    libc.trim() == "glibc 2.36"
+}
+
 /// What every crate of a static program is compiled with.
 fn flags(libc: &str) -> Vec<String> {
     // The linker scripts name functions, so the names must tell instances of a generic function apart.
     let mut flags = vec!["-C", "target-feature=+crt-static", "-C", "symbol-mangling-version=v0"];
     // The insides of one version of the C library (crates/onggi-sys/src/start.rs).
-    if libc.trim() == "glibc 2.36" {
+    if has_short_start(libc) {
         flags.extend(["--cfg", "onggi_short_start"]);
     }
     flags.into_iter().map(str::to_owned).collect()

@@ -25,6 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// First and longest pause between two tries on version 1.
 const PAUSES: (Duration, Duration) = (Duration::from_micros(50), Duration::from_millis(10));
 
+/// How long a group that somebody else removes meanwhile may go unnoticed.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// Removes the container's groups and those below them, killing every process in them. What is already
 /// gone is success. A failure on one does not keep the others.
 pub fn remove(paths: &Paths) -> Result<(), CgroupError> {
@@ -126,7 +129,9 @@ impl Events {
             if Instant::now() >= deadline {
                 return Ok(false);
             }
-            procs::wait_readable(&self.file, PollFlags::PRI, deadline);
+            // A group's removal wakes nobody who waits for its events.
+            let look = deadline.min(Instant::now() + LOOK);
+            procs::wait_readable(&self.file, PollFlags::PRI, look);
         }
     }
 

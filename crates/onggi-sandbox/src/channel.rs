@@ -122,7 +122,11 @@ impl Channel {
         let step = || "listen on the sync channel".to_string();
         let (packet, fd) = match self.framed {
             true => (receive_frame(self.fd.as_fd()).step(step)?, None),
-            false => receive_packet(self.fd.as_fd()).step(step)?,
+            // It has died before it read what it was sent.
+            false => match receive_packet(self.fd.as_fd()) {
+                Err(e) if e.errno == Errno::CONNRESET => return Ok(None),
+                r => r.step(step)?,
+            },
         };
         if packet.is_empty() {
             return Ok(None);

@@ -17,7 +17,7 @@ use onggi_spec::{
     oci::runtime::{ContainerState, Hook, LinuxSeccomp, Spec},
 };
 use onggi_sys::{
-    SysContext, cred,
+    Errno, SysContext, cred,
     process::{self, CStrings},
     procfs, signal, small_file, trace,
 };
@@ -442,7 +442,7 @@ impl Follow<'_> {
         self.state.pid_start_time = stat.map_or(0, |s| s.start_time);
         let waits = |op: &SetupOp| matches!(op, SetupOp::BecomeRoot { .. });
         if self.plan.setup.iter().any(waits) {
-            self.running.channel.send(&Message::Go)?;
+            self.tell(&Message::Go)?;
         }
         // The child works meanwhile.
         self.dir.save(&self.state)?;
@@ -468,7 +468,7 @@ impl Follow<'_> {
                 Some(Message::MountWanted(index)) => {
                     let ids = self.user_namespaces.get(&index).map(|fd| fd.as_fd());
                     let mount = mount_sources::make_in(self.running.pid, self.plan, index, ids)?;
-                    self.running.channel.send(&Message::Mount(mount))?;
+                    self.tell(&Message::Mount(mount))?;
                 }
                 Some(Message::Go | Message::Mount(_) | Message::Cloned(..)) => {}
                 None if executing => break,
@@ -477,6 +477,12 @@ impl Follow<'_> {
         }
         self.state.started = true;
         self.dir.save(&self.state)
+    }
+
+    /// A child that is gone cannot be told.
+    fn tell(&self, message: &Message) -> Result<()> {
+        let gone = |e: &StartFailureError| e.0.errno == Errno::PIPE.raw_os_error();
+        self.running.channel.send(message).map_err(|e| if gone(&e) { self.died() } else { e })
     }
 
     /// The words for a limit are runc's.
@@ -503,7 +509,7 @@ impl Follow<'_> {
     fn listener(&self, listener: &OwnedFd) -> Result<()> {
         let shown = state::oci_state(&self.state, ContainerState::Creating);
         notify::hand_over(self.seccomp, self.running.pid, shown, listener)?;
-        self.running.channel.send(&Message::Go)
+        self.tell(&Message::Go)
     }
 
     fn net_devices(&mut self) -> Result<()> {
@@ -512,7 +518,7 @@ impl Follow<'_> {
                 self.moved = Some(net_devices::move_all(self.running.pid, devices)?);
             }
         }
-        self.running.channel.send(&Message::Go)
+        self.tell(&Message::Go)
     }
 
     fn runtime_hooks(&mut self) -> Result<()> {
@@ -528,7 +534,7 @@ impl Follow<'_> {
                 )?;
             }
         }
-        self.running.channel.send(&Message::Go)
+        self.tell(&Message::Go)
     }
 }
 

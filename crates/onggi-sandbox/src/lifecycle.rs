@@ -1,6 +1,10 @@
 //! `kill`, `delete`, `state`, `list`, `ps`, `pause`, `resume`.
 
-use std::{os::fd::AsFd, path::Path};
+use std::{
+    os::fd::AsFd,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use onggi_spec::{
     monitor::SandboxState,
@@ -20,7 +24,10 @@ use crate::{
 };
 
 /// How long a killed process may take to die before `delete --force` gives up.
-const KILL_SECONDS: i64 = 10;
+const KILL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// After so long it is thawed again.
+const KILL_LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
 /// Whom `kill` signals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,18 +192,24 @@ fn kill_and_wait(dir: &StateDir, state: &SandboxState) -> Result<()> {
     if !dir.alive(state) {
         return Ok(());
     }
-    // A frozen process does not die before it is thawed.
-    let _ = onggi_cgroup::thaw(&state.cgroup_paths);
-    match process::pidfd_kill(pidfd.as_fd(), number::KILL) {
-        // It has ended by itself this very moment.
-        Err(e) if e.errno == Errno::SRCH => return Ok(()),
-        r => r.step(step)?,
-    }
-    let timeout = Timespec { tv_sec: KILL_SECONDS, tv_nsec: 0 };
-    let mut fds = [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)];
-    match poll(&mut fds, Some(&timeout)) {
-        Ok(0) => Err(StartFailureError::new(format!("{}: it did not die within {KILL_SECONDS} s", step()))),
-        _ => Ok(()),
+    let deadline = Instant::now() + KILL_PATIENCE;
+    loop {
+        // A frozen process does not die before it is thawed; a `pause` at this moment freezes it anew.
+        let _ = onggi_cgroup::thaw(&state.cgroup_paths);
+        match process::pidfd_kill(pidfd.as_fd(), number::KILL) {
+            // It has ended by itself this very moment.
+            Err(e) if e.errno == Errno::SRCH => return Ok(()),
+            r => r.step(step)?,
+        }
+        let mut fds = [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)];
+        match poll(&mut fds, Some(&KILL_LOOK)) {
+            Ok(0) if Instant::now() >= deadline => {
+                let seconds = KILL_PATIENCE.as_secs();
+                return Err(StartFailureError::new(format!("{}: it did not die within {seconds} s", step())));
+            }
+            Ok(0) | Err(Errno::INTR) => {}
+            _ => return Ok(()),
+        }
     }
 }
 
@@ -252,7 +265,12 @@ pub fn pause(state_root: &Path, id: &str) -> Result<()> {
     if !matches!(dir.status(&state), ContainerState::Running | ContainerState::Created) {
         return Err(not_running(&state));
     }
-    onggi_cgroup::freeze(freezer(&state)?).map_err(|e| cgroup_failure("pause the container", &e))
+    let frozen = onggi_cgroup::freeze(freezer(&state)?);
+    // Killed, deleted or ended meanwhile: nothing stands still that could go on again.
+    if !dir.alive(&state) {
+        return Err(not_running(&state));
+    }
+    frozen.map_err(|e| cgroup_failure("pause the container", &e))
 }
 
 /// Thaws them.

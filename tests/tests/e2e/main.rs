@@ -46,6 +46,7 @@ mod runtime;
 mod security;
 mod see_through;
 mod shell;
+mod start;
 mod store;
 mod support;
 mod terminal;

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::harness::Bundle;
+use crate::harness::{Bundle, cgroups_of};
 
 fn shell(script: &str) -> Value {
     json!({ "path": "/bin/sh", "args": ["sh", "-c", script] })
@@ -103,5 +103,24 @@ fn root_hooks_that_cannot_be_run_are_refused_before_anything_happens() {
         b.config["hooks"] = json!({ "createRuntime": [hook] });
         let done = b.run();
         assert!(done.code != 0 && done.err.contains(text), "{text}: {}", done.err);
+    }
+}
+
+#[test]
+fn root_a_hook_that_kills_or_deletes_its_container_ends_the_create_with_that_reason() {
+    let program = env!("CARGO_BIN_EXE_onggi-oci");
+    for kind in ["prestart", "createRuntime"] {
+        for verb in ["kill", "delete --force"] {
+            let mut b = Bundle::new("echo ran");
+            let signal = if verb == "kill" { "KILL" } else { "" };
+            let root = b.dir.join("state");
+            let script = format!("{program} --root {} {verb} {} {signal}", root.display(), b.id);
+            b.config["hooks"] = json!({ kind: [shell(&script)] });
+            let done = b.run();
+            assert_eq!((done.code, done.out.as_str()), (1, ""), "{kind} {verb}: {}", done.err);
+            assert!(done.err.contains("died while it was being made"), "{kind} {verb}: {}", done.err);
+            assert_eq!(b.status(), "absent", "{kind} {verb}");
+            assert_eq!(cgroups_of(&b.id), Vec::<std::path::PathBuf>::new());
+        }
     }
 }

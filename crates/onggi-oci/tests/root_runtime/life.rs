@@ -434,3 +434,21 @@ fn root_the_foreground_relays_a_terminal_and_restores_it() {
     assert_eq!(local(&slave), before, "the terminal is as it was");
     assert_eq!(b.status(), "absent");
 }
+
+#[test]
+fn root_pausing_what_is_deleted_at_that_moment_neither_waits_nor_claims_success_for_long() {
+    let b = Bundle::new("while :; do sleep 0.01; done");
+    for round in 0..30 {
+        assert_eq!(b.run_detached(&[]).code, 0);
+        let begun = std::time::Instant::now();
+        let pause = b.oci(&["pause", &b.id]).stderr(Stdio::piped()).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_micros(250 * (round % 15)));
+        let deleted = b.verb("delete", &["--force"]);
+        assert_eq!(deleted.code, 0, "{}", deleted.err);
+        let paused: Done = pause.wait_with_output().unwrap().into();
+        assert!(begun.elapsed() < std::time::Duration::from_secs(5), "round {round}: {:?}", begun.elapsed());
+        let told = ["not running", "does not exist", "pause the container"].iter().any(|t| paused.err.contains(t));
+        assert!(paused.code == 0 || told, "{}", paused.err);
+        assert_eq!(cgroups_of(&b.id), Vec::<std::path::PathBuf>::new());
+    }
+}
