@@ -353,3 +353,19 @@ fn root_a_mount_label_without_selinux_is_an_error_that_names_it() {
     let done = b.run();
     assert!(done.code != 0 && done.err.contains("linux.mountLabel"), "{}", done.err);
 }
+
+#[test]
+fn root_a_bind_of_a_file_on_a_directory_or_the_reverse_says_so_in_the_words_that_engines_look_for() {
+    for (from_file, onto) in [(true, "/tmp"), (false, "/etc/passwd")] {
+        let mut b = Bundle::new("echo ran");
+        fs::create_dir_all(b.root().join("tmp")).unwrap();
+        fs::create_dir_all(b.root().join("etc")).unwrap();
+        fs::write(b.root().join("etc/passwd"), "root:x:0:0::/:/bin/sh\n").unwrap();
+        let source = if from_file { b.root().join("etc/passwd") } else { b.root().join("bin") };
+        b.add_mount(json!({ "destination": onto, "type": "bind", "source": source, "options": ["rbind"] }));
+        let done = b.run();
+        assert_eq!((done.code, done.out.as_str()), (1, ""), "{onto}: {}", done.err);
+        let told = ["error mounting", onto, "not a directory", "hint="].iter().all(|t| done.err.contains(t));
+        assert!(told, "{onto}: {}", done.err);
+    }
+}

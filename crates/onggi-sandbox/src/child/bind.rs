@@ -149,6 +149,15 @@ fn normalised(words: u8) -> u8 {
     mode | (words & atime::NO_DIRECTORIES)
 }
 
+/// move_mount(2) says EINVAL of a directory and a file, mount(2) ENOTDIR: engines look for the latter's words.
+fn refuse_unlike(is_dir: bool, target: &OwnedFd) -> onggi_sys::Result<()> {
+    let stat = rustix::fs::fstat(target).sys("fstat", || "mount target")?;
+    match (FileType::from_raw_mode(stat.st_mode) == FileType::Directory) == is_dir {
+        true => Ok(()),
+        false => Err(SysError::new("move_mount", "a directory and a file", Errno::NOTDIR)),
+    }
+}
+
 impl Child {
     pub(super) fn bind(&mut self, index: usize, bind: &BindMount) -> Result<()> {
         let step = || SetupOp::Bind(bind.clone()).words();
@@ -171,12 +180,10 @@ impl Child {
             false => path::ensure(self.root()?, &bind.target, node).step(step)?,
         };
         self.check_target(&target, &bind.target)?;
-        mount::attach(fd.as_fd(), target.as_fd()).map_err(|e| {
+        refuse_unlike(is_dir, &target).and_then(|()| mount::attach(fd.as_fd(), target.as_fd())).map_err(|e| {
             let failure = StartFailureError::from_sys(step(), &e);
             match e.errno {
-                Errno::NOTDIR | Errno::INVAL => {
-                    failure.hint("one of source and target is a directory and the other is not")
-                }
+                Errno::NOTDIR => failure.hint("one of source and target is a directory and the other is not"),
                 _ => failure,
             }
         })?;
