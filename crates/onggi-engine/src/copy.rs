@@ -18,6 +18,7 @@ use crate::{
         location::Location,
         oci::{Naming, OciArchiveSink, OciDirSink, OciLayout},
         registry::{RegistrySink, RegistrySource},
+        shown,
         store::{StoreSink, StoreSource},
     },
 };
@@ -128,6 +129,9 @@ fn rule(options: &CopyOptions) -> CopyRule {
     CopyRule { all, platform, format, preserve_digests }
 }
 
+/// So many names are told to who asks for one that is not there.
+const MANY: usize = 20;
+
 /// The image that the place names; the only one when it names none.
 fn chosen(source: &mut dyn Source, from: &Location) -> Result<Listed, EngineError> {
     let (what, wanted) = match from {
@@ -146,7 +150,8 @@ fn chosen(source: &mut dyn Source, from: &Location) -> Result<Listed, EngineErro
             count => Err(FormatError::Several { what, count }.into()),
         };
     };
-    let missing = || FormatError::NoSuchImage { name: wanted.to_owned(), what: what.clone() };
+    let known = images.iter().flat_map(|i| &i.names).take(MANY).map(|name| shown(name.as_bytes())).collect();
+    let missing = || FormatError::NoSuchImage { name: wanted.to_owned(), what, known };
     if let Some(number) = wanted.strip_prefix('@') {
         let at = number.parse::<usize>().ok().filter(|n| *n < images.len()).ok_or_else(missing)?;
         return Ok(images.swap_remove(at));

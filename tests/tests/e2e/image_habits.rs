@@ -112,6 +112,14 @@ fn e2e_what_cannot_be_read_or_reached_is_said_in_words() {
     assert_refused(&onggi.run(&["load", "-i", &path("empty")]), 1, &["is empty"]);
     assert_refused(&onggi.run(&["pull", "127.0.0.1:1/x"]), 1, &["connection refused (ECONNREFUSED)"]);
     assert_refused(&onggi.run(&["import", "http://127.0.0.1:1/x"]), 1, &["connection refused (ECONNREFUSED)"]);
+    // The beginning of an id is nobody's repository, however much it looks like a name.
+    let id = onggi.ok(&["images", "-q"]);
+    assert_refused(&onggi.run(&["push", &id]), 1, &["is the id of an image", "onggi push ID"]);
+    onggi.ok(&["image", "copy", &stage.busybox, &format!("oci:{}:one", path("layout"))]);
+    let wrong = onggi.run(&["image", "copy", &format!("oci:{}:two", path("layout")), &format!("dir:{}", path("dir"))]);
+    assert_refused(&wrong, 1, &["no image \"two\"", "it has one"]);
+    let nowhere = onggi.run(&["image", "copy", &format!("oci:{}", path("nowhere")), &format!("dir:{}", path("dir"))]);
+    assert_refused(&nowhere, 1, &["not an OCI image layout", "no such directory"]);
     // A file where the directory of the credentials would be.
     let mut login =
         onggi.command(&["login", "-u", "a", "-p", "b", stage.registry.name("x").split_once('/').expect("a host").0]);

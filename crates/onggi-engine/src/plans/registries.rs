@@ -87,7 +87,7 @@ impl Engine {
         let image = self.find_image(name)?;
         let target = match target {
             Some(target) => target.clone(),
-            None => name.parse()?,
+            None => self.own_place(name)?,
         };
         let (place, _) = self.registries(&request.choice)?.target(&target)?;
         let base = url(&place);

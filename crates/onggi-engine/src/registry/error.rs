@@ -54,6 +54,12 @@ pub enum RegistryError {
         /// What it said.
         message: String,
     },
+    /// An id names an image, but no repository.
+    #[error("{image} is the id of an image, and says not where to push it")]
+    NoPlace {
+        /// As written.
+        image: String,
+    },
     /// There is nowhere to keep credentials.
     #[error("there is no file for credentials: neither HOME nor DOCKER_CONFIG nor REGISTRY_AUTH_FILE is set")]
     NoFile,
@@ -93,12 +99,13 @@ impl RegistryError {
                 "the administrator of this machine does not want it to be used"
             }
             Self::Configuration(_) => "see containers-registries.conf(5)",
-            Self::Certificates(_) => "see docs/images.md, \"Registries\"",
+            Self::Certificates(_) => "see docs/registries.md, \"TLS and proxies\"",
             Self::NowhereFound { .. } => "write the registry's name in front of the image's",
             Self::NoHelper { .. } => {
                 "install it, or remove credsStore and credHelpers from the configuration and log in again"
             }
             Self::BadHelperName { .. } => "correct credsStore and credHelpers in the configuration",
+            Self::NoPlace { .. } => "push it under a name: onggi push ID REGISTRY/NAME:TAG",
             Self::NoFile => "set one of them, or use --authfile",
             Self::NothingToPush { .. } => "name the image first: onggi tag IMAGE NAME",
             Self::BadRegistry { .. } => "write HOST or HOST:PORT",

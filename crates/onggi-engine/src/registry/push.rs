@@ -48,9 +48,18 @@ impl Engine {
         let image = self.find_image(name)?;
         let target = match target {
             Some(target) => target.clone(),
-            None => name.parse()?,
+            None => self.own_place(name)?,
         };
         self.push_image(&image, &target, request, progress)
+    }
+
+    /// Where an image goes that was told by its name. The beginning of an id looks like a name too, and is nobody's repository.
+    pub(crate) fn own_place(&self, name: &str) -> Result<ImageReference, EngineError> {
+        let reference: ImageReference = name.parse()?;
+        match self.image_under(&reference)? {
+            Some(_) => Ok(reference),
+            None => Err(RegistryError::NoPlace { image: name.to_owned() }.into()),
+        }
     }
 
     /// The names of one repository, sorted: what `push --all-tags` pushes.

@@ -280,6 +280,7 @@ impl Sink for DockerArchiveSink {
             return Err(FormatError::NoSuchImage {
                 name: shown(top.digest.as_str().as_bytes()),
                 what: "an index".to_owned(),
+                known: Vec::new(),
             }
             .into());
         };

@@ -133,6 +133,8 @@ pub enum FormatError {
         name: String,
         /// The source.
         what: String,
+        /// Some of the names that it has.
+        known: Vec<String>,
     },
     /// The source has several and none was named.
     #[error("{what} holds {count} images; say which")]
@@ -196,6 +198,10 @@ impl FormatError {
                 "the archive is incomplete or damaged; make it again"
             }
             Self::Outside { .. } | Self::Twice { .. } | Self::NotAFile { .. } => "the archive is malformed or hostile",
+            Self::NotALayout { path, .. } if !path.exists() => "there is no such directory",
+            Self::NoSuchImage { known, .. } if !known.is_empty() => {
+                return Some(format!("it has {}", known.join(", ")));
+            }
             Self::Several { .. } => "write the tag or reference behind a colon, or number the image: @0, @1",
             Self::NoPlatform { .. } => "choose another with --platform, or take every image with --all",
             Self::WouldChange { .. } => "leave --preserve-digests or --format out",

@@ -23,7 +23,7 @@ pub(crate) mod store;
 pub(crate) use blob::{Checked, descriptor as blob_descriptor};
 pub(crate) use copying::{CopyRule, Listed, MAX_IMAGES, Raw, Sink, Source, copy, fetch_document};
 pub use error::FormatError;
-pub(crate) use error::of_archive;
+pub(crate) use error::{of_archive, shown};
 pub use format::ManifestFormat;
 pub(crate) use format::{build as build_manifest, layer_type};
 pub(crate) use output::Output;
