@@ -62,10 +62,14 @@ fn e2e_templates_name_what_an_image_does_not_set() {
     for (template, want) in [
         ("[{{.Config.User}}{{.Config.WorkingDir}}{{.Config.StopSignal}}{{.Variant}}{{.DockerVersion}}]", "[]"),
         ("{{.Config.OnBuild}}{{.Config.Volumes}}{{json .Config.Healthcheck}}", "[]map[]null"),
+        ("[{{index .Config.Labels \"nothing\"}}]", "[]"),
         ("{{range .Config.Entrypoint}}x{{end}}{{if .Config.Labels}}y{{end}}.", "."),
     ] {
         assert_eq!(onggi.ok(&["image", "inspect", "-f", template, &stage.busybox]), want, "{template}");
     }
+    let twice = onggi.ok(&["inspect", "-f", "json", &stage.busybox, &stage.busybox]);
+    let list: Value = serde_json::from_str(&twice).expect("a list");
+    assert!(list[1]["Id"].is_string() && twice.lines().count() == 1, "{twice}");
     let row: Value = serde_json::from_str(&onggi.ok(&["images", "--format", "{{json .}}"])).expect("JSON");
     for field in ["Containers", "SharedSize", "UniqueSize", "VirtualSize", "CreatedAt", "Size", "Digest"] {
         assert!(row[field].is_string(), "{field}: {row}");

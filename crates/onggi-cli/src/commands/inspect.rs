@@ -81,6 +81,8 @@ impl NamedInspectArgs {
         }
         match self.format.as_deref() {
             None | Some("") => render::line(&format::pretty(&Value::Array(found))?)?,
+            // One list on one line, as Docker's.
+            Some("json") => render::line(&Value::Array(found).to_string())?,
             Some(template) => {
                 for value in &found {
                     render::stdout(&format::one(Some(template), value)?)?;

@@ -40,6 +40,7 @@ impl RowTemplate {
             .func("join", join)
             .func("pad", pad)
             .func("truncate", truncate)
+            .func("index", index)
             .func("label", label::of);
         Ok(Self { plain: plain(&text).unwrap_or_default(), template: template.parse(&text)? })
     }
@@ -175,6 +176,29 @@ fn truncate(args: &[Value]) -> Result<Value, TemplateError> {
     Ok(text_value(text.to_string().chars().take(max).collect()))
 }
 
+/// `index VALUE KEY…`. A map of texts has the empty text for a key that it has not, as Go's `map[string]string` of labels has.
+fn index(args: &[Value]) -> Result<Value, TemplateError> {
+    let [value, keys @ ..] = args else { return Err(misuse("index VALUE KEY...")) };
+    let mut value = value.clone();
+    for key in keys {
+        value = match (&value, key) {
+            (Value::Map(map), Value::String(name)) => match map.get(&**name) {
+                Some(found) => found.clone(),
+                None if map.values().all(|v| matches!(v, Value::String(_))) => text_value(String::new()),
+                None => Value::Nil,
+            },
+            (Value::Nil, Value::String(_)) => text_value(String::new()),
+            (Value::List(list), key) => {
+                let at = key.as_int().and_then(|at| usize::try_from(at).ok());
+                let none = || TemplateError::Exec(format!("index out of range: {key}"));
+                at.and_then(|at| list.get(at)).ok_or_else(none)?.clone()
+            }
+            (other, key) => return Err(TemplateError::Exec(format!("cannot take {key} of {other}"))),
+        };
+    }
+    Ok(value)
+}
+
 fn misuse(usage: &str) -> TemplateError {
     TemplateError::Exec(format!("usage: {usage}"))
 }
@@ -186,7 +210,8 @@ mod tests {
     use super::*;
 
     fn render(template: &str) -> Result<String, TemplateError> {
-        let row = json!({"ID": "abc", "Names": "a,b", "State": {"Pid": 7, "Running": true}, "List": ["x", "y"], "None": null});
+        let row = json!({"ID": "abc", "Names": "a,b", "State": {"Pid": 7, "Running": true}, "List": ["x", "y"], "None": null,
+            "Labels": {"a": "1"}});
         RowTemplate::parse(template)?.render(&row)
     }
 
@@ -199,13 +224,16 @@ mod tests {
             ("{{json .List}}", r#"["x","y"]"#),
             (
                 "{{json .}}",
-                r#"{"ID":"abc","List":["x","y"],"Names":"a,b","None":null,"State":{"Pid":7,"Running":true}}"#,
+                r#"{"ID":"abc","Labels":{"a":"1"},"List":["x","y"],"Names":"a,b","None":null,"State":{"Pid":7,"Running":true}}"#,
             ),
             ("{{range .List}}{{.}};{{end}}", "x;y;"),
             ("{{join (split .Names \",\") \"+\"}}", "a+b"),
             ("{{upper .ID}} {{title .ID}} {{truncate .ID 2}}", "ABC Abc ab"),
             ("{{if .State.Running}}up{{else}}down{{end}}", "up"),
             ("{{index .List 1}} {{len .List}} {{printf \"%5s\" .ID}}", "y 2   abc"),
+            ("[{{index .Labels \"a\"}}{{index .Labels \"b\"}}{{index .None \"c\"}}]", "[1]"),
+            ("{{index .State \"Pid\"}}{{index .State \"Nothing\"}}", "7<no value>"),
+            ("{{with index .Labels \"b\"}}x{{else}}none{{end}} {{.Labels.a}}", "none 1"),
             ("{{pad .ID 1 2}}|", " abc  |"),
             ("a {{ .ID }}}}{{.Names}} b", "a abc}}a,b b"),
             ("x {{- .ID -}} y", "xabcy"),
@@ -218,7 +246,16 @@ mod tests {
 
     #[test]
     fn unknown_fields_and_broken_templates_are_errors() {
-        for bad in ["{{.Nope}}", "{{", "{{.ID", "{{nofunc .ID}}", "{{join .ID}}"] {
+        for bad in [
+            "{{.Nope}}",
+            "{{",
+            "{{.ID",
+            "{{nofunc .ID}}",
+            "{{join .ID}}",
+            "{{index .List 2}}",
+            "{{index .ID 0}}",
+            "{{index .List -1}}",
+        ] {
             assert!(render(bad).is_err(), "{bad}");
         }
     }
