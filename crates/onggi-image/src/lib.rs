@@ -4,8 +4,8 @@
 //! whose blobs are on disk under their digests, and every layer handed over as soon as it is complete.
 //! Specifications: distribution-spec 1.1 (pull), image-spec 1.1, Docker image manifest version 2 schema 2.
 //!
-//! This crate never unpacks a layer, never runs a program, never reads the environment, and never sends
-//! credentials to anyone but the registry they belong to and its token service.
+//! This crate never unpacks a layer, never runs a program but getent(1), which knows what names of hosts stand for, never reads
+//! the environment, and never sends credentials to anyone but the registry they belong to and its token service.
 
 mod auth;
 pub mod certificates;

@@ -22,8 +22,8 @@ use ureq::{
     },
 };
 
-/// The program that looks names up.
-const PROGRAM: &str = "getent";
+/// The program that looks names up, where distributions have it; nobody's PATH decides what runs here.
+const PROGRAMS: [&str; 3] = ["/usr/bin/getent", "/bin/getent", "/run/current-system/sw/bin/getent"];
 /// Its exit code for a name that stands for nothing.
 const NOT_FOUND: i32 = 2;
 /// Most of its output that is read: some hundred addresses.
@@ -36,12 +36,12 @@ const LONGEST: Duration = Duration::from_secs(3600);
 /// Looks names up.
 #[derive(Debug)]
 pub(crate) struct Names {
-    program: &'static str,
+    programs: &'static [&'static str],
 }
 
 impl Default for Names {
     fn default() -> Self {
-        Self { program: PROGRAM }
+        Self { programs: &PROGRAMS }
     }
 }
 
@@ -65,7 +65,7 @@ impl Resolver for Names {
         if host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok() {
             return by_library();
         }
-        let found = match addresses(self.program, host, (*timeout.after).min(LONGEST)) {
+        let found = match addresses(self.programs, host, (*timeout.after).min(LONGEST)) {
             Ok(found) => found,
             Err(Trouble::NoProgram) => return by_library(),
             Err(Trouble::Late) => return Err(Error::Timeout(timeout.reason)),
@@ -80,14 +80,16 @@ impl Resolver for Names {
 }
 
 /// What the machine says that `host` stands for, best first; nothing when it does not know.
-fn addresses(program: &str, host: &str, patience: Duration) -> Result<Vec<IpAddr>, Trouble> {
+fn addresses(programs: &[&str], host: &str, patience: Duration) -> Result<Vec<IpAddr>, Trouble> {
     // Not a name, but perhaps an option.
     if host.starts_with('-') {
         return Ok(Vec::new());
     }
-    let mut command = Command::new(program);
-    command.args(["ahosts", host]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child = command.spawn().map_err(|_| Trouble::NoProgram)?;
+    let start = |program: &&str| {
+        let mut command = Command::new(program);
+        command.args(["ahosts", host]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()
+    };
+    let mut child = programs.iter().find_map(start).ok_or(Trouble::NoProgram)?;
     let said = listen(&mut child, Instant::now() + patience);
     if said.is_err() {
         // It may have ended by itself just now.
@@ -151,7 +153,7 @@ mod tests {
 
     fn looked_up(text: &str) -> Result<Vec<IpAddr>, Trouble> {
         let (_dir, program) = script(text);
-        addresses(&program, "r.example", Duration::from_secs(10))
+        addresses(&["/nonexistent", &program], "r.example", Duration::from_secs(10))
     }
 
     #[test]
@@ -176,36 +178,39 @@ nonsense        STREAM
         let found = looked_up("[ \"$*\" = 'ahosts r.example' ] && echo '192.0.2.1 STREAM x'").unwrap();
         assert_eq!(found, ["192.0.2.1".parse::<IpAddr>().unwrap()]);
         assert!(looked_up("exit 2").unwrap().is_empty());
-        assert!(addresses("/nonexistent", "-s", Duration::ZERO).unwrap().is_empty());
+        assert!(addresses(&["/nonexistent"], "-s", Duration::ZERO).unwrap().is_empty());
     }
 
     #[test]
     fn another_program_or_none_is_no_answer() {
         assert!(matches!(looked_up("exit 1"), Err(Trouble::NoProgram)));
-        assert!(matches!(addresses("/nonexistent", "r.example", Duration::ZERO), Err(Trouble::NoProgram)));
+        assert!(matches!(addresses(&["/nonexistent"], "r.example", Duration::ZERO), Err(Trouble::NoProgram)));
     }
 
     #[test]
     fn a_look_up_that_hangs_is_ended() {
         let (_dir, program) = script("exec sleep 1000");
         let before = Instant::now();
-        assert!(matches!(addresses(&program, "r.example", Duration::from_millis(100)), Err(Trouble::Late)));
+        assert!(matches!(
+            addresses(&["/nonexistent", &program], "r.example", Duration::from_millis(100)),
+            Err(Trouble::Late)
+        ));
         assert!(before.elapsed() < Duration::from_secs(20));
     }
 
     #[test]
     fn a_client_finds_this_machine_by_name_and_by_address() {
         let config = ureq::Agent::config_builder().build();
-        let resolve = |program, url: &str| {
+        let resolve = |programs, url: &str| {
             let timeout = NextTimeout { after: Duration::from_secs(10).into(), ..NextTimeout::default() };
-            Names { program }.resolve(&url.parse().unwrap(), &config, timeout)
+            Names { programs }.resolve(&url.parse().unwrap(), &config, timeout)
         };
         // Where there is no such program the library answers.
-        for program in [PROGRAM, "/nonexistent"] {
-            let found = resolve(program, "http://localhost:5000/v2/").unwrap();
+        for programs in [&PROGRAMS[..], &["/nonexistent"]] {
+            let found = resolve(programs, "http://localhost:5000/v2/").unwrap();
             assert!(found.iter().all(|a| a.ip().is_loopback() && a.port() == 5000), "{found:?}");
-            assert!(resolve(program, "https://nothing.invalid/").is_err());
+            assert!(resolve(programs, "https://nothing.invalid/").is_err());
         }
-        assert_eq!(resolve("/bin/false", "https://[::1]/").unwrap()[..], ["[::1]:443".parse().unwrap()]);
+        assert_eq!(resolve(&["/bin/false"], "https://[::1]/").unwrap()[..], ["[::1]:443".parse().unwrap()]);
     }
 }

@@ -52,7 +52,11 @@ pub(super) fn record(bench: &Bench, of: Static) -> Outcome {
         return Err("the linker's map names no function: it has to be lld's".to_owned());
     }
     let entered = match of {
-        Static::Engine => entered(&functions, &executed(bench)?),
+        Static::Engine => {
+            // A section is a function, or an object of the C library: all that the script can name.
+            let starts: Vec<u64> = sections.iter().map(|section| section.address).collect();
+            entered(&starts, &executed(bench)?)
+        }
         Static::Runtime => {
             let probes = Probes::set(bench, &functions, &segments(&bench.programs.onggi_oci)?)?;
             bench.every_verb()?;
@@ -61,7 +65,7 @@ pub(super) fn record(bench: &Bench, of: Static) -> Outcome {
     };
     let (begin, size) = ordered(&map);
     let outside = entered.iter().filter(|address| !(begin..begin + size).contains(*address)).count();
-    let patterns = patterns(&sections, &entered);
+    let patterns = patterns(&sections, &entered, of);
     let at = of.hot_functions();
     fs::write(&at, script::text(&patterns, of)).map_err(|e| format!("write {}: {e}", at.display()))?;
     println!(
@@ -231,12 +235,12 @@ fn first_calls(trace: &str) -> Vec<u64> {
 
 /// The input sections of the linker script, in order. The C library's come last: its objects are sections as a
 /// whole, with much besides.
-fn patterns(sections: &[Section], entered: &[u64]) -> Vec<String> {
+fn patterns(sections: &[Section], entered: &[u64], of: Static) -> Vec<String> {
     let (mut own, mut foreign, mut seen) = (Vec::new(), BTreeMap::new(), HashSet::new());
     for address in entered {
         let after = sections.partition_point(|s| s.address <= *address);
         let Some(section) = after.checked_sub(1).map(|at| &sections[at]) else { continue };
-        let pattern = pattern(section);
+        let pattern = pattern(section, of);
         if !seen.insert(pattern.clone()) {
             continue;
         }
@@ -252,10 +256,14 @@ fn patterns(sections: &[Section], entered: &[u64]) -> Vec<String> {
 
 /// A function that has a section of its own by that section's name, whatever object it comes from; one of the C library
 /// by its object.
-fn pattern(section: &Section) -> String {
+fn pattern(section: &Section, of: Static) -> String {
     for prefix in [".text.unlikely.", ".text."] {
         if let Some(name) = section.name.strip_prefix(prefix).filter(|name| name.starts_with("_R")) {
-            return format!("*({prefix}{})", names::pattern(name));
+            let name = match of {
+                Static::Engine => names::instance(name),
+                Static::Runtime => names::pattern(name),
+            };
+            return format!("*({prefix}{name})");
         }
     }
     let (archive, member) = section.object.rsplit_once('(').unwrap_or(("", &section.object));
@@ -303,7 +311,7 @@ mod tests {
     fn functions_are_named_without_hashes_and_the_c_library_by_object() {
         let (sections, _) = parse_map(MAP);
         let trace = "# header: x\n p-7 [0] ..... 1.0: f240140: (0x7f)\n p-7 [0] ..... 1.1: fa4640: (0x7f)\n";
-        let found = patterns(&sections, &first_calls(trace));
+        let found = patterns(&sections, &first_calls(trace), Static::Runtime);
         assert_eq!(found, ["*(.text._RNvCs*_9onggi_oci4main)", "*libc.a:malloc.o(.text)"]);
     }
 
@@ -315,9 +323,15 @@ mod tests {
             object: object.to_owned(),
             name: name.to_owned(),
         };
-        assert_eq!(pattern(&section("/t/a-1f.rcgu.o", ".text.onggi_entry")), "*(.text.onggi_entry)");
-        assert_eq!(pattern(&section("/t/a-1f.rcgu.o", ".text.unlikely._RNvC1a1b")), "*(.text.unlikely._RNvC1a1b)");
-        assert_eq!(pattern(&section("/l/crti.o", ".text")), "*crti.o(.text)");
-        assert_eq!(pattern(&section("/l/libc.a(memset.o)", ".text.avx")), "*libc.a:memset.o(.text.avx)");
+        assert_eq!(pattern(&section("/t/a-1f.rcgu.o", ".text.onggi_entry"), Static::Runtime), "*(.text.onggi_entry)");
+        assert_eq!(
+            pattern(&section("/t/a-1f.rcgu.o", ".text.unlikely._RNvC1a1b"), Static::Runtime),
+            "*(.text.unlikely._RNvC1a1b)"
+        );
+        assert_eq!(pattern(&section("/l/crti.o", ".text"), Static::Runtime), "*crti.o(.text)");
+        assert_eq!(
+            pattern(&section("/l/libc.a(memset.o)", ".text.avx"), Static::Runtime),
+            "*libc.a:memset.o(.text.avx)"
+        );
     }
 }

@@ -21,6 +21,11 @@ pub(super) fn pattern(name: &str) -> String {
     format!("_R{}", without_hashes(&text))
 }
 
+/// The same for a program so large that every instance of what it uses would be a third of it: this one alone.
+pub(super) fn instance(name: &str) -> String {
+    without_hashes(name)
+}
+
 /// `NtCs9xyz_4core` → `NtCs*_4core` (`s` and a number in base 62).
 fn without_hashes(name: &str) -> String {
     let mut out = String::new();
@@ -254,6 +259,14 @@ mod tests {
         );
         let drop = "_RNvXso_NtCs1DRnZkZK5mh_5alloc3vecINtB5_3VecNtNtCs1DRnZkZK5mh_3oci7runtime4HookENtNtNtCs1DRnZkZK5mh_4core3ops4drop4Drop4dropBL_";
         assert_eq!(pattern(drop), "_RNvXso_NtCs*_5alloc3vecINtB5_3Vec*4drop*");
+    }
+
+    #[test]
+    fn one_instance_keeps_everything_but_hashes() {
+        assert_eq!(
+            instance("_RINvNtCs1DRnZkZK5mh_4core3ptr13drop_in_placeNtNtCs1DRnZkZK5mh_3std4path7PathBufE"),
+            "_RINvNtCs*_4core3ptr13drop_in_placeNtNtCs*_3std4path7PathBufE"
+        );
     }
 
     #[test]
