@@ -1,15 +1,17 @@
 //! Which operation a cut is to hit, and when: at a moment of that operation drawn uniformly, so that one of a tenth of a
 //! second is hit as often as one of ten seconds.
 //!
-//! How long an operation takes is learned on the way: the guest says when each begins and when it has succeeded. In a
-//! file system's first round it does every one once before the one that is to be hit.
+//! In every other turn the moment is not drawn from the operation's time but from its writes to the disk: most of the time
+//! of a command nothing is written. How long it takes and how often it writes is learned on the way: the guest says when
+//! each begins and when it has succeeded. In a file system's first round it does every one once before the one that is
+//! to be hit.
 
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
 };
 
-use super::{Random, disk::Written, orders::Follower};
+use super::{Random, disk::Meter, orders::Follower};
 use crate::Outcome;
 
 /// As the guest's script names them; `pulls` is a pull with an import beside it.
@@ -19,10 +21,10 @@ pub(super) const OPERATIONS: [&str; 10] =
 /// The speed of the machine changes, and a store that grows makes some of them longer.
 const REMEMBERED: usize = 5;
 
-/// Of an operation that was never seen to its end.
-const UNKNOWN: Duration = Duration::from_secs(1);
+/// An operation that was never seen to its end.
+const UNKNOWN: Took = Took { time: Duration::from_secs(1), writes: 0 };
 
-/// Parts of an expected duration, of which one is drawn.
+/// Parts of what is expected, of which one is drawn.
 const PARTS: u32 = 1 << 20;
 
 /// The operations to be hit, each in its turn, every ten in another order.
@@ -38,57 +40,89 @@ pub(super) fn targets(random: &mut Random, rounds: usize) -> Vec<&'static str> {
     targets
 }
 
-/// How long the operations took.
-#[derive(Default)]
-pub(super) struct Durations {
-    seen: BTreeMap<String, Vec<Duration>>,
+/// From what the moment of a cut is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    Time,
+    /// By time if there are none.
+    Writes,
 }
 
-impl Durations {
-    fn learn(&mut self, operation: &str, took: Duration) {
+impl By {
+    /// Every other turn.
+    pub(super) fn in_round(round: usize) -> By {
+        if (round / OPERATIONS.len()).is_multiple_of(2) { By::Writes } else { By::Time }
+    }
+}
+
+/// What an operation needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Took {
+    time: Duration,
+    /// Those of the disk.
+    writes: usize,
+}
+
+/// What the operations needed.
+#[derive(Default)]
+pub(super) struct Learned {
+    seen: BTreeMap<String, Vec<Took>>,
+}
+
+impl Learned {
+    fn learn(&mut self, operation: &str, took: Took) {
         self.seen.entry(operation.to_owned()).or_default().push(took);
     }
 
-    /// The median of the last ones.
-    pub(super) fn expected(&self, operation: &str) -> Duration {
+    /// The medians of the last ones.
+    fn expected(&self, operation: &str) -> Took {
         let all = self.seen.get(operation).map_or(&[][..], Vec::as_slice);
-        let mut last = all[all.len().saturating_sub(REMEMBERED)..].to_vec();
-        last.sort_unstable();
-        last.get(last.len() / 2).copied().unwrap_or(UNKNOWN)
+        let last = &all[all.len().saturating_sub(REMEMBERED)..];
+        let time = median(last.iter().map(|took| took.time)).unwrap_or(UNKNOWN.time);
+        Took { time, writes: median(last.iter().map(|took| took.writes)).unwrap_or(UNKNOWN.writes) }
     }
+}
+
+fn median<T: Ord + Copy>(values: impl Iterator<Item = T>) -> Option<T> {
+    let mut values: Vec<T> = values.collect();
+    values.sort_unstable();
+    values.get(values.len() / 2).copied()
 }
 
 /// When the cut is due.
 pub(super) struct Aim<'a> {
     follower: Follower,
-    durations: &'a mut Durations,
-    written: Written,
+    learned: &'a mut Learned,
+    meter: Meter,
+    by: By,
     part: u32,
     begun: Instant,
+    /// Writes until then.
+    before: usize,
     shot: Option<Shot>,
+    missed: bool,
 }
 
 /// A cut that was decided on.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Shot {
-    /// This long after the operation's begin.
-    pub(super) after: Duration,
-    /// How long it was expected to take.
-    pub(super) of: Duration,
-    /// Writes that the disk had got when it began.
-    pub(super) written: usize,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shot {
+    /// This long after the operation's begin, which was expected to take so long.
+    Time { after: Duration, of: Duration },
+    /// With this write of the operation, of so many that were expected.
+    Write { number: usize, of: usize },
 }
 
 impl Aim<'_> {
     /// Somewhere in the operation that the guest marks.
     pub(super) fn new<'a>(
         follower: Follower,
-        durations: &'a mut Durations,
-        written: Written,
+        learned: &'a mut Learned,
+        meter: Meter,
+        by: By,
         random: &mut Random,
     ) -> Aim<'a> {
         let part = random.below(u64::from(PARTS)) as u32;
-        Aim { follower, durations, written, part, begun: Instant::now(), shot: None }
+        Aim { follower, learned, meter, by, part, begun: Instant::now(), before: 0, shot: None, missed: false }
     }
 
     /// Hears what the guest has said by now; true when the moment has come.
@@ -96,20 +130,43 @@ impl Aim<'_> {
         while let Some(line) = self.follower.next()? {
             self.hear(&line);
         }
-        Ok(self.shot.is_some_and(|shot| self.begun.elapsed() >= shot.after))
+        Ok(match self.shot {
+            Some(Shot::Time { after, .. }) => self.begun.elapsed() >= after,
+            Some(Shot::Write { .. }) => self.meter.is_over() || self.missed,
+            None => false,
+        })
     }
 
     fn hear(&mut self, line: &str) {
         match line.split_once(' ') {
-            Some((">", _)) => self.begun = Instant::now(),
-            Some(("!", operation)) => {
-                self.begun = Instant::now();
-                let of = self.durations.expected(operation);
-                self.shot = Some(Shot { after: of * self.part / PARTS, of, written: self.written.count() });
+            Some((sign @ (">" | "!"), operation)) => {
+                (self.begun, self.before) = (Instant::now(), self.meter.seen());
+                if sign == "!" {
+                    self.shot = Some(self.decide(operation));
+                }
             }
-            Some(("<", operation)) => self.durations.learn(operation, self.begun.elapsed()),
+            Some(("<", operation)) => {
+                self.learned.learn(operation, Took { time: self.begun.elapsed(), writes: self.written() });
+                self.missed = self.shot.is_some();
+            }
             _ => {}
         }
+    }
+
+    fn decide(&self, operation: &str) -> Shot {
+        let Took { time, writes } = self.learned.expected(operation);
+        if self.by == By::Time || writes == 0 {
+            return Shot::Time { after: time * self.part / PARTS, of: time };
+        }
+        let number = 1 + (writes as u64 * u64::from(self.part) / u64::from(PARTS)) as usize;
+        // The disk is dead from then on, whenever the machine is.
+        self.meter.end_after(self.before + number);
+        Shot::Write { number, of: writes }
+    }
+
+    /// How often the disk was written to since the operation's begin.
+    pub(super) fn written(&self) -> usize {
+        self.meter.seen() - self.before
     }
 
     /// What was decided, if the operation has begun.
@@ -140,39 +197,63 @@ mod tests {
     }
 
     #[test]
-    fn an_expected_duration_is_the_median_of_the_last_five() {
-        let mut durations = Durations::default();
-        assert_eq!(durations.expected("rm"), UNKNOWN);
-        for millis in [9000, 9000, 9000, 100, 400, 200, 300, 9000] {
-            durations.learn("rm", Duration::from_millis(millis));
+    fn what_is_expected_are_the_medians_of_the_last_five() {
+        let mut learned = Learned::default();
+        assert_eq!(learned.expected("rm"), UNKNOWN);
+        for (millis, writes) in [(9000, 90), (9000, 90), (9000, 90), (100, 7), (400, 8), (200, 1), (300, 2), (9000, 9)]
+        {
+            learned.learn("rm", Took { time: Duration::from_millis(millis), writes });
         }
-        assert_eq!(durations.expected("rm"), Duration::from_millis(300));
-        assert_eq!(durations.expected("tag"), UNKNOWN);
+        assert_eq!(learned.expected("rm"), Took { time: Duration::from_millis(300), writes: 7 });
+        assert_eq!(learned.expected("tag"), UNKNOWN);
+    }
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// The aim at a `rm`, known to take an hour and so many writes, after a `pull` that the guest has done before.
+    fn aimed(by: By, writes: usize, check: impl FnOnce(&mut Aim<'_>)) {
+        let path = std::env::temp_dir().join(format!("onggi-xtask-aim-{by:?}-{writes}-{}", std::process::id()));
+        orders::write(&path, "").unwrap();
+        let mut learned = Learned::default();
+        learned.learn("rm", Took { time: HOUR, writes });
+        let follower = Follower::open(&path).unwrap();
+        let mut aim = Aim::new(follower, &mut learned, Meter::new(), by, &mut Random(1));
+        aim.part = PARTS / 4;
+        let mut log = String::new();
+        for line in ["> pull", "< pull", "+ p1 p1", "! rm"] {
+            assert_eq!((aim.due(), aim.shot()), (Ok(false), None));
+            log.push_str(&format!("{line:<511}\n"));
+            let disk = std::fs::File::options().write(true).open(&path).unwrap();
+            disk.write_all_at(log.as_bytes(), 16 << 10).unwrap();
+        }
+        assert_eq!(aim.due(), Ok(false));
+        check(&mut aim);
+        assert!(learned.expected("pull").time < UNKNOWN.time);
+        std::fs::remove_file(path).unwrap();
     }
 
     #[test]
-    fn a_cut_waits_for_its_part_of_what_the_operation_took_before() {
-        let path = std::env::temp_dir().join(format!("onggi-xtask-aim-{}", std::process::id()));
-        orders::write(&path, "").unwrap();
-        let mut durations = Durations::default();
-        durations.learn("rm", Duration::from_secs(3600));
-        let follower = Follower::open(&path).unwrap();
-        let mut aim = Aim::new(follower, &mut durations, Written::default(), &mut Random(1));
-        aim.part = PARTS / 4;
-        let mut say = |lines: &[&str]| {
-            let bytes: String = lines.iter().map(|line| format!("{line:<511}\n")).collect();
-            let disk = std::fs::File::options().write(true).open(&path).unwrap();
-            disk.write_all_at(bytes.as_bytes(), 16 << 10).unwrap();
-            let due = aim.due().unwrap();
-            (due, aim.shot().map(|shot| (shot.after, shot.of)))
-        };
-        assert_eq!(say(&["> pull"]), (false, None));
-        assert_eq!(say(&["> pull", "< pull", "+ p1 p1"]), (false, None));
-        let hour = Duration::from_secs(3600);
-        assert_eq!(say(&["> pull", "< pull", "+ p1 p1", "! rm"]), (false, Some((hour / 4, hour))));
-        aim.begun -= hour / 3;
-        assert_eq!(aim.due(), Ok(true));
-        assert!(durations.expected("pull") < UNKNOWN);
-        std::fs::remove_file(path).unwrap();
+    fn a_cut_by_time_waits_for_its_part_of_what_the_operation_took_before() {
+        // One that is not known to write is cut by time, too.
+        for (by, writes) in [(By::Time, 8), (By::Writes, 0)] {
+            aimed(by, writes, |aim| {
+                assert_eq!(aim.shot(), Some(Shot::Time { after: HOUR / 4, of: HOUR }));
+                aim.begun -= HOUR / 3;
+                assert_eq!(aim.due(), Ok(true));
+            });
+        }
+    }
+
+    #[test]
+    fn a_cut_by_writes_comes_with_one_of_them_or_with_the_end() {
+        aimed(By::Writes, 8, |aim| {
+            assert_eq!(aim.shot(), Some(Shot::Write { number: 3, of: 8 }));
+            aim.meter.end_after(0);
+            assert_eq!(aim.due(), Ok(true));
+        });
+        aimed(By::Writes, 9, |aim| {
+            aim.hear("< rm");
+            assert_eq!(aim.due(), Ok(true));
+        });
     }
 }

@@ -55,17 +55,37 @@ pub(super) struct Disk {
     pending: VecDeque<Pending>,
     cached: usize,
     lying: bool,
-    written: Written,
+    meter: Meter,
 }
 
-/// How many writes the disk has got.
-#[derive(Clone, Default)]
-pub(super) struct Written(Arc<AtomicUsize>);
+/// The writes that the disk has got, and after how many of them it is dead.
+#[derive(Clone)]
+pub(super) struct Meter(Arc<Writes>);
 
-impl Written {
+struct Writes {
+    seen: AtomicUsize,
+    last: AtomicUsize,
+}
+
+impl Meter {
+    /// Of a disk that stays alive.
+    pub(super) fn new() -> Meter {
+        Meter(Arc::new(Writes { seen: AtomicUsize::new(0), last: AtomicUsize::new(usize::MAX) }))
+    }
+
     /// So far.
-    pub(super) fn count(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+    pub(super) fn seen(&self) -> usize {
+        self.0.seen.load(Ordering::SeqCst)
+    }
+
+    /// Nothing is answered after so many.
+    pub(super) fn end_after(&self, writes: usize) {
+        self.0.last.store(writes, Ordering::SeqCst);
+    }
+
+    /// The last of them has come.
+    pub(super) fn is_over(&self) -> bool {
+        self.seen() >= self.0.last.load(Ordering::SeqCst)
     }
 }
 
@@ -75,12 +95,12 @@ impl Disk {
         let file = File::options().read(true).write(true).open(path);
         let file = file.map_err(|e| format!("open {}: {e}", path.display()))?;
         let bytes = file.metadata().map_err(|e| format!("stat {}: {e}", path.display()))?.len();
-        Ok(Disk { file, bytes, pending: VecDeque::new(), cached: 0, lying, written: Written::default() })
+        Ok(Disk { file, bytes, pending: VecDeque::new(), cached: 0, lying, meter: Meter::new() })
     }
 
-    /// Counts while the disk is in use, too.
-    pub(super) fn written(&self) -> Written {
-        self.written.clone()
+    /// To be looked at while the disk is in use.
+    pub(super) fn meter(&self) -> Meter {
+        self.meter.clone()
     }
 
     fn write(&mut self, offset: u64, after: Vec<u8>, forced: bool) -> io::Result<()> {
@@ -89,7 +109,7 @@ impl Disk {
         self.file.write_all_at(&after, offset)?;
         self.cached += after.len();
         self.pending.push_back(Pending { offset, before, after, forced });
-        self.written.0.fetch_add(1, Ordering::Relaxed);
+        self.meter.0.seen.fetch_add(1, Ordering::SeqCst);
         while self.cached > CACHE_BYTES {
             let Some(oldest) = self.pending.pop_front() else { break };
             self.cached -= oldest.after.len();
@@ -197,6 +217,10 @@ fn converse(disk: &mut Disk, mut stream: UnixStream) -> io::Result<()> {
         return Ok(());
     }
     while let Some(request) = Request::read(&mut stream)? {
+        if disk.meter.is_over() {
+            // Until the client is gone, too.
+            return io::copy(&mut stream, &mut io::sink()).map(drop);
+        }
         answer(disk, &mut stream, request)?;
     }
     Ok(())
@@ -323,7 +347,7 @@ mod tests {
         disk.write(2 * BLOCK as u64, vec![3; BLOCK], true).unwrap();
         disk.write(0, vec![4; 2 * BLOCK], false).unwrap();
         assert_eq!(first_bytes(&path), [4, 4, 3, 0]);
-        assert_eq!(disk.written().count(), 4);
+        assert_eq!(disk.meter().seen(), 4);
         assert_eq!(disk.cut(Survival::None, &mut Random(1)), Ok((4, 3)));
         assert_eq!(first_bytes(&path), [1, 1, 3, 0]);
         disk.write(0, vec![5; 4 * BLOCK], false).unwrap();
@@ -335,25 +359,57 @@ mod tests {
         fs::remove_file(path).unwrap();
     }
 
+    /// A client whose next words are options.
+    fn greeted(socket: &Path) -> UnixStream {
+        let mut stream = UnixStream::connect(socket).unwrap();
+        assert_eq!(take::<18>(&mut stream).unwrap()[..16], *b"NBDMAGICIHAVEOPT");
+        stream.write_all(&3u32.to_be_bytes()).unwrap();
+        stream
+    }
+
+    fn option(number: u32) -> Vec<u8> {
+        [IHAVEOPT, &number.to_be_bytes(), &0u32.to_be_bytes()].concat()
+    }
+
+    fn request(kind: u16, offset: u64, length: u32) -> Vec<u8> {
+        let head = [&REQUEST.to_be_bytes()[..], &0u16.to_be_bytes(), &kind.to_be_bytes(), b"cookie!!"].concat();
+        [&head[..], &offset.to_be_bytes(), &length.to_be_bytes()].concat()
+    }
+
+    #[test]
+    fn a_disk_that_is_dead_takes_and_answers_nothing() {
+        let (disk, path) = disk("dead");
+        let (meter, socket) = (disk.meter(), path.with_extension("sock"));
+        meter.end_after(1);
+        let served = serve(disk, &socket).unwrap();
+        let mut stream = greeted(&socket);
+        stream.write_all(&option(OPT_GO)).unwrap();
+        take::<{ 20 + 12 + 20 }>(&mut stream).unwrap();
+        stream.write_all(&[request(CMD_WRITE, 0, 1), vec![7]].concat()).unwrap();
+        take::<16>(&mut stream).unwrap();
+        assert!(meter.is_over());
+        let more = [request(CMD_WRITE, BLOCK as u64, 1), vec![8], request(CMD_FLUSH, 0, 0)].concat();
+        stream.write_all(&more).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+        let mut disk = served.end().unwrap();
+        assert_eq!(first_bytes(&path), [7, 0, 0, 0]);
+        assert_eq!(disk.cut(Survival::None, &mut Random(1)), Ok((1, 1)));
+        fs::remove_file(path).unwrap();
+    }
+
     #[test]
     fn a_client_reads_what_it_wrote_and_the_cut_comes_when_it_is_gone() {
         let (disk, path) = disk("client");
         let socket = path.with_extension("sock");
         let served = serve(disk, &socket).unwrap();
-        let mut stream = UnixStream::connect(&socket).unwrap();
-        assert_eq!(take::<18>(&mut stream).unwrap()[..16], *b"NBDMAGICIHAVEOPT");
-        let option = |number: u32| [IHAVEOPT, &number.to_be_bytes(), &0u32.to_be_bytes()].concat();
-        stream.write_all(&3u32.to_be_bytes()).unwrap();
+        let mut stream = greeted(&socket);
         // An option that is not known is refused, and the client goes on.
         stream.write_all(&option(8)).unwrap();
         assert_eq!(take::<20>(&mut stream).unwrap()[12..16], REP_ERR_UNSUP.to_be_bytes());
         stream.write_all(&option(OPT_GO)).unwrap();
         let export = take::<{ 20 + 12 + 20 }>(&mut stream).unwrap();
         assert_eq!(export[22..30], (4 * BLOCK as u64).to_be_bytes());
-        let request = |kind: u16, offset: u64, length: u32| {
-            let head = [&REQUEST.to_be_bytes()[..], &0u16.to_be_bytes(), &kind.to_be_bytes(), b"cookie!!"].concat();
-            [&head[..], &offset.to_be_bytes(), &length.to_be_bytes()].concat()
-        };
         stream.write_all(&request(CMD_WRITE, 1, 3)).unwrap();
         stream.write_all(b"abc").unwrap();
         assert_eq!(take::<16>(&mut stream).unwrap(), *b"\x67\x44\x66\x98\0\0\0\0cookie!!");

@@ -25,7 +25,7 @@ use std::{
 };
 
 use self::{
-    aim::{Aim, Durations, OPERATIONS, Shot},
+    aim::{Aim, By, Learned, OPERATIONS, Shot},
     disk::{Disk, Survival},
     kept::Kept,
     orders::{Follower, Known},
@@ -150,15 +150,15 @@ impl Bench {
         let kind = mkfs[0].trim_start_matches("mkfs.");
         let mut targets = aim::targets(&mut Random::of(self.seed, kind, usize::MAX), rounds);
         targets.push(NOTHING);
-        let (mut known, mut durations) = (Known::default(), Durations::default());
+        let (mut known, mut learned) = (Known::default(), Learned::default());
         for (number, target) in targets.into_iter().enumerate() {
-            self.round(&Round { kind, number, target }, &mut durations, &mut known)?;
+            self.round(&Round { kind, number, target }, &mut learned, &mut known)?;
         }
         Ok(())
     }
 
     /// Looks at what the last cut left, changes it, cuts.
-    fn round(&mut self, round: &Round, durations: &mut Durations, known: &mut Known) -> Outcome {
+    fn round(&mut self, round: &Round, learned: &mut Learned, known: &mut Known) -> Outcome {
         let start = Instant::now();
         // Of each round its own: what one needs of them depends on time.
         let mut random = Random::of(self.seed, round.kind, round.number);
@@ -166,9 +166,10 @@ impl Bench {
         let order = round.order(&mut random, known);
         orders::write(&self.orders(), &order)?;
         let disk = Disk::open(&self.disk(), self.lying)?;
-        let written = disk.written();
+        let meter = disk.meter();
         let served = disk::serve(disk, &self.socket())?;
-        let mut aim = Aim::new(Follower::open(&self.orders())?, durations, written.clone(), &mut random);
+        let by = By::in_round(round.number);
+        let mut aim = Aim::new(Follower::open(&self.orders())?, learned, meter, by, &mut random);
         let looks = round.target == NOTHING;
         let due = |said: &str| if looks { Ok(said.contains(BEGIN)) } else { aim.due() };
         let said = machine::cut(&self.image, &self.payload, due);
@@ -190,7 +191,7 @@ impl Bench {
         let (blocks, lost) = disk.cut(survival, &mut random)?;
         self.tally.images += expected;
         let moment = shot.map_or("only looked".to_owned(), |shot| {
-            let written = written.count() - shot.written;
+            let written = aim.written();
             self.tally.blocks += blocks;
             self.tally.lost += lost;
             self.tally.count(round, known.under_way.as_deref(), written);
@@ -242,8 +243,14 @@ fn moment(target: &str, shot: Shot, under_way: Option<&str>, written: usize) -> 
         Some(operation) => format!("over, {operation} under way"),
         None => "over".to_owned(),
     };
-    let (after, of) = (shot.after, shot.of);
-    format!("cut {after:.2?} after the begin of {target} (expected to take {of:.2?}), {state}, {written} writes since")
+    match shot {
+        Shot::Time { after, of } => {
+            format!("cut {after:.2?} after the begin of {target} (of about {of:.2?}), {state}, {written} writes since")
+        }
+        Shot::Write { number, of } => {
+            format!("cut at write {number} of {target} (of about {of}), {state}, {written} writes since")
+        }
+    }
 }
 
 /// What the cuts came to.
