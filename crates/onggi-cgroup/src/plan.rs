@@ -184,7 +184,13 @@ pub fn plan(layout: &CgroupLayout, request: &CgroupRequest<'_>) -> Result<Cgroup
     let location = Location::parse(request.path)?;
     match layout {
         CgroupLayout::None if request.rootless => nothing(request, |what| CgroupError::Rootless { what }),
-        CgroupLayout::None => nothing(request, |what| CgroupError::NotMounted { what }),
+        CgroupLayout::None => {
+            let mut plan = nothing(request, |what| CgroupError::NotMounted { what })?;
+            if request.membership == Membership::All && !request.resources.devices.is_empty() {
+                plan.notes.push("device rules do not hold: no control group is mounted below /sys/fs/cgroup".into());
+            }
+            Ok(plan)
+        }
         CgroupLayout::V1 { hierarchies, unified } => plan_v1(hierarchies, unified.as_deref(), &location, request),
         CgroupLayout::V2 { mount, controllers, own } => plan_v2((mount, own), controllers, &location, request),
     }

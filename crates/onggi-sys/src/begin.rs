@@ -2,7 +2,8 @@
 //!
 //! std reads and parses /proc/self/maps to find the end of the stack, and gives it a handler with a stack of its own
 //! that says "overflow" before the program ends: 17 system calls and the C library's `scanf`. Without it an overflow
-//! ends the program by SIGSEGV all the same. What std does besides is done here: three open streams, and SIGPIPE ignored.
+//! ends the program by SIGSEGV all the same. What std does besides is done here: three open streams, and SIGPIPE ignored. What it does not: a caller that
+//! ignores SIGCHLD does not keep us from learning how our children end.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -29,7 +30,7 @@ macro_rules! program {
 }
 
 /// Opens /dev/null for each standard stream that the caller has closed, so that no later file gets its number, and
-/// ignores SIGPIPE. Ends the process when that is not possible, as std does. For the first lines of a program.
+/// ignores SIGPIPE and not SIGCHLD. Ends the process when that is not possible, as std does. For the first lines of a program.
 pub fn streams_and_signals() {
     let mut streams = [0, 1, 2].map(|fd| libc::pollfd { fd, events: 0, revents: 0 });
     // SAFETY: poll gets a live array and its length; events of 0 only ask whether the descriptors are open.
@@ -41,6 +42,7 @@ pub fn streams_and_signals() {
         std::process::abort();
     }
     signal::ignore_pipe();
+    signal::hear_of_children();
 }
 
 /// The caller had closed this standard stream, so that what is written to it now goes nowhere.

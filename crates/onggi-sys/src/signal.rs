@@ -57,6 +57,13 @@ pub fn ignore_pipe() {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }
 
+/// SIGCHLD has its default action, whatever the caller left: a process that ignores it never learns how a child ended
+/// (sigaction(2), "SA_NOCLDWAIT"; the same holds for SIG_IGN, which execve(2) hands down).
+pub fn hear_of_children() {
+    // SAFETY: SIG_DFL is no code of ours, and SIGCHLD may have it: signal(2) cannot fail here.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
 /// SIGHUP, SIGINT, SIGQUIT and SIGTERM end this process with exit code 128 + number, also where it is the first
 /// of a pid namespace, which the kernel spares their default action. Until the next exec.
 pub fn end_by_them() {

@@ -407,3 +407,50 @@ fn root_a_caller_in_a_chroot_is_told_what_is_missing() {
     assert!(done.code == 1 && done.out.is_empty() && done.err.contains("a chroot?"), "{done:?}");
     assert!(!inside("state").join(&b.id).exists());
 }
+
+#[test]
+fn root_a_caller_that_ignores_its_children_gets_exit_codes_all_the_same() {
+    let ignoring =
+        "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])";
+    let through = |verb: &Command| -> Done {
+        let mut python = Command::new("timeout");
+        python.args(["-s", "KILL", "30", "python3", "-c", ignoring]).arg(verb.get_program()).args(verb.get_args());
+        python.stdin(Stdio::null()).output().unwrap().into()
+    };
+    let mut b = Bundle::new("grep SigIgn /proc/self/status; exit 5");
+    b.config["hooks"] = json!({ "createRuntime": [{ "path": "/bin/true" }] });
+    b.write_config();
+    let done = through(&b.oci(&["run", "-b", b.dir.to_str().unwrap(), &b.id]));
+    assert_eq!(done.code, 5, "{}", done.err);
+    nothing_left(&b);
+    let b = Bundle::new("sleep 60");
+    assert_eq!(b.run_detached(&[]).code, 0);
+    let done = through(&b.oci(&["exec", &b.id, "sh", "-c", "exit 6"]));
+    assert_eq!(done.code, 6, "{}", done.err);
+}
+
+#[test]
+fn root_device_rules_that_cannot_hold_are_warned_of() {
+    let mut b = Bundle::new("echo ran");
+    for (resources, warned) in
+        [(json!({ "devices": [{ "allow": false, "access": "rwm" }] }), true), (json!({ "devices": [] }), false)]
+    {
+        b.config["linux"]["resources"] = resources;
+        b.write_config();
+        let run = b.oci(&["run", "-b", b.dir.to_str().unwrap(), &b.id]);
+        let mut bare = Command::new("unshare");
+        bare.args(["-m", "sh", "-c", "umount -R /sys/fs/cgroup && exec \"$@\"", "sh"]);
+        let done: Done = bare.arg(run.get_program()).args(run.get_args()).stdin(Stdio::null()).output().unwrap().into();
+        assert_eq!((done.code, done.out.as_str()), (0, "ran\n"), "{}", done.err);
+        assert_eq!(done.err.contains("device rules do not hold"), warned, "{}", done.err);
+    }
+}
+
+#[test]
+fn root_a_small_limit_of_memory_is_the_programs_and_not_the_runtimes() {
+    let mut b = Bundle::new("echo ran");
+    b.config["process"]["env"] = json!(["PATH=/bin"]);
+    b.config["process"]["rlimits"] = json!([{ "type": "RLIMIT_DATA", "soft": 1_000_000, "hard": 1_000_000 }]);
+    let done = b.run();
+    assert_eq!((done.code, done.out.as_str()), (0, "ran\n"), "{}", done.err);
+}

@@ -11,6 +11,8 @@ use crate::error::{Result, Step};
 
 /// Bytes of /etc/passwd that are looked at: some ten thousand users.
 const MAX_PASSWD: usize = 1 << 20;
+/// Most files are shorter; the process may have a small limit of memory by now.
+const FIRST_READ: usize = 4096;
 /// Without an entry.
 const DEFAULT_HOME: &[u8] = b"/";
 
@@ -34,9 +36,12 @@ fn read_passwd() -> Result<Option<Vec<u8>>> {
     if !regular {
         return Ok(None);
     }
-    let mut text = vec![0u8; MAX_PASSWD];
+    let mut text = vec![0u8; FIRST_READ];
     let mut length = 0;
-    while length < text.len() {
+    while length < MAX_PASSWD {
+        if length == text.len() {
+            text.resize((length * 2).min(MAX_PASSWD), 0);
+        }
         match rustix::io::retry_on_intr(|| rustix::io::pread(&file, &mut text[length..], length as u64)) {
             Ok(n) if n > 0 => length += n,
             _ => break,
