@@ -210,15 +210,19 @@ pub(crate) fn write_all(writes: &[CgroupWrite], notes: &mut Vec<String>) -> Resu
         match write_one(w, &mut last) {
             Ok(()) => {}
             Err(e) if w.again && e.errno() == Errno::INVAL.raw_os_error() => again.push(w),
-            Err(e) if w.optional && is_absent(e.errno()) => notes.extend(left_out(w)),
+            Err(e) if w.optional && is_absent(e.errno()) => notes.extend(left_out(w, e.errno())),
             Err(e) => return Err(explain(w, e)),
         }
     }
     again.into_iter().try_for_each(|w| write_one(w, &mut last).map_err(|e| explain(w, e)))
 }
 
-fn left_out(w: &CgroupWrite) -> Option<String> {
-    (!w.quiet).then(|| format!("this kernel has no {}: there is no {}", w.file, w.what))
+fn left_out(w: &CgroupWrite, errno: i32) -> Option<String> {
+    let why = match errno == Errno::NOENT.raw_os_error() {
+        true => format!("this kernel has no {}", w.file),
+        false => format!("{} is not supported here", w.file),
+    };
+    (!w.quiet).then(|| format!("{why}: there is no {}", w.what))
 }
 
 /// EBUSY of a version 1 memory limit: more is used, and the kernel could not take it back.

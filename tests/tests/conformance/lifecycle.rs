@@ -267,7 +267,10 @@ fn conformance_run_detached_returns_at_once() {
 
 #[test]
 fn conformance_ids_that_are_and_are_not_allowed() {
-    for id in ["", "a/b", "../x", ".", "..", "with space", "ünïcode", "a:b", "UPPER_1.2-3+x", "-dash", "a\nb"] {
+    // What a directory can be called, and one more.
+    let long = ["i".repeat(255), "i".repeat(256)];
+    let odd = ["", "a/b", "../x", ".", "..", "with space", "ünïcode", "a:b", "UPPER_1.2-3+x", "-dash", "a\nb"];
+    for id in odd.into_iter().chain(long.iter().map(String::as_str)) {
         same(|instance| {
             let mut steps = Steps::new(instance);
             let mut bundle = Bundle::new(&["true"]);
