@@ -89,14 +89,17 @@ impl StateDir {
     /// Reserves the id. The directory is locked for as long as the second value lives.
     pub(crate) fn create(root: &Path, id: &str) -> Result<(Self, Option<OwnedFd>)> {
         let this = Self::of(root, id)?;
-        let make = |at: &Path, recursive| fs::DirBuilder::new().mode(0o700).recursive(recursive).create(at);
-        let mut made = make(&this.path, false);
+        let make = |at: &Path, mode, recursive| fs::DirBuilder::new().mode(mode).recursive(recursive).create(at);
+        let mut made = make(&this.path, 0o700, false);
         if made.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
-            make(root, true)
+            // A user's runtime directory is cleaned of what nobody touches for six hours and is not sticky (XDG Base
+            // Directory Specification).
+            let mode = if rustix::process::geteuid().is_root() { 0o700 } else { 0o1700 };
+            make(root, mode, true)
                 .map_err(|e| sys("mkdir", root, &e))
                 .step(|| "make the state directory".into())
                 .map_err(|e| e.hint(OTHER_ROOT))?;
-            made = make(&this.path, false);
+            made = make(&this.path, 0o700, false);
         }
         match made {
             Ok(()) => {

@@ -148,12 +148,14 @@ fn root_states_are_below_run_or_in_the_runtime_directory_of_a_user() {
         mkdir -p /run/mine/onggi-oci/$ID; cp /run/onggi-oci/$ID/state.json /run/mine/onggi-oci/$ID; chown -R 54321 /run/mine
         user XDG_RUNTIME_DIR=/run/mine /run/oci list -q
         user XDG_RUNTIME_DIR=relative /run/oci list -q; user -u XDG_RUNTIME_DIR /run/oci list -q
+        rm -r /run/mine/onggi-oci; user XDG_RUNTIME_DIR=/run/mine /run/oci create -b $B $ID > /dev/null 2>&1; stat -c %a /run/mine/onggi-oci /run/onggi-oci
         /run/oci delete -f $ID; ls /run/onggi-oci"
     );
     let mut command = std::process::Command::new("unshare");
     command.args(["-m", "--propagation", "private", "sh", "-c", &script]).env_remove("XDG_RUNTIME_DIR");
     let done: Done = command.env("B", &b.dir).env("ID", &b.id).output().unwrap().into();
-    let expected = format!("{0}\n{0}\ndoes not exist\n{0}\n", b.id);
+    // Sticky, so that nobody cleans a user's up.
+    let expected = format!("{0}\n{0}\ndoes not exist\n{0}\n1700\n700\n", b.id);
     assert_eq!(done.out, expected, "{}", done.err);
 }
 
