@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use onggi_tests::{Bundle, Instance};
+use onggi_tests::{Bundle, Instance, eventually};
 use serde_json::{Value, json};
 
 use crate::{
@@ -17,6 +17,9 @@ fn running(instance: &Instance, edit: impl Fn(&mut Bundle)) -> (Bundle, String) 
     edit(&mut bundle);
     let id = instance.id("box");
     instance.start(&bundle, &id);
+    // crun's `start` does not wait for the program, and before that nobody may enter.
+    let comm = format!("/proc/{}/comm", instance.pid(&id));
+    eventually("the program runs", || fs::read_to_string(&comm).is_ok_and(|name| name == "sleep\n").then_some(()));
     (bundle, id)
 }
 
