@@ -21,7 +21,7 @@ use onggi_sys::fs::Time;
 use crate::{
     Engine, EngineError, ManifestFormat,
     commit::MadeImage,
-    programs::{self, Chosen, PATH, Wanted, read_failed},
+    programs::{self, Choice, Chosen, PATH, Wanted, read_failed},
     transfer::{FormatError, store::StoreSink},
 };
 
@@ -50,16 +50,20 @@ impl Engine {
     /// # Errors
     /// A program or a library is not on this machine.
     pub fn from_binary_files(&self, request: &FromBinary) -> Result<Vec<Chosen>, EngineError> {
-        Ok(programs::choose(request.wanted())?.0)
+        Ok(programs::choose(request.wanted())?.files)
     }
 
-    /// Makes the image; returns its id.
+    /// Makes the image; returns its id, and what will not run in it.
     ///
     /// # Errors
     /// As [`Self::from_binary_files`], or the disk is full.
-    pub fn from_binary(&self, request: &FromBinary, reference: Option<&ImageReference>) -> Result<Digest, EngineError> {
+    pub fn from_binary(
+        &self,
+        request: &FromBinary,
+        reference: Option<&ImageReference>,
+    ) -> Result<(Digest, Vec<String>), EngineError> {
         self.recover_containers()?;
-        let (files, first) = programs::choose(request.wanted())?;
+        let Choice { files, first, notes } = programs::choose(request.wanted())?;
         let mut sink = StoreSink::new(self)?;
         let format = ManifestFormat::Oci;
         let layer = self.make_layer(format, |out| {
@@ -93,7 +97,7 @@ impl Engine {
             history: vec![step],
         };
         let made = MadeImage { config: &image, layers: &[layer.blob], pending: layer.pending };
-        self.put_made(&mut sink, made, format, reference)
+        Ok((self.put_made(&mut sink, made, format, reference)?, notes))
     }
 }
 

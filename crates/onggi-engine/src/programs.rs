@@ -4,7 +4,7 @@
 //! symbolic link on the way. It is found by reading files, never by running them.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashSet, VecDeque},
     fs::{self, File},
     io::Read,
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
@@ -88,6 +88,9 @@ struct Files {
     chosen: BTreeMap<PathBuf, String>,
     /// Names that links lead from, and where to.
     named: BTreeMap<PathBuf, PathBuf>,
+    /// What lies in directories of `--with`: nobody has said that it is run, so what it needs and is not here may be absent.
+    data: HashSet<PathBuf>,
+    notes: Vec<String>,
     todo: VecDeque<(PathBuf, Vec<PathBuf>)>,
     cache: Vec<(Vec<u8>, Vec<u8>)>,
 }
@@ -97,7 +100,7 @@ struct Files {
 /// # Errors
 /// A program or a library is not on this machine.
 pub fn program_files(programs: &[String]) -> Result<Vec<Chosen>, EngineError> {
-    Ok(choose(Wanted { programs, with: &[], nss: false })?.0)
+    Ok(choose(Wanted { programs, with: &[], nss: false })?.files)
 }
 
 /// Who `spec` (`USER[:GROUP]`) is by the passwd and group files below a directory.
@@ -126,11 +129,21 @@ pub fn user_in(dir: &Path, spec: &UserSpec) -> Result<ResolvedUser, EngineError>
     })
 }
 
-/// Everything that the programs need, and the path of the first.
+/// What [`choose`] has found.
+pub(crate) struct Choice {
+    /// Every file, a directory before what is in it.
+    pub(crate) files: Vec<Chosen>,
+    /// The path of the first program.
+    pub(crate) first: PathBuf,
+    /// What would not run, or not find its data, in a root of these files alone.
+    pub(crate) notes: Vec<String>,
+}
+
+/// Everything that the programs need.
 ///
 /// # Errors
 /// A program or a library is not on this machine.
-pub(crate) fn choose(request: Wanted<'_>) -> Result<(Vec<Chosen>, PathBuf), EngineError> {
+pub(crate) fn choose(request: Wanted<'_>) -> Result<Choice, EngineError> {
     let mut files =
         Files { cache: loader_cache(&fs::read("/etc/ld.so.cache").unwrap_or_default()), ..Files::default() };
     let mut first = None;
@@ -142,6 +155,15 @@ pub(crate) fn choose(request: Wanted<'_>) -> Result<(Vec<Chosen>, PathBuf), Engi
     for path in request.with {
         let path = std::path::absolute(path).map_err(read_failed(path))?;
         files.add_all(&path)?;
+    }
+    for name in request.programs {
+        files.data.remove(&find_program(name)?);
+    }
+    for (program, library) in request.programs.iter().filter_map(|name| Some((name, python_library(name)?))) {
+        if !files.chosen.contains_key(&library) {
+            let dir = library.display();
+            files.notes.push(format!("{program} reads {dir} when it runs: add it by --with {dir}"));
+        }
     }
     if request.nss {
         for file in NSS_FILES.iter().map(Path::new).filter(|f| f.exists()) {
@@ -160,7 +182,16 @@ pub(crate) fn choose(request: Wanted<'_>) -> Result<(Vec<Chosen>, PathBuf), Engi
     }
     let none = || FormatError::Location { text: String::new(), reason: "no program was named" };
     let first = first.ok_or_else(none)?;
-    Ok((files.list()?, first))
+    let notes = std::mem::take(&mut files.notes);
+    Ok(Choice { files: files.list()?, first, notes })
+}
+
+/// Where a Python has its modules: without them it does not start. No header of the program names that directory.
+fn python_library(name: &str) -> Option<PathBuf> {
+    let real = fs::canonicalize(find_program(name).ok()?).ok()?;
+    let version = real.file_name()?.to_str().filter(|name| name.starts_with("python3."))?;
+    let library = real.parent()?.parent()?.join("lib").join(version);
+    library.is_dir().then_some(library)
 }
 
 pub(crate) fn read_failed(path: &Path) -> impl FnOnce(std::io::Error) -> FormatError {
@@ -263,18 +294,36 @@ impl Files {
         self.add(path, "asked for with --with", Vec::new())?;
         if fs::symlink_metadata(path).is_ok_and(|m| m.is_dir()) {
             for entry in fs::read_dir(path).map_err(read_failed(path))? {
-                self.add_all(&entry.map_err(read_failed(path))?.path())?;
+                let entry = entry.map_err(read_failed(path))?.path();
+                self.data.insert(entry.clone());
+                match fs::symlink_metadata(&entry).is_ok_and(|m| m.is_symlink()) && !entry.exists() {
+                    true => self.dangling(&entry)?,
+                    false => self.add_all(&entry)?,
+                }
             }
         }
+        Ok(())
+    }
+
+    /// A link to nothing is in the image what it is here.
+    fn dangling(&mut self, link: &Path) -> Result<(), EngineError> {
+        let target = fs::read_link(link).map_err(read_failed(link))?;
+        self.chosen.insert(link.to_owned(), format!("a link to {}, which is not there", target.display()));
         Ok(())
     }
 
     /// Adds what the files so far need, until nothing is missing.
     fn resolve(&mut self) -> Result<(), EngineError> {
         while let Some((path, inherited)) = self.todo.pop_front() {
-            match read_needs(&path)? {
-                Some(needs) => self.elf(&path, &needs, inherited)?,
-                None => self.script(&path)?,
+            let done = match read_needs(&path)? {
+                Some(needs) => self.elf(&path, &needs, inherited),
+                None => self.script(&path),
+            };
+            match done {
+                Err(e) if self.data.contains(&path) => {
+                    self.notes.push(format!("{} will not run there: {}", path.display(), crate::error_chain(&e)));
+                }
+                other => other?,
             }
         }
         Ok(())
@@ -290,8 +339,11 @@ impl Files {
         let rpath = if needs.runpath.is_empty() { [own(&needs.rpath), inherited].concat() } else { Vec::new() };
         for name in &needs.libraries {
             let dirs = [rpath.clone(), own(&needs.runpath)].concat();
-            let missing =
-                || FormatError::Missing { member: format!("{} (needed by {shown})", String::from_utf8_lossy(name)) };
+            let missing = || {
+                let library = String::from_utf8_lossy(name);
+                let reason = format!("{shown} needs it, and the loader of this machine would not find it");
+                ParseError::new("library", &library, reason).hint(format!("`ldd {shown}` shows where others are"))
+            };
             let found = self.find_library(name, needs, path, &dirs).ok_or_else(missing)?;
             self.add(&found, &format!("a library of {shown}"), rpath.clone())?;
         }
@@ -323,6 +375,11 @@ impl Files {
         let line = String::from_utf8_lossy(line).into_owned();
         let mut words = line.split_whitespace();
         let Some(interpreter) = words.next() else { return Ok(()) };
+        if !Path::new(interpreter).exists() {
+            let reason = format!("its interpreter {interpreter} is not on this machine");
+            let wrong = ParseError::new("script", &path.display().to_string(), reason);
+            return Err(wrong.hint("install the interpreter, or correct the first line of the script").into());
+        }
         let reason = format!("the interpreter of {}", path.display());
         self.add(Path::new(interpreter), &reason, Vec::new())?;
         let looked_up = words.find(|w| !w.starts_with('-') && !w.contains('='));

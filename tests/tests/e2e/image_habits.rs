@@ -132,6 +132,36 @@ fn e2e_what_cannot_be_read_or_reached_is_said_in_words() {
 }
 
 #[test]
+fn e2e_what_lies_in_a_directory_of_data_need_not_run() {
+    let stage = Stage::new();
+    let onggi = &stage.onggi;
+    let data = onggi.dir().join("data");
+    onggi_tests::machine::sh(&format!(
+        "mkdir {0}; printf '#!/nowhere/python\\n' > {0}/script; chmod +x {0}/script; ln -s nothing {0}/link; echo x > {0}/file",
+        data.display()
+    ));
+    let from_binary = |programs: &[&str], tag: &str| {
+        let data = data.display().to_string();
+        let rest = ["--with", data.as_str(), "-t", tag];
+        onggi.run(&[&["image", "from-binary"], programs, &rest].concat())
+    };
+    let made = from_binary(&["ls"], "data:1");
+    assert!(
+        made.code == Some(0) && made.stderr.contains("note: ") && made.stderr.contains("/nowhere/python is not"),
+        "{made}"
+    );
+    let path = data.display().to_string();
+    let listed = onggi.ok(&["run", "--rm", "--network", "none", "data:1", &path]);
+    assert_eq!(listed.split_whitespace().collect::<Vec<_>>(), ["file", "link", "script"]);
+    // A program that was asked for must run.
+    let script = data.join("script").display().to_string();
+    assert_refused(&from_binary(&[&script], "data:2"), 1, &["/nowhere/python is not on this machine"]);
+    // What a Python cannot do without is no library, and cannot be seen in it.
+    let python = from_binary(&["/usr/bin/python3"], "data:3");
+    assert!(python.code == Some(0) && python.stderr.contains("add it by --with /usr/lib/python3"), "{python}");
+}
+
+#[test]
 fn e2e_an_archive_that_is_stopped_while_it_is_written_leaves_nothing() {
     let stage = Stage::new();
     let onggi = &stage.onggi;

@@ -51,7 +51,8 @@ impl FromBinaryArgs {
         if let Some(code) = self.explain.show(|| Ok(vec![engine.explain_from_binary(&request, reference.as_ref())?]))? {
             return Ok(code);
         }
-        let id = engine.from_binary(&request, reference.as_ref())?;
+        let (id, notes) = engine.from_binary(&request, reference.as_ref())?;
+        render::notes(&notes)?;
         render::line(id.as_str())?;
         Ok(0)
     }

@@ -175,7 +175,7 @@ impl Engine {
         request: &FromBinary,
         reference: Option<&ImageReference>,
     ) -> Result<VerbPlan, EngineError> {
-        let (files, first) = programs::choose(request.wanted())?;
+        let programs::Choice { files, first, .. } = programs::choose(request.wanted())?;
         let mut plan = VerbPlan::new(format!("make an image of {}", request.programs.join(", ")));
         let shown = |chosen: &programs::Chosen| format!("{}: {}", chosen.path.display(), chosen.reason);
         plan.notes.extend(files.iter().map(shown));
