@@ -189,7 +189,7 @@ impl StateDir {
 
     /// The configuration that was kept, if it was and is one.
     pub(crate) fn kept_config(&self) -> Option<Spec> {
-        Spec::from_slice(&small_file::read(&self.path.join("config.json"), usize::MAX).ok()?).ok()
+        Spec::from_slice(&small_file::read_record(&self.path.join("config.json"), usize::MAX).ok()?).ok()
     }
 
     /// The configuration that the container was made from; the bundle's where none was kept.
@@ -268,7 +268,7 @@ impl StateDir {
     pub(crate) fn load(&self) -> Result<SandboxState> {
         let at = self.state_file();
         let step = || format!("read the state of container {}", self.id);
-        let bytes = match small_file::read(&at, MAX_STATE) {
+        let bytes = match small_file::read_record(&at, MAX_STATE) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 // runc's words; engines look for "does not exist".

@@ -6,6 +6,7 @@
 use std::{
     fs::File,
     io::{self, Read},
+    os::unix::fs::OpenOptionsExt,
     path::Path,
 };
 
@@ -18,6 +19,15 @@ const FIRST: usize = 4096;
 /// open(2), read(2); [`io::ErrorKind::FileTooLarge`].
 pub fn read(at: &Path, limit: usize) -> io::Result<Vec<u8>> {
     read_open(File::open(at)?, limit)
+}
+
+/// The same of a record of our own: a link in its place is an error, and a pipe keeps nobody waiting.
+///
+/// # Errors
+/// As [`read`]; ELOOP of a link, EAGAIN of a pipe that somebody may write to. One that nobody writes to is empty.
+pub fn read_record(at: &Path, limit: usize) -> io::Result<Vec<u8>> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    read_open(File::options().read(true).custom_flags(flags).open(at)?, limit)
 }
 
 /// The same of a file that is open.
@@ -70,6 +80,23 @@ mod tests {
         }
         std::fs::remove_file(&at).unwrap();
         assert_eq!(read(&at, 1).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_record_that_is_a_link_or_a_pipe_is_an_error_or_empty_at_once() {
+        let dir = std::env::temp_dir().join(format!("onggi-record-{}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        let (record, link, pipe) = (dir.join("record"), dir.join("link"), dir.join("pipe"));
+        std::fs::write(&record, "text").unwrap();
+        std::os::unix::fs::symlink(&record, &link).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, 0o600.into()).unwrap();
+        assert_eq!(read_record(&record, 4).unwrap(), b"text");
+        assert_eq!(read_record(&link, 4).unwrap_err().raw_os_error(), Some(libc::ELOOP));
+        assert_eq!(read_record(&pipe, 4).unwrap(), b"");
+        let writer = File::options().read(true).write(true).open(&pipe).unwrap();
+        assert_eq!(read_record(&pipe, 4).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(writer);
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]

@@ -452,3 +452,29 @@ fn root_pausing_what_is_deleted_at_that_moment_neither_waits_nor_claims_success_
         assert_eq!(cgroups_of(&b.id), Vec::<std::path::PathBuf>::new());
     }
 }
+
+#[test]
+fn root_a_state_that_is_a_pipe_or_a_link_keeps_nobody_waiting_and_is_deleted_by_force() {
+    for kind in ["mkfifo", "ln -s /etc/passwd"] {
+        let b = Bundle::new("sleep 60");
+        assert_eq!(b.run_detached(&[]).code, 0);
+        let pid = b.pid();
+        let state = b.dir.join("state").join(&b.id).join("state.json");
+        let planted = Command::new("sh").args(["-c", &format!("rm {0} && {kind} {0}", state.display())]).status();
+        assert!(planted.unwrap().success());
+        for (verb, code) in [("state", 1), ("kill", 1), ("list", 0), ("delete --force", 0)] {
+            let mut words: Vec<&str> = verb.split(' ').collect();
+            words.extend((verb != "list").then_some(b.id.as_str()));
+            let verb_of_ours = b.oci(&words);
+            let mut bounded = Command::new("timeout");
+            bounded.arg("10").arg(verb_of_ours.get_program()).args(verb_of_ours.get_args());
+            let done: Done = bounded.stdin(Stdio::null()).output().unwrap().into();
+            assert_eq!(done.code, code, "{kind}, {verb}: {}", done.err);
+        }
+        assert_eq!(b.status(), "absent");
+        b.until("its processes are gone", |_| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.is_empty() || stat.contains(") Z ")
+        });
+    }
+}
