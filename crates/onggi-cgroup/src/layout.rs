@@ -25,6 +25,9 @@ pub fn detect() -> Result<CgroupLayout, CgroupError> {
         Some(layout) => layout,
         None => parse(&read("/proc/self/mountinfo")?, &own),
     };
+    if !is_visible(&layout) {
+        show(&mut layout, &read("/proc/self/mountinfo")?);
+    }
     if let CgroupLayout::V2 { mount, controllers, .. } = &mut layout {
         let text = read(&format!("{mount}/cgroup.controllers"))?;
         *controllers = text.split_ascii_whitespace().map(str::to_owned).collect();
@@ -34,6 +37,37 @@ pub fn detect() -> Result<CgroupLayout, CgroupError> {
 
 fn read(path: &str) -> Result<String, CgroupError> {
     onggi_sys::small_file::read_text(Path::new(path)).map_err(|source| CgroupError::Read { path: path.into(), source })
+}
+
+/// Our own groups are below the mounts. In a container without a cgroup namespace they are not: the paths are the host's,
+/// the mounts show the container's group alone. One stands for all.
+fn is_visible(layout: &CgroupLayout) -> bool {
+    let exists = |mount: &str, own: &str| own == "/" || Path::new(&format!("{mount}{own}")).exists();
+    match layout {
+        CgroupLayout::V1 { hierarchies, .. } => {
+            hierarchies.iter().find(|h| h.own != "/").is_none_or(|h| exists(&h.mount, &h.own))
+        }
+        CgroupLayout::V2 { mount, own, .. } => exists(mount, own),
+        CgroupLayout::None => true,
+    }
+}
+
+/// Makes our own groups relative to what the mounts show of their hierarchies.
+fn show(layout: &mut CgroupLayout, mountinfo: &str) {
+    let mounts: Vec<Mount> = mountinfo.lines().filter_map(Mount::parse).collect();
+    let relative = |mount: &str, own: &mut String| {
+        // The last one of a place covers the others.
+        let Some(shown) = mounts.iter().rfind(|m| m.point == mount) else { return };
+        let rest = own.strip_prefix(shown.root.trim_end_matches('/'));
+        if let Some(rest) = rest.filter(|rest| rest.is_empty() || rest.starts_with('/')) {
+            *own = if rest.is_empty() { "/".to_owned() } else { rest.to_owned() };
+        }
+    };
+    match layout {
+        CgroupLayout::V1 { hierarchies, .. } => hierarchies.iter_mut().for_each(|h| relative(&h.mount, &mut h.own)),
+        CgroupLayout::V2 { mount, own, .. } => relative(mount, own),
+        CgroupLayout::None => {}
+    }
 }
 
 /// The layout, if every hierarchy that we are in is mounted at its usual place.
@@ -106,6 +140,8 @@ fn sorted(mut hierarchies: Vec<V1Hierarchy>) -> Vec<V1Hierarchy> {
 
 /// What a mountinfo line says of a mount.
 struct Mount {
+    /// What of the filesystem is mounted.
+    root: String,
     point: String,
     fstype: String,
     super_options: String,
@@ -116,6 +152,7 @@ impl Mount {
         let (before, after) = line.split_once(" - ")?;
         let mut after = after.split(' ');
         Some(Self {
+            root: unescape(before.split(' ').nth(3)?),
             point: unescape(before.split(' ').nth(4)?),
             fstype: after.next()?.to_owned(),
             super_options: after.nth(1)?.to_owned(),
@@ -174,6 +211,27 @@ mod tests {
         let want =
             CgroupLayout::V2 { mount: "/sys/fs/cgroup".into(), controllers: vec![], own: "/user.slice/a:b".into() };
         assert_eq!(parse(mounts, "0::/user.slice/a:b\n"), want);
+    }
+
+    #[test]
+    fn in_a_container_without_a_cgroup_namespace_our_groups_are_relative_to_what_is_mounted() {
+        let mounts = "\
+31 30 0:27 /docker/a /sys/fs/cgroup/cpu ro - cgroup cgroup rw,cpu
+32 30 0:28 /docker/a /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory
+33 30 0:29 /docker /sys/fs/cgroup/pids ro - cgroup cgroup rw,pids
+";
+        let mut layout = parse(mounts, "3:pids:/docker/a\n2:memory:/docker/a/b\n1:cpu:/docker/a\n");
+        assert!(!is_visible(&layout));
+        show(&mut layout, mounts);
+        let CgroupLayout::V1 { hierarchies, .. } = &layout else { panic!("not v1") };
+        let seen: Vec<_> = hierarchies.iter().map(|h| h.own.as_str()).collect();
+        assert_eq!(seen, ["/", "/b", "/a"]);
+        let mut other = parse("1 2 0:1 /docker/ab /none rw - cgroup2 cgroup2 rw\n", "0::/docker/abc\n");
+        let before = other.clone();
+        show(&mut other, "1 2 0:1 /docker/ab /none rw - cgroup2 cgroup2 rw\n");
+        assert_eq!(other, before, "a neighbour whose name begins alike");
+        show(&mut other, "1 2 0:1 /docker/abc /none rw - cgroup2 cgroup2 rw\n");
+        assert_eq!(other, CgroupLayout::V2 { mount: "/none".into(), controllers: vec![], own: "/".into() });
     }
 
     #[test]

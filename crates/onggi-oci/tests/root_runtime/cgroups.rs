@@ -343,3 +343,30 @@ fn root_a_limit_of_no_process_at_all_is_kept() {
     ok(&b.run_detached(&[]));
     assert_eq!(pids(&b), "1");
 }
+
+/// What a container of another engine without a cgroup namespace sees: its own group at the mount points of version 1, and
+/// the host's paths in /proc/self/cgroup.
+#[test]
+fn root_a_container_in_a_container_without_a_cgroup_namespace_gets_its_groups_below() {
+    let mut b = Bundle::new("grep -v ^0: /proc/self/cgroup");
+    b.remove_namespace("cgroup");
+    b.write_config();
+    let run = b.oci(&["run", "-b", b.dir.to_str().unwrap(), &b.id]);
+    let outer = format!("outer-{}", b.id);
+    let script = format!(
+        r#"for m in $(awk '$3 == "cgroup" {{ print $2 }}' /proc/mounts); do
+             mkdir $m/{outer} || exit 90; [ ! -e $m/cpuset.mems ] || for f in cpus mems; do
+               cat $m/cpuset.$f > $m/{outer}/cpuset.$f || exit 91; done
+             echo $$ > $m/{outer}/cgroup.procs && mount --bind $m/{outer} $m || exit 92
+           done; exec "$@""#
+    );
+    let mut shell = std::process::Command::new("unshare");
+    shell.args(["-m", "sh", "-c", &script, "sh"]).arg(run.get_program()).args(run.get_args());
+    let done: crate::harness::Done = shell.stdin(std::process::Stdio::null()).output().unwrap().into();
+    for group in crate::harness::cgroups_of(&outer) {
+        b.until("its group is empty", |_| fs::remove_dir(&group).is_ok());
+    }
+    assert_eq!(done.code, 0, "{}", done.err);
+    let below = format!("/{outer}/{}", b.id);
+    assert!(done.out.lines().all(|line| line.ends_with(&below)), "{}", done.out);
+}
