@@ -100,10 +100,20 @@ fn conformance_mounts_bind_is_told_by_option_or_type() {
         let source = source(bundle);
         bundle.mount(json!({ "destination": "/mnt", "type": "bind", "source": source }));
     });
-    same_output(LOOK, |bundle| {
-        source(bundle);
-        bundle.mount(mount("/mnt", "bind", "source", &["bind"]));
+    // A link of the image leads nowhere but into the image.
+    const INSIDE: [Known; 2] =
+        [known("exit", "Some(1)", "D-source-link"), known("output", "(absent)", "D-source-link")];
+    same_output_but(&INSIDE, "cat /mnt/file", |bundle| {
+        symlink(source(bundle), bundle.rootfs().join("link")).unwrap();
+        bundle.mount(mount("/mnt", "bind", "rootfs/link", &["bind"]));
     });
+    // Relative ones begin in the bundle, and `..` leads out of the root filesystem again.
+    for relative in ["source", "./source", "rootfs/../source", "rootfs/bin/../../source"] {
+        same_output(LOOK, |bundle| {
+            source(bundle);
+            bundle.mount(mount("/mnt", "bind", relative, &["bind"]));
+        });
+    }
 }
 
 #[test]

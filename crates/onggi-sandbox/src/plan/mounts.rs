@@ -123,8 +123,7 @@ fn target(cx: &Context<'_>, mount: &Mount, options: &MountOptions) -> Result<Pat
 
 fn bind(cx: &Context<'_>, mount: &Mount, target: PathBuf, options: &MountOptions) -> Result<BindMount> {
     let source = mount.source.as_deref().filter(|s| !s.is_empty()).ok_or_else(|| invalid(mount, "no source"))?;
-    let source = absolute(cx.input.bundle, source);
-    let in_root = cx.root_path().and_then(|root| source.strip_prefix(root).ok().map(Path::to_path_buf));
+    let (source, in_root) = place_of(absolute(cx.input.bundle, source), cx.root_path());
     Ok(BindMount {
         id_map: id_map(cx, mount, options)?,
         must_be_proc: target == Path::new("/proc"),
@@ -144,6 +143,29 @@ fn bind(cx: &Context<'_>, mount: &Mount, target: PathBuf, options: &MountOptions
         locked: cx.namespaces.has(LinuxNamespaceType::User) || !cx.facts.privileged,
         source,
     })
+}
+
+/// A source, and where in the root filesystem it is when it is there. What leads out of it again, as `rootfs/../file`
+/// does, is the host's, and no link of the image has a say in it.
+fn place_of(source: PathBuf, root: Option<&Path>) -> (PathBuf, Option<PathBuf>) {
+    let Some((root, inside)) = root.and_then(|root| Some((root, source.strip_prefix(root).ok()?))) else {
+        return (source, None);
+    };
+    let mut depth = 0usize;
+    let mut components = inside.components();
+    while let Some(component) = components.next() {
+        depth = match component {
+            Component::Normal(_) => depth + 1,
+            Component::ParentDir if depth > 0 => depth - 1,
+            Component::ParentDir => {
+                let above = root.parent().unwrap_or(root).join(components.as_path());
+                return place_of(above, Some(root));
+            }
+            _ => depth,
+        };
+    }
+    let inside = inside.to_path_buf();
+    (source, Some(inside))
 }
 
 /// Mappings of the mount itself, else with `idmap` those of the container's user namespace.
@@ -204,4 +226,26 @@ fn delay_read_only(fs: &mut FsMount) -> Option<SetupOp> {
     }
     fs.attributes &= !attr::RDONLY;
     Some(SetupOp::Attributes { target: fs.target.clone(), set: attr::RDONLY })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_is_in_the_root_unless_it_leads_out_again() {
+        let place = |source: &str| {
+            let (source, inside) = place_of(source.into(), Some(Path::new("/b/rootfs")));
+            (source.display().to_string(), inside.map(|at| at.display().to_string()))
+        };
+        let host = |at: &str| (at.to_owned(), None);
+        assert_eq!(place("/b/data"), host("/b/data"));
+        assert_eq!(place("/b/rootfs2/x"), host("/b/rootfs2/x"));
+        assert_eq!(place("/b/rootfs/etc"), ("/b/rootfs/etc".to_owned(), Some("etc".to_owned())));
+        assert_eq!(place("/b/rootfs/bin/../etc").1, Some("bin/../etc".to_owned()));
+        assert_eq!(place("/b/rootfs/../data"), host("/b/data"));
+        assert_eq!(place("/b/rootfs/bin/../../data/./x"), host("/b/data/./x"));
+        assert_eq!(place("/b/rootfs/../../x"), host("/b/../x"));
+        assert_eq!(place("/b/rootfs/../rootfs/etc"), ("/b/rootfs/etc".to_owned(), Some("etc".to_owned())));
+    }
 }
