@@ -140,6 +140,10 @@ struct Entry {
 /// # Errors
 /// The text is malformed; `path` is only for the message.
 pub fn lookup(text: &str, path: &std::path::Path, reference: &ImageReference) -> Result<Lookup, CredentialsError> {
+    // A file that was only touched, or /dev/null in its place, holds none; Docker takes it so too.
+    if text.trim().is_empty() {
+        return Ok(Lookup::Absent);
+    }
     let file: ConfigFile =
         serde_json::from_str(text).map_err(|source| CredentialsError::Malformed { path: path.to_owned(), source })?;
     let registry = reference.registry();
@@ -312,6 +316,7 @@ mod tests {
             "index.docker.io.evil.example/x",
         ] {
             assert_eq!(look(json, other), Lookup::Absent, "{other}");
+            assert_eq!(look("\n", other), Lookup::Absent, "an empty file");
         }
         // A helper that is configured for the registry decides; there is no falling back to another's entry.
         let helped = r#"{"auths":{"https://index.docker.io/v1/":{"username":"hub","password":"p"}},"credHelpers":{"private.example":"pass"}}"#;

@@ -124,6 +124,12 @@ fn e2e_what_cannot_be_read_or_reached_is_said_in_words() {
     assert_refused(&wrong, 1, &["no image \"two\"", "it has one"]);
     let nowhere = onggi.run(&["image", "copy", &format!("oci:{}", path("nowhere")), &format!("dir:{}", path("dir"))]);
     assert_refused(&nowhere, 1, &["not an OCI image layout", "no such directory"]);
+    // No credentials are no mistake; broken ones are, with what to do.
+    onggi.ok(&["pull", "-q", "--authfile", "/dev/null", &stage.busybox]);
+    onggi.ok(&["pull", "-q", "--authfile", &path("empty"), &stage.busybox]);
+    fs::write(path("broken"), "{").expect("write");
+    let broken = onggi.run(&["pull", "-q", "--authfile", &path("broken"), &stage.busybox]);
+    assert_refused(&broken, 1, &["malformed", "onggi login"]);
     // A file where the directory of the credentials would be.
     let mut login =
         onggi.command(&["login", "-u", "a", "-p", "b", stage.registry.name("x").split_once('/').expect("a host").0]);
