@@ -147,6 +147,7 @@ fn conformance_mounts_propagation_options() {
 fn conformance_mounts_tmpfs_options() {
     same_mount("tmpfs", &[]);
     same_mount("tmpfs", &["size=64k", "mode=1770", "uid=7", "gid=8", "nr_inodes=20"]);
+    same_mount("tmpfs", &["size=64k,mode=1770", "uid=7,gid=8,nr_inodes=20"]);
     same_mount("tmpfs", &["nosuid", "nodev", "noexec", "ro"]);
     same_mount("tmpfs", &["no-such-option"]);
     same_mount("tmpfs", &["sync", "dirsync", "lazytime"]);

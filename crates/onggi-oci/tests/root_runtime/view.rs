@@ -95,6 +95,20 @@ fn root_masked_paths_are_empty_and_read_only_paths_refuse_writes() {
 }
 
 #[test]
+fn root_a_file_is_masked_and_read_only_whatever_follows_its_name() {
+    let mut b =
+        Bundle::new("cat /etc/secret | wc -c; (echo x >> /etc/fixed) 2>/dev/null || echo ro; ls /etc/dir | wc -l");
+    fs::create_dir(b.root().join("etc/dir")).unwrap();
+    for file in ["secret", "fixed", "dir/inner"] {
+        fs::write(b.root().join("etc").join(file), "content").unwrap();
+    }
+    b.config["linux"]["maskedPaths"] = json!(["/etc/secret/", "/etc/dir//", "/"]);
+    b.config["linux"]["readonlyPaths"] = json!(["/etc/fixed//"]);
+    let done = b.run();
+    assert_eq!(done.out, "0\nro\n0\n", "{}", done.err);
+}
+
+#[test]
 fn root_devices_and_links_of_the_specification_are_there() {
     let script = "for d in null zero full random urandom tty; do stat -c '%F %t:%T %a' /dev/$d; done; \
         for l in fd stdin stdout stderr ptmx; do readlink /dev/$l; done; echo x > /dev/null && echo works";

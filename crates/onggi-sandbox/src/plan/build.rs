@@ -116,8 +116,8 @@ fn setup(cx: &Context<'_>, cgroup: Option<&onggi_cgroup::CgroupPlan>) -> Result<
     ops.extend(hook_ops(&hooks)?);
     ops.extend(mounts.late);
     let linux = cx.linux;
-    ops.extend(linux.readonly_paths.iter().map(|p| SetupOp::ReadOnly { path: PathBuf::from(p) }));
-    let mask = |p: &String| SetupOp::Mask { path: PathBuf::from(p), label: cx.mount_label() };
+    ops.extend(linux.readonly_paths.iter().map(|p| SetupOp::ReadOnly { path: without_last_slash(p) }));
+    let mask = |p: &String| SetupOp::Mask { path: without_last_slash(p), label: cx.mount_label() };
     ops.extend(linux.masked_paths.iter().map(mask));
     if cx.input.config.root.as_ref().is_some_and(|r| r.readonly) {
         ops.push(SetupOp::ReadOnlyRoot);
@@ -127,6 +127,14 @@ fn setup(cx: &Context<'_>, cgroup: Option<&onggi_cgroup::CgroupPlan>) -> Result<
         ops.push(SetupOp::RootPropagation { propagation: propagation.0, recursive: propagation.1 });
     }
     Ok(ops)
+}
+
+/// A slash behind a file would make the kernel find nothing to mask there.
+fn without_last_slash(path: &str) -> PathBuf {
+    match path.trim_end_matches('/') {
+        "" => PathBuf::from(path),
+        path => PathBuf::from(path),
+    }
 }
 
 /// A container whose mounts are made in the host's own namespace, as runc has it: below its root only, which it

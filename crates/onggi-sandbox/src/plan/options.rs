@@ -69,7 +69,7 @@ impl MountOptions {
     /// Sorts `options`. A later option overrides an earlier one that contradicts it.
     pub fn parse(options: &[String]) -> Self {
         let mut out = Self::default();
-        for option in options {
+        for option in options.iter().flat_map(|option| words(option)) {
             out.add(option);
         }
         out
@@ -140,6 +140,22 @@ impl MountOptions {
             }),
         }
     }
+}
+
+/// The words of an option that is several, as mount(2) takes them: a comma ends one, but after a backslash (overlayfs) or
+/// between quotes (labels). Those that add one directory take it as it is.
+fn words(option: &str) -> Vec<&str> {
+    if option.starts_with("lowerdir+=") || option.starts_with("datadir+=") {
+        return vec![option];
+    }
+    let (mut escaped, mut quoted) = (false, false);
+    let ends = |c: char| {
+        let ends = c == ',' && !escaped && !quoted;
+        quoted ^= c == '"' && !escaped;
+        escaped = c == '\\' && !escaped;
+        ends
+    };
+    option.split(ends).collect()
 }
 
 /// Later bits win over earlier ones.
@@ -239,6 +255,17 @@ mod tests {
         assert_eq!((o.set, o.clear), (attr::NOSUID, attr::RDONLY));
         assert_eq!(parse(&["sync", "async"]).data, []);
         assert_eq!(parse(&["noatime", "atime"]).atime, (0, atime::NO));
+    }
+
+    #[test]
+    fn an_option_may_be_several() {
+        let o = parse(&["bind,ro", "size=4k,mode=1777"]);
+        assert_eq!((o.bind, o.set, o.data.len()), (Some(false), attr::RDONLY, 2));
+        assert_eq!(words(r"lowerdir=/a\,b:/c,xino=on"), [r"lowerdir=/a\,b:/c", "xino=on"]);
+        assert_eq!(words(r"upperdir=/a\\,index=off"), [r"upperdir=/a\\", "index=off"]);
+        assert_eq!(words("context=\"a:b:c:s0:c1,c2\",ro"), ["context=\"a:b:c:s0:c1,c2\"", "ro"]);
+        assert_eq!(words("lowerdir+=/a,b"), ["lowerdir+=/a,b"]);
+        assert_eq!(words(""), [""]);
     }
 
     #[test]
