@@ -45,6 +45,21 @@ fn root_without_a_mount_namespace_the_root_is_entered_by_chroot() {
     assert!(b.dir.join("hook.ran").exists());
 }
 
+/// Everything is the caller's, but for the root filesystem.
+#[test]
+fn root_without_a_linux_section_no_namespace_is_new() {
+    let mut b = Bundle::new("for n in mnt pid net uts ipc; do readlink /proc/self/ns/$n; done; ls -d /bin /dev/null");
+    for field in ["linux", "hostname"] {
+        b.config.as_object_mut().unwrap().remove(field);
+    }
+    b.config["mounts"].as_array_mut().unwrap().retain(|mount| mount["type"] == "proc");
+    let script = "for n in mnt pid net uts ipc; do readlink /proc/self/ns/$n; done; $OCI run -b $B $ID";
+    let done = private_script(&b, script);
+    let lines: Vec<&str> = done.out.lines().collect();
+    assert!(lines.len() == 12 && lines[..5] == lines[5..10], "{} {}", done.out, done.err);
+    assert_eq!(lines[10..], ["/bin", "/dev/null"]);
+}
+
 #[test]
 fn root_without_a_mount_namespace_a_failed_create_leaves_no_mount() {
     let mut b = without_mount_namespace("true");
