@@ -30,6 +30,14 @@ pub fn thaw(paths: &Paths) -> Result<(), CgroupError> {
     set(paths, State::Thawed)
 }
 
+/// The same without waiting for it: somebody may freeze it anew at this moment.
+pub fn let_go(paths: &Paths) -> Result<(), CgroupError> {
+    match freezer(paths)? {
+        Freezer::V2(dir) => apply::write(&dir.join("cgroup.freeze"), "0", "freezer"),
+        Freezer::V1(dir) => apply::write(&dir.join("freezer.state"), "THAWED", "freezer"),
+    }
+}
+
 /// Whether the container is (or is being) frozen.
 pub fn is_frozen(paths: &Paths) -> Result<bool, CgroupError> {
     match freezer(paths)? {

@@ -30,7 +30,7 @@ pub use apply::{apply_create, check_free, write_limit};
 pub use controllers::cpu::{shares_to_weight, weight_to_shares};
 pub use device_filter::{DeviceKind, DeviceRule};
 pub use error::CgroupError;
-pub use freeze::{freeze, is_frozen, thaw};
+pub use freeze::{freeze, is_frozen, let_go, thaw};
 pub use plan::{
     Alternative, CgroupDir, CgroupPlan, CgroupRequest, CgroupWrite, Join, Membership, Prepare, plan, possible_paths,
 };

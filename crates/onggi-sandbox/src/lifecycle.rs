@@ -195,7 +195,7 @@ fn kill_and_wait(dir: &StateDir, state: &SandboxState) -> Result<()> {
     let deadline = Instant::now() + KILL_PATIENCE;
     loop {
         // A frozen process does not die before it is thawed; a `pause` at this moment freezes it anew.
-        let _ = onggi_cgroup::thaw(&state.cgroup_paths);
+        let _ = onggi_cgroup::let_go(&state.cgroup_paths);
         match process::pidfd_kill(pidfd.as_fd(), number::KILL) {
             // It has ended by itself this very moment.
             Err(e) if e.errno == Errno::SRCH => return Ok(()),
