@@ -12,6 +12,7 @@ mod engine;
 mod images;
 mod layers;
 #[path = "../../crates/onggi-sandbox/src/seccomp/tests/machine.rs"]
+#[allow(dead_code, reason = "the tests of filters use more of it")]
 mod machine;
 mod plans;
 #[path = "../../crates/onggi-image/src/platform.rs"]

@@ -25,6 +25,7 @@ const ALSO_ROOT: &[&str] = &["onggi-cgroup", "onggi-oci"];
 const NOT_HERE: &[&str] = &[
     "hostile::root_cve_2021_30465_a_racing_destination_never_reaches_the_host",
     "abuse::",
+    "cgroups::root_a_container_in_a_container_without_a_cgroup_namespace_gets_its_groups_below",
     "root_a_client_that_never_reads_holds_nothing_up",
     "life::root_exec_enters_the_sub_cgroup_that_it_is_told",
     "process::root_what_this_kernel_lacks_is_named",

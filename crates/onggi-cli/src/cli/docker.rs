@@ -138,12 +138,11 @@ const RUN: &[(&[&str], &str)] = &[
 const OTHERS: &[(&str, &[&str], &str)] = &[
     ("ps", &["-s", "--size"], "--format 'table {{.Names}}\\t{{.Size}}' or `onggi system df -v`"),
     ("rmi", &["-a", "--all"], "`onggi image prune --all`"),
-    ("rm", &["-a", "--all"], "`onggi image prune --all`"),
+    ("image rm", &["-a", "--all"], "`onggi image prune --all`"),
     ("commit", &["--iidfile"], "the id is what is printed: `onggi commit … > FILE`"),
     ("commit", &["-s", "--squash"], "`onggi export CONTAINER | onggi import - NAME` makes one layer"),
     ("import", &["--os", "--arch", "--variant"], "--platform OS/ARCH[/VARIANT]"),
     ("pull", &["--os", "--arch", "--variant"], "--platform OS/ARCH[/VARIANT]"),
-    ("save", &["-m", "--multi-image-archive"], "leave it out: an archive takes as many images as are named"),
     ("push", &["--compression-format"], "--compression"),
     ("logs", &["--details"], "leave it out"),
     ("exec", &["--privileged"], "`onggi ns enter NAME` enters its namespaces with all that you may"),
@@ -162,7 +161,7 @@ pub(super) fn known(e: &Error) -> Option<(String, &'static str)> {
             let name = text(e, ContextKind::InvalidSubcommand)?;
             command(&name).or_else(|| (path == "container" && name == "top").then(top))
         }
-        ErrorKind::UnknownArgument => option(verb, &text(e, ContextKind::InvalidArg)?),
+        ErrorKind::UnknownArgument => option(&path, verb, &text(e, ContextKind::InvalidArg)?),
         _ => None,
     }
 }
@@ -195,7 +194,8 @@ fn command(name: &str) -> Option<(String, &'static str)> {
     Some((format!("there is no `{name}` yet, as other engines have it"), hint))
 }
 
-fn option(command: &str, option: &str) -> Option<(String, &'static str)> {
+/// `path` is `image rm` where `command` is `rm`.
+fn option(path: &str, command: &str, option: &str) -> Option<(String, &'static str)> {
     // What clap says with a value: `--tmpfs=/run`.
     let name = option.split('=').next().unwrap_or(option);
     let told = |hint: &&'static str| Some((format!("`{command}` has no {name} yet, as other engines have it"), *hint));
@@ -205,7 +205,7 @@ fn option(command: &str, option: &str) -> Option<(String, &'static str)> {
     if matches!(command, "run" | "create") {
         return RUN.iter().find(|(names, _)| names.contains(&name)).and_then(|(_, hint)| told(hint));
     }
-    let of = |(verb, names, _): &&(&str, &[&str], &str)| *verb == command && names.contains(&name);
+    let of = |(verb, names, _): &&(&str, &[&str], &str)| [path, command].contains(verb) && names.contains(&name);
     OTHERS.iter().find(of).and_then(|(_, _, hint)| told(hint))
 }
 
@@ -233,6 +233,7 @@ mod tests {
             ("onggi top web", "takes no container (web)", "ns enter NAME ps"),
             ("onggi container top web", "no `container top`", "cgroup ls -p"),
             ("onggi ps -s", "no -s", "{{.Size}}"),
+            ("onggi image rm --all", "no --all", "image prune"),
         ] {
             let (told, use_this) = said(line).unwrap_or_else(|| panic!("{line}"));
             assert!(told.contains(what) && use_this.contains(hint), "{line}: {told}; {use_this}");
@@ -251,7 +252,8 @@ mod tests {
             assert!(tree.find_subcommand(name).is_none(), "{name} is there");
         }
         let has = |command: &str, option: &str| {
-            let command = tree.find_subcommand(command).expect("it is there");
+            let inner = |tree, name: &str| clap::Command::find_subcommand(tree, name).expect("it is there");
+            let command = command.split(' ').fold(&tree, inner);
             command.get_arguments().any(|a| {
                 let long = a.get_long().map(|l| format!("--{l}"));
                 let aliases = a.get_all_aliases().unwrap_or_default().iter().any(|l| format!("--{l}") == option);
