@@ -61,7 +61,8 @@ impl Registry {
         let layout = large::layout()?;
         for tag in ["gzip", "zstd"] {
             let mut push = Command::new("skopeo");
-            push.args(["--insecure-policy", "copy", "-q", "--dest-tls-verify=false"]);
+            // Otherwise what it remembers of other copies makes it take layers of the other compression.
+            push.args(["--insecure-policy", "copy", "-q", "--preserve-digests", "--dest-tls-verify=false"]);
             push.arg(format!("oci:{}:{tag}", layout.display())).arg(format!("docker://{}", reference(tag)));
             run_quietly(&mut push)?;
         }
