@@ -3,7 +3,7 @@
 //! It follows no redirect, treats no status as an error, adds no credentials, reads no environment, and gives
 //! every phase a time limit.
 
-use std::{io::Read as _, net::IpAddr, time::Duration};
+use std::{io::Read as _, time::Duration};
 
 use ureq::{
     Agent, AsSendBody, Body, Error, Proxy, SendBody, Timeout,
@@ -215,8 +215,7 @@ fn run(
 
 /// The host is a number, not a name.
 fn is_address(uri: &Uri) -> bool {
-    let host = uri.host().unwrap_or_default();
-    host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok()
+    url::address(uri.host().unwrap_or_default()).is_some()
 }
 
 fn client_cert(identity: &ClientIdentity) -> Result<ClientCert, ImageError> {

@@ -22,6 +22,8 @@ use ureq::{
     },
 };
 
+use crate::url;
+
 /// The program that looks names up, where distributions have it; nobody's PATH decides what runs here.
 const PROGRAMS: [&str; 3] = ["/usr/bin/getent", "/bin/getent", "/run/current-system/sw/bin/getent"];
 /// Its exit code for a name that stands for nothing.
@@ -62,7 +64,7 @@ impl Resolver for Names {
         let Some((host, port)) = place.as_deref().and_then(|place| place.rsplit_once(':')) else { return by_library() };
         let port = port.parse().map_err(|_| Error::HostNotFound)?;
         // An address stands for itself.
-        if host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok() {
+        if url::address(host).is_some() {
             return by_library();
         }
         let found = match addresses(self.programs, host, (*timeout.after).min(LONGEST)) {

@@ -8,13 +8,13 @@
 
 use std::{
     io::{Read, Write},
-    net::{IpAddr, SocketAddr, TcpStream},
+    net::{SocketAddr, TcpStream},
     time::{Duration, Instant},
 };
 
 use onggi_spec::{Digest, ImageReference, image::media_type};
 
-use crate::{http::USER_AGENT, options::RemoteOptions, pull::PullOptions};
+use crate::{http::USER_AGENT, options::RemoteOptions, pull::PullOptions, url};
 
 /// Longest header of an answer that is read; registries send some 400 bytes.
 const MAX_ANSWER: usize = 16 << 10;
@@ -68,8 +68,7 @@ impl Question {
 /// The address of `127.0.0.1:5000` or `[::1]`.
 fn address(registry: &str) -> Option<SocketAddr> {
     let whole = registry.parse::<SocketAddr>().ok();
-    let alone = || registry.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();
-    let place = whole.or_else(|| Some(SocketAddr::new(alone()?, PORT)))?;
+    let place = whole.or_else(|| Some(SocketAddr::new(url::address(registry)?, PORT)))?;
     place.ip().is_loopback().then_some(place)
 }
 

@@ -2,8 +2,8 @@
 //!
 //! std reads and parses /proc/self/maps to find the end of the stack, and gives it a handler with a stack of its own
 //! that says "overflow" before the program ends: 17 system calls and the C library's `scanf`. Without it an overflow
-//! ends the program by SIGSEGV all the same. What std does besides is done here: three open streams, and SIGPIPE ignored. What it does not: a caller that
-//! ignores SIGCHLD does not keep us from learning how our children end.
+//! ends the program by SIGSEGV all the same. What std does besides is done here: three open streams, and SIGPIPE
+//! ignored. What it does not: a caller that ignores SIGCHLD does not keep us from learning how our children end.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 

@@ -27,7 +27,7 @@ use crate::{Outcome, build, process::line, test::Counts};
 const SILENCE: Duration = Duration::from_secs(600);
 
 /// How long a guest that was interrupted may take to write what it was doing.
-const TELLING: Duration = Duration::from_secs(90);
+const LAST_WORDS: Duration = Duration::from_secs(90);
 const SECOND: Duration = Duration::from_secs(1);
 /// How many lines of that are shown; the console's log has all.
 const CONFESSION: usize = 400;
@@ -215,7 +215,7 @@ fn examine(lines: &Receiver<String>, payload: &Payload) -> String {
     let asked = payload.monitor().ok_or("no path for qemu's monitor".to_owned()).and_then(|at| monitor::interrupt(&at));
     let found = asked.unwrap_or_else(|e| e);
     let start = Instant::now();
-    while start.elapsed() < TELLING && !matches!(lines.recv_timeout(SECOND), Err(RecvTimeoutError::Disconnected)) {}
+    while start.elapsed() < LAST_WORDS && !matches!(lines.recv_timeout(SECOND), Err(RecvTimeoutError::Disconnected)) {}
     format!("{found}\n{}", end_of(&payload.console, CONFESSION))
 }
 
