@@ -68,7 +68,7 @@ impl Static {
     }
 
     /// Where the program begins: in crates/onggi-sys/src/entry.rs and not in the C library.
-    fn entry(self) -> &'static str {
+    pub(crate) fn entry(self) -> &'static str {
         match self {
             Self::Engine => "onggi_plain_entry",
             Self::Runtime => "onggi_entry",

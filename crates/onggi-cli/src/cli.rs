@@ -1,6 +1,7 @@
 //! The command line: global options, the verbs, the noun groups, exit codes.
 
 mod docker;
+pub(crate) mod early;
 mod quick;
 mod roots;
 mod usage;
@@ -11,6 +12,10 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use onggi_engine::{Engine, EngineError, EngineOptions};
 
 use crate::{candidates, commands, error::CliError, traced};
+
+/// What the cheapest command writes of its heap and its stack, in bytes: every page of it would be a page fault.
+const EXPECTED_HEAP: usize = 128 << 10;
+const EXPECTED_STACK: usize = 48 << 10;
 
 /// Runs containers without a daemon.
 #[derive(Debug, Parser)]
@@ -251,6 +256,8 @@ pub(crate) fn main() -> u8 {
         return 0;
     }
     let args: Vec<OsString> = roots::meant(std::env::args_os().collect());
+    early::ask(&args);
+    onggi_sys::resident::expect_writes(EXPECTED_HEAP, EXPECTED_STACK);
     let cli = match quick::parse(&args).map_or_else(|| Cli::try_parse_from(args), Ok) {
         Ok(cli) => cli,
         Err(e) => return usage::answer(&e),

@@ -19,11 +19,7 @@ onggi_sys::program!(run);
 
 /// Exit code of a program that panicked, as std has it; the message is printed already.
 const PANICKED: u8 = 101;
-/// What the cheapest command writes of its heap and its stack, in bytes: every page of it would be a page fault.
-const EXPECTED_HEAP: usize = 128 << 10;
-const EXPECTED_STACK: usize = 48 << 10;
 
 fn run() -> i32 {
-    onggi_sys::resident::expect_writes(EXPECTED_HEAP, EXPECTED_STACK);
     i32::from(std::panic::catch_unwind(cli::main).unwrap_or(PANICKED))
 }

@@ -95,7 +95,7 @@ pub use paths::{DirEnv, Paths};
 pub use plans::{RowChange, VerbOp, VerbPlan};
 pub use process::ProcessHandle;
 pub use programs::{Chosen, ChosenKind, program_files, user_in};
-pub use pull::{PullOptions, PullPolicy};
+pub use pull::{EarlyQuestion, PullOptions, PullPolicy};
 pub use registry::{LoginRequest, LoginResult, PushRequest, RegistryChoice, RegistryError, SearchHit, TagList};
 pub use run::{RunOptions, Started};
 pub use save::{SaveFormat, SaveTo};
@@ -126,6 +126,8 @@ pub struct Engine {
     settings: StoreSettings,
     /// `registries.conf`, read on first use.
     registries_conf: OnceLock<Arc<RegistriesConf>>,
+    /// What a registry was asked before this was opened.
+    asked: Mutex<Option<pull::Asked>>,
     /// The runtime tells its operations too.
     traced: Option<onggi_sys::trace::Format>,
 }
@@ -146,6 +148,7 @@ impl Engine {
             facts: OnceLock::new(),
             settings,
             registries_conf: OnceLock::new(),
+            asked: Mutex::new(None),
             traced: None,
         })
     }

@@ -4,6 +4,7 @@
 //! a power cut or a kill leaves is either unreferenced, and collected later, or whole.
 
 mod again;
+mod early;
 
 use std::{
     collections::BTreeSet,
@@ -22,6 +23,9 @@ use onggi_spec::{
 use onggi_state::{ImageRecord, LayerRecord, PulledParts, files::Lock};
 use onggi_storage::{LayerInfo, Layers, Prepared, UnpackRequest};
 use onggi_sys::trace;
+
+pub(crate) use early::Asked;
+pub use early::EarlyQuestion;
 
 use crate::{
     Engine, EngineError, create, failpoint, names,
@@ -166,9 +170,15 @@ impl Engine {
         options: &PullOptions,
         progress: &dyn Progress,
     ) -> Result<ImageRecord, EngineError> {
-        let (registry, source) = registry_options(&self.registries(&options.registry)?, reference, options)?;
         // The registry takes longest, so it is asked before anything is looked at here, where that is possible.
-        let question = Question::send(reference, &registry);
+        let (registry, source, question) = match self.asked_early(reference, options) {
+            Some((registry, source, question)) => (registry, source, Some(question)),
+            None => {
+                let (registry, source) = registry_options(&self.registries(&options.registry)?, reference, options)?;
+                let question = Question::send(reference, &registry);
+                (registry, source, question)
+            }
+        };
         self.paths.create(self.euid)?;
         let blobs = self.blobs()?;
         let puller = Puller::new(&blobs, reference, registry, progress)?;

@@ -128,8 +128,28 @@ struct Text {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RegistriesConf {
     rules: Vec<Rule>,
-    aliases: BTreeMap<String, String>,
+    /// Of each file that has some, in the order of the files.
+    aliases: Vec<Aliases>,
     search: Vec<String>,
+}
+
+/// The short names of one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Aliases {
+    /// A text for which [`plain_aliases`] holds. Most commands never look one of them up.
+    Plain(String),
+    Parsed(BTreeMap<String, String>),
+}
+
+impl Aliases {
+    fn get(&self, name: &str) -> Option<&str> {
+        match self {
+            Self::Plain(text) => {
+                plain_lines(text).filter_map(plain_alias).find_map(|(other, target)| (other == name).then_some(target))
+            }
+            Self::Parsed(map) => map.get(name).map(String::as_str),
+        }
+    }
 }
 
 /// A place where an image is looked for.
@@ -155,13 +175,16 @@ impl RegistriesConf {
     ///
     /// # Errors
     /// It is malformed; `path` is for the message.
-    pub fn add(&mut self, text: &str, path: &Path) -> Result<(), RegistriesError> {
+    pub fn add(&mut self, text: impl Into<String>, path: &Path) -> Result<(), RegistriesError> {
+        let text = text.into();
         let invalid = |reason: &str| RegistriesError::Invalid { path: path.to_owned(), reason: reason.to_owned() };
-        if let Some(aliases) = plain_aliases(text) {
-            self.aliases.extend(aliases);
+        if let Some(aliases) = plain_aliases(&text) {
+            if !aliases.is_empty() {
+                self.aliases.push(Aliases::Plain(text));
+            }
             return Ok(());
         }
-        let parsed: Text = toml::from_str(text)
+        let parsed: Text = toml::from_str(&text)
             .map_err(|source| RegistriesError::Malformed { path: path.to_owned(), source: Box::new(source) })?;
         if parsed.registries.is_some() {
             return Err(invalid(
@@ -188,7 +211,7 @@ impl RegistriesConf {
             self.rules.push(rule);
         }
         self.search = parsed.search.unwrap_or(std::mem::take(&mut self.search));
-        self.aliases.extend(parsed.aliases);
+        self.aliases.push(Aliases::Parsed(parsed.aliases));
         Ok(())
     }
 
@@ -212,7 +235,8 @@ impl RegistriesConf {
         let name_end = text.find('@').unwrap_or(text.len());
         let name_end = text[..name_end].rfind(':').unwrap_or(name_end);
         let (name, suffix) = text.split_at(name_end);
-        if let Some(target) = self.aliases.get(name).filter(|t| !t.is_empty()) {
+        let alias = self.aliases.iter().rev().find_map(|aliases| aliases.get(name));
+        if let Some(target) = alias.filter(|t| !t.is_empty()) {
             return Ok(vec![parse(format!("{target}{suffix}"))?]);
         }
         if self.search.is_empty() {
@@ -333,32 +357,63 @@ pub fn load(files: &[PathBuf]) -> Result<RegistriesConf, RegistriesError> {
         let mut text = String::with_capacity(USUAL_FILE);
         let read = File::open(path).and_then(|f| f.take(MAX_FILE).read_to_string(&mut text));
         read.map_err(|source| RegistriesError::Read { path: path.clone(), source })?;
-        conf.add(&text, path)?;
+        conf.add(text, path)?;
     }
     Ok(conf)
 }
 
-/// What most machines have: nothing but comments, or a table of short names, some hundred lines of the simplest kind. Reading
-/// those takes the whole parser longer than all else that a command does before it begins. `None` for any other text.
-fn plain_aliases(text: &str) -> Option<BTreeMap<String, String>> {
-    let mut aliases = BTreeMap::new();
-    let mut inside = false;
-    if text.bytes().any(|b| b.is_ascii_control() && b != b'\n') {
+/// The aliases, name and target, of what most machines have: nothing but comments, or a table of short names, some hundred
+/// lines of the simplest kind. Reading those takes the whole parser longer than all else that a command does before it begins.
+/// `None` for any other text.
+fn plain_aliases(text: &str) -> Option<Vec<(&str, &str)>> {
+    if has_control(text.as_bytes()) {
         return None;
     }
-    for line in text.lines().map(|line| line.trim_matches(' ')).filter(|l| !l.is_empty() && !l.starts_with('#')) {
-        if line == "[aliases]" && !inside {
-            inside = true;
-            continue;
-        }
-        let (name, target) = line.strip_prefix('"')?.strip_suffix('"')?.split_once("\" = \"")?;
-        let plain = |part: &str| !part.contains(['"', '\\']);
-        // A second one of the same name is an error, which the parser words.
-        if !inside || !plain(name) || !plain(target) || aliases.insert(name.to_owned(), target.to_owned()).is_some() {
-            return None;
-        }
+    let mut lines = plain_lines(text);
+    match lines.next() {
+        None => return Some(Vec::new()),
+        Some("[aliases]") => {}
+        Some(_) => return None,
     }
-    Some(aliases)
+    let aliases: Vec<(&str, &str)> = lines.map(plain_alias).collect::<Option<_>>()?;
+    let mut names: Vec<&str> = aliases.iter().map(|(name, _)| *name).collect();
+    // Written in order, as a rule.
+    if !names.is_sorted() {
+        names.sort_unstable();
+    }
+    // A second one of the same name is an error, which the parser words.
+    names.windows(2).all(|two| two[0] != two[1]).then_some(aliases)
+}
+
+/// Lines that say something.
+fn plain_lines(text: &str) -> impl Iterator<Item = &str> {
+    text.split('\n').map(|line| line.trim_matches(' ')).filter(|line| !line.is_empty() && !line.starts_with('#'))
+}
+
+/// `"name" = "target"` without anything that would have to be interpreted.
+fn plain_alias(line: &str) -> Option<(&str, &str)> {
+    let (name, rest) = line.strip_prefix('"')?.split_once('"')?;
+    let target = rest.strip_prefix(" = \"")?.strip_suffix('"')?;
+    (!target.contains('"') && !line.contains('\\')).then_some((name, target))
+}
+
+/// Whether there is a control character other than a line feed, looked for in eight bytes at once: every command that names an
+/// image has all of these files looked through.
+fn has_control(text: &[u8]) -> bool {
+    const EACH: u64 = u64::MAX / 0xff;
+    const LOW_BITS: u64 = EACH * 0x7f;
+    let (words, rest) = text.as_chunks::<8>();
+    let suspicious = words.iter().fold(0, |found, word| {
+        let word = u64::from_le_bytes(*word);
+        // The highest bit of a byte tells. Borrows from a neighbour may only add some to the first two; the third is exact.
+        let low = word.wrapping_sub(EACH * 0x20) & !word;
+        let delete = (word ^ LOW_BITS).wrapping_sub(EACH) & !(word ^ LOW_BITS);
+        let other = word ^ (EACH * u64::from(b'\n'));
+        let line_feed = !(((other & LOW_BITS) + LOW_BITS) | other | LOW_BITS);
+        found | ((low | delete) & !line_feed & (EACH << 7))
+    });
+    let bytes = if suspicious == 0 { rest } else { text };
+    bytes.iter().any(|byte| byte.is_ascii_control() && *byte != b'\n')
 }
 
 #[cfg(test)]
@@ -376,7 +431,9 @@ mod tests {
             "# x\n[aliases]\n  # y\n  \"a\" = \"docker.io/library/a\"\n\"b/c\" = \"quay.io/b/c\"",
         ] {
             let parsed: Text = toml::from_str(text).unwrap();
-            assert_eq!(plain_aliases(text), Some(parsed.aliases), "{text}");
+            let found: Option<BTreeMap<_, _>> = plain_aliases(text).map(|found| found.into_iter().collect());
+            let wanted = parsed.aliases.iter().map(|(name, target)| (name.as_str(), target.as_str())).collect();
+            assert_eq!(found, Some(wanted), "{text}");
             assert!(parsed.search.is_none() && parsed.registry.is_empty());
         }
     }
@@ -400,6 +457,20 @@ mod tests {
         }
         let twice = RegistriesConf::default().add("[aliases]\n\"a\" = \"b\"\n\"a\" = \"c\"", Path::new("/x"));
         assert!(matches!(twice, Err(RegistriesError::Malformed { .. })), "{twice:?}");
+    }
+
+    #[test]
+    fn a_control_character_is_found_wherever_it_stands_and_nothing_else_is_one() {
+        for byte in 0..=u8::MAX {
+            for at in 0..18 {
+                for neighbour in [b'a', b' ', b'\n', 0x80, 0xff, b'~'] {
+                    let mut text = [neighbour; 18];
+                    text[at] = byte;
+                    let wanted = byte.is_ascii_control() && byte != b'\n';
+                    assert_eq!(has_control(&text), wanted, "{byte:#x} at {at} beside {neighbour:#x}");
+                }
+            }
+        }
     }
 
     fn conf(text: &str) -> RegistriesConf {
@@ -496,6 +567,8 @@ mod tests {
         assert_eq!(names(&conf, "localhost/x"), ["localhost/x:latest"]);
         conf.add("[aliases]\n\"fedora\" = \"mine.example/f\"\n", Path::new("x")).unwrap();
         assert_eq!(names(&conf, "fedora"), ["mine.example/f:latest"]);
+        conf.add("[aliases]\n\"fedora\" = \"\"\n", Path::new("x")).unwrap();
+        assert_eq!(names(&conf, "fedora"), ["one.example/fedora:latest", "docker.io/library/fedora:latest"]);
     }
 
     #[test]
@@ -549,7 +622,7 @@ mod tests {
         #[test]
         fn any_text_is_read_without_panic(text in ".{0,200}", name in "[a-z0-9./:@-]{0,40}") {
             let mut conf = RegistriesConf::default();
-            let _ = conf.add(&text, Path::new("x"));
+            let _ = conf.add(text.as_str(), Path::new("x"));
             let _ = conf.candidates(&name);
         }
     }

@@ -134,10 +134,10 @@ impl State {
             .map_err(|e| self.fail("checkpoint the state database", e))
     }
 
-    /// Empties a WAL that has become long, unless somebody else is at work, who would have to be waited for.
+    /// Empties a WAL of more bytes than `usual`, unless somebody else is at work, who would have to be waited for.
     /// What it was to hold is committed already, so that a failure is none of the caller's.
-    fn shorten_wal(&self) {
-        let long = fs::metadata(suffixed(&self.path, "-wal")).is_ok_and(|wal| wal.len() > LONG_WAL);
+    pub(crate) fn shorten_wal(&self, usual: u64) {
+        let long = fs::metadata(suffixed(&self.path, "-wal")).is_ok_and(|wal| wal.len() > usual);
         if long && self.conn.busy_timeout(Duration::ZERO).is_ok() {
             let _ = self.checkpoint();
             let _ = self.conn.busy_timeout(BUSY_TIMEOUT);
@@ -179,7 +179,7 @@ impl State {
         let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fail)?;
         let value = body(&tx, &path)?;
         tx.commit().map_err(fail)?;
-        self.shorten_wal();
+        self.shorten_wal(LONG_WAL);
         Ok(value)
     }
 

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// In nanoseconds.
-const HOUR: i64 = 3_600_000_000_000;
+pub(crate) const HOUR: i64 = 3_600_000_000_000;
 
 /// One image under one name. An image with several names yields several records.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,8 +47,13 @@ pub struct RemovedImage {
     pub deleted: Option<Digest>,
 }
 
-const COLUMNS: &str = "names.name, coalesce(names.manifest_digest, images.manifest_digest), images.id, \
+pub(crate) const COLUMNS: &str = "names.name, coalesce(names.manifest_digest, images.manifest_digest), images.id, \
      images.chain_ids, images.layer_digests, images.size, images.created, images.pulled_at";
+
+/// Whether an image was pulled after ?2, and after all others were pulled and their last containers removed.
+pub(crate) const USED_LAST: &str = "images.pulled_at > ?2 AND NOT EXISTS (SELECT 1 FROM images AS other \
+     LEFT JOIN image_uses ON image_uses.image_id = other.id \
+     WHERE other.id <> images.id AND max(other.pulled_at, coalesce(used_at, 0)) >= images.pulled_at)";
 
 impl State {
     /// Stores an image and points its name at it, away from any other image. Survives a power cut.
@@ -223,14 +228,8 @@ impl State {
 
     /// An image that was pulled after `since`, and after all others were pulled and their last containers removed.
     fn was_used_last(&self, id: &Digest, since: i64) -> Result<bool, StateError> {
-        let found = self.conn().query_row(
-            "SELECT pulled_at > ?2 AND NOT EXISTS (SELECT 1 FROM images AS other \
-             LEFT JOIN image_uses ON image_uses.image_id = other.id \
-             WHERE other.id <> ?1 AND max(other.pulled_at, coalesce(used_at, 0)) >= images.pulled_at) \
-             FROM images WHERE id = ?1",
-            params![text(id), since],
-            |row| row.get(0),
-        );
+        let sql = format!("SELECT {USED_LAST} FROM images WHERE id = ?1");
+        let found = self.conn().query_row(&sql, params![text(id), since], |row| row.get(0));
         Ok(found.optional().map_err(|e| self.fail("read the images", e))?.unwrap_or(false))
     }
 
@@ -244,8 +243,8 @@ impl State {
     }
 }
 
-/// A row as it is stored.
-struct ImageRow {
+/// A row of [`COLUMNS`] as it is stored.
+pub(crate) struct ImageRow {
     name: Option<String>,
     manifest: String,
     id: String,
@@ -257,7 +256,7 @@ struct ImageRow {
 }
 
 impl ImageRow {
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+    pub(crate) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
             name: row.get(0)?,
             manifest: row.get(1)?,
@@ -270,7 +269,7 @@ impl ImageRow {
         })
     }
 
-    fn parse(self, path: &Path) -> Result<ImageRecord, StateError> {
+    pub(crate) fn parse(self, path: &Path) -> Result<ImageRecord, StateError> {
         Ok(ImageRecord {
             name: self.name.map(|n| reference(path, &n)).transpose()?,
             manifest_digest: digest(path, &self.manifest)?,

@@ -22,4 +22,4 @@ pub use db::State;
 pub use error::StateError;
 pub use images::{ImageRecord, RemovedImage};
 pub use layers::LayerRecord;
-pub use pulls::PulledParts;
+pub use pulls::{Pulled, PulledParts};

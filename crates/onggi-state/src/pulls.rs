@@ -7,13 +7,13 @@
 use std::path::Path;
 
 use onggi_spec::{Digest, ImageReference};
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     ImageRecord, State, StateError,
     db::{Sync, decode, encode, translate},
-    images::name_text,
+    images::{COLUMNS, HOUR, ImageRow, USED_LAST, name_text},
 };
 
 /// The blobs of a pulled image.
@@ -27,8 +27,20 @@ pub struct PulledParts {
     pub layers: Vec<(Digest, u64)>,
 }
 
+/// An image that a pull brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pulled {
+    /// The image that the name stands for now.
+    pub image: ImageRecord,
+    /// What the last pull of the name found: perhaps another image.
+    pub parts: PulledParts,
+    /// It counts as used now without a further note ([`pulled_again`](State::pulled_again)).
+    pub noted: bool,
+}
+
 impl State {
-    /// Stores an image with a name, as [`put_image`](Self::put_image), and what its pull found. Survives a power cut.
+    /// Stores an image with a name, as [`put_image`](Self::put_image), and what its pull found. Survives a power cut. Leaves an
+    /// empty WAL, unless somebody else is at work.
     ///
     /// # Errors
     /// The database cannot be written.
@@ -37,7 +49,10 @@ impl State {
         self.put_image_with(image, |tx, path| match &image.name {
             Some(name) => put_parts(tx, path, name, &text),
             None => Ok(()),
-        })
+        })?;
+        // Whoever has waited for a pull waits for this too, and the commands that follow have no WAL to read.
+        self.shorten_wal(0);
+        Ok(())
     }
 
     /// What the pull of an image found that is stored already. A power cut may undo it. A name that has gone meanwhile is no
@@ -50,17 +65,23 @@ impl State {
         self.write(OP, Sync::Normal, |tx, path| put_parts(tx, path, name, &text))
     }
 
-    /// What the last pull of this name found. Ask whether the name still stands for it.
+    /// The image that a name stands for and what its last pull found; `None` when nothing was noted of one. In one question,
+    /// because the next pull of an image that is here waits for little else.
     ///
     /// # Errors
     /// The database cannot be read.
-    pub fn pulled_parts(&self, name: &ImageReference) -> Result<Option<PulledParts>, StateError> {
-        let found: Option<String> = self
-            .conn()
-            .query_row("SELECT parts FROM pulls WHERE name = ?1", [name_text(name)], |row| row.get(0))
-            .optional()
-            .map_err(|e| self.fail("read what was pulled", e))?;
-        found.map(|text| decode(self.path(), "pulls", &text)).transpose()
+    pub fn pulled(&self, name: &ImageReference, now: i64) -> Result<Option<Pulled>, StateError> {
+        let sql = format!(
+            "SELECT {COLUMNS}, pulls.parts, {USED_LAST} FROM pulls JOIN names ON names.name = pulls.name \
+             JOIN images ON images.id = names.image_id WHERE pulls.name = ?1"
+        );
+        let read = |row: &Row<'_>| Ok((ImageRow::read(row)?, row.get::<_, String>(8)?, row.get(9)?));
+        let found = self.conn().query_row(&sql, params![name_text(name), now.saturating_sub(HOUR)], read).optional();
+        let found = found.map_err(|e| self.fail("read what was pulled", e))?;
+        let parse = |(image, parts, noted): (ImageRow, String, bool)| {
+            Ok(Pulled { image: image.parse(self.path())?, parts: decode(self.path(), "pulls", &parts)?, noted })
+        };
+        found.map(parse).transpose()
     }
 }
 

@@ -331,17 +331,19 @@ fn what_a_pull_found_is_kept_with_its_name_and_goes_with_it() {
         layers: vec![(digest(7), size)],
     };
     let (first, second) = (parts(1), parts(2));
+    let found = |state: &State| state.pulled(&name, 0).expect("read").map(|pulled| pulled.parts);
     // Nothing is kept of a name that is not there.
     state.remember_parts(&name, &first).expect("no error");
-    assert_eq!(state.pulled_parts(&name).expect("read"), None);
+    assert_eq!(found(&state), None);
     state.put_pulled(&image, &first).expect("store");
-    assert_eq!(state.pulled_parts(&name).expect("read").as_ref(), Some(&first));
+    assert_eq!(found(&state).as_ref(), Some(&first));
     state.remember_parts(&name, &second).expect("store");
-    assert_eq!(open(dir.path()).pulled_parts(&name).expect("read").as_ref(), Some(&second));
+    let read = open(dir.path()).pulled(&name, 0).expect("read").expect("one was noted");
+    assert_eq!((&read.image, &read.parts), (&image, &second));
     state.remove_name(&name).expect("remove");
     image.pulled_at += 1;
     state.put_image(&image).expect("store");
-    assert_eq!(state.pulled_parts(&name).expect("read"), None, "what was found went with the name");
+    assert_eq!(found(&state), None, "what was found went with the name");
 }
 
 #[test]
@@ -445,6 +447,23 @@ fn the_wal_stays_short_however_many_processes_write_one_after_the_other() {
 const HOUR: i64 = 3_600_000_000_000;
 
 #[test]
+fn a_pull_leaves_an_empty_wal_unless_somebody_reads() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let wal = || fs::metadata(dir.path().join("state.db-wal")).map_or(0, |m| m.len());
+    let parts = PulledParts { platform: "linux/amd64".to_owned(), documents: Vec::new(), layers: Vec::new() };
+    let mut state = open(dir.path());
+    state.put_image(&image(Some("a:1"), 1, &[])).expect("store");
+    assert!(wal() > 0);
+    state.put_pulled(&image(Some("a:2"), 2, &[]), &parts).expect("store");
+    assert_eq!(wal(), 0);
+    let reader = rusqlite::Connection::open(state.path()).expect("open");
+    reader.execute_batch("BEGIN; SELECT count(*) FROM images").expect("begin to read");
+    state.put_pulled(&image(Some("a:3"), 3, &[]), &parts).expect("a reader is no obstacle");
+    assert!(wal() > 0);
+    assert_eq!(open(dir.path()).list_images().expect("list").len(), 3);
+}
+
+#[test]
 fn a_pull_is_noted_unless_its_image_was_used_last_within_the_hour() {
     let dir = tempfile::tempdir().expect("tempdir");
     let mut state = open(dir.path());
@@ -461,4 +480,10 @@ fn a_pull_is_noted_unless_its_image_was_used_last_within_the_hour() {
     assert_eq!((oldest(&state), noted(&state)), (Some(digest(1)), 20));
     state.pulled_again(&digest(2), 20 + HOUR).expect("note");
     assert_eq!(noted(&state), 20 + HOUR);
+    let parts = PulledParts { platform: "linux/amd64".to_owned(), documents: Vec::new(), layers: Vec::new() };
+    for (name, now, enough) in [("a:2", 20 + 2 * HOUR - 1, true), ("a:2", 20 + 2 * HOUR, false), ("a:1", 20, false)] {
+        let name = reference(name);
+        state.remember_parts(&name, &parts).expect("store");
+        assert_eq!(state.pulled(&name, now).expect("read").expect("one").noted, enough, "{name} {now}");
+    }
 }

@@ -11,6 +11,7 @@ mod names;
 mod script;
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, HashSet},
     fs,
     io::Write as _,
@@ -18,7 +19,10 @@ use std::{
     process::Command,
 };
 
-use super::{peers::silently, rows::Bench};
+use super::{
+    peers::silently,
+    rows::{Bench, DAILY_COMMANDS},
+};
 use crate::{
     Outcome,
     build::Static,
@@ -55,7 +59,8 @@ pub(super) fn record(bench: &Bench, of: Static) -> Outcome {
         Static::Engine => {
             // A section is a function, or an object of the C library: all that the script can name.
             let starts: Vec<u64> = sections.iter().map(|section| section.address).collect();
-            entered(&starts, &executed(bench)?)
+            let entry = symbol(&map, of.entry()).ok_or("the linker's map does not say where the program begins")?;
+            together(&executed(bench, entry, ordered(&map))?.map(|one| entered(&starts, &one)))
         }
         Static::Runtime => {
             let probes = Probes::set(bench, &functions, &segments(&bench.programs.onggi_oci)?)?;
@@ -77,11 +82,11 @@ pub(super) fn record(bench: &Bench, of: Static) -> Outcome {
     Ok(())
 }
 
-/// Addresses of instructions that the daily commands execute. The engine has so many functions that breakpoints on all of
-/// them would take a quarter of an hour to set; valgrind takes a second for a command.
-fn executed(bench: &Bench) -> Outcome<Vec<u64>> {
+/// Addresses of instructions that each of the daily commands executes. The engine has so many functions that breakpoints on
+/// all of them would take a quarter of an hour to set; valgrind takes a second for a command.
+fn executed(bench: &Bench, entry: u64, hot: (u64, u64)) -> Outcome<[Vec<u64>; DAILY_COMMANDS]> {
     let engine = bench.own_engine()?;
-    let mut all = Vec::new();
+    let mut all = [const { Vec::new() }; DAILY_COMMANDS];
     for (number, args) in Bench::daily_commands(&engine.image).iter().enumerate() {
         let calls = bench.dir.join(format!("calls.{number}"));
         let inner = engine.command(args);
@@ -90,9 +95,54 @@ fn executed(bench: &Bench) -> Outcome<Vec<u64>> {
         valgrind.arg(format!("--callgrind-out-file={}", calls.display()));
         silently(valgrind.arg(inner.get_program()).args(inner.get_args()))?;
         let text = fs::read_to_string(&calls).map_err(|e| format!("read {}: {e}", calls.display()))?;
-        all.extend(text.lines().filter_map(instruction));
+        all[number] = instructions(&text, entry, hot);
     }
     Ok(all)
+}
+
+/// The addresses, as the linker's map has them, in what callgrind wrote. It knows the first executable part of the program by
+/// name; what is in the second, the hot functions, it gives as it was in memory. The entry is there, and tells how far that
+/// is from the map.
+fn instructions(text: &str, entry: u64, (begin, size): (u64, u64)) -> Vec<u64> {
+    let (mut named, mut in_memory, mut known) = (Vec::new(), Vec::new(), true);
+    for line in text.lines() {
+        if let Some(object) = line.strip_prefix("ob=") {
+            known = object != "???";
+        } else if let Some(address) = instruction(line) {
+            if known { &mut named } else { &mut in_memory }.push(address);
+        }
+    }
+    let inside = |distance: &u64| {
+        let inside =
+            |address: &&u64| address.checked_sub(*distance).is_some_and(|a| (begin..begin + size).contains(&a));
+        in_memory.iter().filter(inside).count()
+    };
+    let page = |distance: &u64| distance.is_multiple_of(4096);
+    let distances: HashSet<u64> = in_memory.iter().filter_map(|a| a.checked_sub(entry)).filter(page).collect();
+    if let Some(distance) = distances.into_iter().max_by_key(inside) {
+        named.extend(in_memory.iter().filter_map(|address| address.checked_sub(distance)));
+    }
+    named
+}
+
+/// Functions of several commands in one order: those of all commands first, then by who has them, so that one command's are
+/// on as few pages as can be.
+fn together(commands: &[Vec<u64>]) -> Vec<u64> {
+    let mut who: BTreeMap<u64, u64> = BTreeMap::new();
+    for (number, functions) in commands.iter().enumerate() {
+        for function in functions {
+            *who.entry(*function).or_default() |= 1 << number;
+        }
+    }
+    let mut functions: Vec<(u64, u64)> = who.into_iter().collect();
+    functions.sort_by_key(|(address, who)| (Reverse(who.count_ones()), *who, *address));
+    functions.into_iter().map(|(address, _)| address).collect()
+}
+
+/// Where the linker has put a symbol.
+fn symbol(map: &str, name: &str) -> Option<u64> {
+    let line = map.lines().find(|line| line.split_whitespace().last() == Some(name) && !line.contains('('))?;
+    u64::from_str_radix(line.split_whitespace().next()?, 16).ok()
 }
 
 /// `0xac71e0 1349 15`: address, line, how often.
@@ -305,6 +355,21 @@ mod tests {
         assert_eq!(instruction("0xac71e0 1349 15"), Some(0xac71e0));
         assert!(instruction("calls=3 0xac71e0 1349").is_none() && instruction("fn=main").is_none());
         assert_eq!(entered(&[0x10, 0x20, 0x30], &[0x35, 0x11, 0x8, 0x30, 0x1f]), [0x30, 0x10]);
+    }
+
+    #[test]
+    fn what_was_in_memory_is_brought_back_to_the_map_by_the_entry() {
+        let text = "ob=/bin/onggi\nfn=a\n0x1010 0 1\nob=???\nfn=b\n0x10a020 0 4\n0x10a100 0 1\n0x10b020 0 1\n";
+        assert_eq!(instructions(text, 0x2020, (0x2000, 0x2000)), [0x1010, 0x2020, 0x2100, 0x3020]);
+        // Nothing was executed where the program begins: nothing can be said of it.
+        assert_eq!(instructions(text, 0x2030, (0x2000, 0x2000)), [0x1010]);
+    }
+
+    #[test]
+    fn functions_stand_together_by_the_commands_that_have_them() {
+        assert_eq!(together(&[vec![5, 1, 3], vec![5, 2, 3], vec![5, 4]]), [5, 3, 1, 2, 4]);
+        assert_eq!(symbol(MAP, "_int_malloc"), Some(0x240130));
+        assert!(symbol(MAP, "malloc").is_none());
     }
 
     #[test]

@@ -15,6 +15,9 @@ use super::{
 };
 use crate::{Outcome, build::Programs, process::find};
 
+/// How many commands the engine's hot functions are taken from.
+pub(super) const DAILY_COMMANDS: usize = 8;
+
 /// Everything that the rows share.
 pub(crate) struct Bench {
     pub(crate) dir: PathBuf,
@@ -79,7 +82,7 @@ impl Bench {
 
     /// What people do with the engine all day, the pull of an image that is present first. Without `run`, which starts processes
     /// in a way that valgrind does not know.
-    pub(crate) fn daily_commands(image: &str) -> [Vec<&str>; 8] {
+    pub(crate) fn daily_commands(image: &str) -> [Vec<&str>; DAILY_COMMANDS] {
         [
             vec!["pull", "-q", image],
             vec!["images"],

@@ -51,6 +51,7 @@ fn verb(name: &str) -> Option<Verb> {
         "tag" => verb!("tag", c::tag::TagArgs, Tag),
         "commit" => verb!("commit", c::commit::CommitArgs, Commit),
         "diff" => verb!("diff", c::diff::DiffArgs, Diff),
+        "version" => verb!("version", c::version::VersionArgs, Version),
         "__cleanup" => verb!("__cleanup", c::cleanup::CleanupArgs, Cleanup),
         _ => return None,
     })
@@ -58,7 +59,7 @@ fn verb(name: &str) -> Option<Verb> {
 
 /// The command line, `args[0]` being the program, if it is one of those and nothing is odd about it.
 pub(super) fn parse(args: &[OsString]) -> Option<Cli> {
-    let Verb { name, describe, read } = verb(name(args)?)?;
+    let Verb { name, describe, read } = verb(verb_and_rest(args)?.0)?;
     let sub = describe(clap::Command::new(name));
     let whole = GlobalArgs::augment_args(clap::Command::new("onggi")).subcommand(sub);
     let mut matches = whole.try_get_matches_from(args).ok()?;
@@ -67,21 +68,20 @@ pub(super) fn parse(args: &[OsString]) -> Option<Cli> {
     Some(Cli { global, command: read(&mut own).ok()? })
 }
 
-/// The first word that is no option of every command.
-fn name(args: &[OsString]) -> Option<&str> {
-    let mut words = args.iter().skip(1).map(|word| word.to_str());
+/// The first word that is no option of every command, and what follows it.
+pub(super) fn verb_and_rest(args: &[OsString]) -> Option<(&str, &[OsString])> {
+    let mut words = args.get(1..)?;
     loop {
-        let word = words.next()??;
+        let (word, rest) = words.split_first()?;
+        let word = word.to_str()?;
         if !word.starts_with('-') {
-            return Some(word);
+            return Some((word, rest));
         }
         let (option, value) = word.split_once('=').map_or((word, None), |(option, value)| (option, Some(value)));
         if !WITH_VALUE.contains(&option) {
             return None;
         }
-        if value.is_none() {
-            words.next()?;
-        }
+        words = if value.is_none() { rest.get(1..)? } else { rest };
     }
 }
 
@@ -120,6 +120,7 @@ mod tests {
             "onggi tag a b:1",
             "onggi commit -m why -c CMD=x a b:2",
             "onggi diff a",
+            "onggi version --format json",
         ] {
             let quick = parse(&words(line)).unwrap_or_else(|| panic!("not read quickly: {line}"));
             let whole = Cli::try_parse_from(words(line)).unwrap();

@@ -8,7 +8,7 @@ use onggi_spec::ImageReference;
 
 use super::explain::ExplainArg;
 use crate::{
-    cli::GlobalArgs,
+    cli::{GlobalArgs, early},
     error::CliError,
     render::progress::{Draw, Mode},
     request::{Policy, RegistryArgs},
@@ -63,7 +63,10 @@ impl PullArgs {
             ..self.options.options()?
         };
         // Not closed: the process ends next, and what it would free costs more than leaving it.
-        let engine = ManuallyDrop::new(global.engine()?);
+        let mut engine = ManuallyDrop::new(global.engine()?);
+        if let Some(question) = early::take() {
+            engine.expect(question);
+        }
         let plan = |name: &String| {
             engine.explain_pull(&self.reference(&engine, name, &options)?, &options).map_err(CliError::from)
         };

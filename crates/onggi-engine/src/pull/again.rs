@@ -14,11 +14,11 @@ use onggi_spec::{
     image::{MAX_DOCUMENT, Platform},
     progress::{Progress, ProgressEvent},
 };
-use onggi_state::{ImageRecord, PulledParts};
+use onggi_state::{ImageRecord, Pulled, PulledParts};
 use onggi_sys::trace;
 
 use super::{PullOptions, announce_present};
-use crate::{Engine, EngineError};
+use crate::{Engine, EngineError, create};
 
 impl Engine {
     /// The stored image, when the registry says that the name stands for it now and all of it is here. `question` may be on its
@@ -64,13 +64,17 @@ impl Engine {
         reference: &ImageReference,
         wanted: &Platform,
     ) -> Result<Option<(ImageRecord, PulledParts)>, EngineError> {
-        let Some(parts) = self.state()?.pulled_parts(reference)? else { return Ok(None) };
-        let Some(mut image) = self.state()?.image_by_name(reference)? else { return Ok(None) };
+        let now = create::now();
+        let Some(Pulled { mut image, parts, noted }) = self.state()?.pulled(reference, now)? else { return Ok(None) };
         if !describes(&parts, &image, wanted) || !self.is_whole(&image, &parts)? {
             return Ok(None);
         }
         // Should the name stand for another image by now, this one is on its way out all the same.
-        self.note_pull(&mut image)?;
+        if noted {
+            image.pulled_at = now;
+        } else {
+            self.note_pull(&mut image)?;
+        }
         Ok(Some((image, parts)))
     }
 

@@ -72,6 +72,11 @@ impl<'c> Registries<'c> {
         }
     }
 
+    /// What was read of `registries.conf`.
+    pub(crate) fn into_conf(self) -> Arc<RegistriesConf> {
+        self.conf
+    }
+
     /// How the registry of `reference` is talked to, as it stands (nothing is rewritten).
     pub(crate) fn remote(&self, reference: &ImageReference, insecure: bool) -> Result<RemoteOptions, EngineError> {
         let HostCertificates { authorities, identity } = match &self.choice.cert_dir {
@@ -180,7 +185,7 @@ impl Engine {
 }
 
 impl Registries<'_> {
-    fn candidates(&self, text: &str) -> Result<Vec<ImageReference>, EngineError> {
+    pub(crate) fn candidates(&self, text: &str) -> Result<Vec<ImageReference>, EngineError> {
         self.conf.candidates(text).map_err(RegistryError::from_name)
     }
 

@@ -87,13 +87,15 @@ pub(super) fn text(patterns: &[String], of: Static) -> String {
     let neighbours = neighbours.iter().map(|module| format!("*(.text._R*{module}*)"));
     let families = FAMILIES.map(str::to_owned).into_iter().filter(|_| of == Static::Runtime);
     let hot = patterns.iter().cloned().chain(variants).chain(families).chain(neighbours);
-    let (option, when) = match of {
-        Static::Engine => ("--hot-engine", "daily commands are given"),
-        Static::Runtime => ("--hot", "a container is made"),
+    let (option, what) = match of {
+        Static::Engine => {
+            ("--hot-engine", "daily commands are given, those\n   of all of them first, then by who has them")
+        }
+        Static::Runtime => ("--hot", "a container is made, in the order\n   of their first call"),
     };
     let mut text = format!(
-        "/* Written by `cargo xtask bench {option}`: the functions that run when {when}, in the order of\n   \
-         their first call. Names that no longer exist are ignored. See docs/performance.md, \"Peak memory\". */\n{}{}",
+        "/* Written by `cargo xtask bench {option}`: the functions that run when {what}.\n   \
+         Names that no longer exist are ignored. See docs/performance.md, \"Peak memory\". */\n{}{}",
         section(".text.hot", hot, ".text"),
         START,
     );
