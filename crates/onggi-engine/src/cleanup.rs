@@ -72,7 +72,7 @@ impl Engine {
 
     /// [`Engine::recover`] without the leavings of pulls, which a new pull goes on from. True when there are some.
     pub(crate) fn recover_containers(&self) -> Result<bool, EngineError> {
-        drop(self.state()?);
+        self.paths.create(self.euid)?;
         let intents = self.intents()?;
         let mut pulls = false;
         for intent in intents.abandoned()? {

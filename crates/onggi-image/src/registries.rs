@@ -402,18 +402,15 @@ fn plain_alias(line: &str) -> Option<(&str, &str)> {
 fn has_control(text: &[u8]) -> bool {
     const EACH: u64 = u64::MAX / 0xff;
     const LOW_BITS: u64 = EACH * 0x7f;
+    // The highest bit of each byte that is zero, and nothing else: no byte carries into the next.
+    let zero = |bytes: u64| !(((bytes & LOW_BITS) + LOW_BITS) | bytes | LOW_BITS);
     let (words, rest) = text.as_chunks::<8>();
-    let suspicious = words.iter().fold(0, |found, word| {
+    let found = words.iter().fold(0, |found, word| {
         let word = u64::from_le_bytes(*word);
-        // The highest bit of a byte tells. Borrows from a neighbour may only add some to the first two; the third is exact.
-        let low = word.wrapping_sub(EACH * 0x20) & !word;
-        let delete = (word ^ LOW_BITS).wrapping_sub(EACH) & !(word ^ LOW_BITS);
-        let other = word ^ (EACH * u64::from(b'\n'));
-        let line_feed = !(((other & LOW_BITS) + LOW_BITS) | other | LOW_BITS);
-        found | ((low | delete) & !line_feed & (EACH << 7))
+        let low = !((word | !LOW_BITS) - EACH * 0x20) & !word & !LOW_BITS;
+        found | (low & !zero(word ^ (EACH * u64::from(b'\n')))) | zero(word ^ LOW_BITS)
     });
-    let bytes = if suspicious == 0 { rest } else { text };
-    bytes.iter().any(|byte| byte.is_ascii_control() && *byte != b'\n')
+    found != 0 || rest.iter().any(|byte| byte.is_ascii_control() && *byte != b'\n')
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //!   from the kernel.
 //! - [`files`] holds what lives on tmpfs or guards it: locks, intents, leases, atomic writes and the
 //!   identity of a process.
+//! - [`memo`] spares the commonest question to the database.
 //!
 //! This crate never decides policy, never talks to the kernel about containers and never reads the
 //! clock: times come from the caller. A [`State`] must not be carried across `fork`.
@@ -15,6 +16,7 @@ mod error;
 pub mod files;
 mod images;
 mod layers;
+pub mod memo;
 mod pulls;
 
 pub use containers::ContainerRecord;

@@ -28,7 +28,7 @@ pub struct PulledParts {
 }
 
 /// An image that a pull brought.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pulled {
     /// The image that the name stands for now.
     pub image: ImageRecord,

@@ -14,7 +14,10 @@ use onggi_spec::{
     image::{MAX_DOCUMENT, Platform},
     progress::{Progress, ProgressEvent},
 };
-use onggi_state::{ImageRecord, Pulled, PulledParts};
+use onggi_state::{
+    ImageRecord, Pulled, PulledParts,
+    memo::{self, Stamp},
+};
 use onggi_sys::trace;
 
 use super::{PullOptions, announce_present};
@@ -65,10 +68,21 @@ impl Engine {
         wanted: &Platform,
     ) -> Result<Option<(ImageRecord, PulledParts)>, EngineError> {
         let now = create::now();
-        let Some(Pulled { mut image, parts, noted }) = self.state()?.pulled(reference, now)? else { return Ok(None) };
-        if !describes(&parts, &image, wanted) || !self.is_whole(&image, &parts)? {
+        let (runroot, stamp) = (&self.paths.runroot, Stamp::of(&self.paths.root));
+        let recalled = stamp.as_ref().and_then(|stamp| memo::recall(runroot, stamp, reference, now));
+        let known = recalled.is_some();
+        let found = match recalled {
+            Some(pulled) => Some(pulled),
+            None => self.state()?.pulled(reference, now)?,
+        };
+        let Some(pulled) = found else { return Ok(None) };
+        if !describes(&pulled.parts, &pulled.image, wanted) || !self.is_whole(&pulled.image, &pulled.parts)? {
             return Ok(None);
         }
+        if let (false, Some(stamp)) = (known, stamp) {
+            memo::note(runroot, stamp, reference, &pulled, now);
+        }
+        let Pulled { mut image, parts, noted } = pulled;
         // Should the name stand for another image by now, this one is on its way out all the same.
         if noted {
             image.pulled_at = now;
