@@ -6,6 +6,7 @@
 //!                            removed when the operation is complete; unlocked = its owner died
 //!   locks/<name>             flocked, never removed
 //!   leases/<network>/<ip>    content: container id; made by link(2), so never half-written
+//!   pulled/<hash>            what the database said of a pull ([`memo`](crate::memo))
 //! ```
 //!
 //! A crash leaves intents (unlocked by the kernel), leases, and `.<name>.tmp.*` files, each of which
