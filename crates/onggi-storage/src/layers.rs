@@ -21,7 +21,6 @@ use crate::decompress::check_media_type;
 use crate::driver::{self, Driver, DriverKind, LayerDir};
 use crate::error::{Result, StorageError, StoreContext};
 use crate::extract::{ExtractOptions, Privilege, Unpacked, extract};
-use crate::known::Known;
 use crate::limits::MAX_LOWER;
 use crate::record::{self, Verdict};
 use crate::{inherit, pipeline, rmtree, trash};
@@ -79,8 +78,8 @@ struct Work {
     dir: OwnedFd,
     info: LayerInfo,
     unpacked: Unpacked,
-    /// `layer.tree` is written.
-    recorded: bool,
+    /// `layer.tree`, written but for directories that inherit.
+    record: Option<record::Unfinished>,
     committed: bool,
 }
 
@@ -99,13 +98,11 @@ impl Work {
         !self.unpacked.implicit.is_empty() && !self.unpacked.opaque_root
     }
 
-    /// Writes `layer.tree`, once.
+    /// Writes `layer.tree` while other layers are unpacked: of this one's tree nothing changes any more but directories that inherit.
     fn record(&mut self, path: &Path) -> Result<()> {
-        if !self.recorded {
-            record::write(self.dir.as_fd(), path, &self.unpacked.known)?;
-            self.unpacked.known = Known::default();
-            self.recorded = true;
-        }
+        let inherited = if self.inherits() { &self.unpacked.implicit[..] } else { &[] };
+        let known = std::mem::take(&mut self.unpacked.known);
+        self.record = Some(record::Unfinished::begin(self.dir.as_fd(), path, &known, inherited)?);
         Ok(())
     }
 }
@@ -227,7 +224,7 @@ impl Layers {
         let (diff_id, parent) = (request.diff_id, request.parent);
         let info = LayerInfo { chain_id, diff_id, parent, size: 0, entries: 0, opaque_root: false };
         let mut work =
-            Box::new(Work { tmp, name, dir, info, unpacked: Unpacked::default(), recorded: false, committed: false });
+            Box::new(Work { tmp, name, dir, info, unpacked: Unpacked::default(), record: None, committed: false });
         let path = self.root.join("tmp").join(&work.name).join("diff");
         fs::make_dir(work.dir.as_fd(), b"diff", 0o700).store("create", &path)?;
         let diff = fs::open_dir_at(work.dir.as_fd(), b"diff").store("open", &path)?;
@@ -243,11 +240,8 @@ impl Layers {
         work.info.entries = unpacked.entries;
         work.info.opaque_root = unpacked.opaque_root;
         work.unpacked = unpacked;
-        if !work.inherits() {
-            // Nothing of the tree changes any more: its record is written while other layers are unpacked.
-            let path = self.root.join("tmp").join(&work.name);
-            work.record(&path).map_err(|e| self.full(e))?;
-        }
+        let path = self.root.join("tmp").join(&work.name);
+        work.record(&path).map_err(|e| self.full(e))?;
         Ok(Prepared(State::New(work)))
     }
 
@@ -314,7 +308,9 @@ impl Layers {
             let below = self.below(work.info.parent.as_ref(), siblings)?;
             inherit::attributes(&path.join("diff"), &below, &work.unpacked.implicit, self.options.privilege)?;
         }
-        work.record(path)?;
+        if let Some(unfinished) = work.record.take() {
+            unfinished.end(work.dir.as_fd(), path)?;
+        }
         let record = path.join("layer.json");
         let text = serde_json::to_vec(&work.info).map_err(|e| StorageError::Pipeline { reason: e.to_string() })?;
         let file = fs::create_file(work.dir.as_fd(), b"layer.json", 0o600).store("create", &record)?;

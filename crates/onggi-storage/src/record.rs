@@ -13,7 +13,7 @@
 //! ```
 //! A CRC is for accidents: whoever can write to the store needs no collision. The last line is `end <number of lines>`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufWriter, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -31,36 +31,65 @@ pub(crate) const NAME: &str = "layer.tree";
 
 /// How many names of damaged entries are told.
 const TOLD: usize = 20;
+/// Bytes that are written at once.
+const BUFFER: usize = 64 << 10;
 /// Largest record that is read: 2^24 entries of the longest name would be more, real images stay below 200 MB.
 const MAX_RECORD: u64 = 1 << 30;
 
 type Sys<T> = std::result::Result<T, SysError>;
 
-/// Writes the record of `diff` beside it.
-///
-/// # Errors
-/// The tree cannot be read, or the record not be written.
-pub(crate) fn write(dir: BorrowedFd<'_>, path: &Path, known: &Known) -> Result<()> {
-    let diff = fs::open_dir_at(dir, b"diff").store("open", path.join("diff"))?;
-    let file = fs::create_file(dir, NAME.as_bytes(), 0o600).store("create", path.join(NAME))?;
-    let mut out = BufWriter::with_capacity(1 << 16, File::from(file));
-    let mut count = 0u64;
-    let mut failed = None;
-    walk(diff, known, &mut |line| {
-        count += 1;
-        if let Err(e) = out.write_all(line.as_bytes()) {
-            failed.get_or_insert(e);
-        }
-    })
-    .store("read", path.join("diff"))?;
-    let ended = writeln!(out, "end {count}").and_then(|()| out.flush());
-    match failed.map_or(ended, Err) {
-        Ok(()) => Ok(()),
-        Err(e) => {
-            let errno = Errno::from_raw_os_error(e.raw_os_error().unwrap_or(5));
-            Err(SysError::new("write", NAME, errno)).store("write", path.join(NAME))
-        }
+/// A record that lacks the lines of some directories and its end.
+#[derive(Debug)]
+pub(crate) struct Unfinished {
+    file: File,
+    lines: u64,
+    /// Directories whose lines are still to come.
+    later: Vec<Vec<u8>>,
+}
+
+impl Unfinished {
+    /// Writes the record of `diff` beside it, but for the directories of `inherited`, whose attributes are not theirs yet.
+    ///
+    /// # Errors
+    /// The tree cannot be read, or the record not be written.
+    pub(crate) fn begin(dir: BorrowedFd<'_>, path: &Path, known: &Known, inherited: &[Vec<u8>]) -> Result<Self> {
+        let diff = fs::open_dir_at(dir, b"diff").store("open", path.join("diff"))?;
+        let file = fs::create_file(dir, NAME.as_bytes(), 0o600).store("create", path.join(NAME))?;
+        let inherited: HashSet<&[u8]> = inherited.iter().map(Vec::as_slice).collect();
+        let mut out = BufWriter::with_capacity(BUFFER, File::from(file));
+        let (mut lines, mut later, mut written) = (0, Vec::new(), Ok(()));
+        walk(diff, known, &|directory| inherited.contains(directory), &mut |found| match found {
+            Found::Line(line) => {
+                lines += 1;
+                if written.is_ok() {
+                    written = out.write_all(line.as_bytes());
+                }
+            }
+            Found::Skipped(directory) => later.push(directory),
+        })
+        .store("read", path.join("diff"))?;
+        let file = written.and_then(|()| Ok(out.into_inner()?));
+        Ok(Self { file: file.map_err(|e| unwritable(&e)).store("write", path.join(NAME))?, lines, later })
     }
+
+    /// Adds what was left out, as it is now, and the end.
+    ///
+    /// # Errors
+    /// As [`Self::begin`].
+    pub(crate) fn end(mut self, dir: BorrowedFd<'_>, path: &Path) -> Result<()> {
+        let diff = fs::open_dir_at(dir, b"diff").store("open", path.join("diff"))?;
+        let mut text = String::new();
+        for directory in &self.later {
+            text += &directory_line(diff.as_fd(), directory).store("read", path.join("diff"))?;
+            self.lines += 1;
+        }
+        text += &format!("end {}\n", self.lines);
+        self.file.write_all(text.as_bytes()).map_err(|e| unwritable(&e)).store("write", path.join(NAME))
+    }
+}
+
+fn unwritable(e: &std::io::Error) -> SysError {
+    SysError::new("write", NAME, Errno::from_raw_os_error(e.raw_os_error().unwrap_or(5)))
 }
 
 /// What a look at a layer found.
@@ -87,7 +116,8 @@ pub(crate) fn verify(path: &Path) -> Result<Verdict> {
     };
     let mut wanted: HashMap<&str, &str> = recorded.lines().filter_map(|line| Some((name_of(line)?, line))).collect();
     let mut damaged = Vec::new();
-    walk(diff, &Known::default(), &mut |line| {
+    walk(diff, &Known::default(), &|_| false, &mut |found| {
+        let Found::Line(line) = found else { return };
         let line = line.trim_end_matches('\n');
         let name = name_of(line).unwrap_or_default();
         if wanted.remove(name) != Some(line) {
@@ -115,10 +145,17 @@ fn name_of(line: &str) -> Option<&str> {
     line.splitn(9, ' ').nth(8)
 }
 
-/// Every entry below `top`, the root itself first, in an order that depends on names alone.
-fn walk(top: OwnedFd, known: &Known, tell: &mut dyn FnMut(String)) -> Sys<()> {
-    let stat = fs::stat(top.as_fd())?;
-    tell(line(b".", 'd', &stat, 0, 0, attributes(top.as_fd())?));
+/// What a walk tells.
+enum Found {
+    Line(String),
+    /// The path of a directory that was to be left out; what is in it is told.
+    Skipped(Vec<u8>),
+}
+
+/// Every entry below `top`, the root itself first, in an order that depends on names alone; for directories that `skip` names only
+/// that they are there.
+fn walk(top: OwnedFd, known: &Known, skip: &dyn Fn(&[u8]) -> bool, tell: &mut dyn FnMut(Found)) -> Sys<()> {
+    tell(if skip(b"") { Found::Skipped(Vec::new()) } else { Found::Line(directory_line(top.as_fd(), b"")?) });
     let mut todo = vec![Vec::new()];
     while let Some(path) = todo.pop() {
         let at: &[u8] = if path.is_empty() { b"." } else { &path };
@@ -131,17 +168,30 @@ fn walk(top: OwnedFd, known: &Known, tell: &mut dyn FnMut(String)) -> Sys<()> {
             if let Some(facts) = known.get(found.ino, found.kind)
                 && trusted.check(dir.as_fd(), &found)?
             {
-                tell(known_line(&full, facts));
+                tell(Found::Line(known_line(&full, facts)));
                 continue;
             }
             let stat = fs::stat_at(dir.as_fd(), &found.name)?;
-            tell(entry(dir.as_fd(), &found.name, &full, &stat)?);
-            if fs::file_type(&stat) == FileType::Directory {
+            let directory = fs::file_type(&stat) == FileType::Directory;
+            if directory && skip(&full) {
+                tell(Found::Skipped(full.clone()));
+            } else {
+                tell(Found::Line(entry(dir.as_fd(), &found.name, &full, &stat)?));
+            }
+            if directory {
                 todo.push(full);
             }
         }
     }
     Ok(())
+}
+
+/// The line of a directory by its path from `top`; the root is called `.`.
+fn directory_line(top: BorrowedFd<'_>, path: &[u8]) -> Sys<String> {
+    let name = if path.is_empty() { b"." } else { path };
+    let dir = fs::open_dir_same_mount(top, name)?;
+    let stat = fs::stat(dir.as_fd())?;
+    Ok(line(name, 'd', &stat, 0, 0, attributes(dir.as_fd())?))
 }
 
 /// Are the inode numbers in a directory those of the files? Stacked filesystems have others.

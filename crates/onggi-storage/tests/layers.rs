@@ -307,3 +307,37 @@ fn the_record_of_a_layer_says_what_its_files_are_whatever_the_archive_did_to_the
     std::fs::write(layers.diff_dir(&ids[0]).join("d/moment"), "4").unwrap();
     assert_eq!(layers.verify(&ids[0]).unwrap(), Verdict::Damaged(vec!["d/moment".to_owned()]));
 }
+
+/// A layer may be unpacked before the one whose directories it inherits; its record says what they are in the end.
+#[test]
+fn the_record_of_a_layer_has_its_directories_as_they_were_inherited() {
+    let root = tempfile::tempdir().unwrap();
+    let layers = Layers::open(root.path()).unwrap();
+    let mut base = Tar::default();
+    base.raw(H::new(b'5', "./").mode(0o711), "").raw(H::new(b'5', "tmp/").mode(0o1777), "");
+    let base = base.raw(H::new(b'5', "gone/").mode(0o700), "").end();
+    let mut top = Tar::default();
+    // `gone` is replaced by a file after it was made for what was in it.
+    top.file("tmp/deep/x", "1").file("own/y", "2").file("gone/z", "3").file("gone", "4");
+    let top = top.end();
+    let ids = chain_ids(&[digest(&base), digest(&top)]);
+    let upper = layers.prepare(request(&gzip(&top), &top, Some(&ids[0]))).unwrap();
+    let lower = layers.prepare(request(&gzip(&base), &base, None)).unwrap();
+    layers.commit_all(vec![lower, upper]).unwrap();
+    for id in &ids {
+        assert_eq!(layers.verify(id).unwrap(), Verdict::Sound);
+    }
+    let diff = layers.diff_dir(&ids[1]);
+    let record = std::fs::read_to_string(diff.with_file_name("layer.tree")).unwrap();
+    let modes = |name: &str| -> Vec<&str> {
+        let lines = record.lines().filter(|line| line.split(' ').nth(8) == Some(name));
+        lines.map(|line| line.rsplitn(8, ' ').last().unwrap()).collect()
+    };
+    for (name, wanted) in
+        [(".", "d 711"), ("tmp", "d 1777"), ("tmp/deep", "d 755"), ("own", "d 755"), ("gone", "f 644")]
+    {
+        assert_eq!(modes(name), [wanted], "{name}: {record}");
+    }
+    std::fs::set_permissions(diff.join("tmp"), std::fs::Permissions::from_mode(0o700)).unwrap();
+    assert_eq!(layers.verify(&ids[1]).unwrap(), Verdict::Damaged(vec!["tmp".to_owned()]));
+}

@@ -252,12 +252,12 @@ impl Extractor {
         Ok(())
     }
 
-    /// Gives a directory what the archive said about it, if it is still the one that was described.
-    pub(super) fn finish_dir(&mut self, path: &[u8], meta: &DirMeta) -> EntryResult<()> {
+    /// Gives a directory what the archive said about it, if it is still the one that was described; otherwise false.
+    pub(super) fn finish_dir(&mut self, path: &[u8], meta: &DirMeta) -> EntryResult<bool> {
         let fd = match self.dirs.find(path)? {
             Some(fd) if fs::stat(fd.as_fd())?.st_ino == meta.ino => fd,
             // Replaced later in the archive.
-            _ => return Ok(()),
+            _ => return Ok(false),
         };
         // The handle may be O_PATH: reopen it once for all the calls that need more.
         let dir = fs::open_dir_at(fd.as_fd(), b".")?;
@@ -278,7 +278,10 @@ impl Extractor {
             xattrs: meta.xattrs.clone(),
         };
         self.xattrs(&as_entry, |name, value| fs::set_xattr(fd, name, value))?;
-        meta.mtime.map_or(Ok(()), |time| Ok(fs::set_times(fd, time)?))
+        if let Some(time) = meta.mtime {
+            fs::set_times(fd, time)?;
+        }
+        Ok(true)
     }
 }
 

@@ -31,7 +31,7 @@ pub(super) struct DirMeta {
     /// Extended attributes.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     /// Not described by the archive, and layers below may know better.
-    implicit: bool,
+    pub implicit: bool,
     /// Inode, to tell a directory from a later one of the same name.
     pub ino: u64,
 }
@@ -141,14 +141,6 @@ impl Dirs {
         }
         self.pending.insert(meta.ino, (path.to_vec(), meta));
         Ok(())
-    }
-
-    /// Directories that the archive does not describe.
-    pub(super) fn implicit(&self) -> Vec<Vec<u8>> {
-        let all = self.pending.values().filter(|(_, meta)| meta.implicit);
-        let mut paths: Vec<_> = all.map(|(path, _)| path.clone()).collect();
-        paths.sort();
-        paths
     }
 
     /// Everything to be described, deepest first, so that a closed directory never hides one still to do.

@@ -187,11 +187,13 @@ impl Extractor {
 
     fn finish(mut self) -> Result<Unpacked> {
         self.done.entries += self.dirs.made();
-        self.done.implicit = self.dirs.implicit();
-        let pending = self.dirs.take_pending();
-        for (path, meta) in pending {
-            self.finish_dir(&path, &meta).map_err(|failure| failure.of(&path))?;
+        for (path, meta) in self.dirs.take_pending() {
+            let there = self.finish_dir(&path, &meta).map_err(|failure| failure.of(&path))?;
+            if there && meta.implicit {
+                self.done.implicit.push(path);
+            }
         }
+        self.done.implicit.sort();
         Ok(self.done)
     }
 }
