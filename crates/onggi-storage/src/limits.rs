@@ -62,7 +62,7 @@ pub const MAX_INTERPRETERS: usize = 5;
 pub const MAX_XZ_MEMORY: u32 = (64 << 10) + 512;
 
 /// A buffer between decompression and extraction: large enough that hand-over costs nothing.
-pub const CHUNK: usize = 1 << 20;
+pub const CHUNK: usize = 1 << 18;
 
 /// Buffers in flight per layer: 4 MiB keep both threads busy through bursts of small files.
-pub const CHUNKS: usize = 4;
+pub const CHUNKS: usize = 8;
