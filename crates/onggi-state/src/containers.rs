@@ -42,7 +42,7 @@ impl State {
     pub fn insert_container(&mut self, c: &ContainerRecord) -> Result<(), StateError> {
         const OP: &str = "store the container";
         let json = encode(OP, c)?;
-        self.write(OP, Sync::Normal, |tx, path| {
+        self.write_revocably(OP, Sync::Normal, |tx, path| {
             if let Some(image) = &c.image_id {
                 require_image(tx, path, image)?;
             }

@@ -89,7 +89,10 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const LONG_WAL: u64 = 50 * 4120;
 
 /// Size of the reserve: a checkpoint of the WAL and some transactions fit.
-const RESERVE: usize = 128 * 1024;
+const RESERVE: u64 = 128 * 1024;
+/// What must be left of it to take back what was written last: the pages that this adds to the database, and those that the
+/// removal writes.
+const LEAST_RESERVE: u64 = 48 * 1024;
 
 /// Power-loss promise of one commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,10 +137,10 @@ impl State {
             .map_err(|e| self.fail("checkpoint the state database", e))
     }
 
-    /// Empties a WAL of more bytes than `usual`, unless somebody else is at work, who would have to be waited for.
+    /// Empties a WAL that has become long, unless somebody else is at work, who would have to be waited for.
     /// What it was to hold is committed already, so that a failure is none of the caller's.
-    pub(crate) fn shorten_wal(&self, usual: u64) {
-        let long = fs::metadata(suffixed(&self.path, "-wal")).is_ok_and(|wal| wal.len() > usual);
+    fn shorten_wal(&self) {
+        let long = fs::metadata(suffixed(&self.path, "-wal")).is_ok_and(|wal| wal.len() > LONG_WAL);
         if long && self.conn.busy_timeout(Duration::ZERO).is_ok() {
             let _ = self.checkpoint();
             let _ = self.conn.busy_timeout(BUSY_TIMEOUT);
@@ -147,6 +150,32 @@ impl State {
     /// The database file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// As [`Self::write`], for what has to be taken back when something after it fails: on a full disk it is refused unless
+    /// room is left for that.
+    pub(crate) fn write_revocably<T>(
+        &mut self,
+        operation: &'static str,
+        sync: Sync,
+        mut body: impl FnMut(&Transaction<'_>, &Path) -> Result<T, StateError>,
+    ) -> Result<T, StateError> {
+        let reserve = reserve(&self.path);
+        keep_reserve(&reserve);
+        let kept = || {
+            fs::metadata(&reserve).is_ok_and(|found| found.len() >= LEAST_RESERVE)
+                || extend_reserve(&reserve, LEAST_RESERVE).is_ok()
+        };
+        // Without one, what the WAL holds is the only room.
+        if !(kept() || self.checkpoint().is_ok() && kept()) {
+            return Err(StateError::DiskFull { operation, path: self.path.clone() });
+        }
+        match self.write_once(operation, sync, &mut body) {
+            Err(StateError::DiskFull { .. }) if self.give_up_reserve() && kept() => {
+                self.write_once(operation, sync, body)
+            }
+            result => result,
+        }
     }
 
     /// Runs `body` in one `IMMEDIATE` transaction and commits. On a full disk it is tried once more, in the
@@ -179,7 +208,7 @@ impl State {
         let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fail)?;
         let value = body(&tx, &path)?;
         tx.commit().map_err(fail)?;
-        self.shorten_wal(LONG_WAL);
+        self.shorten_wal();
         Ok(value)
     }
 
@@ -332,15 +361,25 @@ fn reserve(database: &Path) -> PathBuf {
     database.with_extension("reserve")
 }
 
-/// Makes the reserve when it is missing. Best effort: on a full disk there is nothing to reserve.
+/// Makes the reserve as large as it should be. Best effort: on a full disk there is nothing to reserve.
 fn keep_reserve(path: &Path) {
-    if path.exists() {
+    if fs::metadata(path).is_ok_and(|found| found.len() >= RESERVE) {
         return;
     }
-    let made = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    if made.is_ok_and(|mut file| file.write_all(&[0; RESERVE]).is_err()) {
-        let _ = fs::remove_file(path);
+    let _ = extend_reserve(path, RESERVE);
+}
+
+/// Makes the reserve at least so large, or leaves it as it was.
+fn extend_reserve(path: &Path, size: u64) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+    let before = file.metadata()?.len();
+    let missing = usize::try_from(size.saturating_sub(before)).unwrap_or(0);
+    // Written and not only allocated: not every filesystem can do that.
+    let written = file.write_all(&vec![0; missing]);
+    if written.is_err() {
+        let _ = if before == 0 { fs::remove_file(path) } else { file.set_len(before) };
     }
+    written
 }
 
 /// SQLite's error as one of ours.

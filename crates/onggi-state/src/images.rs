@@ -70,7 +70,7 @@ impl State {
         const OP: &str = "store the image";
         let chain_ids = encode(OP, &image.chain_ids)?;
         let layer_digests = encode(OP, &image.layer_digests)?;
-        self.write(OP, Sync::Full, |tx, path| {
+        self.write_revocably(OP, Sync::Full, |tx, path| {
             tx.execute(
                 "INSERT INTO images VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT(id) DO UPDATE SET \
                  manifest_digest = ?2, chain_ids = ?3, layer_digests = ?4, size = ?5, created = ?6, pulled_at = ?7",

@@ -160,6 +160,7 @@ mod tests {
         let found = pulled("a:1");
         let mut state = State::open(dir.path()).unwrap();
         state.put_pulled(&found.image, &found.parts).unwrap();
+        state.checkpoint().unwrap();
         let (stamp, name) = (Stamp::of(dir.path()).unwrap(), found.image.name.clone().unwrap());
         note(dir.path(), stamp.clone(), &name, &found, NOW);
         assert_eq!(recall(dir.path(), &stamp, &name, NOW), Some(found));

@@ -39,8 +39,7 @@ pub struct Pulled {
 }
 
 impl State {
-    /// Stores an image with a name, as [`put_image`](Self::put_image), and what its pull found. Survives a power cut. Leaves an
-    /// empty WAL, unless somebody else is at work.
+    /// Stores an image with a name, as [`put_image`](Self::put_image), and what its pull found. Survives a power cut.
     ///
     /// # Errors
     /// The database cannot be written.
@@ -49,10 +48,7 @@ impl State {
         self.put_image_with(image, |tx, path| match &image.name {
             Some(name) => put_parts(tx, path, name, &text),
             None => Ok(()),
-        })?;
-        // Whoever has waited for a pull waits for this too, and the commands that follow have no WAL to read.
-        self.shorten_wal(0);
-        Ok(())
+        })
     }
 
     /// What the pull of an image found that is stored already. A power cut may undo it. A name that has gone meanwhile is no

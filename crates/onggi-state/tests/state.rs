@@ -304,6 +304,40 @@ fn root_a_container_can_be_removed_on_a_full_disk() {
     });
 }
 
+/// Whoever has stored a container and can do nothing more takes it back.
+#[test]
+fn root_what_was_stored_in_the_last_pages_of_a_disk_can_be_taken_back() {
+    on_a_small_disk(|root| {
+        let ballast = root.join("ballast");
+        let fill = |pages: u64| {
+            let mut file = fs::File::options().append(true).create(true).open(&ballast).expect("open");
+            while std::io::Write::write_all(&mut file, &[1; 4096]).is_ok() {}
+            let end = file.metadata().expect("stat").len() / 4096;
+            file.set_len(end.saturating_sub(pages) * 4096).expect("make room");
+        };
+        let (mut stored, mut refused) = (0, 0);
+        for pages in 0..40 {
+            open(root).checkpoint().expect("empty the WAL");
+            let _ = fs::remove_file(root.join("state.reserve"));
+            fill(pages);
+            let mut container = container(1, "box", None);
+            container.command = vec!["x".repeat(9000)];
+            match open(root).insert_container(&container) {
+                Ok(()) => {
+                    stored += 1;
+                    fill(0);
+                    assert!(open(root).delete_container(&container.id).expect("delete"), "{pages} pages");
+                }
+                Err(StateError::DiskFull { .. }) => refused += 1,
+                Err(other) => panic!("{pages} pages: {other}"),
+            }
+            assert_eq!(open(root).list_containers().expect("list"), [], "{pages} pages");
+            fs::remove_file(&ballast).expect("remove");
+        }
+        assert!(stored > 0 && refused > 0, "{stored} {refused}");
+    });
+}
+
 #[test]
 fn root_a_full_disk_is_named_and_nothing_is_half_written() {
     on_a_small_disk(|root| {
@@ -445,23 +479,6 @@ fn the_wal_stays_short_however_many_processes_write_one_after_the_other() {
 
 /// In nanoseconds.
 const HOUR: i64 = 3_600_000_000_000;
-
-#[test]
-fn a_pull_leaves_an_empty_wal_unless_somebody_reads() {
-    let dir = tempfile::tempdir().expect("tempdir");
-    let wal = || fs::metadata(dir.path().join("state.db-wal")).map_or(0, |m| m.len());
-    let parts = PulledParts { platform: "linux/amd64".to_owned(), documents: Vec::new(), layers: Vec::new() };
-    let mut state = open(dir.path());
-    state.put_image(&image(Some("a:1"), 1, &[])).expect("store");
-    assert!(wal() > 0);
-    state.put_pulled(&image(Some("a:2"), 2, &[]), &parts).expect("store");
-    assert_eq!(wal(), 0);
-    let reader = rusqlite::Connection::open(state.path()).expect("open");
-    reader.execute_batch("BEGIN; SELECT count(*) FROM images").expect("begin to read");
-    state.put_pulled(&image(Some("a:3"), 3, &[]), &parts).expect("a reader is no obstacle");
-    assert!(wal() > 0);
-    assert_eq!(open(dir.path()).list_images().expect("list").len(), 3);
-}
 
 #[test]
 fn a_pull_is_noted_unless_its_image_was_used_last_within_the_hour() {
