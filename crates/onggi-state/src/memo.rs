@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Pulled,
     db::suffixed,
-    files::{Durability, atomic_write, boot_id},
+    files::{Durability, atomic_write, boot_id, make_dir},
     images::{HOUR, name_text},
 };
 
@@ -107,7 +107,7 @@ pub fn note(runroot: &Path, stamp: Stamp, name: &ImageReference, pulled: &Pulled
     }
     let path = place(runroot, &stamp, name);
     let memo = Memo { stamp, name: name_text(name), pulled: pulled.clone() };
-    let made = fs::create_dir_all(runroot.join(DIRECTORY)).is_ok();
+    let made = make_dir(&runroot.join(DIRECTORY)).is_ok();
     if let (true, Ok(text)) = (made, serde_json::to_vec(&memo)) {
         let _ = atomic_write(&path, &text, 0o600, Durability::Crash);
     }

@@ -512,6 +512,68 @@ fn e2e_pull_policies_decide_when_a_registry_is_asked() {
 }
 
 #[test]
+fn e2e_the_next_pull_opens_no_database_until_somebody_writes_to_it() {
+    let stage = Stage::new();
+    let onggi = &stage.onggi;
+    let (database, id) = (onggi.root().join("state.db"), || onggi.ok(&["images", "-q", "--no-trunc", &stage.busybox]));
+    let asked_for = |args: &[&str]| {
+        let before = stage.registry.asked().len();
+        onggi.ok(args);
+        stage.registry.asked()[before..].to_vec()
+    };
+    onggi.ok(&["pull", "-q", &stage.busybox]);
+    let pulled = id();
+    // What was written to a moment ago is not noted.
+    std::thread::sleep(Duration::from_millis(200));
+    onggi.ok(&["pull", "-q", &stage.busybox]);
+    let memos = || fs::read_dir(onggi.runroot().join("pulled")).map_or(0, Iterator::count);
+    assert_eq!(memos(), 1);
+    // A database that nobody can read, and that looks as if nobody had touched it.
+    let (content, written) = (fs::read(&database).expect("read"), fs::metadata(&database).expect("stat"));
+    let replace = |bytes: &[u8]| {
+        fs::write(&database, bytes).expect("write");
+        let file = fs::File::options().write(true).open(&database).expect("open");
+        file.set_modified(written.modified().expect("a time")).expect("set the time");
+    };
+    replace(&vec![0; content.len()]);
+    assert_eq!(asked_for(&["pull", "-q", &stage.busybox]).len(), 1, "one question is all");
+    assert_ne!(onggi.run(&["images"]).code, Some(0));
+    replace(&content);
+    // Another image has the name now, then none has.
+    let small = ImageBuilder::new(Flavour::Oci).layer(&busybox_tree().finish(), Compression::Gzip).build();
+    let other = stage.registry.serve("other", "latest", &small);
+    onggi.ok(&["pull", "-q", &other]);
+    onggi.ok(&["tag", &other, &stage.busybox]);
+    assert_ne!(id(), pulled);
+    onggi.ok(&["pull", "-q", &stage.busybox]);
+    assert_eq!(id(), pulled);
+    onggi.ok(&["rmi", &stage.busybox]);
+    assert!(asked_for(&["pull", "-q", &stage.busybox]).len() > 1, "it has to be fetched");
+    assert_eq!(id(), pulled);
+    onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_a_registry_of_this_machine_is_not_asked_before_it_is_known_to_be_allowed() {
+    let stage = Stage::new();
+    let onggi = &stage.onggi;
+    let conf = onggi.dir().join("registries.conf");
+    let host = stage.busybox.split_once('/').expect("a registry").0;
+    for (text, wanted) in [
+        (format!("[[registry]]\nlocation = \"{host}\"\nblocked = true\n"), "blocked"),
+        (format!("[[registry]]\nlocation = \"{host}\"\nblocked = maybe\n"), "malformed"),
+    ] {
+        fs::write(&conf, text).expect("write");
+        let mut pull = onggi.command(&["pull", "-q", &stage.busybox]);
+        let refused = onggi.finish(pull.env("CONTAINERS_REGISTRIES_CONF", &conf));
+        assert!(refused.code == Some(1) && refused.stderr.contains(wanted), "{refused}");
+        assert!(stage.registry.asked().is_empty());
+    }
+    assert_eq!(onggi.run(&["pull", "-q", "127.0.0.1:1/a"]).code, Some(1));
+    onggi.assert_nothing_left();
+}
+
+#[test]
 fn e2e_a_registry_whose_name_is_an_ipv6_address_is_like_any_other() {
     isolated();
     let (onggi, registry) = (Onggi::new(), Registry::on_ipv6());

@@ -83,7 +83,7 @@ fn component<'n>(kind: &'static str, name: &'n str) -> Result<&'n str, FileError
 }
 
 /// A private directory; one that exists is left as it is.
-fn make_dir(path: &Path) -> Result<(), FileError> {
+pub(crate) fn make_dir(path: &Path) -> Result<(), FileError> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new()
         .recursive(true)
