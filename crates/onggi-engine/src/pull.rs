@@ -172,7 +172,7 @@ impl Engine {
     ) -> Result<ImageRecord, EngineError> {
         // The registry takes longest, so it is asked before anything is looked at here, where that is possible.
         let (registry, source, question) = match self.asked_early(reference, options) {
-            Some((registry, source, question)) => (registry, source, Some(question)),
+            Some(asked) => asked,
             None => {
                 let (registry, source) = registry_options(&self.registries(&options.registry)?, reference, options)?;
                 let question = Question::send(reference, &registry);

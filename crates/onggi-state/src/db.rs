@@ -147,6 +147,21 @@ impl State {
         }
     }
 
+    /// Takes the lock of writers without waiting, and writes nothing.
+    pub(crate) fn try_lock_writers(&self) -> bool {
+        if self.conn.busy_timeout(Duration::ZERO).is_err() {
+            return false;
+        }
+        let locked = self.conn.execute_batch("BEGIN IMMEDIATE").is_ok();
+        let _ = self.conn.busy_timeout(BUSY_TIMEOUT);
+        locked
+    }
+
+    /// Gives it back.
+    pub(crate) fn unlock_writers(&self) -> rusqlite::Result<()> {
+        self.conn.execute_batch("ROLLBACK")
+    }
+
     /// The database file.
     pub fn path(&self) -> &Path {
         &self.path
@@ -162,9 +177,10 @@ impl State {
     ) -> Result<T, StateError> {
         let reserve = reserve(&self.path);
         keep_reserve(&reserve);
+        // Only of a full disk it is the reserve that says so.
         let kept = || {
             fs::metadata(&reserve).is_ok_and(|found| found.len() >= LEAST_RESERVE)
-                || extend_reserve(&reserve, LEAST_RESERVE).is_ok()
+                || !extend_reserve(&reserve, LEAST_RESERVE).is_err_and(|e| is_full(&e))
         };
         // Without one, what the WAL holds is the only room.
         if !(kept() || self.checkpoint().is_ok() && kept()) {
@@ -367,6 +383,10 @@ fn keep_reserve(path: &Path) {
         return;
     }
     let _ = extend_reserve(path, RESERVE);
+}
+
+fn is_full(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Makes the reserve at least so large, or leaves it as it was.

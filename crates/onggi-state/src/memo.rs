@@ -12,11 +12,13 @@
 use std::{
     fs,
     hash::{DefaultHasher, Hash, Hasher},
+    io::Read as _,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 use onggi_spec::ImageReference;
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -29,6 +31,9 @@ use crate::{
 /// How long nobody must have written to the database for its times to tell a later writing apart, in nanoseconds: times of
 /// files have the granularity of the timer interrupt, 10 ms at most (before Linux 6.13).
 const SETTLED: i64 = 100_000_000;
+/// Bytes before the frames of a WAL, and before the page of each.
+const WAL_HEADER: u64 = 32;
+const FRAME_HEADER: u64 = 24;
 /// Longest memo that is read; an image of a hundred layers takes 30 KiB.
 const MAX_MEMO: u64 = 1 << 20;
 
@@ -51,15 +56,34 @@ struct FileStamp {
 }
 
 impl Stamp {
-    /// Of the database below `root`, before it is read; `None` where there is none.
+    /// Of the database below `root`; `None` where there is none.
     pub fn of(root: &Path) -> Option<Self> {
         let database = root.join("state.db");
         let (wal, found) = (suffixed(&database, "-wal"), FileStamp::of(&database)?);
         Some(Self { boot: boot_id().ok()?.to_owned(), database: found, wal: FileStamp::of(&wal) })
     }
 
+    /// Whether all that the WAL holds is in its index, `index`. What is not may be of a writer that was killed between the two, and
+    /// is found by whoever makes the index anew: a commit that no file shows. The caller holds the lock of writers.
+    /// (SQLite, "WAL-Index File Format": the page size is at 14, the number of frames at 16, as the machine has them.)
+    pub(crate) fn is_indexed(&self, index: &Path) -> bool {
+        let frames = |header: &[u8]| {
+            let page = u64::from(u16::from_ne_bytes(header.get(14..16)?.try_into().ok()?));
+            let frames = u64::from(u32::from_ne_bytes(header.get(16..20)?.try_into().ok()?));
+            Some((if page == 1 { 65536 } else { page }, frames))
+        };
+        let length = self.wal.map_or(0, |wal| wal.size);
+        let mut header = [0; 20];
+        let read = fs::File::open(index).and_then(|mut file| file.read_exact(&mut header));
+        match read.ok().and_then(|()| frames(&header)) {
+            Some((_, 0)) => length == 0,
+            Some((page, frames)) => length == WAL_HEADER + frames * (FRAME_HEADER + page),
+            None => false,
+        }
+    }
+
     /// Whether a commit after `now` would surely give another stamp.
-    fn is_settled(&self, now: i64) -> bool {
+    pub(crate) fn is_settled(&self, now: i64) -> bool {
         let mut files = std::iter::once(&self.database).chain(&self.wal);
         files.all(|file| file.modified.saturating_add(SETTLED) < now)
     }
@@ -88,28 +112,44 @@ struct Memo {
 /// What is known of `name` without the database, if that would say the same: `stamp` and `now` (unix time in nanoseconds) are of
 /// this moment.
 pub fn recall(runroot: &Path, stamp: &Stamp, name: &ImageReference, now: i64) -> Option<Pulled> {
-    let path = place(runroot, stamp, name);
-    let found = fs::symlink_metadata(&path).ok().filter(|found| found.is_file() && found.len() <= MAX_MEMO)?;
-    // What another user put there is no memo of ours.
+    // Neither a link nor a FIFO that somebody put there is followed or waited for, and another user's file is none of ours.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = fs::File::from(rustix::fs::open(place(runroot, stamp, name), flags, Mode::empty()).ok()?);
+    let found = file.metadata().ok().filter(|found| found.is_file() && found.len() <= MAX_MEMO)?;
     if found.uid() != rustix::process::geteuid().as_raw() {
         return None;
     }
-    let memo: Memo = serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
+    let mut text = Vec::with_capacity(usize::try_from(found.len()).ok()? + 1);
+    file.take(MAX_MEMO).read_to_end(&mut text).ok()?;
+    let memo: Memo = serde_json::from_slice(&text).ok()?;
     let noted = memo.pulled.noted && memo.pulled.image.pulled_at > now.saturating_sub(HOUR);
     (memo.stamp == *stamp && memo.name == name_text(name)).then_some(Pulled { noted, ..memo.pulled })
 }
 
-/// Writes down what the database said after `stamp` was taken, which was not before `now` (unix time in nanoseconds). Nothing is
-/// written while others write to the database.
+/// Writes down what the database said with `stamp` ([`State::pulled_for_good`](crate::State::pulled_for_good)), which was not
+/// taken before `now` (unix time in nanoseconds). Nothing is written while others write to the database. Memos of former states
+/// go.
 pub fn note(runroot: &Path, stamp: Stamp, name: &ImageReference, pulled: &Pulled, now: i64) {
     if !stamp.is_settled(now) {
         return;
     }
     let path = place(runroot, &stamp, name);
+    forget(&runroot.join(DIRECTORY), &stamp);
     let memo = Memo { stamp, name: name_text(name), pulled: pulled.clone() };
     let made = make_dir(&runroot.join(DIRECTORY)).is_ok();
     if let (true, Ok(text)) = (made, serde_json::to_vec(&memo)) {
         let _ = atomic_write(&path, &text, 0o600, Durability::Crash);
+    }
+}
+
+/// Removes memos that were written before the database was written to last: those of this one count no more, and those of another
+/// are no loss.
+fn forget(directory: &Path, stamp: &Stamp) {
+    let last = stamp.wal.map_or(stamp.database.modified, |wal| wal.modified.max(stamp.database.modified));
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if FileStamp::of(&entry.path()).is_none_or(|file| file.modified < last) {
+            let _ = fs::remove_file(entry.path());
+        }
     }
 }
 
@@ -224,5 +264,39 @@ mod tests {
         std::os::unix::fs::symlink("/etc/passwd", dir.path().join("link")).unwrap();
         fs::rename(dir.path().join("link"), &path).unwrap();
         assert_eq!(recall(dir.path(), &stamp, &name, NOW), None);
+    }
+
+    #[test]
+    fn a_state_counts_only_where_nobody_is_about_to_commit_and_nothing_waits_to_be_found() {
+        let (dir, stamp, name) = noted();
+        let state = State::open(dir.path()).unwrap();
+        let found = || state.pulled_for_good(&name, NOW).unwrap();
+        assert_eq!((found().0.is_some(), found().1), (true, Some(stamp.clone())));
+        assert_eq!(state.pulled_for_good(&name, 0).unwrap().1, None, "it was written to after that");
+        let writer = rusqlite::Connection::open(state.path()).unwrap();
+        writer.execute_batch("BEGIN IMMEDIATE").unwrap();
+        assert_eq!((found().0.is_some(), found().1), (true, None), "a writer may have written all but the index");
+        writer.execute_batch("UPDATE images SET size = 6; COMMIT").unwrap();
+        assert!(found().1.is_some_and(|later| later != stamp));
+        // What a writer leaves that is killed before the index is written.
+        let wal = suffixed(state.path(), "-wal");
+        let frames = fs::read(&wal).unwrap();
+        fs::write(&wal, [&frames[..], &vec![1; 4120]].concat()).unwrap();
+        assert_eq!((found().0.is_some(), found().1), (true, None));
+        fs::write(&wal, frames).unwrap();
+        assert!(found().1.is_some());
+    }
+
+    #[test]
+    fn memos_of_former_states_go() {
+        let (dir, stamp, _) = noted();
+        let memos = || fs::read_dir(dir.path().join(DIRECTORY)).unwrap().count();
+        let other: ImageReference = "a:2".parse().unwrap();
+        note(dir.path(), stamp.clone(), &other, &pulled("a:2"), NOW);
+        assert_eq!(memos(), 2);
+        let file = stamp.wal.unwrap_or(stamp.database);
+        let later = FileStamp { modified: NOW - SETTLED - 1, ..file };
+        note(dir.path(), Stamp { wal: Some(later), ..stamp }, &other, &pulled("a:2"), NOW);
+        assert_eq!(memos(), 1);
     }
 }

@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ImageRecord, State, StateError,
-    db::{Sync, decode, encode, translate},
+    db::{Sync, decode, encode, suffixed, translate},
     images::{COLUMNS, HOUR, ImageRow, USED_LAST, name_text},
+    memo::Stamp,
 };
 
 /// The blobs of a pulled image.
@@ -78,6 +79,28 @@ impl State {
             Ok(Pulled { image: image.parse(self.path())?, parts: decode(self.path(), "pulls", &parts)?, noted })
         };
         found.map(parse).transpose()
+    }
+
+    /// As [`pulled`](Self::pulled), with the stamp of the state in which the database says so, if it is one that a later commit
+    /// surely changes: nobody has written for a while, nobody is about to commit, and no commit is left by a writer that was killed.
+    ///
+    /// # Errors
+    /// As [`pulled`](Self::pulled).
+    pub fn pulled_for_good(
+        &self,
+        name: &ImageReference,
+        now: i64,
+    ) -> Result<(Option<Pulled>, Option<Stamp>), StateError> {
+        let root = self.path().parent().unwrap_or(self.path());
+        let settled = || Stamp::of(root).filter(|stamp| stamp.is_settled(now));
+        // A commit is seen only after its flush, when the file of the WAL has long changed: so not beside a writer.
+        if settled().is_none() || !self.try_lock_writers() {
+            return Ok((self.pulled(name, now)?, None));
+        }
+        let stamp = settled().filter(|stamp| stamp.is_indexed(&suffixed(self.path(), "-shm")));
+        let found = self.pulled(name, now);
+        self.unlock_writers().map_err(|e| self.fail("read what was pulled", e))?;
+        Ok((found?, stamp))
     }
 }
 

@@ -25,6 +25,9 @@ pub(crate) fn attributes(layer: &Path, below: &[PathBuf], paths: &[Vec<u8>], pri
     }
     // Deepest first, so that a directory that becomes read-only never hides one still to do.
     for path in paths.iter().rev() {
+        if hides(top.as_fd(), path).store("read", layer)? {
+            continue;
+        }
         if let Some(source) = topmost(&roots, path).store("read", layer)? {
             copy(top.as_fd(), path, source.as_fd(), privilege).store("change", layer)?;
         }
@@ -32,17 +35,30 @@ pub(crate) fn attributes(layer: &Path, below: &[PathBuf], paths: &[Vec<u8>], pri
     Ok(())
 }
 
+/// Whether a directory of the layer itself, above `path`, is opaque: then nothing of those below shows in it.
+fn hides(top: BorrowedFd<'_>, path: &[u8]) -> std::result::Result<bool, SysError> {
+    let mut at = fs::open_handle(top, b".")?;
+    for name in path.split(|b| *b == b'/').filter(|n| !n.is_empty()) {
+        if whiteout_of::is_opaque(at.as_fd())? {
+            return Ok(true);
+        }
+        at = fs::open_handle(at.as_fd(), name)?;
+    }
+    Ok(false)
+}
+
 /// The directory `path` as the layers below show it; `None` where they hide or lack it.
 fn topmost(roots: &[OwnedFd], path: &[u8]) -> std::result::Result<Option<OwnedFd>, SysError> {
     for root in roots {
         let mut at = fs::open_handle(root.as_fd(), b".")?;
-        let mut found = true;
+        let (mut found, mut last) = (true, false);
         for name in path.split(|b| *b == b'/').filter(|n| !n.is_empty()) {
             // Something hidden or replaced here hides everything further down.
+            last |= whiteout_of::is_opaque(at.as_fd())?;
             match fs::open_handle(at.as_fd(), name) {
                 Ok(next) if fs::file_type(&fs::stat(next.as_fd())?) == FileType::Directory => at = next,
                 Ok(_) => return Ok(None),
-                Err(e) if e.errno == Errno::NOENT && whiteout_of::is_opaque(at.as_fd())? => return Ok(None),
+                Err(e) if e.errno == Errno::NOENT && last => return Ok(None),
                 Err(e) if e.errno == Errno::NOENT => {
                     found = false;
                     break;

@@ -61,8 +61,9 @@ pub const MAX_INTERPRETERS: usize = 5;
 /// KiB that decompression of one xz archive may take: the dictionary of `xz -9` is 64 MiB, the format allows 4 GiB.
 pub const MAX_XZ_MEMORY: u32 = (64 << 10) + 512;
 
-/// A buffer between decompression and extraction: large enough that hand-over costs nothing.
+/// A buffer between decompression and extraction: large enough that hand-over costs nothing, and small enough that those in
+/// flight stay in a second-level cache.
 pub const CHUNK: usize = 1 << 18;
 
-/// Buffers in flight per layer: 4 MiB keep both threads busy through bursts of small files.
+/// Buffers in flight per layer: 2 MiB keep both threads busy through bursts of small files.
 pub const CHUNKS: usize = 8;

@@ -341,3 +341,30 @@ fn the_record_of_a_layer_has_its_directories_as_they_were_inherited() {
     std::fs::set_permissions(diff.join("tmp"), std::fs::Permissions::from_mode(0o700)).unwrap();
     assert_eq!(layers.verify(&ids[1]).unwrap(), Verdict::Damaged(vec!["tmp".to_owned()]));
 }
+
+/// A directory that the archive does not describe inherits only what the layers below still show under its name.
+#[test]
+fn nothing_is_inherited_from_a_directory_that_is_hidden() {
+    let mut base = Tar::default();
+    for (name, mode) in [("a/", 0o711), ("a/b/", 0o750), ("a/b/c/", 0o1777)] {
+        base.raw(H::new(b'5', name).mode(mode), "");
+    }
+    let base = base.end();
+    let own = |first: &str, second: &str| Tar::default().file(first, "").file(second, "").end();
+    let mut middle = Tar::default();
+    middle.raw(H::new(b'5', "a/"), "").file("a/.wh..wh..opq", "").raw(H::new(b'5', "a/b/"), "");
+    let plain = Tar::default().file("a/b/c/x", "").end();
+    for (what, layers_above, wanted) in [
+        ("shown", vec![plain.clone()], 0o1777),
+        ("below an opaque directory", vec![own("a/b/.wh..wh..opq", "a/b/c/x")], 0o755),
+        ("below a removed directory", vec![own("a/.wh.b", "a/b/c/x")], 0o755),
+        ("below one that is opaque in the layer between", vec![middle.end(), plain], 0o755),
+    ] {
+        let root = tempfile::tempdir().unwrap();
+        let layers = Layers::open(root.path()).unwrap();
+        let ids = stack(&layers, &[vec![base.clone()], layers_above].concat());
+        let top = layers.diff_dir(ids.last().unwrap()).join("a/b/c");
+        assert_eq!(top.metadata().unwrap().mode() & 0o7777, wanted, "{what}");
+        assert_eq!(layers.verify(ids.last().unwrap()).unwrap(), Verdict::Sound, "{what}");
+    }
+}

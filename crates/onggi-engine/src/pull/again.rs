@@ -68,18 +68,17 @@ impl Engine {
         wanted: &Platform,
     ) -> Result<Option<(ImageRecord, PulledParts)>, EngineError> {
         let now = create::now();
-        let (runroot, stamp) = (&self.paths.runroot, Stamp::of(&self.paths.root));
-        let recalled = stamp.as_ref().and_then(|stamp| memo::recall(runroot, stamp, reference, now));
-        let known = recalled.is_some();
-        let found = match recalled {
-            Some(pulled) => Some(pulled),
-            None => self.state()?.pulled(reference, now)?,
+        let runroot = &self.paths.runroot;
+        let recalled = Stamp::of(&self.paths.root).and_then(|stamp| memo::recall(runroot, &stamp, reference, now));
+        let (found, stamp) = match recalled {
+            Some(pulled) => (Some(pulled), None),
+            None => self.state()?.pulled_for_good(reference, now)?,
         };
         let Some(pulled) = found else { return Ok(None) };
         if !describes(&pulled.parts, &pulled.image, wanted) || !self.is_whole(&pulled.image, &pulled.parts)? {
             return Ok(None);
         }
-        if let (false, Some(stamp)) = (known, stamp) {
+        if let Some(stamp) = stamp {
             memo::note(runroot, stamp, reference, &pulled, now);
         }
         let Pulled { mut image, parts, noted } = pulled;

@@ -108,6 +108,17 @@ impl<'c> Registries<'c> {
         all.map(|p| Ok(Mirror { remote: self.remote(&p.reference, p.insecure)?, reference: p.reference })).collect()
     }
 
+    /// Whether a program has to be asked for the credentials of one of the places where `reference` is looked for.
+    pub(crate) fn needs_helper(&self, reference: &ImageReference) -> Result<bool, EngineError> {
+        let places = self.conf.places(reference).map_err(RegistryError::Configuration)?;
+        let mut all = places.mirrors.into_iter().chain([places.own]).map(|place| place.reference);
+        let helper = |reference: ImageReference| {
+            let found = credentials::find(&self.credential_files, &reference);
+            found.map_or(true, |found| matches!(found, Lookup::Helper(_)))
+        };
+        Ok(self.choice.credentials.is_none() && all.any(helper))
+    }
+
     fn credentials(&self, reference: &ImageReference) -> Result<Option<Credentials>, EngineError> {
         if let Some(given) = &self.choice.credentials {
             return Ok(Some(given.clone()));
