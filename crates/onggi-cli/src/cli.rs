@@ -14,7 +14,7 @@ use onggi_engine::{Engine, EngineError, EngineOptions};
 use crate::{candidates, commands, error::CliError, traced};
 
 /// What the cheapest command writes of its heap and its stack, in bytes: every page of it would be a page fault.
-const EXPECTED_HEAP: usize = 128 << 10;
+const EXPECTED_HEAP: usize = 96 << 10;
 const EXPECTED_STACK: usize = 48 << 10;
 
 /// Runs containers without a daemon.
