@@ -37,6 +37,8 @@ pub(crate) const COPY_BUFFER: usize = 1 << 20;
 
 /// Most documents are smaller.
 const SMALL: usize = 8 << 10;
+/// For open(2): whatever is there, nobody is waited for.
+const NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
 
 /// The store of verified content below one data root. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -134,14 +136,16 @@ impl BlobStore {
         fs::symlink_metadata(self.path(digest)).is_ok_and(|m| m.is_file() && size.is_none_or(|s| m.len() == s))
     }
 
-    /// Opens a blob for reading; `None` when it is not stored.
+    /// Opens a blob for reading; `None` when it is not stored, or something else than a file is in its place.
     ///
     /// # Errors
     /// It exists but cannot be opened.
     pub fn open_blob(&self, digest: &Digest) -> Result<Option<File>, StoreError> {
         let path = self.path(digest);
-        match File::open(&path) {
-            Ok(file) => Ok(Some(file)),
+        // A FIFO is not waited for.
+        match OpenOptions::new().read(true).custom_flags(NONBLOCK).open(&path) {
+            Ok(file) if file.metadata().is_ok_and(|found| found.is_file()) => Ok(Some(file)),
+            Ok(_) => Ok(None),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(StoreError { operation: "open", path, source }),
         }

@@ -114,6 +114,20 @@ fn reading_a_small_blob_verifies_it_and_its_bound() {
 }
 
 #[test]
+fn what_is_no_file_is_no_blob_and_is_not_waited_for() {
+    let (_dir, store) = store();
+    let digest = store.put_bytes(b"hello").unwrap();
+    let path = store.path(&digest);
+    fs::remove_file(&path).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    assert!(store.open_blob(&digest).unwrap().is_none() && !store.has(&digest, None));
+    assert_eq!(store.read_small(&digest, 5).unwrap(), None);
+    assert!(store.is_sound(&digest).unwrap(), "it is missing, not damaged");
+    store.put_bytes(b"hello").unwrap();
+    assert_eq!(store.read_small(&digest, 5).unwrap().as_deref(), Some(&b"hello"[..]));
+}
+
+#[test]
 fn listing_passes_over_files_that_are_no_blobs() {
     let (_dir, store) = store();
     let digest = store.put_bytes(b"hello").unwrap();
