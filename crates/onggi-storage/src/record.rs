@@ -11,6 +11,7 @@
 //! │ └ mode └ owner and group
 //! └ f file, d directory, l link, c and b devices, p FIFO, w whiteout
 //! ```
+//! A user's own file that nobody may read, not even the user, has `????????` for its content, and agrees with any.
 //! A CRC is for accidents: whoever can write to the store needs no collision. The last line is `end <number of lines>`.
 
 use std::collections::{HashMap, HashSet};
@@ -29,6 +30,8 @@ use crate::whiteout_of::is_whiteout;
 /// The file's name in a layer's directory.
 pub(crate) const NAME: &str = "layer.tree";
 
+/// A checksum that cannot be known.
+const UNKNOWN: &str = "????????";
 /// How many names of damaged entries are told.
 const TOLD: usize = 20;
 /// Bytes that are written at once.
@@ -120,7 +123,7 @@ pub(crate) fn verify(path: &Path) -> Result<Verdict> {
         let Found::Line(line) = found else { return };
         let line = line.trim_end_matches('\n');
         let name = name_of(line).unwrap_or_default();
-        if wanted.remove(name) != Some(line) {
+        if !wanted.remove(name).is_some_and(|recorded| agree(recorded, line)) {
             damaged.push(name.to_owned());
         }
     })
@@ -139,6 +142,16 @@ fn read(path: &Path) -> Option<String> {
     let count: usize = last.strip_prefix("end ")?.parse().ok()?;
     let found = if body.is_empty() { 0 } else { body.lines().count() };
     (found == count).then(|| body.to_owned())
+}
+
+/// The same, but for a content that one of them does not know.
+fn agree(recorded: &str, found: &str) -> bool {
+    let fields = |line| str::splitn(line, 9, ' ').enumerate();
+    recorded == found
+        || fields(recorded)
+            .zip(fields(found))
+            .all(|((at, a), (_, b))| a == b || at == 6 && (a == UNKNOWN || b == UNKNOWN))
+            && fields(recorded).count() == fields(found).count()
 }
 
 fn name_of(line: &str) -> Option<&str> {
@@ -191,7 +204,7 @@ fn directory_line(top: BorrowedFd<'_>, path: &[u8]) -> Sys<String> {
     let name = if path.is_empty() { b"." } else { path };
     let dir = fs::open_dir_same_mount(top, name)?;
     let stat = fs::stat(dir.as_fd())?;
-    Ok(line(name, 'd', &stat, 0, 0, attributes(dir.as_fd())?))
+    Ok(line(name, 'd', &stat, 0, Some(0), attributes(dir.as_fd())?))
 }
 
 /// Are the inode numbers in a directory those of the files? Stacked filesystems have others.
@@ -222,12 +235,12 @@ fn entry(dir: BorrowedFd<'_>, name: &[u8], path: &[u8], stat: &Stat) -> Sys<Stri
     let kind = fs::file_type(stat);
     let (letter, length, content) = match kind {
         FileType::RegularFile => ('f', stat.st_size.max(0).cast_unsigned(), content(dir, name)?),
-        FileType::Directory => ('d', 0, 0),
-        FileType::Symlink => ('l', 0, crc32fast::hash(&fs::read_link(dir, name)?)),
-        FileType::CharacterDevice if is_whiteout(stat) => ('w', 0, 0),
-        FileType::CharacterDevice => ('c', stat.st_rdev, 0),
-        FileType::BlockDevice => ('b', stat.st_rdev, 0),
-        _ => ('p', 0, 0),
+        FileType::Directory => ('d', 0, Some(0)),
+        FileType::Symlink => ('l', 0, Some(crc32fast::hash(&fs::read_link(dir, name)?))),
+        FileType::CharacterDevice if is_whiteout(stat) => ('w', 0, Some(0)),
+        FileType::CharacterDevice => ('c', stat.st_rdev, Some(0)),
+        FileType::BlockDevice => ('b', stat.st_rdev, Some(0)),
+        _ => ('p', 0, Some(0)),
     };
     // Links, devices and whiteouts of a layer have no attributes.
     let attributes = match kind {
@@ -237,10 +250,11 @@ fn entry(dir: BorrowedFd<'_>, name: &[u8], path: &[u8], stat: &Stat) -> Sys<Stri
     Ok(line(path, letter, stat, length, content, attributes))
 }
 
-fn line(path: &[u8], kind: char, stat: &Stat, length: u64, content: u32, attributes: u32) -> String {
+fn line(path: &[u8], kind: char, stat: &Stat, length: u64, content: Option<u32>, attributes: u32) -> String {
+    let content = content.map_or_else(|| UNKNOWN.to_owned(), |content| format!("{content:08x}"));
     let (mode, uid, gid) = (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid);
     let (sec, nsec) = (stat.st_mtime, stat.st_mtime_nsec);
-    format!("{kind} {mode:o} {uid} {gid} {sec}.{nsec:09} {length} {content:08x} {attributes:08x} {}\n", escaped(path))
+    format!("{kind} {mode:o} {uid} {gid} {sec}.{nsec:09} {length} {content} {attributes:08x} {}\n", escaped(path))
 }
 
 /// Printable ASCII but `%` stays, the rest becomes `%XX`.
@@ -257,8 +271,12 @@ fn escaped(name: &[u8]) -> String {
     out
 }
 
-fn content(dir: BorrowedFd<'_>, name: &[u8]) -> Sys<u32> {
-    let file = fs::reopen_read(fs::open_handle(dir, name)?.as_fd())?;
+/// The CRC-32 of a file's content; `None` where the file may not be read.
+fn content(dir: BorrowedFd<'_>, name: &[u8]) -> Sys<Option<u32>> {
+    let file = match fs::reopen_read(fs::open_handle(dir, name)?.as_fd()) {
+        Err(e) if e.errno == Errno::ACCESS => return Ok(None),
+        other => other?,
+    };
     let mut hasher = crc32fast::Hasher::new();
     let mut buffer = vec![0; 1 << 18];
     let mut at = 0;
@@ -266,7 +284,7 @@ fn content(dir: BorrowedFd<'_>, name: &[u8]) -> Sys<u32> {
         let n = fs::read_at(file.as_fd(), &mut buffer, at)
             .map_err(|e| SysError::new(e.call, format!("{}: {}", shown(name), e.object), e.errno))?;
         if n == 0 {
-            return Ok(hasher.finalize());
+            return Ok(Some(hasher.finalize()));
         }
         hasher.update(&buffer[..n]);
         at += n as u64;
@@ -297,6 +315,15 @@ mod tests {
     fn any_name_is_one_word() {
         assert_eq!(escaped(b"a b%\n\xff/c"), "a%20b%25%0A%FF/c");
         assert_eq!(name_of("f 644 0 0 1.000000000 1 00000000 00000000 a%20b"), Some("a%20b"));
+    }
+
+    #[test]
+    fn a_content_that_cannot_be_known_agrees_with_any_and_nothing_else_does() {
+        let line = |content: &str| format!("f 0 0 0 1.000000000 13 {content} 00000000 etc/shadow");
+        assert!(agree(&line("9c3a61ae"), &line("9c3a61ae")) && agree(&line("9c3a61ae"), &line(UNKNOWN)));
+        assert!(!agree(&line("9c3a61ae"), &line("00000000")));
+        assert!(!agree(&line(UNKNOWN), &line(UNKNOWN).replace("13", "14")));
+        assert!(!agree(&line(UNKNOWN), &line(UNKNOWN).replace(" etc/shadow", "")));
     }
 
     #[test]
