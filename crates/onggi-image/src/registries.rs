@@ -355,8 +355,12 @@ pub fn load(files: &[PathBuf]) -> Result<RegistriesConf, RegistriesError> {
     let mut conf = RegistriesConf::default();
     for path in files {
         let mut text = String::with_capacity(USUAL_FILE);
-        let read = File::open(path).and_then(|f| f.take(MAX_FILE).read_to_string(&mut text));
-        read.map_err(|source| RegistriesError::Read { path: path.clone(), source })?;
+        let read = File::open(path).and_then(|f| f.take(MAX_FILE + 1).read_to_string(&mut text));
+        let length = read.map_err(|source| RegistriesError::Read { path: path.clone(), source })?;
+        // What stands behind the bound may be what blocks a registry.
+        if length as u64 > MAX_FILE {
+            return Err(RegistriesError::Invalid { path: path.clone(), reason: "it is larger than 1 MiB".to_owned() });
+        }
         conf.add(text, path)?;
     }
     Ok(conf)
@@ -586,6 +590,22 @@ mod tests {
         ];
         for text in bad {
             assert!(RegistriesConf::default().add(text, Path::new("x")).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_read_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("registries.conf");
+        let rule = "[[registry]]\nlocation = \"bad.example\"\nblocked = true\n";
+        for (length, read) in [(MAX_FILE, true), (MAX_FILE + 1, false)] {
+            fs::write(&path, format!("#{}\n{rule}", "x".repeat(length as usize - rule.len() - 2))).unwrap();
+            let conf = load(std::slice::from_ref(&path));
+            assert_eq!(
+                conf.is_ok_and(|conf| conf.places(&"bad.example/x".parse().unwrap()).is_err()),
+                read,
+                "{length}"
+            );
         }
     }
 
