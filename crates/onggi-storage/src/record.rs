@@ -11,7 +11,8 @@
 //! │ └ mode └ owner and group
 //! └ f file, d directory, l link, c and b devices, p FIFO, w whiteout
 //! ```
-//! A user's own file that nobody may read, not even the user, has `????????` for its content, and agrees with any.
+//! A user's own file that nobody may read, not even the user, has `????????` for its content, and agrees with any; what is in a
+//! directory of this kind is not told.
 //! A CRC is for accidents: whoever can write to the store needs no collision. The last line is `end <number of lines>`.
 
 use std::collections::{HashMap, HashSet};
@@ -172,7 +173,11 @@ fn walk(top: OwnedFd, known: &Known, skip: &dyn Fn(&[u8]) -> bool, tell: &mut dy
     let mut todo = vec![Vec::new()];
     while let Some(path) = todo.pop() {
         let at: &[u8] = if path.is_empty() { b"." } else { &path };
-        let dir = fs::open_dir_same_mount(top.as_fd(), at)?;
+        let dir = match fs::open_dir_same_mount(top.as_fd(), at) {
+            // A user's own directory that is closed to the user.
+            Err(e) if e.errno == Errno::ACCESS && !path.is_empty() => continue,
+            other => other?,
+        };
         let mut entries: Vec<DirEntry> = fs::read_dir_inodes(dir.as_fd())?.collect::<Sys<_>>()?;
         entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         let mut trusted = Trust::Unknown;

@@ -104,8 +104,9 @@ fn e2e_what_needs_root_is_refused_with_a_hint() {
 /// Layers whose owners, marks and set-user-ID programs an ordinary user cannot make as root does.
 fn served(registry: &FakeRegistry) -> String {
     let tree = busybox_tree().directory("d/", 0o750).file("d/gone", 0o644, b"x").file("d/stays", 0o4711, b"x");
-    // Nobody but root may read Fedora's /etc/shadow.
-    let lower = tree.file("etc/shadow", 0, b"x").directory("opaque/", 0o755).file("opaque/old", 0o644, b"x").finish();
+    // Nobody but root may read Fedora's /etc/shadow, or look into a directory of this mode.
+    let tree = tree.file("etc/shadow", 0, b"x").directory("closed/", 0).file("closed/inside", 0o644, b"x");
+    let lower = tree.directory("opaque/", 0o755).file("opaque/old", 0o644, b"x").finish();
     let upper = Tarball::new()
         .file("d/.wh.gone", 0o644, b"")
         .file("opaque/.wh..wh..opq", 0o644, b"")
