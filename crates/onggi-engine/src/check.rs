@@ -1,8 +1,8 @@
 //! `system check`: is everything in the store what it should be, and with `--repair`, make it so.
 //!
 //! Every blob is hashed again, every layer compared with its record (`layer.tree`), and both compared with what the
-//! database refers to. Repair removes what is damaged or belongs to nothing, then pulls the affected images by digest:
-//! what is sound is found in the store, so only the damaged parts cross the network.
+//! database refers to. Repair removes what is damaged or belongs to nothing. Layers whose blobs are sound are unpacked again;
+//! of the other images the damaged parts, and only these, are pulled by digest.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -13,7 +13,10 @@ use onggi_spec::{Digest, progress::Progress};
 use onggi_state::{ImageRecord, files::Lock};
 use onggi_storage::{Layers, Verdict};
 
-use crate::{Engine, EngineError, PullOptions, PullPolicy};
+use crate::{
+    Engine, EngineError, PullOptions, PullPolicy,
+    transfer::{Sink, store::StoreSink},
+};
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -176,32 +179,39 @@ impl Engine {
         self.collect_garbage()?;
         let wrong: HashSet<Digest> =
             report.findings.iter().filter_map(Finding::damaged).filter(|id| !busy.contains(id)).cloned().collect();
-        self.fetch_wrong(&wrong, options, progress, &mut report)?;
+        self.make_whole(&wrong, options, progress, &mut report)?;
         Ok(report)
     }
 
-    /// Fetches each image that has a wrong part, by the first of its names under which it is to be had.
-    fn fetch_wrong(
+    /// Makes each image that has a wrong part whole: of its blobs where these are sound, else by the first of its names under which
+    /// it is to be had.
+    fn make_whole(
         &self,
         wrong: &HashSet<Digest>,
         options: &PullOptions,
         progress: &dyn Progress,
         report: &mut CheckReport,
     ) -> Result<(), EngineError> {
-        let mut names: BTreeMap<String, Vec<ImageRecord>> = BTreeMap::new();
+        // An index is the manifest of several images, one per platform.
+        let mut names: BTreeMap<(Digest, Digest), Vec<ImageRecord>> = BTreeMap::new();
+        let mut lost = wrong.clone();
         for image in self.state()?.list_images()? {
             let documents = [&image.config_digest, &image.manifest_digest];
-            let mut parts = image.chain_ids.iter().chain(&image.layer_digests).chain(documents);
-            let broken = parts.any(|id| wrong.contains(id));
-            drop(parts);
-            if broken {
-                names.entry(image.manifest_digest.to_string()).or_default().push(image);
+            let parts = image.chain_ids.iter().chain(&image.layer_digests).chain(documents);
+            let broken: Vec<Digest> = parts.filter(|id| wrong.contains(id)).cloned().collect();
+            lost.retain(|id| !broken.contains(id));
+            if !broken.is_empty() {
+                names.entry((image.manifest_digest.clone(), image.config_digest.clone())).or_default().push(image);
             }
         }
         for images in names.values() {
             let mut failed = Vec::new();
             for image in images {
-                match self.fetch_again(image, options, progress) {
+                let whole = self.unpack_again(image).unwrap_or_else(|e| {
+                    tracing::info!("{} is to be fetched again: {}", shown(image), crate::error_chain(&e));
+                    false
+                });
+                match if whole { Ok(shown(image)) } else { self.fetch_again(image, options, progress) } {
                     Ok(name) => {
                         report.repaired.push(name);
                         failed.clear();
@@ -212,7 +222,25 @@ impl Engine {
             }
             report.left.extend(failed);
         }
+        report.left.extend(self.users_of_lost(&lost)?);
         Ok(())
+    }
+
+    /// Who needs what no image has any more: containers whose image was removed by force.
+    fn users_of_lost(&self, lost: &HashSet<Digest>) -> Result<Vec<String>, EngineError> {
+        let containers = self.state()?.list_containers()?;
+        let users = containers.iter().filter(|c| c.chain_ids.iter().any(|id| lost.contains(id)));
+        Ok(users
+            .map(|c| format!("container {}: its image is gone, so are files of it: remove the container", c.name))
+            .collect())
+    }
+
+    /// Unpacks what is missing of an image's layers from its own blobs. False when one of these is missing.
+    fn unpack_again(&self, image: &ImageRecord) -> Result<bool, EngineError> {
+        let mut sink = StoreSink::new(self)?;
+        let whole = sink.unpack_again(image)?;
+        sink.finish()?;
+        Ok(whole)
     }
 
     /// A running container has the layer in its root filesystem.

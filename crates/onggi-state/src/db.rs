@@ -15,9 +15,8 @@
 //! checkpoint on close. Housekeeping calls [`State::checkpoint`].
 
 use std::{
-    fs,
-    io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    fs, io,
+    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
@@ -391,11 +390,11 @@ fn is_full(e: &io::Error) -> bool {
 
 /// Makes the reserve at least so large, or leaves it as it was.
 fn extend_reserve(path: &Path, size: u64) -> io::Result<()> {
-    let mut file = fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+    let file = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
     let before = file.metadata()?.len();
     let missing = usize::try_from(size.saturating_sub(before)).unwrap_or(0);
-    // Written and not only allocated: not every filesystem can do that.
-    let written = file.write_all(&vec![0; missing]);
+    // Written and not only allocated: not every filesystem can do that. At its place, as another process may do the same now.
+    let written = file.write_all_at(&vec![0; missing], before);
     if written.is_err() {
         let _ = if before == 0 { fs::remove_file(path) } else { file.set_len(before) };
     }

@@ -72,7 +72,8 @@ enum State {
 /// An unpack in flight: the locked directory in `tmp/`.
 #[derive(Debug)]
 struct Work {
-    tmp: OwnedFd,
+    /// `tmp/` of the store.
+    tmp: PathBuf,
     name: String,
     /// Holds the flock.
     dir: OwnedFd,
@@ -87,7 +88,7 @@ impl Drop for Work {
     fn drop(&mut self) {
         if !self.committed {
             // Still locked here. What cannot be removed now is garbage that the next gc finds unlocked.
-            let _ = rmtree::remove(self.tmp.as_fd(), self.name.as_bytes());
+            let _ = fs::open_dir(&self.tmp).map(|tmp| rmtree::remove(tmp.as_fd(), self.name.as_bytes()));
         }
     }
 }
@@ -216,16 +217,17 @@ impl Layers {
     pub fn prepare<R: Read + Send>(&self, request: UnpackRequest<R>) -> Result<Prepared> {
         check_media_type(&request.media_type)?;
         let chain_id = chain_id(request.parent.as_ref(), &request.diff_id);
-        let Some((tmp, name, dir)) = self.reserve(&chain_id)? else {
+        let Some((name, dir)) = self.reserve(&chain_id)? else {
             return self.get(&chain_id)?.map(|info| Prepared(State::Existing(info))).ok_or_else(|| {
                 StorageError::LayerRecord { chain_id: chain_id.clone(), reason: "layer.json is missing".to_owned() }
             });
         };
         let (diff_id, parent) = (request.diff_id, request.parent);
         let info = LayerInfo { chain_id, diff_id, parent, size: 0, entries: 0, opaque_root: false };
+        let tmp = self.root.join("tmp");
         let mut work =
             Box::new(Work { tmp, name, dir, info, unpacked: Unpacked::default(), record: None, committed: false });
-        let path = self.root.join("tmp").join(&work.name).join("diff");
+        let path = work.tmp.join(&work.name).join("diff");
         fs::make_dir(work.dir.as_fd(), b"diff", 0o700).store("create", &path)?;
         let diff = fs::open_dir_at(work.dir.as_fd(), b"diff").store("open", &path)?;
         let options = self.options;
@@ -240,7 +242,7 @@ impl Layers {
         work.info.entries = unpacked.entries;
         work.info.opaque_root = unpacked.opaque_root;
         work.unpacked = unpacked;
-        let path = self.root.join("tmp").join(&work.name);
+        let path = work.tmp.join(&work.name);
         work.record(&path).map_err(|e| self.full(e))?;
         Ok(Prepared(State::New(work)))
     }
@@ -273,7 +275,7 @@ impl Layers {
         let mut prepared = prepared;
         for layer in &mut prepared {
             if let State::New(work) = &mut layer.0 {
-                let path = self.root.join("tmp").join(&work.name);
+                let path = work.tmp.join(&work.name);
                 self.complete(work, &path, &below)?;
                 let under = self.under(work.info.parent.as_ref(), &below)?;
                 let dir = LayerDir { path: &path, opaque_root: work.info.opaque_root };
@@ -362,13 +364,21 @@ impl Layers {
         let path = self.root.join("layers");
         let layers = fs::open_dir(&path).store("open", &path)?;
         let hex = work.info.chain_id.hex().as_bytes();
-        fs::rename_new(work.tmp.as_fd(), work.name.as_bytes(), layers.as_fd(), hex).store("create", target)?;
+        let tmp = fs::open_dir(&work.tmp).store("open", &work.tmp)?;
+        match fs::rename_new(tmp.as_fd(), work.name.as_bytes(), layers.as_fd(), hex) {
+            // Ours is the lock of this layer, so it is no sibling's: a directory without its record. It may be mounted, so it stays.
+            Err(e) if e.errno == Errno::EXIST => {
+                let reason = "its directory is there and layer.json is missing".to_owned();
+                return Err(StorageError::LayerRecord { chain_id: work.info.chain_id.clone(), reason });
+            }
+            other => other.store("create", target)?,
+        }
         work.committed = true;
         Ok(work.info.clone())
     }
 
     /// The locked, empty `tmp/layer-<hex>`; `None` when the layer is in the store, perhaps since just now.
-    fn reserve(&self, chain_id: &Digest) -> Result<Option<(OwnedFd, String, OwnedFd)>> {
+    fn reserve(&self, chain_id: &Digest) -> Result<Option<(String, OwnedFd)>> {
         let name = format!("layer-{}", chain_id.hex());
         let tmp_path = self.root.join("tmp");
         let path = tmp_path.join(&name);
@@ -393,7 +403,7 @@ impl Layers {
             for left in [&b"diff"[..], b"tree", b"layer.tree", b"layer.json"] {
                 rmtree::remove(dir.as_fd(), left).store("clear", &path)?;
             }
-            return Ok(Some((tmp, name, dir)));
+            return Ok(Some((name, dir)));
         }
     }
 
@@ -418,7 +428,12 @@ impl Layers {
     /// # Errors
     /// It cannot be read.
     pub fn verify(&self, chain_id: &Digest) -> Result<Verdict> {
-        record::verify(&self.dir(chain_id))
+        let told = matches!(self.get(chain_id), Ok(Some(info)) if chain_id_of(&info) == *chain_id);
+        let own = (!told).then(|| "layer.json".to_owned());
+        Ok(match record::verify(&self.dir(chain_id))? {
+            Verdict::Damaged(names) => Verdict::Damaged(own.into_iter().chain(names).collect()),
+            sound => own.map_or(sound, |name| Verdict::Damaged(vec![name])),
+        })
     }
 
     /// Bytes that a layer occupies on disk.
@@ -429,6 +444,12 @@ impl Layers {
         crate::usage::disk_usage(&self.diff_dir(chain_id))
     }
 }
+
+/// What the parts of a record say that it is.
+fn chain_id_of(info: &LayerInfo) -> Digest {
+    chain_id(info.parent.as_ref(), &info.diff_id)
+}
+
 /// Runs `work` on a thread that can write only below `dir` and execute nothing: what an archive makes of our code
 /// stays in its own directory. Without Landlock in the kernel the extractor's own care has to do.
 fn confined<T: Send>(dir: BorrowedFd<'_>, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {

@@ -42,10 +42,9 @@ const MAX_RECORD: u64 = 1 << 30;
 
 type Sys<T> = std::result::Result<T, SysError>;
 
-/// A record that lacks the lines of some directories and its end.
+/// A record that lacks the lines of some directories and its end. It is not kept open: an image may have a hundred.
 #[derive(Debug)]
 pub(crate) struct Unfinished {
-    file: File,
     lines: u64,
     /// Directories whose lines are still to come.
     later: Vec<Vec<u8>>,
@@ -72,8 +71,8 @@ impl Unfinished {
             Found::Skipped(directory) => later.push(directory),
         })
         .store("read", path.join("diff"))?;
-        let file = written.and_then(|()| Ok(out.into_inner()?));
-        Ok(Self { file: file.map_err(|e| unwritable(&e)).store("write", path.join(NAME))?, lines, later })
+        written.and_then(|()| out.flush()).map_err(|e| unwritable(&e)).store("write", path.join(NAME))?;
+        Ok(Self { lines, later })
     }
 
     /// Adds what was left out, as it is now, and the end.
@@ -88,7 +87,9 @@ impl Unfinished {
             self.lines += 1;
         }
         text += &format!("end {}\n", self.lines);
-        self.file.write_all(text.as_bytes()).map_err(|e| unwritable(&e)).store("write", path.join(NAME))
+        let file = path.join(NAME);
+        let mut out = File::options().append(true).open(&file).map_err(|e| unwritable(&e)).store("open", &file)?;
+        out.write_all(text.as_bytes()).map_err(|e| unwritable(&e)).store("write", file)
     }
 }
 

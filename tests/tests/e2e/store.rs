@@ -207,6 +207,50 @@ fn e2e_a_layer_whose_directory_was_deleted_by_hand_comes_back_with_a_pull() {
 }
 
 #[test]
+fn e2e_a_layer_without_a_sound_record_is_damage_that_repair_mends_from_the_stored_blobs() {
+    let stage = Stage::new();
+    let onggi = &stage.onggi;
+    onggi.ok(&["pull", &stage.busybox]);
+    let archive = onggi.dir().join("local.tar");
+    onggi.ok(&["tag", &stage.busybox, "nowhere.invalid/local:1"]);
+    onggi.ok(&["save", "-o", archive.to_str().expect("a plain path"), "nowhere.invalid/local:1"]);
+    onggi.ok(&["rmi", &stage.busybox]);
+    let record = sh(&format!("ls {}/layers/*/layer.json | head -1", onggi.root().display()));
+    let text = fs::read_to_string(record.trim()).expect("the record is there");
+    let other = format!("sha256:{}", "1".repeat(64));
+    let diff_id = text.split("\"diff_id\":\"").nth(1).and_then(|t| t.split('"').next()).expect("a diff_id");
+    for damage in
+        [None, Some(String::new()), Some(text[..text.len() / 2].to_owned()), Some(text.replace(diff_id, &other))]
+    {
+        match &damage {
+            None => fs::remove_file(record.trim()).expect("remove the record"),
+            Some(text) => fs::write(record.trim(), text).expect("write the record"),
+        }
+        let report = onggi.run(&["system", "check"]);
+        assert!(report.code == Some(1) && report.stdout.contains(": layer.json\n"), "{damage:?}: {report}");
+        if damage.is_none() {
+            let load = onggi.run(&["load", "-i", archive.to_str().expect("a plain path")]);
+            assert!(load.code == Some(1) && load.stderr.contains("system check --repair"), "{load}");
+        }
+        // No registry has it: its own blobs are enough.
+        let before = stage.registry.asked().len();
+        let repaired = onggi.run(&["system", "check", "--repair"]);
+        assert_eq!(repaired.code, Some(0), "{damage:?}: {repaired}");
+        assert_eq!(stage.registry.asked().len(), before);
+        assert_eq!(fs::read_to_string(record.trim()).expect("the record is there"), text, "{damage:?}");
+        assert_eq!(onggi.ok(&["run", "--rm", "--network", "none", "nowhere.invalid/local:1", "echo", "hi"]), "hi");
+    }
+    // What only a container has left cannot be had again, and that is said.
+    onggi.ok(&["create", "--name", "left", "nowhere.invalid/local:1", "true"]);
+    onggi.ok(&["rmi", "-f", "nowhere.invalid/local:1"]);
+    sh(&format!("rm -r {}/layers/*", onggi.root().display()));
+    let repaired = onggi.run(&["system", "check", "--repair"]);
+    assert!(repaired.code == Some(1) && format!("{repaired}").contains("container left"), "{repaired}");
+    onggi.ok(&["rm", "left"]);
+    onggi.assert_nothing_left();
+}
+
+#[test]
 fn e2e_a_budget_evicts_the_least_recently_used_image_and_never_a_used_one() {
     let stage = Stage::new();
     let config = stage.onggi.dir().join("onggi.toml");

@@ -11,7 +11,7 @@ use onggi_state::{
     ImageRecord,
     files::{Intent, Lock},
 };
-use onggi_storage::{UnpackRequest, decompress::Codec};
+use onggi_storage::{LayerInfo, UnpackRequest, decompress::Codec};
 
 use super::{
     FormatError, Listed, ManifestFormat, Raw, Sink, Source,
@@ -125,11 +125,9 @@ impl<'e> StoreSink<'e> {
         Ok(Self { engine, blobs, intent: Some(intent), _keep, _hold, documents: HashMap::new(), done: Vec::new() })
     }
 
-    /// Unpacks the layers of a planned image, lowest first, and records it.
-    fn record(&mut self, plan: &ImagePlan, names: &[ImageReference]) -> Result<(), EngineError> {
+    /// Unpacks the layers of a planned image, lowest first.
+    fn unpack(&self, plan: &ImagePlan) -> Result<Vec<LayerInfo>, EngineError> {
         let layers = self.engine.layers()?;
-        let base = plan.layers.first().map(|l| &l.diff_id);
-        let turn = self.blobs.hold_base(base)?;
         let mut prepared = Vec::new();
         let mut parent: Option<Digest> = None;
         for layer in &plan.layers {
@@ -142,7 +140,14 @@ impl<'e> StoreSink<'e> {
             parent = chain_id.last().cloned();
         }
         failpoint::hit("load.unpacked");
-        let unpacked = layers.commit_all(prepared)?;
+        Ok(layers.commit_all(prepared)?)
+    }
+
+    /// Unpacks and records a planned image.
+    fn record(&mut self, plan: &ImagePlan, names: &[ImageReference]) -> Result<(), EngineError> {
+        let base = plan.layers.first().map(|l| &l.diff_id);
+        let turn = self.blobs.hold_base(base)?;
+        let unpacked = self.unpack(plan)?;
         let mut record = self.engine.image_record(plan, &unpacked);
         record.name = names.first().cloned();
         self.engine.put_layers(&unpacked)?;
@@ -154,6 +159,22 @@ impl<'e> StoreSink<'e> {
         drop(turn);
         self.done.push(record);
         Ok(())
+    }
+
+    /// Unpacks those layers of a recorded image that are not there. False when one of its blobs is not there either.
+    pub(crate) fn unpack_again(&mut self, image: &ImageRecord) -> Result<bool, EngineError> {
+        if !self.blobs.has(&image.config_digest, None) || !self.blobs.has(&image.manifest_digest, None) {
+            return Ok(false);
+        }
+        let config = self.engine.stored_config(&image.config_digest)?;
+        let shown = image.name.clone().map_or_else(|| "loaded".parse(), Ok)?;
+        let stored = onggi_image::stored_image(&self.blobs, &shown, &image.manifest_digest, &config.platform())?;
+        let Some(plan) = stored.filter(|plan| plan.config_digest == image.config_digest) else { return Ok(false) };
+        let turn = self.blobs.hold_base(plan.layers.first().map(|l| &l.diff_id))?;
+        let unpacked = self.unpack(&plan)?;
+        self.engine.put_layers(&unpacked)?;
+        drop(turn);
+        Ok(true)
     }
 
     fn put_known(&self, raw: &Raw) -> Result<(), EngineError> {
@@ -234,7 +255,7 @@ impl Engine {
     }
 
     /// The record of a planned image whose layers are unpacked, without a name.
-    pub(crate) fn image_record(&self, plan: &ImagePlan, layers: &[onggi_storage::LayerInfo]) -> ImageRecord {
+    pub(crate) fn image_record(&self, plan: &ImagePlan, layers: &[LayerInfo]) -> ImageRecord {
         ImageRecord {
             name: None,
             manifest_digest: plan.repo_digest.clone(),
@@ -247,7 +268,7 @@ impl Engine {
         }
     }
 
-    pub(crate) fn put_layers(&self, layers: &[onggi_storage::LayerInfo]) -> Result<(), EngineError> {
+    pub(crate) fn put_layers(&self, layers: &[LayerInfo]) -> Result<(), EngineError> {
         for info in layers {
             let record = onggi_state::LayerRecord {
                 chain_id: info.chain_id.clone(),
