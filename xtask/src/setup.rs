@@ -34,6 +34,7 @@ const PACKAGES: &[Package] = &[
     package("openssl", "tests: certificates of registries and their clients"),
     package("curl", "tests: fetches pages over published ports"),
     package("jq", "tests: compares plans"),
+    package("sqlite3", "tests: the scripts of --explain=sh that write to the database"),
     package("iproute2", "tests: private networks, and the scripts of --explain=sh"),
     package("nftables", "tests: reads rules back, and the scripts of --explain=sh"),
     package("util-linux", "tests: unshare, nsenter, setpriv"),

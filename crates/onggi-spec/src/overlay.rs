@@ -21,6 +21,11 @@ pub struct OverlayFlags {
     pub volatile: bool,
 }
 
+/// One more than what mount(2) takes of options: a page with a NUL at its end.
+const MOUNT_PAGE: usize = 4096;
+/// The longest value of fsconfig(2), with the option's name.
+const FSCONFIG_VALUE: usize = 255;
+
 impl OverlayFlags {
     /// Their names as options.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
@@ -95,16 +100,26 @@ impl<P: AsRef<Path>> Directories<'_, P> {
             link
         };
         let lower: Vec<String> = self.lower.iter().map(|dir| word(dir.as_ref())).collect();
-        let mut all = vec![format!("lowerdir={}", lower.join(":"))];
+        let mut rest = Vec::new();
         if let Some((upper, work)) = self.upper {
-            all.push(format!("upperdir={}", word(upper)));
-            all.push(format!("workdir={}", word(work)));
+            rest.push(format!("upperdir={}", word(upper)));
+            rest.push(format!("workdir={}", word(work)));
         }
-        all.extend(options.into_iter().map(|option| shell::quote(option.as_ref())));
-        let text = all.join(",");
-        // mount(8) before 2.39 hands one page to mount(2).
-        let note = if text.len() > 4095 { "# more than a page: needs mount(8) 2.39 or newer\n" } else { "" };
-        let command = format!("mount -t overlay -o {text} {} {at}", shell::quote(source));
+        rest.extend(options.into_iter().map(|option| shell::quote(option.as_ref())));
+        let joined = format!("lowerdir={}", lower.join(":"));
+        let length = joined.len() + rest.iter().map(|option| option.len() + 1).sum::<usize>();
+        let (note, how, lower) = match length {
+            // mount(2), which older versions of mount(8) use, takes no more.
+            MOUNT_PAGE.. => {
+                let each: Vec<String> = lower.iter().map(|dir| format!("lowerdir+={dir}")).collect();
+                ("# more than a page: needs mount(8) 2.39 and Linux 6.8\n", "", each.join(","))
+            }
+            // Newer ones use fsconfig(2), which takes no longer value than this.
+            _ if joined.len() > FSCONFIG_VALUE => ("", "LIBMOUNT_FORCE_MOUNT2=always ", joined),
+            _ => ("", "", joined),
+        };
+        let text = [vec![lower], rest].concat().join(",");
+        let command = format!("{how}mount -t overlay -o {text} {} {at}", shell::quote(source));
         match links.is_empty() {
             true => format!("{note}{command}"),
             false => format!("{note}T=$(mktemp -d)\n{}{command}\nrm -r \"$T\"", links.concat()),
@@ -132,5 +147,17 @@ mod tests {
         let line = Directories { lower: &lower, upper: None }.command("overlay", ["ro"], "/t");
         let expected = "T=$(mktemp -d)\nln -s /a:b \"$T/0\"\nmount -t overlay -o lowerdir=\"$T/0\":'/c d',ro overlay /t\nrm -r \"$T\"";
         assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn a_line_says_how_mount_is_to_take_what_is_long() {
+        let line = |lower: &[PathBuf]| Directories { lower, upper: None }.command("overlay", ["ro"], "/t");
+        let dirs = |count: usize| (0..count).map(|i| PathBuf::from(format!("/layers/{i:064}"))).collect::<Vec<_>>();
+        assert!(line(&dirs(3)).starts_with("mount -t overlay -o lowerdir=/layers/"));
+        let some = line(&dirs(4));
+        assert!(some.starts_with("LIBMOUNT_FORCE_MOUNT2=always mount -t overlay -o lowerdir=/layers/"), "{some}");
+        let many = line(&dirs(60));
+        assert!(many.contains("\nmount -t overlay -o lowerdir+=/layers/0") && !many.contains("MOUNT2"), "{many}");
+        assert_eq!(many.matches("lowerdir+=/layers/").count(), 60);
     }
 }

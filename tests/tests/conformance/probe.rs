@@ -16,7 +16,7 @@ s() { echo "== $1"; }
 s process.args; for a in "$0" "$@"; do echo "[$a]"; done
 s process.env; tr '\0' '\n' < $p/environ
 s process.cwd; readlink $p/cwd
-s status; cat $p/status
+s status; while IFS= read -r l; do echo "$l"; done <$p/status
 s limits; cat $p/limits
 s process.oomScoreAdj; cat $p/oom_score_adj
 s linux.personality; cat $p/personality

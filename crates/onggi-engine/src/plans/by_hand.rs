@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use onggi_spec::shell::quote;
+use onggi_spec::{overlay::Directories, shell::quote};
 
 use super::{RowChange, VerbOp, VerbPlan};
 
@@ -128,14 +128,9 @@ fn pack(from: &Path, below: &[PathBuf], to: &str, whole: bool) -> String {
     if !whole || below.is_empty() {
         return tar(&path(from));
     }
-    let dirs: Vec<String> = [from].into_iter().chain(below.iter().map(PathBuf::as_path)).map(overlay_dir).collect();
-    let mount = format!("mount -t overlay overlay -o ro,lowerdir={} /mnt", quote(&dirs.join(":")));
-    format!("unshare --mount sh -c {}", quote(&format!("{mount} && {}", tar("/mnt"))))
-}
-
-/// overlayfs takes a backslash before what would separate directories or options.
-fn overlay_dir(dir: &Path) -> String {
-    dir.display().to_string().replace('\\', "\\\\").replace(':', "\\:").replace(',', "\\,")
+    let lower: Vec<&Path> = [from].into_iter().chain(below.iter().map(PathBuf::as_path)).collect();
+    let mount = Directories { lower: &lower, upper: None }.command("overlay", ["ro"], "/mnt");
+    format!("unshare --mount sh -c {}", quote(&format!("set -e\n{mount}\n{}", tar("/mnt"))))
 }
 
 /// The environment is given on the outside: an image need not have env(1). nsenter(1) is looked up before.
