@@ -72,10 +72,15 @@ initrd=$(mktemp -d)
 mkdir "$initrd/bin" "$initrd/modules" "$initrd/dev" "$initrd/new"
 cp "$root/bin/busybox" "$initrd/bin/"
 for module in virtio_pci virtio_blk ext4; do
-    chroot "$root" modprobe --show-depends --set-version "$kernel" "$module" | while read -r _ file _; do
-        name=${file##*/}
+    chroot "$root" modprobe --show-depends --set-version "$kernel" "$module" | while read -r how file _; do
+        # The others are in the kernel.
+        [ "$how" = insmod ] || continue
+        name=$(basename "$file" .xz)
         [ -e "$initrd/modules/$name" ] && continue
-        cp "$root$file" "$initrd/modules/"
+        case $file in
+        *.xz) xz -dc "$root$file" > "$initrd/modules/$name" ;;
+        *) cp "$root$file" "$initrd/modules/" ;;
+        esac
         echo "$name" >> "$initrd/modules/order"
     done
 done

@@ -21,6 +21,7 @@ use crate::{
     process::{command, line, run_quietly},
 };
 
+/// Debian's suite of the guest, unless `ONGGI_VM_SUITE` says another.
 const SUITE: &str = "bookworm";
 const MIRROR: &str = "http://deb.debian.org/debian";
 
@@ -97,10 +98,15 @@ pub(super) fn ensure() -> Outcome<Image> {
     }
 }
 
+fn suite() -> String {
+    std::env::var("ONGGI_VM_SUITE").ok().filter(|name| !name.is_empty()).unwrap_or_else(|| SUITE.to_owned())
+}
+
 /// A name for everything that decides about the disk's content.
 fn recipe() -> String {
-    let parts = [SUITE, MIRROR, &PACKAGES.join(","), CUSTOMIZE, &DISK_BYTES.to_string()];
-    format!("{SUITE}-{:016x}", fnv1a(parts.join("\n").as_bytes()))
+    let suite = suite();
+    let parts = [&suite, MIRROR, &PACKAGES.join(","), CUSTOMIZE, &DISK_BYTES.to_string()];
+    format!("{suite}-{:016x}", fnv1a(parts.join("\n").as_bytes()))
 }
 
 /// A hash that is the same with every version of the toolchain (Fowler, Noll, Vo; 1a, 64 bits).
@@ -150,7 +156,7 @@ fn debian(partial: &Path, tree: &Path) -> Outcome {
     make.arg("--essential-hook=echo 'do_initrd = No' > \"$1/etc/kernel-img.conf\"");
     make.arg(format!("--customize-hook=sh {} \"$1\"", script.display()));
     make.arg(format!("--include={}", PACKAGES.join(",")));
-    make.arg(SUITE).arg(tree).arg(MIRROR);
+    make.arg(suite()).arg(tree).arg(MIRROR);
     let output = make.stdin(Stdio::null()).output().map_err(|e| format!("start {}: {e}", line(&make)))?;
     if output.status.success() {
         return Ok(());
