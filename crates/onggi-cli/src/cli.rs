@@ -2,6 +2,7 @@
 
 mod docker;
 pub(crate) mod early;
+mod lenient;
 mod quick;
 mod roots;
 mod usage;
@@ -258,7 +259,7 @@ pub(crate) fn main() -> u8 {
     let args: Vec<OsString> = roots::meant(std::env::args_os().collect());
     early::ask(&args);
     onggi_sys::resident::expect_writes(EXPECTED_HEAP, EXPECTED_STACK);
-    let cli = match quick::parse(&args).map_or_else(|| Cli::try_parse_from(args), Ok) {
+    let cli = match quick::parse(&args).map_or_else(|| lenient::parse(args), Ok) {
         Ok(cli) => cli,
         Err(e) => return usage::answer(&e),
     };

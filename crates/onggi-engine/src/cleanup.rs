@@ -20,6 +20,8 @@ use crate::{
 
 /// The kernel needs moments, not seconds, to end a workload whose monitor is dead.
 const LAST_WAIT: Duration = Duration::from_secs(5);
+/// How often a directory is removed into which others still write.
+const REMOVALS: usize = 5;
 /// The exit code of a workload that the kernel killed because its monitor died.
 const KILLED: i32 = 137;
 
@@ -229,6 +231,11 @@ impl Engine {
         let mut failures = Failures::new(id);
         let image = self.state()?.container_by_id(id)?.and_then(|r| r.image_id);
         failures.note(self.release(id));
+        let _read = self.await_readers(id);
+        // First the row: a container that is still known is complete, and says how it ended.
+        let row = || self.state().and_then(|mut s| Ok(s.delete_container(id)?)).map(|_| ());
+        failures.note(trace::step("engine", || format!("delete the row of container {}", id.short()), row));
+        failpoint::hit("remove.record-deleted");
         let directory = || onggi_storage::remove_container_dir(&self.paths.root, id).map_err(EngineError::from);
         failures.note(trace::step(
             "storage",
@@ -236,9 +243,6 @@ impl Engine {
             directory,
         ));
         failpoint::hit("remove.snapshot-removed");
-        let row = || self.state().and_then(|mut s| Ok(s.delete_container(id)?)).map(|_| ());
-        failures.note(trace::step("engine", || format!("delete the row of container {}", id.short()), row));
-        failpoint::hit("remove.record-deleted");
         if let Some(image) = image {
             failures.note(self.collect_after(&image));
         }
@@ -248,12 +252,16 @@ impl Engine {
 
 /// Removes a small directory of ours on the run root.
 fn remove_tree(path: &Path) -> Result<(), EngineError> {
-    match fs::remove_dir_all(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            Err(EngineError::WriteFile { path: path.to_owned(), source: e })
+    for attempt in 1.. {
+        match fs::remove_dir_all(path) {
+            Ok(()) => break,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => break,
+            // Whoever asks it to end at this moment leaves a note of that in it.
+            Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty && attempt < REMOVALS => {}
+            Err(source) => return Err(EngineError::WriteFile { path: path.to_owned(), source }),
         }
-        _ => Ok(()),
     }
+    Ok(())
 }
 
 /// Collects what failed without stopping at it.

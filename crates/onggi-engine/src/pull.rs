@@ -20,7 +20,7 @@ use onggi_spec::{
     image::Platform,
     progress::{Progress, ProgressEvent},
 };
-use onggi_state::{ImageRecord, LayerRecord, PulledParts, files::Lock};
+use onggi_state::{ImageRecord, LayerRecord, PulledParts, StateError, files::Lock};
 use onggi_storage::{LayerInfo, Layers, Prepared, UnpackRequest};
 use onggi_sys::trace;
 
@@ -153,9 +153,9 @@ impl Engine {
         Err(EngineError::OtherPlatform { image: name.familiar(), found: shown(&found), wanted: shown(wanted) })
     }
 
-    /// `run 3f4a9c…`: what looks like a name may be the beginning of an id.
+    /// `run 3f4a9c…`, `run sha256:3f4a9c…`: what looks like a name may be the beginning of an id.
     fn image_by_id(&self, reference: &ImageReference) -> Result<Option<ImageRecord>, EngineError> {
-        let text = reference.familiar_name();
+        let text = written_id(reference).map_or_else(|| reference.familiar_name(), str::to_owned);
         if reference.digest().is_some() || text.len() < 4 {
             return Ok(None);
         }
@@ -170,6 +170,9 @@ impl Engine {
         options: &PullOptions,
         progress: &dyn Progress,
     ) -> Result<ImageRecord, EngineError> {
+        if let Some(id) = written_id(reference).filter(|id| id.len() == 64) {
+            return Err(StateError::ImageNotFound { reference: format!("sha256:{id}") }.into());
+        }
         // The registry takes longest, so it is asked before anything is looked at here, where that is possible.
         let (registry, source, question) = match self.asked_early(reference, options) {
             Some(asked) => asked,
@@ -338,6 +341,12 @@ impl Engine {
         drop(pulled.hold);
         Ok(record)
     }
+}
+
+/// The hexadecimal digits of `sha256:3f4a9c…`, as ids are printed: by the grammar of names a repository and its tag.
+fn written_id(reference: &ImageReference) -> Option<&str> {
+    let digits = reference.tag().filter(|_| reference.digest().is_none() && reference.familiar_name() == "sha256")?;
+    digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')).then_some(digits)
 }
 
 /// The events of a pull that finds every layer.

@@ -1,15 +1,15 @@
 //! `stop`, `kill` and `wait`: signals by pidfd, never by a bare number.
 
 use std::{
-    io,
+    fs::{File, TryLockError},
     time::{Duration, Instant},
 };
 
-use onggi_spec::monitor::{ExitRecord, SandboxState};
-use onggi_state::{
-    ContainerRecord,
-    files::{FileError, Lock},
+use onggi_spec::{
+    ContainerId,
+    monitor::{ExitRecord, SandboxState},
 };
+use onggi_state::{ContainerRecord, StateError, files::Lock};
 
 use onggi_sys::trace;
 
@@ -21,6 +21,9 @@ pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 const KILL_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often `wait` looks at a container that is being started.
 const STARTING_INTERVAL: Duration = Duration::from_millis(10);
+/// How long a removal waits for those who read how the container ended, and how often it looks.
+const READERS_TIMEOUT: Duration = Duration::from_secs(1);
+const READERS_INTERVAL: Duration = Duration::from_millis(1);
 /// SIGKILL.
 pub(crate) const SIGKILL: i32 = 9;
 /// SIGTERM.
@@ -136,12 +139,15 @@ impl Engine {
     /// No such container.
     pub fn wait(&self, name: &str) -> Result<ExitRecord, EngineError> {
         let record = self.find(name)?;
+        let _kept = self.keep_directory(&record);
         loop {
             self.await_monitor(&record)?;
             match self.status(&record.id)? {
                 Status::Exited(exit) => return Ok(exit),
                 Status::Running { .. } => {}
-                Status::Created if self.state()?.container_by_id(&record.id)?.is_none() => return Ok(vanished()),
+                Status::Created if self.state()?.container_by_id(&record.id)?.is_none() => {
+                    return Err(StateError::ContainerNotFound { reference: name.to_owned() }.into());
+                }
                 // Being started: its end is still to come. Otherwise nothing runs that could end, as with Docker.
                 Status::Created if self.intents()?.is_held(record.id.as_str())? => {
                     std::thread::sleep(STARTING_INTERVAL)
@@ -149,6 +155,27 @@ impl Engine {
                 Status::Created => return Ok(never_started()),
             }
         }
+    }
+
+    /// As long as the file lives, a removal waits a moment ([`Engine::await_readers`]): how a container ended is written in its
+    /// directory, and whoever waits for the end of one of `--rm` is woken when its removal begins.
+    fn keep_directory(&self, record: &ContainerRecord) -> Option<File> {
+        let dir = File::open(self.paths.bundle(&record.id)).ok()?;
+        dir.lock_shared().ok().map(|()| dir)
+    }
+
+    /// Waits until nobody reads how the container ended, or until they have had time enough: they may have been stopped.
+    /// Nobody begins to as long as the file lives.
+    pub(crate) fn await_readers(&self, id: &ContainerId) -> Option<File> {
+        let dir = File::open(self.paths.bundle(id)).ok()?;
+        let patience = Instant::now() + READERS_TIMEOUT;
+        while let Err(TryLockError::WouldBlock) = dir.try_lock() {
+            if Instant::now() > patience {
+                break;
+            }
+            std::thread::sleep(READERS_INTERVAL);
+        }
+        Some(dir)
     }
 
     /// The first process of a running container, opened so that its pid cannot be reused under us.
@@ -166,18 +193,8 @@ impl Engine {
 
     /// Blocks until the monitor has written the exit record and is gone.
     pub(crate) fn await_monitor(&self, record: &ContainerRecord) -> Result<(), EngineError> {
-        let path = self.paths.run_dir(&record.id).join("monitor.lock");
-        if !Lock::is_held(&path)? {
-            return Ok(());
-        }
-        match Lock::shared(&path) {
-            // The directory went away while we looked: so did the monitor.
-            Err(FileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
-            waited => {
-                drop(waited?);
-                Ok(())
-            }
-        }
+        // Made by nobody who only waits: the directory may be on its way out.
+        Ok(Lock::await_free(&self.paths.run_dir(&record.id).join("monitor.lock"))?)
     }
 
     pub(crate) fn stop_signal(&self, record: &ContainerRecord) -> Result<i32, EngineError> {
@@ -190,11 +207,6 @@ impl Engine {
 /// A container that nobody has started has nothing to wait for.
 fn never_started() -> ExitRecord {
     ExitRecord::default()
-}
-
-/// A container that was removed while somebody waited for it.
-fn vanished() -> ExitRecord {
-    ExitRecord { error: "removed".into(), ..ExitRecord::default() }
 }
 
 fn open_process(state: &SandboxState) -> Result<Option<PidFd>, EngineError> {

@@ -91,6 +91,8 @@ impl fmt::Display for ContainerName {
 impl FromStr for ContainerName {
     type Err = ParseError;
     fn from_str(s: &str) -> Result<Self, ParseError> {
+        // As Docker writes and takes names; it is no part of ours.
+        let s = s.strip_prefix('/').unwrap_or(s);
         let tail = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
         let ok = (2..=128).contains(&s.len()) && s.as_bytes()[0].is_ascii_alphanumeric() && s.bytes().skip(1).all(tail);
         if ok {

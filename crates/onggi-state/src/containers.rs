@@ -87,6 +87,8 @@ impl State {
     /// # Errors
     /// [`StateError::ContainerNotFound`], [`StateError::Ambiguous`].
     pub fn container(&self, reference: &str) -> Result<ContainerRecord, StateError> {
+        // Docker's names begin with a slash, and so does what `inspect` prints.
+        let reference = reference.strip_prefix('/').unwrap_or(reference);
         let select = |sql| select(self.conn(), self.path(), sql, reference);
         let exact = select("SELECT record FROM containers WHERE id = ?1 OR name = ?1 ORDER BY id = ?1 DESC")?;
         if let Some(record) = exact.into_iter().next() {

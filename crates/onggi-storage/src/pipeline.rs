@@ -41,6 +41,13 @@ impl Source for &mut Chunks {
     }
 }
 
+impl Chunks {
+    /// Closes the channel, so that a producer that is still busy ends; what has passed.
+    fn close(self) -> Sha256 {
+        self.hash
+    }
+}
+
 /// Runs `extract` over the decompressed blob; returns its result and the digest of what it was given: the layer's
 /// DiffID, as the extractor reads to the end.
 ///
@@ -56,8 +63,7 @@ pub(crate) fn run<T>(blob: impl Read + Send, extract: impl FnOnce(&mut Chunks) -
             .map_err(|e| StorageError::Pipeline { reason: e.to_string() })?;
         let mut chunks = Chunks { filled, empty, current: Vec::new(), at: 0, hash: Sha256::new() };
         let extracted = extract(&mut chunks);
-        // Closes the channel, so that a producer that is still busy ends.
-        let Chunks { hash, .. } = chunks;
+        let hash = chunks.close();
         let produced = producer.join().map_err(|_| StorageError::Pipeline { reason: "panic".to_owned() })?;
         match (produced, extracted) {
             (Err(e), _) | (Ok(()), Err(e)) => Err(e),
@@ -77,5 +83,19 @@ fn produce(blob: impl Read, filled: &SyncSender<Vec<u8>>, empty: &Receiver<Vec<u
         if (n > 0 && filled.send(buffer).is_err()) || n < CHUNK {
             return Ok(());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::repeat;
+
+    use super::*;
+
+    #[test]
+    fn an_extractor_that_fails_ends_the_reading_of_whatever_follows() {
+        let failed = |_: &mut Chunks| Err(StorageError::Pipeline { reason: "enough".to_owned() });
+        let told = run::<()>(repeat(7), failed);
+        assert!(matches!(told, Err(StorageError::Pipeline { reason }) if reason == "enough"));
     }
 }

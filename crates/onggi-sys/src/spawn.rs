@@ -18,8 +18,6 @@ use crate::{
     process::{CStrings, CloneArgs, close_range, exit_now},
 };
 
-/// Descriptors are first moved to numbers from here on, so that no target overwrites a source.
-const SCRATCH: RawFd = 700;
 const CLONE_PIDFD: u64 = 0x1000;
 
 /// The program to start.
@@ -67,8 +65,8 @@ impl<'a> Spawn<'a> {
         })
     }
 
-    /// Gives `fd` to the program as descriptor `number` (below 700). Numbers 0 to 2 that are not given are
-    /// opened on /dev/null; nothing else is inherited.
+    /// Gives `fd` to the program as descriptor `number`. Numbers 0 to 2 that are not given are opened on /dev/null; nothing else is
+    /// inherited. Twice as many numbers as there are must be below the limit of open files (`RLIMIT_NOFILE`).
     #[must_use]
     pub fn fd(mut self, fd: BorrowedFd<'a>, number: RawFd) -> Self {
         self.fds.push((fd, number));
@@ -87,7 +85,7 @@ impl<'a> Spawn<'a> {
     /// # Errors
     /// clone3(2), execve(2) and what precedes it in the child, under the name of the call that failed.
     pub fn start(self) -> Result<Spawned> {
-        if let Some((_, n)) = self.fds.iter().find(|(_, n)| !(0..SCRATCH).contains(n)) {
+        if let Some((_, n)) = self.fds.iter().find(|(_, n)| *n < 0) {
             return Err(SysError::new("dup3", format!("{n}"), Errno::BADF));
         }
         let null = rustix::fs::open(c"/dev/null", rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC, 0.into())
@@ -98,15 +96,18 @@ impl<'a> Spawn<'a> {
                 fds.push((null.as_raw_fd(), n));
             }
         }
+        // Descriptors are first moved to numbers from here on, so that no target overwrites a source.
+        let scratch = fds.iter().map(|(source, target)| source.max(target) + 1).max().unwrap_or(0);
+        let beyond = scratch + RawFd::try_from(fds.len()).unwrap_or(RawFd::MAX - scratch);
         let (report_r, low_w) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).sys("pipe2", || "O_CLOEXEC")?;
         // The report pipe is moved beyond every scratch number, out of the way of all targets.
-        let report_w = rustix::io::fcntl_dupfd_cloexec(&low_w, SCRATCH + 100).sys("fcntl", || "F_DUPFD_CLOEXEC")?;
+        let report_w = rustix::io::fcntl_dupfd_cloexec(&low_w, beyond).sys("fcntl", || "F_DUPFD_CLOEXEC")?;
         drop(low_w);
         // So is the program: a target may have the number that it has here.
         let moved = match &self.program {
             Program::Path(_) => None,
             Program::Fd(fd) => {
-                Some(rustix::io::fcntl_dupfd_cloexec(fd, SCRATCH + 100).sys("fcntl", || "F_DUPFD_CLOEXEC")?)
+                Some(rustix::io::fcntl_dupfd_cloexec(fd, beyond).sys("fcntl", || "F_DUPFD_CLOEXEC")?)
             }
         };
         let plan = ChildPlan {
@@ -118,6 +119,7 @@ impl<'a> Spawn<'a> {
             argv: self.argv.pointers(),
             envp: self.envp.pointers(),
             fds,
+            scratch,
             report: report_w.as_raw_fd(),
             setsid: self.setsid,
         };
@@ -139,6 +141,8 @@ struct ChildPlan {
     argv: Vec<*const libc::c_char>,
     envp: Vec<*const libc::c_char>,
     fds: Vec<(RawFd, RawFd)>,
+    /// The first of as many numbers that are neither source nor target.
+    scratch: RawFd,
     report: RawFd,
     setsid: bool,
 }
@@ -189,12 +193,12 @@ fn child_steps(plan: &ChildPlan) -> (u8, i32) {
     }
     let _ = rustix::process::chdir(c"/");
     for (i, (from, _)) in plan.fds.iter().enumerate() {
-        if let Err(e) = dup_to(*from, SCRATCH + i as RawFd, libc::O_CLOEXEC) {
+        if let Err(e) = dup_to(*from, plan.scratch + i as RawFd, libc::O_CLOEXEC) {
             return (1, e);
         }
     }
     for (i, (_, to)) in plan.fds.iter().enumerate() {
-        if let Err(e) = dup_to(SCRATCH + i as RawFd, *to, 0) {
+        if let Err(e) = dup_to(plan.scratch + i as RawFd, *to, 0) {
             return (1, e);
         }
     }
@@ -324,5 +328,21 @@ mod tests {
         let n = rustix::io::read(&r, &mut buf).unwrap();
         // 0, 1, 2, 7 and the directory that ls itself has open.
         assert_eq!(String::from_utf8_lossy(&buf[..n]).trim(), "5");
+    }
+
+    #[test]
+    fn hundreds_of_descriptors_arrive_where_they_are_meant() {
+        let files: Vec<OwnedFd> = (0..400).map(|_| rustix::pipe::pipe().unwrap().0).collect();
+        let (r, w) = rustix::pipe::pipe().unwrap();
+        let script = "ls /proc/self/fd | wc -l >&403";
+        let s = Spawn::new(Program::Path(c"/bin/bash"), &["bash", "-c", script], &["PATH=/bin:/usr/bin"]).unwrap();
+        let s = files.iter().zip(3..).fold(s, |s, (fd, number)| s.fd(fd.as_fd(), number));
+        let child = s.fd(w.as_fd(), 403).start().unwrap();
+        drop(w);
+        assert_eq!(wait_pidfd(child.pidfd.as_fd()).unwrap(), Exit::Code(0));
+        let mut buf = [0u8; 16];
+        let n = rustix::io::read(&r, &mut buf).unwrap();
+        // 0 to 2, 3 to 403, and the directory that ls itself has open.
+        assert_eq!(String::from_utf8_lossy(&buf[..n]).trim(), "405");
     }
 }

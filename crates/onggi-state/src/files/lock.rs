@@ -61,6 +61,20 @@ impl Lock {
         tried(file.try_lock_shared()).map(|free| !free).map_err(|e| FileError::io("lock", path, e))
     }
 
+    /// Waits until nobody holds the lock exclusively. A missing file is a free lock; none is made.
+    pub fn await_free(path: &Path) -> Result<(), FileError> {
+        let file = match OpenOptions::new().read(true).open(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            opened => opened.map_err(|e| FileError::io("open the lock", path, e))?,
+        };
+        loop {
+            match file.lock_shared() {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                waited => return waited.map_err(|e| FileError::io("lock", path, e)),
+            }
+        }
+    }
+
     /// The lock's file.
     pub fn path(&self) -> &Path {
         &self.path
