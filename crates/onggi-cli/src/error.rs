@@ -139,6 +139,8 @@ impl CliError {
             _ if self.is_closed_pipe() => 141,
             (Codes::Run, code) => code,
             (Codes::Invoke, 126 | 127) => engine,
+            // As Docker: it is not the command's own.
+            (Codes::Invoke, _) if matches!(self, Self::Engine(e) if e.is_about_an_account()) => 126,
             (Codes::Invoke | Codes::Plain, _) => 1,
         }
     }

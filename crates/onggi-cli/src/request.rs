@@ -289,6 +289,7 @@ impl ContainerArgs {
             labels: label.iter().map(|l| parse_label(l)).collect::<Result<BTreeMap<_, _>, _>>()?,
             tty,
             interactive,
+            stdin_once: interactive,
             remove: rm,
             init,
             read_only,

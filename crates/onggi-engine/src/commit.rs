@@ -6,7 +6,7 @@
 use onggi_image::VerifiedBlob;
 use onggi_spec::{
     Digest, ImageReference,
-    change::apply_change,
+    change::apply_changes,
     image::{ContainerConfig, Descriptor, Document, Empty, History, ImageConfig, RootfsConfig},
 };
 use onggi_state::ContainerRecord;
@@ -71,9 +71,7 @@ impl Engine {
         let record = self.find(name)?;
         let base = self.image_config(&record)?.unwrap_or_default();
         let mut config = container_config(&record, &base);
-        for change in &options.changes {
-            apply_change(&mut config, change)?;
-        }
+        apply_changes(&mut config, &options.changes)?;
         let mut sink = StoreSink::new(self)?;
         let mut layers = self.base_layers(&record, options.format)?;
         let layer = self.container_layer(&record, options)?;

@@ -366,6 +366,11 @@ impl EngineError {
         matches!(self, Self::State(onggi_state::StateError::ContainerNotFound { .. }))
     }
 
+    /// True when a user or group is not in the container's files.
+    pub fn is_about_an_account(&self) -> bool {
+        matches!(self, Self::Storage(onggi_storage::StorageError::NoSuchAccount { .. }))
+    }
+
     /// Where it was an image that is not there, it might have been a container too.
     pub(crate) fn or_container(self) -> Self {
         match self {

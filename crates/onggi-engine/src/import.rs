@@ -4,7 +4,7 @@ use std::{fs::File, io::Write as _};
 
 use onggi_spec::{
     Digest, ImageReference,
-    change::apply_change,
+    change::apply_changes,
     image::{ContainerConfig, History, ImageConfig, Platform, RootfsConfig},
 };
 
@@ -52,9 +52,7 @@ impl Engine {
     ) -> Result<Imported, EngineError> {
         self.recover_containers()?;
         let mut config = ContainerConfig::default();
-        for change in &options.changes {
-            apply_change(&mut config, change)?;
-        }
+        apply_changes(&mut config, &options.changes)?;
         let mut sink = StoreSink::new(self)?;
         let imported = self.import_into(&mut sink, from, reference, config, options);
         if imported.is_err() {

@@ -135,13 +135,18 @@ impl Engine {
             _ => {}
         }
         self.forget_reasons(record);
-        let exit = self.paths.exit_file(&record.id);
-        match fs::remove_file(&exit) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(EngineError::WriteFile { path: exit, source })
+        // How it ended last is first read by those who have waited for that. Without the exit record alone it would have ended with
+        // the machine.
+        let _read = self.await_readers(&record.id);
+        for path in [self.paths.started_file(&record.id), self.paths.exit_file(&record.id)] {
+            match fs::remove_file(&path) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(EngineError::WriteFile { path, source });
+                }
+                _ => {}
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 
     /// Makes the network namespace of a bridged container. The record is on disk before anything of it

@@ -118,6 +118,14 @@ impl Engine {
             Some(process) => {
                 self.note_asked(&record.id, "kill", signal);
                 trace::step("engine", || format!("send signal {signal}"), || process.signal(signal))?;
+                // What is killed is gone afterwards: it can be removed, or started again. A frozen process ends when it is thawed.
+                if signal == SIGKILL
+                    && !self.status(&record.id)?.is_paused()
+                    && process.ended_before(Instant::now() + KILL_TIMEOUT)?
+                {
+                    self.await_monitor(&record)?;
+                    self.after_exit(&record)?;
+                }
             }
             None => {
                 let state = self.status(&record.id)?.name();

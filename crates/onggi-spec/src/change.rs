@@ -11,11 +11,24 @@ const WHAT: &str = "change";
 const KNOWN: &str =
     "CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD, SHELL, STOPSIGNAL, USER, VOLUME, WORKDIR";
 
-/// Applies one instruction.
+/// Applies instructions in their order. An `ENTRYPOINT` clears the arguments that the image had, as they are another program's, but not those
+/// of a `CMD` beside it.
 ///
 /// # Errors
-/// It is none of those above, or its arguments are wrong.
-pub fn apply_change(config: &mut ContainerConfig, text: &str) -> Result<(), ParseError> {
+/// One is none of those above, or its arguments are wrong.
+pub fn apply_changes(config: &mut ContainerConfig, changes: &[String]) -> Result<(), ParseError> {
+    let names =
+        |text: &str, name: &str| text.split_whitespace().next().is_some_and(|word| word.eq_ignore_ascii_case(name));
+    for (at, text) in changes.iter().enumerate() {
+        apply_change(config, text)?;
+        if names(text, "ENTRYPOINT") && !changes[..at].iter().any(|before| names(before, "CMD")) {
+            config.cmd = None;
+        }
+    }
+    Ok(())
+}
+
+fn apply_change(config: &mut ContainerConfig, text: &str) -> Result<(), ParseError> {
     let bad = |reason: &str| ParseError::new(WHAT, text, reason.to_owned()).hint(format!("instructions: {KNOWN}"));
     let (word, rest) = text.trim().split_once(char::is_whitespace).unwrap_or((text.trim(), ""));
     let rest = rest.trim();
@@ -24,11 +37,7 @@ pub fn apply_change(config: &mut ContainerConfig, text: &str) -> Result<(), Pars
     }
     match word.to_ascii_uppercase().as_str() {
         "CMD" => config.cmd = command(rest),
-        "ENTRYPOINT" => {
-            config.entrypoint = command(rest);
-            // As in a Dockerfile: arguments of another program mean nothing to this one.
-            config.cmd = None;
-        }
+        "ENTRYPOINT" => config.entrypoint = command(rest),
         "ENV" => {
             pairs(rest).ok_or_else(|| bad("write KEY=VALUE"))?.into_iter().for_each(|(k, v)| set_env(config, &k, &v))
         }
@@ -190,9 +199,8 @@ mod tests {
 
     fn applied(changes: &[&str]) -> ContainerConfig {
         let mut config = ContainerConfig::default();
-        for change in changes {
-            apply_change(&mut config, change).expect(change);
-        }
+        let changes: Vec<String> = changes.iter().map(|text| (*text).to_owned()).collect();
+        apply_changes(&mut config, &changes).expect("they are right");
         config
     }
 
@@ -224,7 +232,10 @@ mod tests {
         assert_eq!((health.interval, health.retries), (Some(90_000_000_000), Some(2)));
         assert_eq!(health.test, ["CMD-SHELL", "curl -f /"]);
         assert_eq!(applied(&["CMD true"]).cmd.unwrap(), ["/bin/sh", "-c", "true"]);
-        assert_eq!(applied(&["CMD a", "ENTRYPOINT [\"x\"]"]).cmd, None);
+        assert_eq!(applied(&["CMD [\"a\"]", "ENTRYPOINT [\"x\"]"]).cmd.unwrap(), ["a"]);
+        let mut image = applied(&["CMD a"]);
+        apply_changes(&mut image, &["entrypoint [\"x\"]".to_owned()]).unwrap();
+        assert_eq!(image.cmd, None);
     }
 
     #[test]

@@ -34,6 +34,9 @@ pub struct ContainerRequest {
     pub tty: bool,
     /// Stdin stays open (`-i`).
     pub interactive: bool,
+    /// Stdin is closed with that of the first who is attached: a container that was made to be attached to.
+    #[serde(default = "attached")]
+    pub stdin_once: bool,
     /// The container is removed when it exits (`--rm`).
     pub remove: bool,
     /// An init that reaps and forwards signals runs as PID 1 (`--init`).
@@ -126,4 +129,9 @@ impl NetworkMode {
             Self::Host => "host",
         }
     }
+}
+
+/// What containers of older versions are taken for.
+fn attached() -> bool {
+    true
 }

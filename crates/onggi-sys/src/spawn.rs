@@ -106,9 +106,7 @@ impl<'a> Spawn<'a> {
         // So is the program: a target may have the number that it has here.
         let moved = match &self.program {
             Program::Path(_) => None,
-            Program::Fd(fd) => {
-                Some(rustix::io::fcntl_dupfd_cloexec(fd, beyond).sys("fcntl", || "F_DUPFD_CLOEXEC")?)
-            }
+            Program::Fd(fd) => Some(rustix::io::fcntl_dupfd_cloexec(fd, beyond).sys("fcntl", || "F_DUPFD_CLOEXEC")?),
         };
         let plan = ChildPlan {
             program: match (&self.program, &moved) {

@@ -32,7 +32,8 @@ pub(super) fn parse(args: Vec<OsString>) -> Result<Cli, Error> {
 
 /// `help run` is `run --help`.
 fn help_as_option(mut args: Vec<OsString>) -> Vec<OsString> {
-    let Some(at) = quick::verb_and_rest(&args).filter(|(verb, _)| *verb == "help").map(|(_, rest)| args.len() - rest.len() - 1)
+    let Some(at) =
+        quick::verb_and_rest(&args).filter(|(verb, _)| *verb == "help").map(|(_, rest)| args.len() - rest.len() - 1)
     else {
         return args;
     };
@@ -112,7 +113,9 @@ mod tests {
 
     #[test]
     fn what_is_wrong_stays_wrong() {
-        for line in ["onggi run --rm=maybe x", "onggi run --nme=x y", "onggi run --name", "onggi imags", "onggi run --rm true"] {
+        for line in
+            ["onggi run --rm=maybe x", "onggi run --nme=x y", "onggi run --name", "onggi imags", "onggi run --rm true"]
+        {
             // The last one runs an image called `true`.
             assert_eq!(parse(words(line)).is_err(), !line.ends_with(" true"), "{line}");
         }

@@ -39,6 +39,7 @@ impl RunArgs {
         let options = RunOptions { detach: self.detach, terminal_size, pull, remove_failed: false };
         let name = self.container.image_and_command.first().cloned().unwrap_or_default();
         let mut request = self.container.request(&Caller::of_process()?)?;
+        request.stdin_once &= !self.detach;
         let engine = global.engine()?;
         qualify(&engine, &name, &mut request, &options.pull)?;
         if let Some(wanted) = self.explain.explain {

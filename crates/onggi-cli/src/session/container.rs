@@ -60,11 +60,12 @@ pub(crate) fn run(engine: &Engine, mut started: Started, keys: DetachKeys) -> Re
             if tty {
                 resizer.resize();
             }
+            tty
         };
         signals::forward(process, resize, give_up)?;
     }
     if request.interactive {
-        copy_stdin(sender.clone(), clone(&stream)?, raw.is_some().then_some(keys));
+        copy_stdin(sender.clone(), clone(&stream)?, raw.is_some().then_some(keys), request.stdin_once);
     }
     let shown = show(&mut stream);
     drop(raw);
@@ -126,15 +127,17 @@ fn conclude(
     }
 }
 
-fn copy_stdin(sender: Sender, stream: AttachStream, keys: Option<DetachKeys>) {
+/// With `close`, the end of ours is the end of the container's.
+fn copy_stdin(sender: Sender, stream: AttachStream, keys: Option<DetachKeys>, close: bool) {
     thread::spawn(move || {
         let Ok(stdin) = unbuffered(io::stdin()) else { return };
         match forward_input(stdin, keys, |bytes| sender.with(|s| s.send_stdin(bytes))) {
             Ok(true) => stream.detach(),
-            Ok(false) => {
+            Ok(false) if close => {
                 // The other side may be gone: the main thread sees it too.
                 let _ = sender.with(AttachStream::send_eof);
             }
+            Ok(false) => {}
             Err(e) => tracing::debug!("stdin is no longer copied: {e}"),
         }
     });

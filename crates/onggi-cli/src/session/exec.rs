@@ -125,6 +125,7 @@ fn follow(session: &ExecSession, tell: mpsc::Sender<Ended>) -> Result<(), CliErr
             // A terminal whose process is gone has no size.
             let _ = onggi_sys::pty::set_size(terminal.as_fd(), columns, rows);
         }
+        terminal.is_some()
     };
     resize();
     signals::forward(session.process()?, resize, move || drop(tell.send(Ended::GaveUp)))

@@ -54,6 +54,7 @@ fn request() -> ContainerRequest {
         labels: BTreeMap::new(),
         tty: false,
         interactive: false,
+        stdin_once: false,
         remove: false,
         init: false,
         read_only: false,
