@@ -37,6 +37,7 @@ mod launch;
 mod list;
 mod load;
 mod logs;
+mod lost;
 mod names;
 mod overlay;
 mod paths;
@@ -186,7 +187,10 @@ impl Engine {
             Some(state) => state,
             None => {
                 self.paths.create(self.euid)?;
-                let opened = State::open(&self.paths.root)?;
+                let opened = State::open_filled(&self.paths.root, |state| {
+                    lost::find_again(&self.paths.root, state);
+                    Ok(())
+                })?;
                 self.state.get_or_init(|| Mutex::new(opened))
             }
         };

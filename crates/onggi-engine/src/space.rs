@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use onggi_spec::{ContainerId, Digest, ImageReference};
 use onggi_state::ImageRecord;
 
-use crate::{ContainerSummary, Engine, EngineError, ImageSummary, ListFilter, create};
+use crate::{ContainerSummary, Engine, EngineError, ImageSummary, ListFilter, create, lost};
 
 /// What each kind of thing occupies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,7 +143,8 @@ impl Engine {
     }
 
     /// Removes directories of containers that the database does not know: a container is made without waiting for the
-    /// disk, and a power cut may leave the one without the other.
+    /// disk, and a power cut may leave the one without the other. Those that are older than the database were in another one, which was
+    /// lost: what they hold is nobody's to remove but the user's.
     pub(crate) fn remove_unrecorded_containers(&self) -> Result<usize, EngineError> {
         drop(self.state()?);
         let dir = self.paths.root.join("containers");
@@ -152,6 +153,9 @@ impl Engine {
         for entry in std::fs::read_dir(&dir).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name();
             let Some(id) = name.to_str().and_then(|name| name.parse::<ContainerId>().ok()) else { continue };
+            if lost::is_older_than_database(&self.paths.root, &dir.join(id.as_str())) {
+                continue;
+            }
             // Held by whoever makes it right now.
             let Some(intent) = self.intents()?.try_begin(id.as_str())? else { continue };
             let known = self.state()?.container_by_id(&id)?.is_some();

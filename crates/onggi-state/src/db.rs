@@ -117,10 +117,22 @@ impl State {
     /// # Errors
     /// [`StateError::Open`], [`StateError::Damaged`], [`StateError::Newer`], [`StateError::Busy`].
     pub fn open(root: &Path) -> Result<Self, StateError> {
+        Self::open_filled(root, |_| Ok(()))
+    }
+
+    /// As [`Self::open`]. A database that has to be made is first filled with what the store has already, as its own was lost: nobody sees
+    /// it before.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and what `fill` fails with.
+    pub fn open_filled(
+        root: &Path,
+        fill: impl FnOnce(&mut Self) -> Result<(), StateError>,
+    ) -> Result<Self, StateError> {
         let path = root.join("state.db");
         make_root(root).map_err(|source| StateError::Open { path: root.to_owned(), source })?;
         if !path.exists() {
-            make_database(&path)?;
+            make_database(&path, fill)?;
         }
         let conn = connect(&path).map_err(|e| translate("open the state database", &path, e))?;
         let mut state = Self { conn, path, writing: None };
@@ -242,7 +254,7 @@ impl State {
     }
 
     /// Gives a database under a private name its journal mode and schema.
-    fn make(path: &Path) -> Result<(), StateError> {
+    fn make(path: &Path, fill: impl FnOnce(&mut Self) -> Result<(), StateError>) -> Result<(), StateError> {
         make_file(path).map_err(|source| StateError::Open { path: path.to_owned(), source })?;
         let conn = connect(path).map_err(|e| translate("make the state database", path, e))?;
         // Closing must leave one whole file, without a WAL beside it.
@@ -250,6 +262,7 @@ impl State {
             .map_err(|e| translate("make the state database", path, e))?;
         let mut state = Self { conn, path: path.to_owned(), writing: None };
         state.migrate()?;
+        fill(&mut state)?;
         // Closing would keep a failure to itself, and the file is to be whole without what it left in the WAL.
         let fail = |e| translate("make the state database", path, e);
         let busy =
@@ -321,12 +334,12 @@ fn make_root(root: &Path) -> io::Result<()> {
 
 /// Makes the database under a name of its own and links it to `path` when it is whole: nobody ever opens one that is
 /// half made, whose change to WAL mode would meet other openers (SQLITE_BUSY without a wait).
-fn make_database(path: &Path) -> Result<(), StateError> {
+fn make_database(path: &Path, fill: impl FnOnce(&mut State) -> Result<(), StateError>) -> Result<(), StateError> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
     let private = path.with_extension(format!("new.{}.{number}", std::process::id()));
     let open = |source| StateError::Open { path: path.to_owned(), source };
-    let made = State::make(&private).and_then(|()| match fs::hard_link(&private, path) {
+    let made = State::make(&private, fill).and_then(|()| match fs::hard_link(&private, path) {
         // Another process was faster; its is as good.
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         other => other.map_err(open),

@@ -117,7 +117,8 @@ impl StateError {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Damaged { path, .. } => format!(
-                "move {} (and its -wal and -shm files) away; images can be pulled again, layers are kept",
+                "move {} (and its -wal and -shm files) away: images are found again as recovered:ID; the list of containers is \
+                 lost, their files stay in containers/ID/upper beside it",
                 path.display()
             ),
             Self::Newer { .. } => "use the newer onggi, or another --root".into(),

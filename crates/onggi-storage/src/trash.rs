@@ -2,7 +2,8 @@
 //!
 //! Protocol for everything in `tmp/`: its owner holds a flock on it; whoever gets the lock of something may remove it.
 //! An owner that has just created or waited for a thing checks after locking that the name still means it
-//! ([`is_still`]) and starts again otherwise.
+//! ([`is_still`]) and starts again otherwise. Broken downloads (`blob-*.part`) are nobody's for a while and stay: a later pull goes on
+//! from them, and who keeps blobs removes those that are old.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -52,7 +53,7 @@ pub(crate) fn discard(root: &Path, dir: &Path, name: &str) -> Result<()> {
     }
 }
 
-/// Removes everything in `tmp/` that nobody holds a lock on.
+/// Removes everything in `tmp/` that nobody holds a lock on, but broken downloads.
 ///
 /// # Errors
 /// The first failure; the rest has been tried.
@@ -66,6 +67,9 @@ pub(crate) fn collect(root: &Path) -> Result<usize> {
     let mut failure = None;
     for entry in fs::read_dir(tmp.as_fd()).store("read", &path)? {
         let (name, _) = entry.store("read", &path)?;
+        if name.starts_with(b"blob-") && name.ends_with(b".part") {
+            continue;
+        }
         match collect_one(tmp.as_fd(), &name) {
             Ok(gone) => removed += usize::from(gone),
             Err(e) => {

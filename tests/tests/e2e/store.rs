@@ -251,6 +251,50 @@ fn e2e_a_layer_without_a_sound_record_is_damage_that_repair_mends_from_the_store
 }
 
 #[test]
+fn e2e_a_lost_database_costs_names_and_no_content() {
+    let stage = Stage::new();
+    let onggi = &stage.onggi;
+    let child = serve_child(&stage);
+    onggi.ok(&["pull", &child]);
+    onggi.ok(&["run", "--name", "work", "--network", "none", &child, "sh", "-c", "echo precious > /result"]);
+    let id = onggi.ok(&["commit", "work", "mine:1"]);
+    sh(&format!("for f in {}/state.db*; do head -c 4096 /dev/urandom > $f; done", onggi.root().display()));
+    let damaged = onggi.run(&["images"]);
+    assert!(damaged.code == Some(1) && damaged.stderr.contains("recovered:"), "{damaged}");
+    sh(&format!("rm {}/state.db*", onggi.root().display()));
+    let found = onggi.run(&["images", "--format", "{{.Repository}}:{{.Tag}}"]);
+    let own = format!("recovered:{}", &id.trim_start_matches("sha256:")[..12]);
+    assert!(found.code == Some(0) && found.stdout.contains(&own) && found.stdout.lines().count() == 2, "{found}");
+    assert!(found.stderr.contains("containers/ID/upper"), "{found}");
+    // What makes room takes none of it.
+    let empty = onggi.dir().join("empty.tar");
+    fs::write(&empty, [0; 10240]).expect("write the archive");
+    onggi.ok(&["import", empty.to_str().expect("a plain path"), "tiny:1"]);
+    onggi.ok(&["rmi", "tiny:1"]);
+    onggi.ok(&["system", "prune", "-f"]);
+    assert_eq!(onggi.run(&["system", "check", "--repair"]).code, Some(0));
+    assert_eq!(sh(&format!("cat {}/containers/*/upper/result", onggi.root().display())), "precious\n");
+    assert_eq!(onggi.ok(&["run", "--rm", "--network", "none", &own, "cat", "/result"]), "precious");
+    sh(&format!("rm -r {}/containers/*", onggi.root().display()));
+    onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_a_broken_download_outlives_other_commands() {
+    let stage = Stage::new();
+    let onggi = &stage.onggi;
+    onggi.ok(&["images"]);
+    let part = onggi.root().join(format!("tmp/blob-{}.part", "a".repeat(64)));
+    sh(&format!("mkdir -p {0}/tmp; echo half > {1}", onggi.root().display(), part.display()));
+    onggi.ok(&["system", "prune", "-af"]);
+    assert!(part.exists(), "a pull can go on from it");
+    sh(&format!("touch -d '2 days ago' {}", part.display()));
+    onggi.ok(&["system", "prune", "-af"]);
+    assert!(!part.exists(), "nobody came back for it");
+    onggi.assert_nothing_left();
+}
+
+#[test]
 fn e2e_a_budget_evicts_the_least_recently_used_image_and_never_a_used_one() {
     let stage = Stage::new();
     let config = stage.onggi.dir().join("onggi.toml");
