@@ -214,12 +214,16 @@ impl Engine {
         let mut pruned = Pruned::default();
         while let Some(excess) = self.excess()? {
             let Some(oldest) = self.state()?.least_recently_used_image(keep)? else {
-                tracing::warn!("the store is {excess} bytes over its budget, and every image left in it is used");
+                tracing::warn!("the store is {excess} bytes over its budget, and every image left is used or was just pulled");
                 return Ok(pruned);
             };
             let before = self.occupied()?;
             let removed = self.remove_unused(&oldest)?;
-            tracing::info!("image {} is evicted: the store is {excess} bytes over its budget", oldest.short());
+            if let Some(removed) = &removed {
+                let names: Vec<String> = removed.untagged.iter().map(onggi_spec::ImageReference::familiar).collect();
+                let (id, names) = (oldest.short(), names.join(", "));
+                tracing::warn!("image {id} ({names}) is evicted: the store is {excess} bytes over its budget");
+            }
             pruned.take(removed);
             self.collect_garbage()?;
             let freed = before.saturating_sub(self.occupied()?);

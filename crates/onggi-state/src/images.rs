@@ -210,14 +210,16 @@ impl State {
     }
 
     /// The image that no container refers to and that was pulled, or whose last container was removed, before all
-    /// others; never `keep`.
+    /// others; never `keep`. An image with a name that was made here, or came from an archive, comes last of all: no pull brings it back.
     pub fn least_recently_used_image(&self, keep: &Digest) -> Result<Option<Digest>, StateError> {
         let found: Option<String> = self
             .conn()
             .query_row(
                 "SELECT id FROM images LEFT JOIN image_uses ON image_uses.image_id = images.id \
                  WHERE id <> ?1 AND NOT EXISTS (SELECT 1 FROM containers WHERE containers.image_id = images.id) \
-                 ORDER BY max(pulled_at, coalesce(used_at, 0)), id LIMIT 1",
+                 ORDER BY EXISTS (SELECT 1 FROM names WHERE names.image_id = images.id) \
+                 AND NOT EXISTS (SELECT 1 FROM names JOIN pulls ON pulls.name = names.name WHERE names.image_id = images.id), \
+                 max(pulled_at, coalesce(used_at, 0)), id LIMIT 1",
                 [text(keep)],
                 |row| row.get(0),
             )

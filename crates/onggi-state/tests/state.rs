@@ -504,3 +504,21 @@ fn a_pull_is_noted_unless_its_image_was_used_last_within_the_hour() {
         assert_eq!(state.pulled(&name, now).expect("read").expect("one").noted, enough, "{name} {now}");
     }
 }
+
+#[test]
+fn images_that_no_pull_brings_back_are_the_last_to_go() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let mut state = open(dir.path());
+    let parts = PulledParts { platform: "linux/amd64".to_owned(), documents: Vec::new(), layers: Vec::new() };
+    for (id, name, at) in [(1, Some("local:1"), 10), (2, Some("pulled:1"), 30), (3, None, 40), (4, Some("local:2"), 20)] {
+        state.put_image(&image(name, id, &[])).expect("put");
+        state.pulled_again(&digest(id), at).expect("note");
+    }
+    state.remember_parts(&reference("pulled:1"), &parts).expect("store");
+    let mut order = Vec::new();
+    while let Some(id) = state.least_recently_used_image(&digest(99)).expect("read") {
+        state.remove_image(&id, false).expect("remove");
+        order.push(id);
+    }
+    assert_eq!(order, [2, 3, 1, 4].map(digest));
+}
