@@ -85,6 +85,10 @@ impl Engine {
     /// # Errors
     /// No such image.
     pub fn tag(&self, source: &str, target: &ImageReference) -> Result<(), EngineError> {
+        if target.familiar_name() == "sha256" {
+            let (what, why) = ("image name", "with this name it would look like an id");
+            return Err(onggi_spec::ParseError::new(what, &target.familiar(), why).into());
+        }
         let image = self.find_image(source)?;
         let put = || Ok::<_, EngineError>(self.state()?.put_name(target, &image)?);
         trace::step("engine", || format!("name {} {}", image.config_digest.short(), target.familiar()), put)

@@ -214,7 +214,9 @@ impl Engine {
         let mut pruned = Pruned::default();
         while let Some(excess) = self.excess()? {
             let Some(oldest) = self.state()?.least_recently_used_image(keep)? else {
-                tracing::warn!("the store is {excess} bytes over its budget, and every image left is used or was just pulled");
+                tracing::warn!(
+                    "the store is {excess} bytes over its budget, and every image left is used or was just pulled"
+                );
                 return Ok(pruned);
             };
             let before = self.occupied()?;

@@ -510,7 +510,8 @@ fn images_that_no_pull_brings_back_are_the_last_to_go() {
     let dir = tempfile::tempdir().expect("tempdir");
     let mut state = open(dir.path());
     let parts = PulledParts { platform: "linux/amd64".to_owned(), documents: Vec::new(), layers: Vec::new() };
-    for (id, name, at) in [(1, Some("local:1"), 10), (2, Some("pulled:1"), 30), (3, None, 40), (4, Some("local:2"), 20)] {
+    for (id, name, at) in [(1, Some("local:1"), 10), (2, Some("pulled:1"), 30), (3, None, 40), (4, Some("local:2"), 20)]
+    {
         state.put_image(&image(name, id, &[])).expect("put");
         state.pulled_again(&digest(id), at).expect("note");
     }

@@ -1,5 +1,5 @@
 //! Command lines as Go's flag packages read them, which Docker's and Podman's users and their scripts are used to: `--tty=false`, an
-//! option given twice (the last one counts), a value that begins with a dash, `help VERB`.
+//! option given twice (the last one counts), a value that begins with a dash, `help VERB`, `-v` alone.
 //!
 //! The plain parser reads a line first and writes all help; this one reads what that one refuses, so what a line means does
 //! not depend on which of them has read it.
@@ -30,8 +30,11 @@ pub(super) fn parse(args: Vec<OsString>) -> Result<Cli, Error> {
     }
 }
 
-/// `help run` is `run --help`.
+/// `help run` is `run --help`; `-v` is `--version`.
 fn help_as_option(mut args: Vec<OsString>) -> Vec<OsString> {
+    if args.len() == 2 && args[1] == "-v" {
+        args[1] = "--version".into();
+    }
     let Some(at) =
         quick::verb_and_rest(&args).filter(|(verb, _)| *verb == "help").map(|(_, rest)| args.len() - rest.len() - 1)
     else {
@@ -123,7 +126,11 @@ mod tests {
 
     #[test]
     fn help_of_a_verb_may_be_asked_for_first() {
-        for (line, plain) in [("onggi help", "onggi --help"), ("onggi help image ls", "onggi image ls --help")] {
+        for (line, plain) in [
+            ("onggi help", "onggi --help"),
+            ("onggi -v", "onggi --version"),
+            ("onggi help image ls", "onggi image ls --help"),
+        ] {
             let text = |line| parse(words(line)).expect_err(line).to_string();
             assert_eq!(text(line), text(plain));
         }

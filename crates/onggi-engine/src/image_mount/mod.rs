@@ -8,7 +8,11 @@ mod apply;
 mod plan;
 pub(crate) mod records;
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::DirBuilder,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
 
 use onggi_spec::Digest;
 use onggi_state::files::Lock;
@@ -46,7 +50,11 @@ impl Engine {
         self.require_mounting("mounting an image")?;
         let _keep = Lock::shared(&self.images_lock()?)?;
         let (mut record, plan) = self.planned_mount(image, dir)?;
-        std::fs::create_dir_all(self.image_mounts_dir())
+        // The files of images, set-user-ID ones among them, are for whoever mounts them alone.
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(self.image_mounts_dir())
             .map_err(|source| EngineError::MakeDir { path: self.image_mounts_dir(), source })?;
         let mut records = self.image_mount_records()?;
         if let Some(shared) = records.live.iter_mut().find(|r| r.own && record.own && r.same_view(&record)) {
