@@ -85,7 +85,7 @@ impl NamedInspectArgs {
             Some("json") => render::line(&Value::Array(found).to_string())?,
             Some(template) => {
                 for value in &found {
-                    render::stdout(&format::one(Some(template), value)?)?;
+                    render::stdout(&format::structure(template, value)?)?;
                 }
             }
         }

@@ -49,6 +49,14 @@ pub(crate) fn one(format: Option<&str>, value: &Value) -> Result<String, CliErro
     }
 }
 
+/// As [`one`] for what Docker has structures of: fields may be called as in them.
+///
+/// # Errors
+/// A wrong template.
+pub(crate) fn structure(template: &str, value: &Value) -> Result<String, CliError> {
+    Ok(RowTemplate::of_structures(template)?.render(value)? + "\n")
+}
+
 /// JSON with four spaces of indentation, as Docker.
 ///
 /// # Errors

@@ -1,0 +1,88 @@
+//! What scripts for Docker and Podman read of containers and images: fields of `inspect`, sizes, columns, filters.
+
+use onggi_tests::{assert_refused, machine::sh};
+
+use crate::Stage;
+
+/// An image whose configuration says something, as `app:1`.
+fn configured(stage: &Stage) {
+    let tree = stage.onggi.dir().join("tree");
+    let archive = stage.onggi.dir().join("app.tar");
+    let (tree, archive) = (tree.display().to_string(), archive.display().to_string());
+    sh(&format!("mkdir -p {tree}/bin && cp $(command -v busybox) {tree}/bin/sh && tar -C {tree} -cf {archive} ."));
+    // An entry point takes arguments that were there before away.
+    let changes =
+        ["ENV A=b", "ENTRYPOINT [\"/bin/sh\"]", "CMD [\"-c\",\"exit 0\"]", "EXPOSE 90", "USER 5", "WORKDIR /srv"];
+    let changes = changes.map(|change| ["-c", change]).concat();
+    stage.onggi.ok(&[&["import"], &changes[..], &["-c", "STOPSIGNAL SIGINT", &archive, "app:1"]].concat());
+}
+
+#[test]
+fn e2e_a_created_container_shows_what_image_and_options_give_together() {
+    let stage = Stage::new();
+    let onggi = &stage.onggi;
+    configured(&stage);
+    let id = onggi.ok(&["create", "--name", "plain", "--network", "none", "app:1"]);
+    let own =
+        ["--name", "own", "-w", "/tmp", "-u", "7", "-e", "X=1", "-h", "me", "-p", "18099:80", "--entrypoint", "true"];
+    onggi.ok(&[&["create"], &own[..], &["app:1", "hi"]].concat());
+    let fields = "{{.Config.WorkingDir}} {{.Config.User}} {{.Config.Hostname}} {{.Config.Cmd}} {{.Config.Entrypoint}} \
+                  {{.Config.StopSignal}} {{json .Config.ExposedPorts}}";
+    let before = onggi.ok(&["inspect", "-f", fields, "plain", "own"]);
+    let short = &id[..12];
+    assert_eq!(
+        before.lines().collect::<Vec<_>>(),
+        [
+            &format!("/srv 5 {short} [-c exit 0] [/bin/sh] SIGINT {{\"90/tcp\":{{}}}}"),
+            "/tmp 7 me [hi] [true] SIGINT {\"80/tcp\":{},\"90/tcp\":{}}",
+        ]
+    );
+    let env = onggi.ok(&["inspect", "-f", "{{range .Config.Env}}{{println .}}{{end}}", "own"]);
+    assert!(["A=b", "X=1", "HOSTNAME=me"].iter().all(|wanted| env.lines().any(|line| line == *wanted)), "{env}");
+    // A start changes none of it.
+    onggi.ok(&["start", "-a", "plain"]);
+    assert_eq!(onggi.ok(&["inspect", "-f", fields, "plain", "own"]), before);
+    onggi.ok(&["rm", "plain", "own"]);
+    stage.onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_inspect_has_the_fields_that_scripts_for_docker_read() {
+    let stage = Stage::new();
+    let onggi = &stage.onggi;
+    onggi.ok(&["pull", "-q", &stage.busybox]);
+    let id =
+        onggi.ok(&["create", "--name", "box", "--network", "none", "-m", "64m", "-l", "a=1", &stage.busybox, "true"]);
+    for (template, want) in [
+        ("{{.ID}}", id.as_str()),
+        ("{{$c := .}}{{range .ExecIDs}}x{{end}}{{$c.ID}} {{len .ExecIDs}} {{json .ExecIDs}}", &format!("{id} 0 []")),
+        (
+            "[{{.HostConfig.PidMode}}{{.HostConfig.UTSMode}}{{.HostConfig.CgroupParent}}] {{.HostConfig.IpcMode}}",
+            "[] private",
+        ),
+        (
+            "{{.HostConfig.ShmSize}} {{.HostConfig.MemorySwap}} {{.HostConfig.MemoryReservation}}",
+            "67108864 134217728 0",
+        ),
+        ("{{.HostConfig.Ulimits}}{{.HostConfig.Devices}}{{.HostConfig.ExtraHosts}}{{.HostConfig.DNS}}", "[][][][]"),
+        ("{{.HostConfig.Tmpfs}}{{.HostConfig.Sysctls}} {{.HostConfig.OomScoreAdj}}", "map[]map[] 0"),
+        ("[{{.NetworkSettings.SandboxKey}}]", "[]"),
+        ("{{.Config.Labels.a}} {{.Config.Labels.nope}} [{{index .Config.Labels \"nope\"}}]", "1 <no value> []"),
+        ("{{with .Config.Labels.nope}}x{{else}}none{{end}} {{json .Config.Labels}}", "none {\"a\":\"1\"}"),
+    ] {
+        assert_eq!(onggi.ok(&["inspect", "-f", template, "box"]), want, "{template}");
+    }
+    let image = onggi.ok(&["image", "inspect", "-f", "{{.Id}}", &stage.busybox]);
+    assert_eq!(onggi.ok(&["image", "inspect", "-f", "{{.ID}}", &stage.busybox]), image);
+    for wrong in ["{{.Nope}}", "{{.Config.Nope}}", "{{.HostConfig.ID}}"] {
+        assert_refused(&onggi.run(&["inspect", "-f", wrong, "box"]), 1, &["map has no entry for key"]);
+    }
+    onggi.ok(&["rm", "box"]);
+    let up = onggi.ok(&["run", "-d", "--network", "none", &stage.busybox, "sleep", "1000"]);
+    let key = onggi.ok(&["inspect", "-f", "{{.NetworkSettings.SandboxKey}}", &up]);
+    let links = sh(&format!("nsenter --net={key} readlink /proc/self/ns/net; readlink {key}"));
+    let both: Vec<&str> = links.split_whitespace().collect();
+    assert_eq!(both[0], both[1], "the namespace of the container");
+    onggi.ok(&["rm", "-f", &up]);
+    stage.onggi.assert_nothing_left();
+}
