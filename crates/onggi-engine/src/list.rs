@@ -106,8 +106,15 @@ impl Engine {
     /// # Errors
     /// No such container, or its directory cannot be read.
     pub fn container_sizes(&self, name: &str) -> Result<(u64, u64), EngineError> {
-        let record = self.find(name)?;
-        let written = self.written(&record)?;
+        self.sizes(&self.find(name)?)
+    }
+
+    /// The same of a known container.
+    ///
+    /// # Errors
+    /// Its directory cannot be read.
+    pub fn sizes(&self, record: &ContainerRecord) -> Result<(u64, u64), EngineError> {
+        let written = self.written(record)?;
         let layers = self.layers()?;
         let sizes = record.chain_ids.iter().map(|id| Ok(layers.get(id)?.map_or(0, |layer| layer.size)));
         Ok((written, written + sizes.sum::<Result<u64, EngineError>>()?))

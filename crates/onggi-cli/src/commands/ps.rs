@@ -66,6 +66,9 @@ pub(crate) struct PsArgs {
     /// Only ids
     #[arg(short, long)]
     quiet: bool,
+    /// Show what each container has written, and in brackets that with its image
+    #[arg(short, long)]
+    size: bool,
     /// Do not shorten ids and commands
     #[arg(long)]
     no_trunc: bool,
@@ -83,9 +86,9 @@ impl PsArgs {
         let now = time::now();
         let mut rows: Vec<Value> = list.iter().map(|c| row(c, now, self.no_trunc)).collect();
         // Only on request: it takes a walk through what each container has written.
-        if self.format.as_deref().is_some_and(|f| f.contains(".Size")) {
+        if self.size || self.format.as_deref().is_some_and(|f| f.contains(".Size")) {
             for (row, container) in rows.iter_mut().zip(&list) {
-                row["Size"] = human_size(engine.written(&container.record)?).into();
+                row["Size"] = size(engine.sizes(&container.record)?).into();
             }
         }
         if self.format.as_deref().is_some_and(|f| f.contains(".Label ")) {
@@ -93,7 +96,12 @@ impl PsArgs {
                 row["Label"] = container.record.request.labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
             }
         }
-        let format = if self.quiet { Some("{{.ID}}") } else { self.format.as_deref() };
+        let with_size = format!("table {}\t{{{{.Size}}}}", COLUMNS.default);
+        let format = match self.format.as_deref() {
+            _ if self.quiet => Some("{{.ID}}"),
+            None | Some("" | "table") if self.size => Some(with_size.as_str()),
+            own => own,
+        };
         render::stdout(&format::rows(format, &COLUMNS, &rows)?)?;
         Ok(0)
     }
@@ -155,6 +163,14 @@ fn row(c: &ContainerSummary, now: i64, full: bool) -> Value {
     })
 }
 
+/// `0B (virtual 1.98MB)`; without an image, what was written alone.
+fn size((written, whole): (u64, u64)) -> String {
+    match whole {
+        0 => human_size(written),
+        whole => format!("{} (virtual {})", human_size(written), human_size(whole)),
+    }
+}
+
 /// `Up 3 seconds`, `Up 3 seconds (Paused)`, `Exited (0) 5 minutes ago`, `Created`.
 pub(super) fn status(status: &Status, now: i64) -> String {
     match status {
@@ -183,6 +199,12 @@ mod tests {
         assert_eq!(status(&running(false), now), "Up 3 seconds");
         assert_eq!(status(&running(true), now), "Up 3 seconds (Paused)");
         assert_eq!(status(&Status::Exited(exit), now), "Exited (3) 5 minutes ago");
+    }
+
+    #[test]
+    fn a_size_is_what_was_written_and_that_with_the_image() {
+        assert_eq!(size((0, 1_980_000)), "0B (virtual 1.98MB)");
+        assert_eq!(size((0, 0)), "0B");
     }
 
     #[test]
