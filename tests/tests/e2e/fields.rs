@@ -86,3 +86,43 @@ fn e2e_inspect_has_the_fields_that_scripts_for_docker_read() {
     onggi.ok(&["rm", "-f", &up]);
     stage.onggi.assert_nothing_left();
 }
+
+#[test]
+fn e2e_system_df_promises_what_prune_gives() {
+    let stage = Stage::new();
+    let onggi = &stage.onggi;
+    let reclaimable = || {
+        let text = onggi.ok(&["system", "df", "--format", "{{.Type}} {{.Reclaimable}}"]);
+        text.lines().find_map(|line| line.strip_prefix("Images ")).expect("a line of images").to_owned()
+    };
+    configured(&stage);
+    onggi.ok(&["create", "--name", "box", "--network", "none", "app:1"]);
+    assert_eq!(reclaimable(), "0B (0%)", "the only image is used");
+    onggi.ok(&["tag", "app:1", "app:2"]);
+    onggi.ok(&["pull", "-q", &stage.busybox]);
+    let promised = reclaimable();
+    let pruned = onggi.ok(&["image", "prune", "-a", "-f"]);
+    let given = pruned.lines().find_map(|line| line.strip_prefix("Total reclaimed space: ")).expect("a sum");
+    assert_eq!(promised.split(' ').next(), Some(given), "{pruned}");
+    assert_eq!(reclaimable(), "0B (0%)");
+    onggi.ok(&["rmi", "-f", "app:1", "app:2"]);
+    assert_eq!(reclaimable(), "0B (0%)", "the container needs its layers still");
+    onggi.ok(&["rm", "box"]);
+    stage.onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_a_container_that_wrote_nothing_has_no_size() {
+    let stage = Stage::new();
+    let onggi = &stage.onggi;
+    onggi.ok(&["run", "--name", "idle", "--network", "none", &stage.busybox, "mkdir", "-p", "/a/b/c"]);
+    onggi.ok(&["run", "--name", "wrote", "--network", "none", &stage.busybox, "sh", "-c", "printf 12345 > /made"]);
+    assert_eq!(onggi.ok(&["inspect", "-s", "-f", "{{.SizeRw}}", "idle", "wrote"]), "0\n5");
+    let rows = onggi.ok(&["ps", "-a", "--format", "{{.Names}} {{.Size}}"]);
+    assert!(rows.contains("idle 0B (virtual ") && rows.contains("wrote 5B (virtual "), "{rows}");
+    let table = onggi.ok(&["ps", "-as"]);
+    assert!(table.lines().next().is_some_and(|head| head.ends_with("SIZE")), "{table}");
+    assert!(table.contains("0B (virtual "), "{table}");
+    onggi.ok(&["rm", "idle", "wrote"]);
+    stage.onggi.assert_nothing_left();
+}
