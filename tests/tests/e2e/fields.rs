@@ -126,3 +126,52 @@ fn e2e_a_container_that_wrote_nothing_has_no_size() {
     onggi.ok(&["rm", "idle", "wrote"]);
     stage.onggi.assert_nothing_left();
 }
+
+#[test]
+fn e2e_a_container_whose_tag_has_moved_is_listed_under_its_images_id() {
+    let stage = Stage::new();
+    let onggi = &stage.onggi;
+    configured(&stage);
+    let id = onggi.ok(&["create", "--name", "old", "--network", "none", "app:1"]);
+    let shown = |more: &[&str]| onggi.ok(&[&["ps", "-a", "--format", "{{.Image}}"], more].concat());
+    assert_eq!(shown(&[]), "app:1");
+    let image = onggi.ok(&["image", "inspect", "-f", "{{.Id}}", "app:1"]);
+    let short = &image["sha256:".len()..][..12];
+    onggi.ok(&["pull", "-q", &stage.busybox]);
+    onggi.ok(&["tag", &stage.busybox, "app:1"]);
+    assert_eq!((shown(&[]), shown(&["--no-trunc"])), (short.to_owned(), image.clone()));
+    let of = |ancestor: &str| onggi.ok(&["ps", "-aq", "--no-trunc", "-f", &format!("ancestor={ancestor}")]);
+    assert_eq!((of("app:1"), of(&stage.busybox), of("nosuch")), (String::new(), String::new(), String::new()));
+    assert_eq!((of(short), of(&image)), (id.clone(), id.clone()));
+    // Another name of its image finds it; the name that it was made from may come back.
+    onggi.ok(&["tag", short, "app:2"]);
+    assert_eq!((of("app:2"), shown(&[])), (id.clone(), short.to_owned()));
+    onggi.ok(&["tag", "app:2", "app:1"]);
+    assert_eq!((of("app:1"), shown(&[])), (id.clone(), "app:1".to_owned()));
+    let by_id = onggi.ok(&["create", "--name", "by-id", "--network", "none", short]);
+    assert_eq!(shown(&["-f", "name=by-id"]), short);
+    let lists = |filter: &str, id: &str| onggi.ok(&["ps", "-aq", "--no-trunc", "-f", filter]).contains(id);
+    for filter in [
+        format!("id=^{}", &id[..4]),
+        format!("id={}", &id[..4]),
+        "id=[0-9a-f]".to_owned(),
+        format!("id={}$", &id[60..]),
+    ] {
+        assert!(lists(&filter, &id), "{filter}");
+    }
+    assert!(!lists(&format!("id=^{id}$"), &by_id) && lists(&format!("id={}", by_id.to_uppercase()), &by_id));
+    assert_refused(&onggi.run(&["ps", "-f", "id=("]), 1, &["filter id"]);
+    onggi.ok(&["rm", "old", "by-id"]);
+    stage.onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_info_says_what_docker_says_of_the_machine() {
+    let stage = Stage::new();
+    let info = stage.onggi.ok(&["info", "-f", "{{.Architecture}} {{.CgroupVersion}}"]);
+    let (machine, version) = info.split_once(' ').expect("two words");
+    assert_eq!(machine, sh("uname -m").trim());
+    assert!(["1", "2", "none"].contains(&version), "{version}");
+    let text = stage.onggi.ok(&["info"]);
+    assert!(text.contains(&format!("\nCgroup Version: {version}")), "{text}");
+}

@@ -147,7 +147,7 @@ fn row(c: &ContainerSummary, now: i64, full: bool) -> Value {
     let labels: Vec<String> = r.request.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
     json!({
         "ID": if full { r.id.as_str() } else { r.id.short() },
-        "Image": r.image_name,
+        "Image": image(c, full),
         "Command": format!("\"{}\"", printable(&shown).replace('"', "\\\"")),
         "CreatedAt": time::local(r.created_at),
         "RunningFor": time::ago(now, r.created_at),
@@ -161,6 +161,20 @@ fn row(c: &ContainerSummary, now: i64, full: bool) -> Value {
         "LocalVolumes": "0",
         "Size": "",
     })
+}
+
+/// The name that the container was made from, or the image's id where that name means it no longer.
+pub(super) fn image(c: &ContainerSummary, full: bool) -> &str {
+    match &c.record.image_id {
+        Some(id) if c.renamed => {
+            if full {
+                id.as_str()
+            } else {
+                id.short()
+            }
+        }
+        _ => &c.record.image_name,
+    }
 }
 
 /// `0B (virtual 1.98MB)`; without an image, what was written alone.
