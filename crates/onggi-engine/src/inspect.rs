@@ -33,6 +33,19 @@ impl Engine {
         }
     }
 
+    /// Whether a name or id means a container.
+    ///
+    /// # Errors
+    /// It is the beginning of several ids, or the state cannot be read.
+    pub fn container_exists(&self, name: &str) -> Result<bool, EngineError> {
+        self.recover()?;
+        match self.find(name) {
+            Ok(_) => Ok(true),
+            Err(e) if e.is_no_such_container() => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
     /// A container.
     ///
     /// # Errors

@@ -175,3 +175,39 @@ fn e2e_info_says_what_docker_says_of_the_machine() {
     let text = stage.onggi.ok(&["info"]);
     assert!(text.contains(&format!("\nCgroup Version: {version}")), "{text}");
 }
+
+#[test]
+fn e2e_lists_are_sorted_and_bare_as_podmans() {
+    let stage = Stage::new();
+    let onggi = &stage.onggi;
+    configured(&stage);
+    onggi.ok(&["pull", "-q", &stage.busybox]);
+    onggi.ok(&["run", "--name", "bb", "--network", "none", &stage.busybox, "sh", "-c", "printf 123 > /made"]);
+    onggi.ok(&["create", "--name", "aa", "--network", "none", "app:1"]);
+    onggi.ok(&["create", "--name", "cc", "--network", "none", "app:1"]);
+    let names = |sort: &[&str]| onggi.ok(&[&["ps", "-a", "--format", "{{.Names}}"], sort].concat()).replace('\n', " ");
+    assert_eq!(names(&[]), "cc aa bb");
+    for (field, want) in [("names", "aa bb cc"), ("created", "bb aa cc"), ("status", "cc aa bb"), ("size", "cc aa bb")]
+    {
+        assert_eq!(names(&["--sort", field]), want, "{field}");
+    }
+    let bare = onggi.ok(&["ps", "-a", "--noheading"]);
+    assert!(bare.lines().count() == 3 && !bare.contains("CONTAINER ID"), "{bare}");
+    onggi.ok(&["tag", "app:1", "app:0"]);
+    let tags = onggi.ok(&["images", "--sort", "tag", "-n", "--format", "table {{.Tag}}"]);
+    assert_eq!(tags.lines().collect::<Vec<_>>(), ["0", "1", "latest"]);
+    let sizes = onggi.ok(&["images", "--sort", "size", "-q"]);
+    let by_size = onggi.ok(&["inspect", "-f", "{{.Size}}", "app:1", &stage.busybox]);
+    let (app, busybox) = by_size.split_once('\n').expect("two sizes");
+    let app_first = app.parse::<u64>().expect("a number") <= busybox.parse().expect("a number");
+    let app_id = onggi.ok(&["images", "-q", "app:1"]);
+    assert_eq!(sizes.starts_with(&app_id), app_first, "{sizes}");
+    for (verb, name, code) in
+        [("container", "aa", 0), ("container", "app:1", 1), ("image", "app:1", 0), ("image", "aa", 1)]
+    {
+        let told = onggi.run(&[verb, "exists", name]);
+        assert_eq!((told.code, told.stdout.as_str(), told.stderr.as_str()), (Some(code), "", ""), "{verb} {name}");
+    }
+    onggi.ok(&["rm", "aa", "bb", "cc"]);
+    stage.onggi.assert_nothing_left();
+}

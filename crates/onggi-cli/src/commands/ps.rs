@@ -1,7 +1,9 @@
 //! `onggi ps`.
 
-use clap::Args;
-use onggi_engine::{ContainerSummary, ListFilter, Status};
+use std::collections::HashMap;
+
+use clap::{Args, ValueEnum};
+use onggi_engine::{ContainerSummary, Engine, ListFilter, Status};
 use onggi_spec::{ParseError, quantity::human_size};
 use serde_json::{Value, json};
 
@@ -69,9 +71,31 @@ pub(crate) struct PsArgs {
     /// Show what each container has written, and in brackets that with its image
     #[arg(short, long)]
     size: bool,
+    /// In the order of this field, as Podman [default: newest first]
+    #[arg(long, value_name = "FIELD")]
+    sort: Option<Field>,
+    /// Leave out the names of the columns
+    #[arg(long)]
+    noheading: bool,
     /// Do not shorten ids and commands
     #[arg(long)]
     no_trunc: bool,
+}
+
+/// What containers are sorted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Field {
+    Command,
+    /// Oldest first
+    Created,
+    Id,
+    Image,
+    Names,
+    /// Longest running first
+    Runningfor,
+    /// What was written, then that with the image
+    Size,
+    Status,
 }
 
 impl PsArgs {
@@ -83,6 +107,7 @@ impl PsArgs {
         let engine = global.engine()?;
         let mut list = engine.list(&list_filter)?;
         list.truncate(last.unwrap_or(usize::MAX));
+        self.sort.map_or(Ok(()), |field| sort(&mut list, field, &engine))?;
         let now = time::now();
         let mut rows: Vec<Value> = list.iter().map(|c| row(c, now, self.no_trunc)).collect();
         // Only on request: it takes a walk through what each container has written.
@@ -102,8 +127,37 @@ impl PsArgs {
             None | Some("" | "table") if self.size => Some(with_size.as_str()),
             own => own,
         };
-        render::stdout(&format::rows(format, &COLUMNS, &rows)?)?;
+        let text = format::rows(format, &COLUMNS, &rows)?;
+        render::stdout(&if self.noheading { format::without_heading(format, text) } else { text })?;
         Ok(0)
+    }
+}
+
+fn sort(list: &mut [ContainerSummary], field: Field, engine: &Engine) -> Result<(), CliError> {
+    match field {
+        Field::Command => list.sort_by(|a, b| a.record.command.cmp(&b.record.command)),
+        Field::Created => list.sort_by_key(|c| c.record.created_at),
+        Field::Id => list.sort_by(|a, b| a.record.id.as_str().cmp(b.record.id.as_str())),
+        Field::Image => list.sort_by(|a, b| image(a, true).cmp(image(b, true))),
+        Field::Names => list.sort_by(|a, b| a.record.name.as_str().cmp(b.record.name.as_str())),
+        Field::Runningfor => list.sort_by_key(|c| started(&c.status)),
+        Field::Status => list.sort_by_key(|c| c.status.name()),
+        Field::Size => {
+            let mut sizes = HashMap::new();
+            for container in list.iter() {
+                sizes.insert(container.record.id.clone(), engine.sizes(&container.record)?);
+            }
+            list.sort_by_key(|c| sizes.get(&c.record.id).copied());
+        }
+    }
+    Ok(())
+}
+
+fn started(status: &Status) -> i64 {
+    match status {
+        Status::Created => 0,
+        Status::Running { started_at, .. } => *started_at,
+        Status::Exited(exit) => exit.started_at,
     }
 }
 
