@@ -243,6 +243,8 @@ enum ContainerCommand {
     Wait(commands::wait::WaitArgs),
     /// Show everything about containers as JSON
     Inspect(commands::inspect::NamedInspectArgs),
+    /// Tell by the exit code whether there is a container
+    Exists(commands::inspect::ExistsArgs),
     /// Write a container's root filesystem to an archive
     Export(commands::export::ExportArgs),
     /// Make an image of a container's changes
@@ -391,6 +393,7 @@ impl ContainerCommand {
             Self::Rm(args) => args.run(global),
             Self::Wait(args) => args.run(global),
             Self::Inspect(args) => args.run(global, commands::inspect::Kind::Container),
+            Self::Exists(args) => args.run(global),
             Self::Export(args) => args.run(global),
             Self::Commit(args) => args.run(global),
             Self::Diff(args) => args.run(global),

@@ -17,8 +17,12 @@ pub struct Info {
     pub images: usize,
     /// Facts of the host.
     pub facts: HostFacts,
-    /// `1`, `1 (hybrid)`, `2` or `none`.
+    /// `uname -m`: `x86_64`, where the facts have the name of images' platforms.
+    pub machine: String,
+    /// `1`, `2` or `none`.
     pub cgroup_version: &'static str,
+    /// The version is 1, and there is a hierarchy of version 2 beside it.
+    pub cgroup_hybrid: bool,
     /// Memory in bytes.
     pub memory: u64,
     /// Host name.
@@ -53,6 +57,8 @@ impl Engine {
             stopped: containers.len() - running,
             images: images.len(),
             facts: self.facts().clone(),
+            machine: uname.machine().to_string_lossy().into_owned(),
+            cgroup_hybrid: matches!(self.facts().cgroup, CgroupLayout::V1 { unified: Some(_), .. }),
             cgroup_version: cgroup_version(&self.facts().cgroup),
             memory: rustix_memory(),
             hostname: uname.nodename().to_string_lossy().into_owned(),
@@ -73,8 +79,7 @@ fn rustix_memory() -> u64 {
 fn cgroup_version(layout: &CgroupLayout) -> &'static str {
     match layout {
         CgroupLayout::V2 { .. } => "2",
-        CgroupLayout::V1 { unified: Some(_), .. } => "1 (hybrid)",
-        CgroupLayout::V1 { unified: None, .. } => "1",
+        CgroupLayout::V1 { .. } => "1",
         CgroupLayout::None => "none",
     }
 }

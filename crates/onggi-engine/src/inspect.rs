@@ -1,8 +1,11 @@
 //! `inspect`: Docker's JSON of a container or an image, from what is stored and what the kernel says.
 
+mod config;
+mod host_config;
+
 use onggi_spec::{
     monitor::{ExitRecord, RootFs},
-    oci::{build::DEFAULT_PIDS, runtime::Spec},
+    oci::runtime::Spec,
     port::PortMapping,
     security::AppArmorChoice,
 };
@@ -30,6 +33,19 @@ impl Engine {
         }
     }
 
+    /// Whether a name or id means a container.
+    ///
+    /// # Errors
+    /// It is the beginning of several ids, or the state cannot be read.
+    pub fn container_exists(&self, name: &str) -> Result<bool, EngineError> {
+        self.recover()?;
+        match self.find(name) {
+            Ok(_) => Ok(true),
+            Err(e) if e.is_no_such_container() => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
     /// A container.
     ///
     /// # Errors
@@ -51,6 +67,8 @@ impl Engine {
         let status = self.status(&r.id)?;
         let bundle = self.paths.bundle(&r.id);
         let spec: Option<Spec> = files::read_optional(&bundle.join("config.json"))?;
+        // An image that was removed by force leaves its containers as they are.
+        let image = self.image_config(r).ok().flatten();
         let last = match &status {
             Status::Exited(exit) => Some(exit.clone()),
             _ => None,
@@ -69,13 +87,13 @@ impl Engine {
             "Name": format!("/{}", r.name),
             "RestartCount": 0,
             "Driver": self.driver_kind()?.name(),
-            "ExecIDs": null,
+            "ExecIDs": [],
             "Platform": "linux",
             "AppArmorProfile": apparmor_profile(r, spec.as_ref()),
-            "HostConfig": host_config(r),
+            "HostConfig": host_config::of(r, self.facts()),
             "GraphDriver": self.graph_driver(r, &status)?,
             "Mounts": mounts(r),
-            "Config": config(r, spec.as_ref()),
+            "Config": config::of(r, image.as_ref(), spec.as_ref(), self.facts()),
             "NetworkSettings": self.network_settings(r, &status)?,
         }))
     }
@@ -116,8 +134,16 @@ impl Engine {
         networks.insert(r.request.network.name().to_owned(), endpoint);
         Ok(json!({
             "IPAddress": ip, "IPPrefixLen": prefix, "Gateway": gateway, "MacAddress": mac,
-            "Ports": ports, "Networks": networks,
+            "SandboxKey": sandbox_key(status), "Ports": ports, "Networks": networks,
         }))
+    }
+}
+
+/// A path to the network namespace: it is no file of ours but that of the first process.
+fn sandbox_key(status: &Status) -> String {
+    match status {
+        Status::Running { pid, .. } => format!("/proc/{pid}/ns/net"),
+        Status::Created | Status::Exited(_) => String::new(),
     }
 }
 
@@ -142,35 +168,6 @@ fn state(status: &Status, last: Option<&ExitRecord>) -> Value {
     })
 }
 
-fn host_config(r: &ContainerRecord) -> Value {
-    let q = &r.request;
-    let binds: Vec<String> = q
-        .mounts
-        .iter()
-        .map(|m| format!("{}:{}:{}", m.source, m.target, if m.read_only { "ro" } else { "rw" }))
-        .collect();
-    json!({
-        "Binds": binds,
-        "NetworkMode": q.network.name(),
-        "PortBindings": port_map(&q.ports),
-        // `host`: root in the container is root outside, held back by capabilities, seccomp and masks.
-        "UsernsMode": q.userns.name(),
-        "AutoRemove": q.remove,
-        "CapAdd": q.cap_add,
-        "CapDrop": q.cap_drop,
-        "SecurityOpt": q.security.words(),
-        "ReadonlyRootfs": q.read_only,
-        "Memory": q.resources.memory.unwrap_or(0),
-        "NanoCpus": q.resources.nano_cpus.unwrap_or(0),
-        "PidsLimit": q.resources.pids.unwrap_or(DEFAULT_PIDS),
-        "Init": q.init,
-        "Privileged": false,
-        "CpuShares": 0,
-        "LogConfig": { "Type": "json-file", "Config": {} },
-        "RestartPolicy": { "Name": "no", "MaximumRetryCount": 0 },
-    })
-}
-
 /// The profile of the last start; before the first one, what was asked for.
 fn apparmor_profile(r: &ContainerRecord, spec: Option<&Spec>) -> String {
     let started = spec.and_then(|s| s.process.as_ref()).map(|p| p.apparmor_profile.clone().unwrap_or_default());
@@ -190,25 +187,6 @@ fn mounts(r: &ContainerRecord) -> Vec<Value> {
         })
     };
     r.request.mounts.iter().map(one).collect()
-}
-
-fn config(r: &ContainerRecord, spec: Option<&Spec>) -> Value {
-    let process = spec.and_then(|s| s.process.as_ref());
-    let hostname = spec.and_then(|s| s.hostname.clone()).or_else(|| r.request.hostname.clone()).unwrap_or_default();
-    json!({
-        "Hostname": hostname,
-        "User": r.request.user.as_ref().map_or_else(String::new, ToString::to_string),
-        "Tty": r.request.tty,
-        "OpenStdin": r.request.interactive,
-        "Env": process.map_or_else(|| r.request.env.clone(), |p| p.env.clone()),
-        "Cmd": r.request.command,
-        "Entrypoint": r.request.entrypoint.as_ref().map_or_else(|| json!([]), |own| json!(own)),
-        // What there is no option for yet; templates may name it.
-        "Domainname": "", "StopSignal": "", "Healthcheck": null, "ExposedPorts": {}, "Volumes": {}, "OnBuild": [],
-        "Image": r.image_name,
-        "WorkingDir": process.map_or_else(String::new, |p| p.cwd.clone()),
-        "Labels": r.request.labels,
-    })
 }
 
 /// `{"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}]}`

@@ -1,6 +1,8 @@
 //! `ps`.
 
-use onggi_spec::{ParseError, port::PortMapping, request::ImageSource};
+use std::collections::HashMap;
+
+use onggi_spec::{Digest, ParseError, port::PortMapping};
 use onggi_state::ContainerRecord;
 use regex::bytes::{Regex, RegexBuilder};
 
@@ -11,7 +13,7 @@ use crate::{Engine, EngineError, Status};
 pub struct ListFilter {
     /// Also those that do not run.
     pub all: bool,
-    /// Beginnings of ids.
+    /// Beginnings of ids, or regular expressions that an id matches somewhere.
     pub id: Vec<String>,
     /// Regular expressions that a name, with or without a slash before it, matches somewhere.
     pub name: Vec<String>,
@@ -19,7 +21,7 @@ pub struct ListFilter {
     pub status: Vec<String>,
     /// `KEY` or `KEY=VALUE`.
     pub label: Vec<String>,
-    /// Image names or ids.
+    /// Names or ids of images; a name stands for the image that it means now.
     pub ancestor: Vec<String>,
     /// Exit codes; implies `all`.
     pub exited: Vec<i32>,
@@ -63,6 +65,8 @@ pub struct ContainerSummary {
     pub status: Status,
     /// Published ports as they are now.
     pub ports: Vec<PortMapping>,
+    /// The name that it was made from means another image by now, or none.
+    pub renamed: bool,
 }
 
 impl Engine {
@@ -71,8 +75,9 @@ impl Engine {
     /// # Errors
     /// The state cannot be read; a name of the filter is no regular expression.
     pub fn list(&self, filter: &ListFilter) -> Result<Vec<ContainerSummary>, EngineError> {
-        let names = filter.name.iter().map(|text| pattern(text)).collect::<Result<Vec<_>, _>>()?;
+        let patterns = Patterns::of(filter)?;
         self.recover()?;
+        let ancestors: Vec<Ancestor> = filter.ancestor.iter().map(|name| self.ancestor(name)).collect();
         let all = filter.all || !filter.status.is_empty() || !filter.exited.is_empty();
         let records = self.state()?.list_containers()?;
         let made = |name: &Option<String>| name.as_ref().map(|n| self.find(n).map(|r| r.created_at)).transpose();
@@ -80,17 +85,40 @@ impl Engine {
         let in_time = |r: &ContainerRecord| {
             before.is_none_or(|time| r.created_at < time) && since.is_none_or(|time| r.created_at > time)
         };
+        let descends = |r: &ContainerRecord| ancestors.is_empty() || ancestors.iter().any(|a| a.is_of(r));
         let mut found = Vec::new();
-        for record in records.into_iter().filter(|r| filter.matches_record(r, &names) && in_time(r)) {
+        let mut meant = HashMap::new();
+        for record in records {
+            if !(filter.matches_record(&record)
+                && patterns.match_record(&record)
+                && descends(&record)
+                && in_time(&record))
+            {
+                continue;
+            }
             let status = self.status(&record.id)?;
             if (all || status.is_running()) && filter.matches_status(&status) {
                 let ports = self.published(&record, &status)?;
                 if filter.matches_ports(&ports) {
-                    found.push(ContainerSummary { record, status, ports });
+                    let renamed = self.is_renamed(&record, &mut meant);
+                    found.push(ContainerSummary { record, status, ports, renamed });
                 }
             }
         }
         Ok(found)
+    }
+
+    /// As Docker, which then shows the image's id. `meant` keeps what names mean from one container to the next.
+    fn is_renamed(&self, r: &ContainerRecord, meant: &mut HashMap<String, Option<Digest>>) -> bool {
+        let Some(id) = &r.image_id else { return false };
+        let now = meant.entry(r.image_name.clone());
+        let now = now.or_insert_with(|| self.find_image(&r.image_name).ok().map(|image| image.config_digest));
+        now.as_ref() != Some(id)
+    }
+
+    fn ancestor(&self, wanted: &str) -> Ancestor {
+        let id = self.find_image(wanted).ok().map(|image| image.config_digest);
+        Ancestor { wanted: wanted.to_owned(), id }
     }
 
     /// Bytes that a container has written to its own layer.
@@ -106,8 +134,15 @@ impl Engine {
     /// # Errors
     /// No such container, or its directory cannot be read.
     pub fn container_sizes(&self, name: &str) -> Result<(u64, u64), EngineError> {
-        let record = self.find(name)?;
-        let written = self.written(&record)?;
+        self.sizes(&self.find(name)?)
+    }
+
+    /// The same of a known container.
+    ///
+    /// # Errors
+    /// Its directory cannot be read.
+    pub fn sizes(&self, record: &ContainerRecord) -> Result<(u64, u64), EngineError> {
+        let written = self.written(record)?;
         let layers = self.layers()?;
         let sizes = record.chain_ids.iter().map(|id| Ok(layers.get(id)?.map_or(0, |layer| layer.size)));
         Ok((written, written + sizes.sum::<Result<u64, EngineError>>()?))
@@ -123,13 +158,10 @@ impl Engine {
 }
 
 impl ListFilter {
-    fn matches_record(&self, r: &ContainerRecord, names: &[Regex]) -> bool {
+    fn matches_record(&self, r: &ContainerRecord) -> bool {
         let any =
             |values: &[String], holds: &dyn Fn(&str) -> bool| values.is_empty() || values.iter().any(|v| holds(v));
-        any(&self.id, &|v| r.id.as_str().starts_with(v))
-            && (names.is_empty() || names.iter().any(|name| matches_name(name, r.name.as_str())))
-            && self.label.iter().all(|v| has_label(r, v))
-            && any(&self.ancestor, &|v| is_ancestor(r, v))
+        self.label.iter().all(|v| has_label(r, v))
             && any(&self.network, &|v| v == r.request.network.name())
             && any(&self.volume, &|v| r.request.mounts.iter().any(|m| m.source == v || m.target == v))
     }
@@ -153,14 +185,77 @@ impl ListFilter {
     }
 }
 
+/// What names and ids are compared with.
+struct Patterns {
+    names: Vec<Regex>,
+    ids: Vec<IdPattern>,
+}
+
+/// As Podman, which takes the beginning of an id for one, and anything else for an expression.
+enum IdPattern {
+    Beginning(String),
+    Expression(Regex),
+}
+
+impl Patterns {
+    fn of(filter: &ListFilter) -> Result<Self, ParseError> {
+        let names = filter.name.iter().map(|text| pattern("filter name", text)).collect::<Result<_, _>>()?;
+        let ids = filter.id.iter().map(|text| IdPattern::parse(text)).collect::<Result<_, _>>()?;
+        Ok(Self { names, ids })
+    }
+
+    fn match_record(&self, r: &ContainerRecord) -> bool {
+        (self.names.is_empty() || self.names.iter().any(|name| matches_name(name, r.name.as_str())))
+            && (self.ids.is_empty() || self.ids.iter().any(|id| id.matches(r.id.as_str())))
+    }
+}
+
+impl IdPattern {
+    fn parse(text: &str) -> Result<Self, ParseError> {
+        match text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            true => Ok(Self::Beginning(text.to_ascii_lowercase())),
+            false => pattern("filter id", text).map(Self::Expression),
+        }
+    }
+
+    fn matches(&self, id: &str) -> bool {
+        match self {
+            Self::Beginning(text) => id.starts_with(text),
+            Self::Expression(regex) => regex.is_match(id.as_bytes()),
+        }
+    }
+}
+
+/// An image that containers may be made from.
+struct Ancestor {
+    wanted: String,
+    /// What the name means now.
+    id: Option<Digest>,
+}
+
+impl Ancestor {
+    /// Images are compared by their ids; one that was removed by force is known by its id still.
+    fn is_of(&self, r: &ContainerRecord) -> bool {
+        let Some(image) = &r.image_id else { return r.image_name == self.wanted };
+        match &self.id {
+            Some(id) => id == image,
+            None => {
+                let hex = self.wanted.strip_prefix("sha256:").unwrap_or(&self.wanted);
+                hex.len() >= 4 && image.hex().starts_with(hex)
+            }
+        }
+    }
+}
+
 /// Bounds the memory of an expression that somebody else may have written (I12).
 const MAX_PATTERN: usize = 1 << 20;
 
-fn pattern(text: &str) -> Result<Regex, ParseError> {
+fn pattern(what: &'static str, text: &str) -> Result<Regex, ParseError> {
     let wrong = |e: regex::Error| {
         // The last line says why; those before it show where, over several lines.
         let reason = e.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        ParseError::new("filter name", text, &reason).hint("it is a regular expression: ^web$ is exactly web")
+        ParseError::new(what, text, &reason)
+            .hint("it is a regular expression: ^a matches what begins with a, ^web$ exactly web")
     };
     RegexBuilder::new(text).unicode(false).size_limit(MAX_PATTERN).build().map_err(wrong)
 }
@@ -177,31 +272,31 @@ fn has_label(r: &ContainerRecord, wanted: &str) -> bool {
     }
 }
 
-fn is_ancestor(r: &ContainerRecord, wanted: &str) -> bool {
-    let by_id = r.image_id.as_ref().is_some_and(|d| {
-        let hex = wanted.strip_prefix("sha256:").unwrap_or(wanted);
-        hex.len() >= 4 && d.hex().starts_with(hex)
-    });
-    let by_name = match &r.request.image {
-        ImageSource::Image(reference) => wanted.parse::<onggi_spec::ImageReference>().is_ok_and(|w| &w == reference),
-        ImageSource::Rootfs(_) | ImageSource::Host => r.image_name == wanted,
-    };
-    by_id || by_name
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn names_are_filtered_by_regular_expressions_as_docker_does() {
-        let matches = |text: &str, name: &str| matches_name(&pattern(text).expect(text), name);
+        let matches = |text: &str, name: &str| matches_name(&pattern("name", text).expect(text), name);
         for yes in ["web", "^web$", "^/web$", "w.b", "/web", "e", "^w", "\\w+", "^(web|db)$"] {
             assert!(matches(yes, "web"), "{yes}");
         }
         for no in ["^web$", "^/web$", "x", "^eb"] {
             assert!(!matches(no, "web2"), "{no}");
         }
-        assert!(pattern("(").is_err() && pattern("(a{1000}){1000}").is_err());
+        assert!(pattern("name", "(").is_err() && pattern("name", "(a{1000}){1000}").is_err());
+    }
+
+    #[test]
+    fn ids_are_filtered_by_beginnings_and_by_regular_expressions() {
+        let matches = |text: &str| IdPattern::parse(text).expect(text).matches("f30a99");
+        for yes in ["f3", "F30", "", "^f3", "[0-9a-f]", "99$", "^f30a99$", "0.9"] {
+            assert!(matches(yes), "{yes}");
+        }
+        for no in ["30", "99", "^3", "g", "web"] {
+            assert!(!matches(no), "{no}");
+        }
+        assert!(IdPattern::parse("(").is_err());
     }
 }

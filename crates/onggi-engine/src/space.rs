@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use onggi_image::closure;
 use onggi_spec::{ContainerId, Digest, ImageReference};
 use onggi_state::ImageRecord;
 
@@ -19,7 +20,7 @@ pub struct DiskUsage {
     pub containers: Vec<(ContainerSummary, u64)>,
     /// Bytes of all layers and blobs.
     pub image_bytes: u64,
-    /// Bytes of those that no container needs.
+    /// Bytes that `image prune -a` would give.
     pub reclaimable: u64,
 }
 
@@ -93,15 +94,39 @@ impl Engine {
             .collect();
         let blobs: HashMap<Digest, u64> = self.blobs()?.list()?.into_iter().collect();
         let image_bytes = sizes.values().chain(blobs.values()).sum();
-        let needed = needed(summaries.iter().filter(|image| image.containers > 0).map(|image| &image.record));
+        let listed = self.list(&ListFilter { all: true, ..ListFilter::default() })?;
+        let needed = self.needed(&summaries, &listed)?;
         let kept: u64 = needed.iter().filter_map(|id| sizes.get(id).or_else(|| blobs.get(id))).sum();
         let mut containers = Vec::new();
-        for container in self.list(&ListFilter { all: true, ..ListFilter::default() })? {
+        for container in listed {
             // One that is being removed right now has nothing any more.
             let written = self.written(&container.record).unwrap_or_default();
             containers.push((container, written));
         }
         Ok(DiskUsage { images, containers, image_bytes, reclaimable: image_bytes.saturating_sub(kept) })
+    }
+
+    /// Layers and blobs that would be left of these without the images that no container uses and that are not mounted.
+    fn needed(&self, images: &[ImageSummary], containers: &[ContainerSummary]) -> Result<HashSet<Digest>, EngineError> {
+        let mounted = self.mounted_images()?;
+        let stays = |image: &ImageRecord| mounted.iter().any(|m| m.image == image.config_digest);
+        let kept = images.iter().filter(|image| image.containers > 0 || stays(&image.record));
+        let records: HashSet<&Digest> = kept.map(|image| &image.record.config_digest).collect();
+        // An image has a manifest for each of its names.
+        let all = self.state()?.list_images()?;
+        let kept: Vec<&ImageRecord> = all.iter().filter(|image| records.contains(&image.config_digest)).collect();
+        let tops: Vec<Digest> = kept.iter().map(|image| image.manifest_digest.clone()).collect();
+        let mut needed = closure::reachable(&self.blobs()?, &tops)?;
+        for image in kept {
+            needed.extend(image.chain_ids.iter().chain(&image.layer_digests).cloned());
+            needed.insert(image.config_digest.clone());
+        }
+        // Their image may be gone, removed by force.
+        for record in containers.iter().map(|container| &container.record) {
+            needed.extend(record.chain_ids.iter().chain(&record.image_id).cloned());
+        }
+        needed.extend(mounted.into_iter().flat_map(|m| m.chain_ids));
+        Ok(needed)
     }
 
     fn layer_sizes(&self) -> Result<HashMap<Digest, u64>, EngineError> {
@@ -278,16 +303,6 @@ pub fn ago(nanoseconds: i64) -> i64 {
 
 fn distinct(image: &ImageRecord) -> HashSet<&Digest> {
     image.chain_ids.iter().collect()
-}
-
-/// Layers and blobs that images need.
-fn needed<'a>(images: impl Iterator<Item = &'a ImageRecord>) -> HashSet<&'a Digest> {
-    images
-        .flat_map(|image| {
-            let documents = [&image.config_digest, &image.manifest_digest];
-            image.chain_ids.iter().chain(&image.layer_digests).chain(documents)
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -435,14 +435,6 @@ impl Layers {
             sound => own.map_or(sound, |name| Verdict::Damaged(vec![name])),
         })
     }
-
-    /// Bytes that a layer occupies on disk.
-    ///
-    /// # Errors
-    /// The layer is missing or cannot be read.
-    pub fn disk_usage(&self, chain_id: &Digest) -> Result<u64> {
-        crate::usage::disk_usage(&self.diff_dir(chain_id))
-    }
 }
 
 /// What the parts of a record say that it is.

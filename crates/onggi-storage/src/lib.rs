@@ -66,7 +66,6 @@ pub use image_view::{ImageView, image_view};
 pub use layers::{LayerInfo, Layers, Prepared, UnpackRequest};
 pub use record::Verdict;
 pub use snapshot::{changes, host_snapshot, remove_container_dir, remove_snapshot, rootfs_snapshot, snapshot, written};
-pub use usage::disk_usage;
 pub use view::{
     Examination, Executable, ExecutableProblem, ExecutableQuery, examine_command, find_executable, read_in_root,
     resolve_user,

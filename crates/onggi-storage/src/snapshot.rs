@@ -49,14 +49,14 @@ pub fn changes(layers: &Layers, id: &ContainerId, chain_ids: &[Digest]) -> Resul
     }
 }
 
-/// Bytes on disk that a container has written.
+/// Bytes of the files that a container has written.
 ///
 /// # Errors
 /// A layer is missing, or the filesystem fails.
 pub fn written(layers: &Layers, id: &ContainerId, chain_ids: &[Digest]) -> Result<u64> {
     let dir = layers.root().join("containers").join(id.as_str());
     match dir.join("upper").is_dir() {
-        true => crate::usage::disk_usage(&dir.join("upper")),
+        true => crate::usage::contents(&dir.join("upper")),
         false => layers.driver().usage(&dir, &stack(layers, chain_ids)?),
     }
 }

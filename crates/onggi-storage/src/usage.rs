@@ -1,29 +1,38 @@
-//! Disk usage of a tree.
+//! How much a tree contains.
 
 use std::collections::{HashSet, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use onggi_sys::fs::{self, FileType};
+use onggi_sys::fs::{self, FileType, Stat};
 use onggi_sys::{Errno, SysError};
 
 use crate::error::{Result, StoreContext};
 
-/// Bytes that the tree below `path` occupies (`st_blocks`), hard links counted once. Stays on one mount, follows no
-/// link; what disappears meanwhile is not counted.
+/// Bytes of the files below `path`, hard links counted once; directories, devices and the like have none, as Docker and Podman
+/// count: a tree without files is 0 bytes on every filesystem. Stays on one mount, follows no link; what disappears
+/// meanwhile is not counted.
 ///
 /// # Errors
 /// A directory cannot be read.
-pub fn disk_usage(path: &Path) -> Result<u64> {
+pub(crate) fn contents(path: &Path) -> Result<u64> {
     let top = fs::open_dir(path).store("open", path)?;
     walk(top).store("read", path)
+}
+
+/// Bytes of what is no directory itself.
+pub(crate) fn content(stat: &Stat) -> u64 {
+    match fs::file_type(stat) {
+        FileType::RegularFile | FileType::Symlink => stat.st_size.cast_unsigned(),
+        _ => 0,
+    }
 }
 
 /// Directories waiting to be read, held open.
 const MAX_OPEN: usize = 256;
 
 fn walk(top: OwnedFd) -> std::result::Result<u64, SysError> {
-    let mut total = fs::stat(top.as_fd())?.st_blocks.cast_unsigned() * 512;
+    let mut total = 0;
     let mut linked = HashSet::new();
     let mut todo = VecDeque::from([top]);
     while let Some(dir) = todo.pop_back() {
@@ -37,7 +46,7 @@ fn walk(top: OwnedFd) -> std::result::Result<u64, SysError> {
             if !is_dir && stat.st_nlink > 1 && !linked.insert(stat.st_ino) {
                 continue;
             }
-            total += stat.st_blocks.cast_unsigned() * 512;
+            total += content(&stat);
             if !is_dir {
                 continue;
             }

@@ -18,6 +18,7 @@ mod doctor;
 mod explain;
 mod explain_verbs;
 mod failing_calls;
+mod fields;
 mod formats;
 mod full_disk;
 mod image_edges;

@@ -136,7 +136,6 @@ const RUN: &[(&[&str], &str)] = &[
 
 /// Options of other commands: the command, its options, what to use.
 const OTHERS: &[(&str, &[&str], &str)] = &[
-    ("ps", &["-s", "--size"], "--format 'table {{.Names}}\\t{{.Size}}' or `onggi system df -v`"),
     ("rmi", &["-a", "--all"], "`onggi image prune --all`"),
     ("image rm", &["-a", "--all"], "`onggi image prune --all`"),
     ("commit", &["--iidfile"], "the id is what is printed: `onggi commit … > FILE`"),
@@ -232,7 +231,6 @@ mod tests {
             ("onggi container run --privileged x", "no --privileged", "--cap-add ALL"),
             ("onggi top web", "takes no container (web)", "ns enter NAME ps"),
             ("onggi container top web", "no `container top`", "cgroup ls -p"),
-            ("onggi ps -s", "no -s", "{{.Size}}"),
             ("onggi image rm --all", "no --all", "image prune"),
         ] {
             let (told, use_this) = said(line).unwrap_or_else(|| panic!("{line}"));

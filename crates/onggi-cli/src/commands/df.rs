@@ -166,7 +166,7 @@ fn containers(usage: &DiskUsage) -> Vec<Value> {
         let record = &container.record;
         json!({
             "ID": record.id.short(),
-            "Image": record.image_name,
+            "Image": super::ps::image(container, false),
             "Command": format!("\"{}\"", printable(&ellipsis(&record.command.join(" "), 20)).replace('"', "\\\"")),
             "LocalVolumes": "0",
             "Size": human_size(*bytes),

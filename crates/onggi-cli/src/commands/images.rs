@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use onggi_engine::ImageSummary;
 use onggi_spec::{Digest, ParseError, quantity::human_size};
 use serde_json::{Value, json};
@@ -61,9 +61,26 @@ pub(crate) struct ImagesArgs {
     /// Do not shorten ids
     #[arg(long)]
     no_trunc: bool,
+    /// In the order of this field, as Podman [default: newest first]
+    #[arg(long, value_name = "FIELD")]
+    sort: Option<Field>,
+    /// Leave out the names of the columns
+    #[arg(short, long)]
+    noheading: bool,
     /// Only this repository, with or without a tag
     #[arg(value_name = "REPOSITORY[:TAG]")]
     repository: Option<String>,
+}
+
+/// What images are sorted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Field {
+    /// Newest first
+    Created,
+    Id,
+    Repository,
+    Size,
+    Tag,
 }
 
 impl ImagesArgs {
@@ -82,7 +99,8 @@ impl ImagesArgs {
             *value = moment(value)?.to_string();
         }
         let by_label = filters.iter().any(|(key, _)| key == "label");
-        let images = if by_label { engine.images()? } else { engine.images_without_labels()? };
+        let mut images = if by_label { engine.images()? } else { engine.images_without_labels()? };
+        self.sort.into_iter().for_each(|field| sort(&mut images, field));
         let tagged = tagged(&images);
         for image in images {
             if came_along(&image, &tagged, self.digests) {
@@ -100,8 +118,20 @@ impl ImagesArgs {
             (_, true, None) => Some(WITH_DIGESTS),
             (.., own) => own,
         };
-        render::stdout(&format::rows(format, &COLUMNS, &rows)?)?;
+        let text = format::rows(format, &COLUMNS, &rows)?;
+        render::stdout(&if self.noheading { format::without_heading(format, text) } else { text })?;
         Ok(0)
+    }
+}
+
+fn sort(images: &mut [ImageSummary], field: Field) {
+    match field {
+        // Their own order.
+        Field::Created => {}
+        Field::Id => images.sort_by(|a, b| a.record.config_digest.cmp(&b.record.config_digest)),
+        Field::Repository => images.sort_by_key(names),
+        Field::Size => images.sort_by_key(|image| image.record.size),
+        Field::Tag => images.sort_by_key(|image| names(image).1),
     }
 }
 

@@ -48,7 +48,7 @@ fn value(i: &Info) -> Value {
         "KernelVersion": i.facts.kernel,
         "OperatingSystem": i.operating_system,
         "OSType": "linux",
-        "Architecture": i.facts.architecture,
+        "Architecture": i.machine,
         "NCPU": i.facts.cpus,
         "MemTotal": i.memory,
         "Name": i.hostname,
@@ -83,12 +83,13 @@ fn text(i: &Info) -> String {
     line("Version", env!("CARGO_PKG_VERSION").to_owned());
     line("Storage Driver", i.driver.to_owned());
     line("Logging Driver", "json-file".to_owned());
-    line("Cgroup Version", i.cgroup_version.to_owned());
+    let hybrid = if i.cgroup_hybrid { " (hybrid)" } else { "" };
+    line("Cgroup Version", format!("{}{hybrid}", i.cgroup_version));
     line("Security Options", security(i).join(" "));
     line("Rootless", i.rootless.to_string());
     line("Kernel Version", i.facts.kernel.clone());
     line("Operating System", i.operating_system.clone());
-    line("Architecture", i.facts.architecture.clone());
+    line("Architecture", i.machine.clone());
     line("CPUs", i.facts.cpus.to_string());
     line("Total Memory", human_memory(i.memory));
     line("Name", i.hostname.clone());

@@ -51,6 +51,20 @@ pub(crate) struct NamedInspectArgs {
     names: Vec<String>,
 }
 
+/// Arguments of `container exists`.
+#[derive(Debug, Args)]
+pub(crate) struct ExistsArgs {
+    /// Name or id
+    container: String,
+}
+
+impl ExistsArgs {
+    /// 0 when it does, 1 when it does not.
+    pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
+        Ok(u8::from(!global.engine()?.container_exists(&self.container)?))
+    }
+}
+
 impl InspectArgs {
     /// Prints what is found.
     pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
@@ -85,7 +99,7 @@ impl NamedInspectArgs {
             Some("json") => render::line(&Value::Array(found).to_string())?,
             Some(template) => {
                 for value in &found {
-                    render::stdout(&format::one(Some(template), value)?)?;
+                    render::stdout(&format::structure(template, value)?)?;
                 }
             }
         }

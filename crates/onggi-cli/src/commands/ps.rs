@@ -1,7 +1,9 @@
 //! `onggi ps`.
 
-use clap::Args;
-use onggi_engine::{ContainerSummary, ListFilter, Status};
+use std::collections::HashMap;
+
+use clap::{Args, ValueEnum};
+use onggi_engine::{ContainerSummary, Engine, ListFilter, Status};
 use onggi_spec::{ParseError, quantity::human_size};
 use serde_json::{Value, json};
 
@@ -66,9 +68,34 @@ pub(crate) struct PsArgs {
     /// Only ids
     #[arg(short, long)]
     quiet: bool,
+    /// Show what each container has written, and in brackets that with its image
+    #[arg(short, long)]
+    size: bool,
+    /// In the order of this field, as Podman [default: newest first]
+    #[arg(long, value_name = "FIELD")]
+    sort: Option<Field>,
+    /// Leave out the names of the columns
+    #[arg(long)]
+    noheading: bool,
     /// Do not shorten ids and commands
     #[arg(long)]
     no_trunc: bool,
+}
+
+/// What containers are sorted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Field {
+    Command,
+    /// Oldest first
+    Created,
+    Id,
+    Image,
+    Names,
+    /// Longest running first
+    Runningfor,
+    /// What was written, then that with the image
+    Size,
+    Status,
 }
 
 impl PsArgs {
@@ -80,12 +107,13 @@ impl PsArgs {
         let engine = global.engine()?;
         let mut list = engine.list(&list_filter)?;
         list.truncate(last.unwrap_or(usize::MAX));
+        self.sort.map_or(Ok(()), |field| sort(&mut list, field, &engine))?;
         let now = time::now();
         let mut rows: Vec<Value> = list.iter().map(|c| row(c, now, self.no_trunc)).collect();
         // Only on request: it takes a walk through what each container has written.
-        if self.format.as_deref().is_some_and(|f| f.contains(".Size")) {
+        if self.size || self.format.as_deref().is_some_and(|f| f.contains(".Size")) {
             for (row, container) in rows.iter_mut().zip(&list) {
-                row["Size"] = human_size(engine.written(&container.record)?).into();
+                row["Size"] = size(engine.sizes(&container.record)?).into();
             }
         }
         if self.format.as_deref().is_some_and(|f| f.contains(".Label ")) {
@@ -93,9 +121,43 @@ impl PsArgs {
                 row["Label"] = container.record.request.labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
             }
         }
-        let format = if self.quiet { Some("{{.ID}}") } else { self.format.as_deref() };
-        render::stdout(&format::rows(format, &COLUMNS, &rows)?)?;
+        let with_size = format!("table {}\t{{{{.Size}}}}", COLUMNS.default);
+        let format = match self.format.as_deref() {
+            _ if self.quiet => Some("{{.ID}}"),
+            None | Some("" | "table") if self.size => Some(with_size.as_str()),
+            own => own,
+        };
+        let text = format::rows(format, &COLUMNS, &rows)?;
+        render::stdout(&if self.noheading { format::without_heading(format, text) } else { text })?;
         Ok(0)
+    }
+}
+
+fn sort(list: &mut [ContainerSummary], field: Field, engine: &Engine) -> Result<(), CliError> {
+    match field {
+        Field::Command => list.sort_by(|a, b| a.record.command.cmp(&b.record.command)),
+        Field::Created => list.sort_by_key(|c| c.record.created_at),
+        Field::Id => list.sort_by(|a, b| a.record.id.as_str().cmp(b.record.id.as_str())),
+        Field::Image => list.sort_by(|a, b| image(a, true).cmp(image(b, true))),
+        Field::Names => list.sort_by(|a, b| a.record.name.as_str().cmp(b.record.name.as_str())),
+        Field::Runningfor => list.sort_by_key(|c| started(&c.status)),
+        Field::Status => list.sort_by_key(|c| c.status.name()),
+        Field::Size => {
+            let mut sizes = HashMap::new();
+            for container in list.iter() {
+                sizes.insert(container.record.id.clone(), engine.sizes(&container.record)?);
+            }
+            list.sort_by_key(|c| sizes.get(&c.record.id).copied());
+        }
+    }
+    Ok(())
+}
+
+fn started(status: &Status) -> i64 {
+    match status {
+        Status::Created => 0,
+        Status::Running { started_at, .. } => *started_at,
+        Status::Exited(exit) => exit.started_at,
     }
 }
 
@@ -139,7 +201,7 @@ fn row(c: &ContainerSummary, now: i64, full: bool) -> Value {
     let labels: Vec<String> = r.request.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
     json!({
         "ID": if full { r.id.as_str() } else { r.id.short() },
-        "Image": r.image_name,
+        "Image": image(c, full),
         "Command": format!("\"{}\"", printable(&shown).replace('"', "\\\"")),
         "CreatedAt": time::local(r.created_at),
         "RunningFor": time::ago(now, r.created_at),
@@ -153,6 +215,28 @@ fn row(c: &ContainerSummary, now: i64, full: bool) -> Value {
         "LocalVolumes": "0",
         "Size": "",
     })
+}
+
+/// The name that the container was made from, or the image's id where that name means it no longer.
+pub(super) fn image(c: &ContainerSummary, full: bool) -> &str {
+    match &c.record.image_id {
+        Some(id) if c.renamed => {
+            if full {
+                id.as_str()
+            } else {
+                id.short()
+            }
+        }
+        _ => &c.record.image_name,
+    }
+}
+
+/// `0B (virtual 1.98MB)`; without an image, what was written alone.
+fn size((written, whole): (u64, u64)) -> String {
+    match whole {
+        0 => human_size(written),
+        whole => format!("{} (virtual {})", human_size(written), human_size(whole)),
+    }
 }
 
 /// `Up 3 seconds`, `Up 3 seconds (Paused)`, `Exited (0) 5 minutes ago`, `Created`.
@@ -183,6 +267,12 @@ mod tests {
         assert_eq!(status(&running(false), now), "Up 3 seconds");
         assert_eq!(status(&running(true), now), "Up 3 seconds (Paused)");
         assert_eq!(status(&Status::Exited(exit), now), "Exited (3) 5 minutes ago");
+    }
+
+    #[test]
+    fn a_size_is_what_was_written_and_that_with_the_image() {
+        assert_eq!(size((0, 1_980_000)), "0B (virtual 1.98MB)");
+        assert_eq!(size((0, 0)), "0B");
     }
 
     #[test]

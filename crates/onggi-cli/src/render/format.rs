@@ -26,6 +26,15 @@ pub(crate) fn rows(format: Option<&str>, columns: &Columns, rows: &[Value]) -> R
     })
 }
 
+/// What [`rows`] made, without the line of names above a table.
+pub(crate) fn without_heading(format: Option<&str>, text: String) -> String {
+    let table = format.is_none_or(|f| f.is_empty() || f == "table" || f.starts_with("table "));
+    match text.split_once('\n').filter(|_| table) {
+        Some((_, rows)) => rows.to_owned(),
+        None => text,
+    }
+}
+
 fn rendered(format: Option<&str>, columns: &Columns, rows: &[Value]) -> Result<String, CliError> {
     match format {
         None | Some("" | "table") => tabular(columns.default, columns, rows, usize::MAX),
@@ -47,6 +56,14 @@ pub(crate) fn one(format: Option<&str>, value: &Value) -> Result<String, CliErro
         Some("json") => Ok(format!("{value}\n")),
         Some(template) => each(template, std::slice::from_ref(value)),
     }
+}
+
+/// As [`one`] for what Docker has structures of: fields may be called as in them.
+///
+/// # Errors
+/// A wrong template.
+pub(crate) fn structure(template: &str, value: &Value) -> Result<String, CliError> {
+    Ok(RowTemplate::of_structures(template)?.render(value)? + "\n")
 }
 
 /// JSON with four spaces of indentation, as Docker.
@@ -109,6 +126,15 @@ mod tests {
 
     fn show(format: Option<&str>) -> String {
         rows(format, &COLUMNS, &[json!({"ID": "1", "Names": "one"})]).expect("renders")
+    }
+
+    #[test]
+    fn only_tables_have_a_heading_to_leave_out() {
+        let bare = |format: Option<&str>| without_heading(format, show(format));
+        assert_eq!(bare(None), "1              one\n");
+        assert_eq!(bare(Some("table {{.Names}}")), "one\n");
+        assert_eq!(bare(Some("{{.Names}}")), "one\n");
+        assert_eq!(bare(Some("json")), show(Some("json")));
     }
 
     #[test]

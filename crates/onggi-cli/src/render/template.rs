@@ -6,6 +6,7 @@ use gotmpl::{MissingKey, Template, TemplateError, Value};
 use serde_json::Value as Json;
 
 mod label;
+mod names;
 
 /// A parsed template.
 pub(crate) struct RowTemplate {
@@ -28,8 +29,21 @@ impl RowTemplate {
     /// # Errors
     /// The template is wrong.
     pub(crate) fn parse(text: &str) -> Result<Self, TemplateError> {
+        Self::with_names(text, &[])
+    }
+
+    /// The same for what Docker renders from structures, whose fields have other names than those of the JSON.
+    ///
+    /// # Errors
+    /// The template is wrong.
+    pub(crate) fn of_structures(text: &str) -> Result<Self, TemplateError> {
+        Self::with_names(text, names::OF_STRUCTURES)
+    }
+
+    fn with_names(text: &str, other: names::Other) -> Result<Self, TemplateError> {
         let text = label::called(&text.replace("\\t", "\t").replace("\\n", "\n"));
         super::blocks::check(&text)?;
+        let text = names::understood(&text, other);
         let template = Template::new("format")
             .missing_key(MissingKey::Error)
             .func("json", |args| to_json(first(args)))
@@ -41,6 +55,7 @@ impl RowTemplate {
             .func("pad", pad)
             .func("truncate", truncate)
             .func("index", index)
+            .func("entry", names::entry)
             .func("label", label::of);
         Ok(Self { plain: plain(&text).unwrap_or_default(), template: template.parse(&text)? })
     }

@@ -24,7 +24,8 @@ use crate::{
 
 pub use error::BuildError;
 pub use limits::{DEFAULT_PIDS, default_device_rules};
-pub use process::{apply_rootless_user, apply_user, effective_command};
+pub use mounts::SHM_SIZE;
+pub use process::{apply_rootless_user, apply_user, effective_command, effective_directory, effective_environment};
 
 /// Everything that a configuration is made from.
 #[derive(Debug, Clone)]

@@ -147,7 +147,7 @@ pub trait Driver: fmt::Debug + Send + Sync {
     /// The filesystem fails.
     fn changes(&self, dir: &Path, layers: &[PathBuf]) -> Result<Changes>;
 
-    /// Bytes on disk that the container in `dir` has written.
+    /// Bytes of the files that the container in `dir` has written.
     ///
     /// # Errors
     /// The filesystem fails.

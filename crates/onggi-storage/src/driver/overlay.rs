@@ -55,6 +55,6 @@ impl Driver for Overlay {
     }
 
     fn usage(&self, dir: &Path, _layers: &[PathBuf]) -> Result<u64> {
-        crate::usage::disk_usage(&dir.join("upper"))
+        crate::usage::contents(&dir.join("upper"))
     }
 }

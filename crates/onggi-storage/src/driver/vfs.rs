@@ -66,7 +66,7 @@ impl Driver for Vfs {
         tree::changes(&self.root, dir, layers.first().map(PathBuf::as_path))
     }
 
-    fn usage(&self, dir: &Path, _layers: &[PathBuf]) -> Result<u64> {
-        crate::usage::disk_usage(&dir.join(ROOTFS))
+    fn usage(&self, dir: &Path, layers: &[PathBuf]) -> Result<u64> {
+        tree::usage(dir, layers.first().map(PathBuf::as_path))
     }
 }

@@ -11,11 +11,16 @@ pub(super) fn called(template: &str) -> String {
     if !template.contains(CALL) {
         return template.to_owned();
     }
+    in_actions(template, in_action)
+}
+
+/// A template with its actions changed.
+pub(super) fn in_actions(template: &str, change: impl Fn(&str) -> String) -> String {
     let (mut out, mut rest) = (String::new(), template);
     while let Some((before, from)) = rest.split_once("{{") {
         let (action, after) = from.split_once("}}").unwrap_or((from, ""));
         let closed = if from.len() == action.len() { "" } else { "}}" };
-        out += &format!("{before}{{{{{}{closed}", in_action(action));
+        out += &format!("{before}{{{{{}{closed}", change(action));
         rest = after;
     }
     out + rest
@@ -56,7 +61,7 @@ fn argument(text: &str) -> Option<&str> {
 }
 
 /// The text in quotes at the beginning, with them.
-fn quoted(text: &str) -> Option<&str> {
+pub(super) fn quoted(text: &str) -> Option<&str> {
     let quote = text.chars().next().filter(|c| matches!(c, '"' | '`'))?;
     let mut escaped = false;
     for (at, c) in text.char_indices().skip(1) {

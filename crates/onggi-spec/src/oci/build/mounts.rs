@@ -13,6 +13,9 @@ use crate::{
     oci::runtime::Mount,
 };
 
+/// Bytes that /dev/shm may hold, as with Docker.
+pub const SHM_SIZE: u64 = 64 << 20;
+
 /// Read-only below /proc: the union of Docker's and Podman's lists.
 pub(super) const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
@@ -87,11 +90,12 @@ fn api_filesystems(input: &SpecInput<'_>) -> Vec<Mount> {
         true => &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
         false => &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
     };
+    let shm = format!("size={}k", SHM_SIZE >> 10);
     let mut list = vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", "tmpfs", &["nosuid", "noexec", "strictatime", "mode=755", "size=65536k"]),
         mount("/dev/pts", "devpts", "devpts", pts),
-        mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
+        mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &shm]),
         mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         sysfs(input),
     ];

@@ -21,8 +21,12 @@ pub(super) fn process(input: &SpecInput<'_>, caps: &[&str]) -> Result<Process, B
     let mut process = Process {
         terminal: input.request.tty,
         args: effective_command(input.request, input.image)?,
-        env: environment(input)?,
-        cwd: working_directory(input)?,
+        env: effective_environment(
+            input.request,
+            input.image,
+            &effective_hostname(input.request, input.facts, input.id),
+        )?,
+        cwd: effective_directory(input.request, input.image)?,
         capabilities: Some(LinuxCapabilities {
             bounding: caps.iter().map(ToString::to_string).collect(),
             ..LinuxCapabilities::default()
@@ -122,14 +126,21 @@ pub fn effective_command(request: &ContainerRequest, image: Option<&ImageConfig>
 
 /// Defaults, then the image's, then the request's variables; a later one replaces an earlier one in place.
 /// A variable of an image without `=` is dropped: it never means the host's value (CVE-2026-57231).
-fn environment(input: &SpecInput<'_>) -> Result<Vec<String>, BuildError> {
-    let mut env =
-        vec![DEFAULT_PATH.to_owned(), format!("HOSTNAME={}", effective_hostname(input.request, input.facts, input.id))];
-    if input.request.tty {
+/// HOME is not among them unless it was set: it is the user's of the root filesystem, see [`apply_user`].
+///
+/// # Errors
+/// A variable contains a NUL byte, or HOME a newline.
+pub fn effective_environment(
+    request: &ContainerRequest,
+    image: Option<&ImageConfig>,
+    hostname: &str,
+) -> Result<Vec<String>, BuildError> {
+    let mut env = vec![DEFAULT_PATH.to_owned(), format!("HOSTNAME={hostname}")];
+    if request.tty {
         env.push("TERM=xterm".to_owned());
     }
-    let image = input.image.map(|i| i.config.env.as_slice()).unwrap_or_default();
-    for variable in image.iter().chain(&input.request.env) {
+    let image = image.map(|i| i.config.env.as_slice()).unwrap_or_default();
+    for variable in image.iter().chain(&request.env) {
         match variable.split_once('=') {
             Some((key, _)) if !key.is_empty() => set_variable(&mut env, key, variable)?,
             _ => {}
@@ -155,9 +166,12 @@ fn set_variable(env: &mut Vec<String>, key: &str, variable: &str) -> Result<(), 
 }
 
 /// The request's, the image's, or `/`. A relative one of an image starts at `/`.
-fn working_directory(input: &SpecInput<'_>) -> Result<String, BuildError> {
-    let image = input.image.map(|i| i.config.working_dir.as_str()).filter(|w| !w.is_empty());
-    let (wanted, relative_ok) = match (&input.request.workdir, image) {
+///
+/// # Errors
+/// It is relative, or has `..` in it.
+pub fn effective_directory(request: &ContainerRequest, image: Option<&ImageConfig>) -> Result<String, BuildError> {
+    let image = image.map(|i| i.config.working_dir.as_str()).filter(|w| !w.is_empty());
+    let (wanted, relative_ok) = match (&request.workdir, image) {
         (Some(own), _) => (own.clone(), false),
         (None, Some(w)) => (w.to_owned(), true),
         (None, None) => return Ok("/".to_owned()),

@@ -12,6 +12,7 @@ use onggi_sys::fs::{self, FileType, Stat, Time};
 
 use super::copy::{self, Placer};
 use super::{Marks, Merge, Sharing, Sys, join, open};
+use crate::usage::content;
 
 /// Receives what differs. Paths are below the roots, parents before children.
 pub(super) trait Found {
@@ -199,7 +200,7 @@ impl Found for Write<'_> {
     }
 }
 
-/// Adds up what the differing files occupy.
+/// Adds up the contents of the differing files.
 #[derive(Default)]
 pub(super) struct Sum {
     pub(super) bytes: u64,
@@ -215,14 +216,14 @@ impl Found for Sum {
     }
 
     fn added(&mut self, new: BorrowedFd<'_>, path: &[u8], stat: &Stat) -> Sys<()> {
-        self.bytes += stat.st_blocks.cast_unsigned() * 512;
+        self.bytes += content(stat);
         let mut todo = Vec::new();
         if fs::file_type(stat) == FileType::Directory {
             todo.push(path.to_vec());
         }
         while let Some(path) = todo.pop() {
             for (name, stat) in entries(open(new, &path)?.as_fd())? {
-                self.bytes += stat.st_blocks.cast_unsigned() * 512;
+                self.bytes += content(&stat);
                 if fs::file_type(&stat) == FileType::Directory {
                     todo.push(join(&path, &name));
                 }

@@ -172,7 +172,7 @@ pub(crate) fn changes(root: &Path, dir: &Path, layer: Option<&Path>) -> Result<C
     Ok(Changes { upper, temporary: Some(temporary) })
 }
 
-/// Bytes on disk of the files that differ from the layer's.
+/// Bytes of the files that differ from the layer's.
 ///
 /// # Errors
 /// The filesystem fails.
