@@ -1,0 +1,86 @@
+//! Registries with a certificate of their own, and the files with credentials for them.
+
+use std::{fs, path::Path};
+
+use onggi_tests::{
+    Onggi, assert_refused,
+    image::{self, Flavour},
+    isolated, machine,
+    registry::Registry,
+};
+
+/// A certificate as the documentation of Docker and Podman makes one for a registry.
+fn certificate(dir: &Path, more: &str) {
+    fs::create_dir_all(dir).expect("make a directory");
+    machine::sh(&format!(
+        "cd {} && openssl req -newkey rsa:2048 -nodes -sha256 -x509 -days 2 -keyout server.key -out server.crt -subj /CN=localhost {more} 2>/dev/null
+         cp server.crt ca.crt",
+        dir.display()
+    ));
+}
+
+#[test]
+fn e2e_a_registry_with_the_certificate_of_dockers_documentation_is_believed_where_it_is_trusted() {
+    isolated();
+    let onggi = Onggi::new();
+    let text = |path: &Path| path.display().to_string();
+    let (own, other) = (onggi.dir().join("own"), onggi.dir().join("other"));
+    certificate(&own, "-addext subjectAltName=DNS:localhost,IP:127.0.0.1");
+    certificate(&other, "-addext subjectAltName=DNS:localhost,IP:127.0.0.1");
+    // Nothing but the certificates belongs into such a directory.
+    let trusted = onggi.dir().join("trusted");
+    fs::create_dir(&trusted).expect("make a directory");
+    fs::copy(own.join("server.crt"), trusted.join("ca.crt")).expect("copy");
+    let registry = Registry::with_certificate(&own);
+    let source = registry.push("app", &image::busybox(Flavour::Oci));
+    let host = registry.host();
+    let login = ["login", "-u", "alice", "-p", "s:ecret"];
+
+    let nobody = onggi.run(&[&login[..], &[&host]].concat());
+    assert_refused(&nobody, 1, &["cannot be reached", "put exactly it into", &format!("certs.d/{host}/ca.crt")]);
+    fs::remove_file(other.join("server.key")).expect("remove");
+    let another = onggi.run(&[&login[..], &["--cert-dir", &text(&other), &host]].concat());
+    assert_refused(&another, 1, &["put exactly it into"]);
+
+    assert_eq!(onggi.ok(&[&login[..], &["--cert-dir", &text(&trusted), &host]].concat()), "Login Succeeded");
+    onggi.ok(&["pull", "-q", "--cert-dir", &text(&trusted), &source]);
+    let by_name = source.replace("127.0.0.1", "localhost");
+    onggi.ok(&["pull", "-q", "--creds", "alice:s:ecret", "--cert-dir", &text(&trusted), &by_name]);
+    let mut system = onggi.command(&["pull", "-q", &source]);
+    system.env("SSL_CERT_FILE", own.join("server.crt"));
+    assert_eq!(onggi.finish(&mut system).code, Some(0));
+    let certs = onggi.dir().join("home/.config/containers/certs.d").join(&host);
+    fs::create_dir_all(&certs).expect("make a directory");
+    fs::copy(own.join("server.crt"), certs.join("ca.crt")).expect("copy");
+    onggi.ok(&["pull", "-q", &source]);
+    let target = format!("{host}/own/app:v1");
+    onggi.ok(&["tag", &source, &target]);
+    onggi.ok(&["push", "-q", &target]);
+    onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_what_is_wrong_with_a_trusted_certificate_is_said() {
+    isolated();
+    let onggi = Onggi::new();
+    for (name, more, said) in [
+        ("nameless", "", "has no subjectAltName"),
+        ("elsewhere", "-addext subjectAltName=DNS:r.example", "not valid for name"),
+    ] {
+        let dir = onggi.dir().join(name);
+        certificate(&dir, more);
+        let registry = Registry::with_certificate(&dir);
+        let certs = onggi.dir().join(format!("{name}.d"));
+        fs::create_dir(&certs).expect("make a directory");
+        fs::copy(dir.join("ca.crt"), certs.join("ca.crt")).expect("copy");
+        let certs = certs.display().to_string();
+        let pull = |more: &[&str]| {
+            let source = format!("{}/app", registry.host());
+            onggi.run(&[&["pull", "--creds", "alice:s:ecret", "--cert-dir", &certs][..], more, &[&source]].concat())
+        };
+        assert_refused(&pull(&[]), 1, &["cannot be reached", said, "subjectAltName"]);
+        // Nothing is there, but that is known.
+        assert_refused(&pull(&["--tls-verify=false"]), 1, &["not found"]);
+    }
+    onggi.assert_nothing_left();
+}
