@@ -3,7 +3,15 @@
 //! [`lookup`] is pure: text and reference in, credentials out. [`find`] is the one place that knows where the
 //! files are. Credential helper programs are named, never run. Nothing here prints a secret: `Debug` hides it.
 
-use std::{collections::BTreeMap, ffi::OsString, fmt, fs::File, io, io::Read, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fmt,
+    fs::{self, File},
+    io,
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD, prelude::BASE64_STANDARD_NO_PAD};
 use onggi_spec::{ImageReference, reference::DEFAULT_REGISTRY};
@@ -63,6 +71,15 @@ pub enum Lookup {
 /// A credential file that cannot be used. Its content is not repeated.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
+    /// The user named it, but it is not there, or no file.
+    #[error("credential file {} is not accessible", path.display())]
+    Inaccessible {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// It exists but cannot be read.
     #[error("read credentials from {}", path.display())]
     Read {
@@ -139,7 +156,7 @@ struct Entry {
 ///
 /// # Errors
 /// The text is malformed; `path` is only for the message.
-pub fn lookup(text: &str, path: &std::path::Path, reference: &ImageReference) -> Result<Lookup, CredentialsError> {
+pub fn lookup(text: &str, path: &Path, reference: &ImageReference) -> Result<Lookup, CredentialsError> {
     // A file that was only touched, or /dev/null in its place, holds none; Docker takes it so too.
     if text.trim().is_empty() {
         return Ok(Lookup::Absent);
@@ -214,10 +231,27 @@ pub(crate) fn canonical(key: &str) -> String {
     if path.is_empty() { host } else { format!("{host}/{path}") }
 }
 
+/// The file that the environment names as the only one.
+pub fn named_file(env: &dyn Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    env("REGISTRY_AUTH_FILE").filter(|v| !v.is_empty()).map(PathBuf::from)
+}
+
+/// Whether a file that the user named can hold credentials. Other files need not be there; this one was meant.
+///
+/// # Errors
+/// It is not there, or a directory.
+pub fn check_named(path: &Path) -> Result<(), CredentialsError> {
+    let found = match fs::metadata(path) {
+        Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        other => other.map(drop),
+    };
+    found.map_err(|source| CredentialsError::Inaccessible { path: path.to_owned(), source })
+}
+
 /// The files that may hold credentials, in order of preference, for an environment given as a function.
 pub fn credential_files(env: &dyn Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
     let dir = |name: &str| env(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    if let Some(only) = dir("REGISTRY_AUTH_FILE") {
+    if let Some(only) = named_file(env) {
         return vec![only];
     }
     let home = dir("HOME");
@@ -384,5 +418,18 @@ mod tests {
         fn any_entry_is_read_without_panic(key in "[ -~&&[^\"\\\\]]{0,30}", auth in "[A-Za-z0-9+/=]{0,30}") {
             let _ = lookup(&format!(r#"{{"auths":{{"{key}":{{"auth":"{auth}"}}}}}}"#), Path::new("x"), &reference("nginx"));
         }
+    }
+
+    #[test]
+    fn a_file_that_the_user_names_has_to_be_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("auth.json");
+        for path in [&file, dir.path()] {
+            let error = check_named(path).expect_err("there is none");
+            assert_eq!(error.to_string(), format!("credential file {} is not accessible", path.display()));
+        }
+        fs::write(&file, "").unwrap();
+        check_named(&file).unwrap();
+        check_named(Path::new("/dev/null")).unwrap();
     }
 }

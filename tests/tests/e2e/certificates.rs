@@ -9,6 +9,8 @@ use onggi_tests::{
     registry::Registry,
 };
 
+use crate::Stage;
+
 /// A certificate as the documentation of Docker and Podman makes one for a registry.
 fn certificate(dir: &Path, more: &str) {
     fs::create_dir_all(dir).expect("make a directory");
@@ -82,5 +84,41 @@ fn e2e_what_is_wrong_with_a_trusted_certificate_is_said() {
         // Nothing is there, but that is known.
         assert_refused(&pull(&["--tls-verify=false"]), 1, &["not found"]);
     }
+    onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_a_file_with_credentials_that_is_named_has_to_be_there() {
+    let stage = Stage::new();
+    let onggi = &stage.onggi;
+    onggi.ok(&["pull", "-q", &stage.busybox]);
+    let absent = onggi.dir().join("absent.json").display().to_string();
+    let directory = onggi.dir().display().to_string();
+    let host = stage.busybox.split_once('/').expect("a registry").0;
+    let verbs: [(&[&str], &str, i32); 7] = [
+        (&["run", "--rm", "--network", "none"], &stage.busybox, 125),
+        (&["create"], &stage.busybox, 1),
+        (&["pull"], &stage.busybox, 1),
+        (&["push"], &stage.busybox, 1),
+        (&["search"], &stage.busybox, 1),
+        (&["logout"], host, 1),
+        (&["logout"], "--all", 1),
+    ];
+    for (verb, last, code) in verbs {
+        for named in [&absent, &directory] {
+            let refused = onggi.run(&[verb, &["--authfile", named, last]].concat());
+            assert_refused(&refused, code, &[&format!("credential file {named} is not accessible"), "onggi login"]);
+        }
+        let mut by_variable = onggi.command(&[verb, &[last]].concat());
+        let refused = onggi.finish(by_variable.env("REGISTRY_AUTH_FILE", &absent));
+        assert_refused(&refused, code, &["is not accessible", "REGISTRY_AUTH_FILE"]);
+    }
+    assert_eq!(onggi.ok(&["ps", "-aq"]), "");
+    // A login makes the file.
+    let registry = Registry::with_password();
+    onggi.ok(&["login", "--authfile", &absent, "-u", "alice", "-p", "s:ecret", &registry.host()]);
+    onggi.ok(&["create", "--authfile", &absent, "--name", "box", &stage.busybox]);
+    onggi.ok(&["rm", "box"]);
+    onggi.ok(&["logout", "--authfile", &absent, "--all"]);
     onggi.assert_nothing_left();
 }

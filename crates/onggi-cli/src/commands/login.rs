@@ -112,6 +112,7 @@ impl LogoutArgs {
     pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
         let engine = global.engine()?;
         let choice = RegistryChoice { auth_file: self.authfile, ..RegistryChoice::default() };
+        choice.check_auth_file()?;
         let all = || Ok::<_, CliError>(engine.logins(&choice)?.into_iter().map(Some).collect::<Vec<_>>());
         let plan = || {
             let names = if self.all { all()? } else { vec![self.registry.clone()] };

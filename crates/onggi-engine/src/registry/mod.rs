@@ -41,6 +41,19 @@ pub struct RegistryChoice {
     pub credentials: Option<Credentials>,
 }
 
+impl RegistryChoice {
+    /// Whether the file with credentials that the user named, here or with `REGISTRY_AUTH_FILE`, is one. For every verb
+    /// but `login`, which makes it.
+    ///
+    /// # Errors
+    /// It is not there, or a directory.
+    pub fn check_auth_file(&self) -> Result<(), EngineError> {
+        let named = self.auth_file.clone().or_else(|| credentials::named_file(&|name| std::env::var_os(name)));
+        let checked = named.as_deref().map_or(Ok(()), credentials::check_named);
+        checked.map_err(|source| EngineError::Credentials { source })
+    }
+}
+
 /// The configuration of this machine and user.
 pub(crate) struct Registries<'c> {
     choice: &'c RegistryChoice,
