@@ -359,6 +359,11 @@ impl EngineError {
         }
     }
 
+    /// True when a registry does not accept the credentials.
+    pub fn is_unauthorized(&self) -> bool {
+        matches!(self, Self::Image(onggi_image::ImageError::Unauthorized { .. }))
+    }
+
     /// True when what was asked for is an image that does not exist.
     pub fn is_no_such_image(&self) -> bool {
         matches!(self, Self::State(onggi_state::StateError::ImageNotFound { .. }))

@@ -136,7 +136,7 @@ fn read(path: &Path) -> Result<Map<String, Value>, CredentialsError> {
     let mut text = String::new();
     match File::open(path) {
         Ok(file) => file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(fail)?,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Map::new()),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(Map::new()),
         Err(source) => return Err(fail(source)),
     };
     if text.len() as u64 > MAX_FILE {

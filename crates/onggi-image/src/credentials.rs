@@ -15,6 +15,7 @@ use std::{
 
 use base64::{Engine as _, prelude::BASE64_STANDARD, prelude::BASE64_STANDARD_NO_PAD};
 use onggi_spec::{ImageReference, reference::DEFAULT_REGISTRY};
+use rustix::process::getuid;
 use serde::Deserialize;
 
 /// Largest credential file that is read; real ones have a few kilobytes.
@@ -257,7 +258,7 @@ pub fn credential_files(env: &dyn Fn(&str) -> Option<OsString>) -> Vec<PathBuf> 
     let home = dir("HOME");
     let below_home = |tail: &str| home.as_ref().map(|h| h.join(tail));
     [
-        dir("XDG_RUNTIME_DIR").map(|d| d.join("containers/auth.json")),
+        dir("XDG_RUNTIME_DIR").map_or_else(of_podman, |d| Some(d.join("containers/auth.json"))),
         dir("XDG_CONFIG_HOME").or_else(|| below_home(".config")).map(|d| d.join("containers/auth.json")),
         dir("DOCKER_CONFIG").or_else(|| below_home(".docker")).map(|d| d.join("config.json")),
     ]
@@ -266,19 +267,40 @@ pub fn credential_files(env: &dyn Fn(&str) -> Option<OsString>) -> Vec<PathBuf> 
     .collect()
 }
 
+/// Where Podman keeps them without a runtime directory, as for root. Its parent may be closed to us: then they are not ours.
+fn of_podman() -> Option<PathBuf> {
+    let path = PathBuf::from(format!("/run/containers/{}/auth.json", getuid().as_raw()));
+    path.exists().then_some(path)
+}
+
 /// Looks through `files` in order; the first that has something to say decides.
 ///
 /// # Errors
 /// A file exists but cannot be used: then nothing is guessed from the next one.
 pub fn find(files: &[PathBuf], reference: &ImageReference) -> Result<Lookup, CredentialsError> {
+    Ok(find_in(files, reference)?.map_or(Lookup::Absent, |(_, found)| found))
+}
+
+/// The file that decides, as [`find`] goes through them: what is written to one behind it would not count.
+///
+/// # Errors
+/// As there.
+pub fn deciding<'f>(files: &'f [PathBuf], reference: &ImageReference) -> Result<Option<&'f Path>, CredentialsError> {
+    Ok(find_in(files, reference)?.map(|(path, _)| path))
+}
+
+fn find_in<'f>(
+    files: &'f [PathBuf],
+    reference: &ImageReference,
+) -> Result<Option<(&'f Path, Lookup)>, CredentialsError> {
     for path in files {
         let Some(text) = read_bounded(path)? else { continue };
         match lookup(&text, path, reference)? {
             Lookup::Absent => {}
-            found => return Ok(found),
+            found => return Ok(Some((path, found))),
         }
     }
-    Ok(Lookup::Absent)
+    Ok(None)
 }
 
 fn read_bounded(path: &PathBuf) -> Result<Option<String>, CredentialsError> {
@@ -405,7 +427,10 @@ mod tests {
         let (a, b, absent) = (dir.path().join("a"), dir.path().join("b"), dir.path().join("absent"));
         std::fs::write(&a, r#"{"auths":{"other.example":{"username":"o","password":"p"}}}"#).unwrap();
         std::fs::write(&b, r#"{"auths":{"r.example":{"username":"b","password":"p"}}}"#).unwrap();
-        assert_eq!(find(&[absent, a, b], &reference("r.example/x")).unwrap(), basic("b", "p"));
+        let files = [absent, a, b];
+        assert_eq!(find(&files, &reference("r.example/x")).unwrap(), basic("b", "p"));
+        assert_eq!(deciding(&files, &reference("r.example/x")).unwrap(), Some(&*files[2]));
+        assert_eq!(deciding(&files, &reference("new.example/x")).unwrap(), None);
     }
 
     proptest! {

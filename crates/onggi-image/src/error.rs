@@ -43,10 +43,10 @@ pub struct TransportError {
     pub source: Box<dyn std::error::Error + Send + Sync>,
 }
 
-/// What the kernel said, where the client library only passes that on.
+/// What the kernel or TLS said, where the client library only passes that on.
 pub(crate) fn innermost(error: ureq::Error) -> Box<dyn std::error::Error + Send + Sync> {
     match error {
-        ureq::Error::Io(source) => Box::new(source),
+        ureq::Error::Io(source) => tls::in_words(source),
         other => Box::new(other),
     }
 }
@@ -352,7 +352,9 @@ impl ImageError {
             Self::Unauthorized { registry, sent: false, .. } => format!(
                 "log in to {registry} (`onggi login {registry}`), or check the image name: some registries answer this way for names that do not exist"
             ),
-            Self::Unauthorized { registry, sent: true, .. } => format!("log in to {registry} again"),
+            Self::Unauthorized { registry, sent: true, .. } => {
+                format!("check user name and password, and log in again (`onggi login {registry}`)")
+            }
             Self::Denied { registry, .. } => format!("ask the owner of the repository for access, or log in to {registry} as another user"),
             Self::RateLimited { retry_after: Some(wait), .. } => format!("try again in {} s, or log in to get a higher limit", wait.as_secs()),
             Self::RateLimited { .. } => "try again later, or log in to get a higher limit".to_owned(),
@@ -416,7 +418,7 @@ fn certificate_hint(registry: &str, why: Option<Distrust>) -> String {
             "the certificate of {registry} is not trusted here; put that of its authority into /etc/containers/certs.d/{registry}/ca.crt, {last}"
         ),
         Some(Distrust::Authority) => format!(
-            "the certificate of {registry} is an authority's own, and not one that is trusted here; if it is the right one, put exactly it into /etc/containers/certs.d/{registry}/ca.crt, {last}"
+            "if it is the right one, put exactly this certificate into /etc/containers/certs.d/{registry}/ca.crt, {last}"
         ),
         Some(Distrust::Expired) => {
             format!("the certificate of {registry} has expired; have it renewed, and check this machine's clock")
@@ -428,7 +430,7 @@ fn certificate_hint(registry: &str, why: Option<Distrust>) -> String {
             )
         }
         Some(Distrust::NoName) => format!(
-            "the certificate of {registry} has no subjectAltName, and its common name does not count; have it made anew with one (openssl req … -addext subjectAltName=DNS:HOST or IP:ADDRESS)"
+            "a common name does not count; have the certificate of {registry} made anew with a name in it (openssl req … -addext subjectAltName=DNS:HOST or IP:ADDRESS)"
         ),
     }
 }

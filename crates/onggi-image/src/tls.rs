@@ -53,19 +53,25 @@ struct Setup {
 }
 
 /// Why a server's certificate was not accepted, as far as there is something else to do about it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Distrust {
     /// Nobody who is trusted here signed it.
+    #[error("its certificate is of an unknown authority")]
     Unknown,
     /// It is an authority's, and none that is trusted here.
+    #[error("its certificate is self-signed or an authority's own, and not one of those trusted here")]
     Authority,
     /// It was valid once.
+    #[error("its certificate has expired")]
     Expired,
     /// It will be valid.
+    #[error("its certificate is not valid yet")]
     NotYet,
     /// It is for other names.
+    #[error("its certificate is for other names")]
     OtherName,
     /// It is for no name at all.
+    #[error("its certificate is for no name at all: it has no subjectAltName")]
     NoName,
 }
 
@@ -284,8 +290,19 @@ fn is_authority(error: &CertificateError) -> bool {
     matches!(of_webpki(error), Some(webpki::Error::CaUsedAsEndEntity))
 }
 
+/// The same in words where rustls only has those of programs; its own have more to say about times and names.
+pub(crate) fn in_words(error: io::Error) -> Box<dyn std::error::Error + Send + Sync> {
+    match distrust(&error) {
+        Some(why @ (Distrust::Authority | Distrust::NoName)) => Box::new(why),
+        _ => Box::new(error),
+    }
+}
+
 /// What is wrong with the server's certificate, if that is why there is no connection.
 pub(crate) fn distrust(error: &(dyn std::error::Error + 'static)) -> Option<Distrust> {
+    if let Some(known) = error.downcast_ref() {
+        return Some(*known);
+    }
     let inner = error.downcast_ref::<io::Error>()?.get_ref()?;
     let rustls::Error::InvalidCertificate(error) = inner.downcast_ref()? else { return None };
     match error {

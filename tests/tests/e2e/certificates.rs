@@ -39,10 +39,14 @@ fn e2e_a_registry_with_the_certificate_of_dockers_documentation_is_believed_wher
     let login = ["login", "-u", "alice", "-p", "s:ecret"];
 
     let nobody = onggi.run(&[&login[..], &[&host]].concat());
-    assert_refused(&nobody, 1, &["cannot be reached", "put exactly it into", &format!("certs.d/{host}/ca.crt")]);
+    assert_refused(
+        &nobody,
+        1,
+        &["cannot be reached", "put exactly this certificate into", &format!("certs.d/{host}/ca.crt")],
+    );
     fs::remove_file(other.join("server.key")).expect("remove");
     let another = onggi.run(&[&login[..], &["--cert-dir", &text(&other), &host]].concat());
-    assert_refused(&another, 1, &["put exactly it into"]);
+    assert_refused(&another, 1, &["put exactly this certificate into"]);
 
     assert_eq!(onggi.ok(&[&login[..], &["--cert-dir", &text(&trusted), &host]].concat()), "Login Succeeded");
     onggi.ok(&["pull", "-q", "--cert-dir", &text(&trusted), &source]);
@@ -66,7 +70,7 @@ fn e2e_what_is_wrong_with_a_trusted_certificate_is_said() {
     isolated();
     let onggi = Onggi::new();
     for (name, more, said) in [
-        ("nameless", "", "has no subjectAltName"),
+        ("nameless", "", "it has no subjectAltName"),
         ("elsewhere", "-addext subjectAltName=DNS:r.example", "not valid for name"),
     ] {
         let dir = onggi.dir().join(name);
@@ -120,5 +124,38 @@ fn e2e_a_file_with_credentials_that_is_named_has_to_be_there() {
     onggi.ok(&["create", "--authfile", &absent, "--name", "box", &stage.busybox]);
     onggi.ok(&["rm", "box"]);
     onggi.ok(&["logout", "--authfile", &absent, "--all"]);
+    onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_a_login_is_kept_where_it_counts_tried_again_and_gone_after_a_logout() {
+    isolated();
+    let (onggi, registry) = (Onggi::new(), Registry::with_password());
+    let (host, source) = (registry.host(), registry.push("app", &image::busybox(Flavour::Oci)));
+    let home = onggi.dir().join("home");
+    // What Podman knows is looked at before what Docker knows; here it is out of date.
+    let (podman, docker) = (home.join(".config/containers/auth.json"), home.join(".docker/config.json"));
+    fs::create_dir_all(podman.parent().expect("a parent")).expect("make a directory");
+    let entry = |secret: &str| format!(r#"{{"auths":{{"{host}":{{"auth":"{secret}"}}}}}}"#);
+    fs::write(&podman, entry("YWxpY2U6YmFk")).expect("write");
+    let asked = onggi.run(&["login", &host]);
+    assert_refused(&asked, 1, &["existing credentials", "not accepted any more", "stdin is not a terminal"]);
+    assert_refused(&onggi.run(&["pull", &source]), 1, &["not accepted", "check user name and password"]);
+
+    let login = onggi.ok(&["login", "--verbose", "-u", "alice", "-p", "s:ecret", &host]);
+    assert_eq!(login, format!("Used:  {}\nLogin Succeeded", podman.display()));
+    onggi.ok(&["pull", "-q", &source]);
+    assert_eq!(onggi.ok(&["login", &host]), "Login Succeeded");
+    assert!(!docker.exists());
+
+    fs::create_dir_all(docker.parent().expect("a parent")).expect("make a directory");
+    fs::copy(&podman, &docker).expect("copy");
+    onggi.ok(&["logout", &host]);
+    assert_eq!(onggi.run(&["login", "--get-login", &host]).code, Some(1));
+    fs::write(&podman, entry("YWxpY2U6YmFk")).expect("write");
+    fs::write(&docker, entry("YWxpY2U6YmFk").replace(&host, "r.example")).expect("write");
+    let all = onggi.ok(&["logout", "--all"]);
+    assert!(all.contains(&host) && all.contains("r.example"), "{all}");
+    assert_eq!(onggi.ok(&["logout", "--all"]), "");
     onggi.assert_nothing_left();
 }

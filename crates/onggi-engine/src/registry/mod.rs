@@ -72,14 +72,10 @@ impl<'c> Registries<'c> {
     /// With `registries.conf` as it was read before.
     fn with(choice: &'c RegistryChoice, conf: Arc<RegistriesConf>) -> Self {
         let env = |name: &str| std::env::var_os(name);
-        let credential_files = match &choice.auth_file {
-            Some(only) => vec![only.clone()],
-            None => credentials::credential_files(&env),
-        };
         Self {
             choice,
             conf,
-            credential_files,
+            credential_files: login::read_files(choice),
             certificate_dirs: certificates::directories(&env),
             proxies: ProxySettings::from_vars(&|name| std::env::var(name).ok()),
         }
