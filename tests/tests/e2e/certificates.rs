@@ -44,6 +44,13 @@ fn e2e_a_registry_with_the_certificate_of_dockers_documentation_is_believed_wher
         1,
         &["cannot be reached", "put exactly this certificate into", &format!("certs.d/{host}/ca.crt")],
     );
+    // The registry's own key is nobody else's.
+    let careless = onggi.run(&[&login[..], &["--cert-dir", &text(&own), &host]].concat());
+    assert_refused(&careless, 1, &["server.cert is missing", "belongs to it alone"]);
+    machine::sh(&format!("openssl x509 -in {0}/ca.crt -outform der -out {0}/client.crt", text(&own)));
+    fs::remove_file(own.join("server.key")).expect("remove");
+    let binary = onggi.run(&[&login[..], &["--cert-dir", &text(&own), &host]].concat());
+    assert_refused(&binary, 1, &["client.crt", "(PEM)"]);
     fs::remove_file(other.join("server.key")).expect("remove");
     let another = onggi.run(&[&login[..], &["--cert-dir", &text(&other), &host]].concat());
     assert_refused(&another, 1, &["put exactly this certificate into"]);
