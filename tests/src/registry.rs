@@ -55,6 +55,13 @@ impl Registry {
         Self::with(IPV4, &tls, |_| String::new())
     }
 
+    /// Starts one with `server.crt` and `server.key` of a directory, which wants `alice` with her password.
+    pub fn with_certificate(certificates: &Path) -> Registry {
+        let at = |name: &str| certificates.join(name).display().to_string();
+        let tls = format!(", tls: {{ certificate: {}, key: {} }}", at("server.crt"), at("server.key"));
+        Self::with(IPV4, &tls, passwords)
+    }
+
     /// `http` is added to the section of that name, `more` to the file.
     fn with(address: &'static str, http: &str, more: impl FnOnce(&Path) -> String) -> Registry {
         let dir = tempfile::Builder::new().prefix("onggi-e2e-registry-").tempdir().expect("make a directory");

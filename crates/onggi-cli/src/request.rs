@@ -134,12 +134,14 @@ impl ChoiceArgs {
             // Not repeated: it may be a password.
             _ => Err(CliError::usage("--creds is not USER:PASSWORD", "use `onggi login` to be asked for them")),
         });
-        Ok(RegistryChoice {
+        let choice = RegistryChoice {
             insecure: !self.tls_verify,
             auth_file: self.authfile.clone(),
             cert_dir: self.cert_dir.clone(),
             credentials: credentials.transpose()?,
-        })
+        };
+        choice.check_auth_file()?;
+        Ok(choice)
     }
 }
 

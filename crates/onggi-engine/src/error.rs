@@ -324,6 +324,9 @@ impl EngineError {
             Self::SeveralNames { .. } => text("remove the names one by one, or use rmi -f"),
             Self::Config { .. } => text("docs/images.md lists the settings; ONGGI_CONFIG names another file"),
             Self::MissingBlob { .. } => text("pull the image again, or let `onggi system check --repair` do so"),
+            Self::Credentials { source: onggi_image::CredentialsError::Inaccessible { .. } } => {
+                text("correct --authfile or REGISTRY_AUTH_FILE; `onggi login --authfile FILE REGISTRY` makes one")
+            }
             Self::Credentials { .. } => {
                 text("mend the file, log in again (`onggi login REGISTRY`), or name another with --authfile")
             }
@@ -354,6 +357,11 @@ impl EngineError {
             Self::Sys { source, .. } => errno_hint(source.raw()),
             _ => None,
         }
+    }
+
+    /// True when a registry does not accept the credentials.
+    pub fn is_unauthorized(&self) -> bool {
+        matches!(self, Self::Image(onggi_image::ImageError::Unauthorized { .. }))
     }
 
     /// True when what was asked for is an image that does not exist.

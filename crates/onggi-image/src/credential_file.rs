@@ -14,7 +14,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use onggi_spec::reference::DEFAULT_REGISTRY;
 use serde_json::{Map, Value, json};
 
-use crate::credentials::{Credentials, CredentialsError, canonical};
+use crate::credentials::{Credentials, CredentialsError, canonical, named_file};
 
 /// Docker's key for its own registry.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
@@ -136,7 +136,7 @@ fn read(path: &Path) -> Result<Map<String, Value>, CredentialsError> {
     let mut text = String::new();
     match File::open(path) {
         Ok(file) => file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(fail)?,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Map::new()),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(Map::new()),
         Err(source) => return Err(fail(source)),
     };
     if text.len() as u64 > MAX_FILE {
@@ -155,7 +155,7 @@ fn read(path: &Path) -> Result<Map<String, Value>, CredentialsError> {
 /// Where `login` writes: the file that the environment names for it, else Docker's.
 pub fn default_file(env: &dyn Fn(&str) -> Option<std::ffi::OsString>) -> Option<PathBuf> {
     let path = |name: &str| env(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    path("REGISTRY_AUTH_FILE")
+    named_file(env)
         .or_else(|| path("DOCKER_CONFIG").map(|d| d.join("config.json")))
         .or_else(|| path("HOME").map(|d| d.join(".docker/config.json")))
 }

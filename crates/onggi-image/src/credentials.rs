@@ -3,10 +3,19 @@
 //! [`lookup`] is pure: text and reference in, credentials out. [`find`] is the one place that knows where the
 //! files are. Credential helper programs are named, never run. Nothing here prints a secret: `Debug` hides it.
 
-use std::{collections::BTreeMap, ffi::OsString, fmt, fs::File, io, io::Read, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fmt,
+    fs::{self, File},
+    io,
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD, prelude::BASE64_STANDARD_NO_PAD};
 use onggi_spec::{ImageReference, reference::DEFAULT_REGISTRY};
+use rustix::process::getuid;
 use serde::Deserialize;
 
 /// Largest credential file that is read; real ones have a few kilobytes.
@@ -63,6 +72,15 @@ pub enum Lookup {
 /// A credential file that cannot be used. Its content is not repeated.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
+    /// The user named it, but it is not there, or no file.
+    #[error("credential file {} is not accessible", path.display())]
+    Inaccessible {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// It exists but cannot be read.
     #[error("read credentials from {}", path.display())]
     Read {
@@ -139,7 +157,7 @@ struct Entry {
 ///
 /// # Errors
 /// The text is malformed; `path` is only for the message.
-pub fn lookup(text: &str, path: &std::path::Path, reference: &ImageReference) -> Result<Lookup, CredentialsError> {
+pub fn lookup(text: &str, path: &Path, reference: &ImageReference) -> Result<Lookup, CredentialsError> {
     // A file that was only touched, or /dev/null in its place, holds none; Docker takes it so too.
     if text.trim().is_empty() {
         return Ok(Lookup::Absent);
@@ -214,16 +232,33 @@ pub(crate) fn canonical(key: &str) -> String {
     if path.is_empty() { host } else { format!("{host}/{path}") }
 }
 
+/// The file that the environment names as the only one.
+pub fn named_file(env: &dyn Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    env("REGISTRY_AUTH_FILE").filter(|v| !v.is_empty()).map(PathBuf::from)
+}
+
+/// Whether a file that the user named can hold credentials. Other files need not be there; this one was meant.
+///
+/// # Errors
+/// It is not there, or a directory.
+pub fn check_named(path: &Path) -> Result<(), CredentialsError> {
+    let found = match fs::metadata(path) {
+        Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        other => other.map(drop),
+    };
+    found.map_err(|source| CredentialsError::Inaccessible { path: path.to_owned(), source })
+}
+
 /// The files that may hold credentials, in order of preference, for an environment given as a function.
 pub fn credential_files(env: &dyn Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
     let dir = |name: &str| env(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    if let Some(only) = dir("REGISTRY_AUTH_FILE") {
+    if let Some(only) = named_file(env) {
         return vec![only];
     }
     let home = dir("HOME");
     let below_home = |tail: &str| home.as_ref().map(|h| h.join(tail));
     [
-        dir("XDG_RUNTIME_DIR").map(|d| d.join("containers/auth.json")),
+        dir("XDG_RUNTIME_DIR").map_or_else(of_podman, |d| Some(d.join("containers/auth.json"))),
         dir("XDG_CONFIG_HOME").or_else(|| below_home(".config")).map(|d| d.join("containers/auth.json")),
         dir("DOCKER_CONFIG").or_else(|| below_home(".docker")).map(|d| d.join("config.json")),
     ]
@@ -232,19 +267,40 @@ pub fn credential_files(env: &dyn Fn(&str) -> Option<OsString>) -> Vec<PathBuf> 
     .collect()
 }
 
+/// Where Podman keeps them without a runtime directory, as for root. Its parent may be closed to us: then they are not ours.
+fn of_podman() -> Option<PathBuf> {
+    let path = PathBuf::from(format!("/run/containers/{}/auth.json", getuid().as_raw()));
+    path.exists().then_some(path)
+}
+
 /// Looks through `files` in order; the first that has something to say decides.
 ///
 /// # Errors
 /// A file exists but cannot be used: then nothing is guessed from the next one.
 pub fn find(files: &[PathBuf], reference: &ImageReference) -> Result<Lookup, CredentialsError> {
+    Ok(find_in(files, reference)?.map_or(Lookup::Absent, |(_, found)| found))
+}
+
+/// The file that decides, as [`find`] goes through them: what is written to one behind it would not count.
+///
+/// # Errors
+/// As there.
+pub fn deciding<'f>(files: &'f [PathBuf], reference: &ImageReference) -> Result<Option<&'f Path>, CredentialsError> {
+    Ok(find_in(files, reference)?.map(|(path, _)| path))
+}
+
+fn find_in<'f>(
+    files: &'f [PathBuf],
+    reference: &ImageReference,
+) -> Result<Option<(&'f Path, Lookup)>, CredentialsError> {
     for path in files {
         let Some(text) = read_bounded(path)? else { continue };
         match lookup(&text, path, reference)? {
             Lookup::Absent => {}
-            found => return Ok(found),
+            found => return Ok(Some((path, found))),
         }
     }
-    Ok(Lookup::Absent)
+    Ok(None)
 }
 
 fn read_bounded(path: &PathBuf) -> Result<Option<String>, CredentialsError> {
@@ -371,7 +427,10 @@ mod tests {
         let (a, b, absent) = (dir.path().join("a"), dir.path().join("b"), dir.path().join("absent"));
         std::fs::write(&a, r#"{"auths":{"other.example":{"username":"o","password":"p"}}}"#).unwrap();
         std::fs::write(&b, r#"{"auths":{"r.example":{"username":"b","password":"p"}}}"#).unwrap();
-        assert_eq!(find(&[absent, a, b], &reference("r.example/x")).unwrap(), basic("b", "p"));
+        let files = [absent, a, b];
+        assert_eq!(find(&files, &reference("r.example/x")).unwrap(), basic("b", "p"));
+        assert_eq!(deciding(&files, &reference("r.example/x")).unwrap(), Some(&*files[2]));
+        assert_eq!(deciding(&files, &reference("new.example/x")).unwrap(), None);
     }
 
     proptest! {
@@ -384,5 +443,18 @@ mod tests {
         fn any_entry_is_read_without_panic(key in "[ -~&&[^\"\\\\]]{0,30}", auth in "[A-Za-z0-9+/=]{0,30}") {
             let _ = lookup(&format!(r#"{{"auths":{{"{key}":{{"auth":"{auth}"}}}}}}"#), Path::new("x"), &reference("nginx"));
         }
+    }
+
+    #[test]
+    fn a_file_that_the_user_names_has_to_be_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("auth.json");
+        for path in [&file, dir.path()] {
+            let error = check_named(path).expect_err("there is none");
+            assert_eq!(error.to_string(), format!("credential file {} is not accessible", path.display()));
+        }
+        fs::write(&file, "").unwrap();
+        check_named(&file).unwrap();
+        check_named(Path::new("/dev/null")).unwrap();
     }
 }

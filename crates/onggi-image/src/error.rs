@@ -7,6 +7,8 @@ use std::{io, path::PathBuf, time::Duration};
 
 use onggi_spec::{Digest, ImageReference, ParseError};
 
+use crate::tls::{self, Distrust};
+
 /// Why a registry could not be talked to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailureKind {
@@ -41,10 +43,10 @@ pub struct TransportError {
     pub source: Box<dyn std::error::Error + Send + Sync>,
 }
 
-/// What the kernel said, where the client library only passes that on.
+/// What the kernel or TLS said, where the client library only passes that on.
 pub(crate) fn innermost(error: ureq::Error) -> Box<dyn std::error::Error + Send + Sync> {
     match error {
-        ureq::Error::Io(source) => Box::new(source),
+        ureq::Error::Io(source) => tls::in_words(source),
         other => Box::new(other),
     }
 }
@@ -319,7 +321,7 @@ pub enum ImageError {
         what: String,
         /// Why.
         #[source]
-        source: Box<ureq::Error>,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The local store failed.
     #[error(transparent)]
@@ -341,7 +343,7 @@ impl ImageError {
     /// What the user can do, in one sentence.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::RegistryUnreachable { registry, source } => return Some(unreachable_hint(registry, source.kind)),
+            Self::RegistryUnreachable { registry, source } => return Some(unreachable_hint(registry, source)),
             Self::UnknownImage { .. } => "check the spelling; a private repository may also need credentials".to_owned(),
             Self::UnknownTag { reference, .. } if reference.digest().is_some() => {
                 "check the digest; a registry may have forgotten an image that no tag names any more".to_owned()
@@ -350,7 +352,9 @@ impl ImageError {
             Self::Unauthorized { registry, sent: false, .. } => format!(
                 "log in to {registry} (`onggi login {registry}`), or check the image name: some registries answer this way for names that do not exist"
             ),
-            Self::Unauthorized { registry, sent: true, .. } => format!("log in to {registry} again"),
+            Self::Unauthorized { registry, sent: true, .. } => {
+                format!("check user name and password, and log in again (`onggi login {registry}`)")
+            }
             Self::Denied { registry, .. } => format!("ask the owner of the repository for access, or log in to {registry} as another user"),
             Self::RateLimited { retry_after: Some(wait), .. } => format!("try again in {} s, or log in to get a higher limit", wait.as_secs()),
             Self::RateLimited { .. } => "try again later, or log in to get a higher limit".to_owned(),
@@ -392,15 +396,41 @@ fn shown_code(text: &str) -> String {
     if text.is_empty() { String::new() } else { format!(" {text}") }
 }
 
-fn unreachable_hint(registry: &str, kind: FailureKind) -> String {
-    match kind {
+fn unreachable_hint(registry: &str, error: &TransportError) -> String {
+    match error.kind {
         FailureKind::Resolve => format!("check the spelling of {registry} and this machine's DNS"),
         FailureKind::Connect => format!("check that {registry} is running and that no firewall is in between"),
-        FailureKind::Tls => format!(
-            "the certificate of {registry} is not trusted here; install its authority on this machine, or use --tls-verify=false if you know what you are doing"
-        ),
+        FailureKind::Tls => certificate_hint(registry, tls::distrust(&*error.source)),
         FailureKind::Timeout | FailureKind::Broken => "check the network and try again".to_owned(),
         FailureKind::Protocol => format!("{registry} does not answer like a registry; check the port"),
         FailureKind::Proxy => "check HTTPS_PROXY, HTTP_PROXY and NO_PROXY".to_owned(),
+    }
+}
+
+/// What can be done, first by who runs the registry. That nothing needs to be verified is only said where it may be meant well.
+fn certificate_hint(registry: &str, why: Option<Distrust>) -> String {
+    let last = "or use --tls-verify=false if you know what you are doing";
+    match why {
+        None => {
+            format!("the certificate of {registry} is not trusted here; install its authority on this machine, {last}")
+        }
+        Some(Distrust::Unknown) => format!(
+            "the certificate of {registry} is not trusted here; put that of its authority into /etc/containers/certs.d/{registry}/ca.crt, {last}"
+        ),
+        Some(Distrust::Authority) => format!(
+            "if it is the right one, put exactly this certificate into /etc/containers/certs.d/{registry}/ca.crt, {last}"
+        ),
+        Some(Distrust::Expired) => {
+            format!("the certificate of {registry} has expired; have it renewed, and check this machine's clock")
+        }
+        Some(Distrust::NotYet) => format!("the certificate of {registry} is not valid yet; check this machine's clock"),
+        Some(Distrust::OtherName) => {
+            format!(
+                "use a name that the certificate is for, or have it made anew with this one in its subjectAltName, {last}"
+            )
+        }
+        Some(Distrust::NoName) => format!(
+            "a common name does not count; have the certificate of {registry} made anew with a name in it (openssl req … -addext subjectAltName=DNS:HOST or IP:ADDRESS)"
+        ),
     }
 }

@@ -9,8 +9,10 @@ use ureq::{
     Agent, AsSendBody, Body, Error, Proxy, SendBody, Timeout,
     config::AutoHeaderValue,
     http::{Method, Request, Response, Uri, request::Builder},
-    tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem},
-    unversioned::transport::DefaultConnector,
+    unversioned::{
+        resolver::DefaultResolver,
+        transport::{ConnectProxyConnector, Connector as _, TcpConnector},
+    },
 };
 
 use crate::{
@@ -18,6 +20,7 @@ use crate::{
     error::{FailureKind, ImageError, TransportError, innermost},
     lookup::Names,
     options::ClientIdentity,
+    tls::Tls,
     url::{self, Origin},
 };
 
@@ -124,14 +127,10 @@ impl HttpClient {
         timeouts: Timeouts,
         proxies: &ProxySettings,
     ) -> Result<Self, ImageError> {
-        let tls = TlsConfig::builder()
-            .root_certs(roots(authorities)?)
-            .client_cert(identity.map(client_cert).transpose()?)
-            .disable_verification(!tls_verify)
-            .build();
-        let direct = agent(uploads, tls.clone(), timeouts, None);
+        let tls = Tls::new(tls_verify, authorities, identity)?;
+        let direct = agent(uploads, &tls, timeouts, None);
         let through = |setting: &Option<String>| match setting {
-            Some(url) => proxy(url, &proxies.no_proxy).map(|p| agent(uploads, tls.clone(), timeouts, Some(p))),
+            Some(url) => proxy(url, &proxies.no_proxy).map(|p| agent(uploads, &tls, timeouts, Some(p))),
             None => Ok(direct.clone()),
         };
         Ok(Self { https: through(&proxies.https)?, http: through(&proxies.http)?, direct: direct.clone() })
@@ -218,40 +217,8 @@ fn is_address(uri: &Uri) -> bool {
     url::address(uri.host().unwrap_or_default()).is_some()
 }
 
-fn client_cert(identity: &ClientIdentity) -> Result<ClientCert, ImageError> {
-    let fail = |source| ImageError::Setup { what: "the client certificate".to_owned(), source: Box::new(source) };
-    let mut chain = Vec::new();
-    for item in parse_pem(identity.certificate.as_bytes()) {
-        if let PemItem::Certificate(certificate) = item.map_err(fail)? {
-            chain.push(certificate);
-        }
-    }
-    let key = PrivateKey::from_pem(identity.key.as_bytes()).map_err(fail)?;
-    Ok(ClientCert::new_with_certs(&chain, key))
-}
-
-/// The system's verifier alone, or a list of the system's roots and more.
-fn roots(authorities: &[String]) -> Result<RootCerts, ImageError> {
-    if authorities.is_empty() {
-        return Ok(RootCerts::PlatformVerifier);
-    }
-    let native = rustls_native_certs::load_native_certs().certs;
-    let mut all: Vec<Certificate<'static>> = native.iter().map(|c| Certificate::from_der(c).to_owned()).collect();
-    for pem in authorities {
-        for item in parse_pem(pem.as_bytes()) {
-            let fail =
-                |source| ImageError::Setup { what: "a certificate authority".to_owned(), source: Box::new(source) };
-            if let PemItem::Certificate(certificate) = item.map_err(fail)? {
-                all.push(certificate);
-            }
-        }
-    }
-    Ok(RootCerts::new_with_certs(&all))
-}
-
-fn agent(uploads: bool, tls: TlsConfig, timeouts: Timeouts, proxy: Option<Proxy>) -> Agent {
+fn agent(uploads: bool, tls: &Tls, timeouts: Timeouts, proxy: Option<Proxy>) -> Agent {
     let config = Agent::config_builder()
-        .tls_config(tls)
         .proxy(proxy)
         .http_status_as_error(false)
         .max_redirects(0)
@@ -268,9 +235,10 @@ fn agent(uploads: bool, tls: TlsConfig, timeouts: Timeouts, proxy: Option<Proxy>
         .timeout_per_read(Some(timeouts.read))
         .timeout_per_write(Some(timeouts.response))
         .build();
+    let connector = ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default()).chain(tls.clone());
     match LOADS_MODULES {
-        true => config.new_agent(),
-        false => Agent::with_parts(config, DefaultConnector::default(), Names::default()),
+        true => Agent::with_parts(config, connector, DefaultResolver::default()),
+        false => Agent::with_parts(config, connector, Names::default()),
     }
 }
 
@@ -297,7 +265,7 @@ pub(crate) fn classify(error: &Error) -> FailureKind {
         Error::HostNotFound => FailureKind::Resolve,
         Error::Timeout(Timeout::Resolve) => FailureKind::Resolve,
         Error::Timeout(_) => FailureKind::Timeout,
-        Error::Rustls(_) | Error::Tls(_) | Error::Pem(_) | Error::TlsRequired => FailureKind::Tls,
+        Error::TlsRequired => FailureKind::Tls,
         Error::Protocol(_) | Error::LargeResponseHeader(..) => FailureKind::Protocol,
         Error::InvalidProxyUrl | Error::ConnectProxyFailed(_) => FailureKind::Proxy,
         Error::Io(e) => match e.kind() {

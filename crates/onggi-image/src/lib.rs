@@ -31,6 +31,7 @@ pub mod registries;
 mod remote;
 mod retry;
 pub mod store;
+mod tls;
 mod upload;
 mod url;
 mod verify;

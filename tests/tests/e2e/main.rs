@@ -7,6 +7,7 @@ mod bad_images;
 mod bad_input;
 mod bootstrap;
 mod capabilities;
+mod certificates;
 mod cgroup;
 mod chroot;
 mod compressed;

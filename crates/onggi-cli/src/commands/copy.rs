@@ -53,6 +53,9 @@ impl CopyArgs {
             source: RegistryChoice { insecure: !self.src_tls_verify, ..RegistryChoice::default() },
             destination: RegistryChoice { insecure: !self.dest_tls_verify, ..RegistryChoice::default() },
         };
+        if [&from, &to].iter().any(|place| matches!(place, Location::Registry(_))) {
+            options.source.check_auth_file()?;
+        }
         let engine = global.engine()?;
         if let Some(code) = self.explain.show(|| Ok(vec![engine.explain_copy(&from, &to)]))? {
             return Ok(code);

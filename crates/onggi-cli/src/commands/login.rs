@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::Args;
-use onggi_engine::{Credentials, EngineError, LoginRequest, RegistryChoice, RegistryError};
+use onggi_engine::{Credentials, Engine, EngineError, LoginRequest, LoginResult, RegistryChoice, RegistryError};
 
 use super::explain::ExplainArg;
 use crate::{cli::GlobalArgs, error::CliError, render, request::parse_tls_verify, session::terminal::Hidden};
@@ -40,6 +40,9 @@ pub(crate) struct LoginArgs {
     /// Verify the registry's certificate; false also allows plain HTTP
     #[arg(long, value_name = "BOOL", default_value = "true", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_tls_verify)]
     tls_verify: bool,
+    /// Also print which file knows of the login
+    #[arg(short, long)]
+    verbose: bool,
     /// HOST[:PORT]; Docker Hub when left out
     #[arg(value_name = "REGISTRY")]
     registry: Option<String>,
@@ -51,8 +54,8 @@ impl LoginArgs {
         let engine = global.engine()?;
         let choice = RegistryChoice {
             insecure: !self.tls_verify,
-            auth_file: self.authfile,
-            cert_dir: self.cert_dir,
+            auth_file: self.authfile.clone(),
+            cert_dir: self.cert_dir.clone(),
             credentials: None,
         };
         if self.get_login {
@@ -69,25 +72,71 @@ impl LoginArgs {
         if self.password_stdin && self.username.is_none() {
             return Err(CliError::usage("--password-stdin needs --username", "add -u NAME"));
         }
-        let username = match self.username {
-            Some(name) => name,
-            None => ask_name()?,
+        let known = match self.username.is_none() && self.password.is_none() {
+            true => engine.stored_login(self.registry.as_deref(), &choice)?,
+            false => None,
         };
-        let password = match (self.password, self.password_stdin) {
-            (Some(password), _) => password,
+        let done = match &known {
+            Some(credentials) => self.again(&engine, credentials, &choice)?,
+            None => None,
+        };
+        let done = match done {
+            Some(done) => done,
+            None => self.anew(&engine, known.as_ref(), &choice)?,
+        };
+        if self.verbose {
+            render::line(&format!("Used:  {}", done.file.display()))?;
+        }
+        render::line("Login Succeeded")?;
+        Ok(0)
+    }
+
+    fn request(&self, credentials: Credentials) -> LoginRequest {
+        LoginRequest { registry: self.registry.clone(), credentials }
+    }
+
+    /// With what is stored, as Docker and Podman do it first; nothing when the registry does not accept that any more.
+    fn again(
+        &self,
+        engine: &Engine,
+        known: &Credentials,
+        choice: &RegistryChoice,
+    ) -> Result<Option<LoginResult>, CliError> {
+        say("Authenticating with existing credentials...\n")?;
+        match engine.login(&self.request(known.clone()), choice) {
+            Ok(done) => Ok(Some(done)),
+            Err(e) if e.is_unauthorized() => {
+                say("They are not accepted any more.\n")?;
+                Ok(None)
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// With what is given or asked for.
+    fn anew(
+        &self,
+        engine: &Engine,
+        known: Option<&Credentials>,
+        choice: &RegistryChoice,
+    ) -> Result<LoginResult, CliError> {
+        let username = match &self.username {
+            Some(name) => name.clone(),
+            None => ask_name(known)?,
+        };
+        let password = match (&self.password, self.password_stdin) {
+            (Some(password), _) => password.clone(),
             (None, true) => from_stdin()?,
             (None, false) => ask_password()?,
         };
         if username.is_empty() || password.is_empty() {
             return Err(CliError::usage("user name and password must not be empty", "give both"));
         }
-        let request = LoginRequest { registry: self.registry, credentials: Credentials::Basic { username, password } };
-        let done = engine.login(&request, &choice)?;
+        let done = engine.login(&self.request(Credentials::Basic { username, password }), choice)?;
         if done.helper.is_none() {
             warn(&format!("Your credentials are stored unencrypted in {}.", done.file.display()))?;
         }
-        render::line("Login Succeeded")?;
-        Ok(0)
+        Ok(done)
     }
 }
 
@@ -96,7 +145,7 @@ impl LoginArgs {
 pub(crate) struct LogoutArgs {
     #[command(flatten)]
     explain: ExplainArg,
-    /// Every registry of the file
+    /// Every registry that there are credentials for
     #[arg(short, long, conflicts_with = "registry")]
     all: bool,
     /// File with credentials, instead of ~/.docker/config.json
@@ -112,6 +161,7 @@ impl LogoutArgs {
     pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
         let engine = global.engine()?;
         let choice = RegistryChoice { auth_file: self.authfile, ..RegistryChoice::default() };
+        choice.check_auth_file()?;
         let all = || Ok::<_, CliError>(engine.logins(&choice)?.into_iter().map(Some).collect::<Vec<_>>());
         let plan = || {
             let names = if self.all { all()? } else { vec![self.registry.clone()] };
@@ -140,7 +190,11 @@ impl LogoutArgs {
 }
 
 fn warn(text: &str) -> Result<(), CliError> {
-    Ok(io::stderr().write_all(format!("WARNING! {text}\n").as_bytes())?)
+    say(&format!("WARNING! {text}\n"))
+}
+
+fn say(text: &str) -> Result<(), CliError> {
+    Ok(io::stderr().write_all(text.as_bytes())?)
 }
 
 fn prompt(text: &str) -> Result<(), CliError> {
@@ -150,14 +204,18 @@ fn prompt(text: &str) -> Result<(), CliError> {
             "use -u NAME and --password-stdin",
         ));
     }
-    let mut err = io::stderr();
-    err.write_all(text.as_bytes())?;
-    Ok(err.flush()?)
+    say(text)?;
+    Ok(io::stderr().flush()?)
 }
 
-fn ask_name() -> Result<String, CliError> {
-    prompt("Username: ")?;
-    line()
+/// An empty answer means the one that is known.
+fn ask_name(known: Option<&Credentials>) -> Result<String, CliError> {
+    let Some(Credentials::Basic { username, .. }) = known else {
+        prompt("Username: ")?;
+        return line();
+    };
+    prompt(&format!("Username ({username}): "))?;
+    Ok(Some(line()?).filter(|name| !name.is_empty()).unwrap_or_else(|| username.clone()))
 }
 
 fn ask_password() -> Result<String, CliError> {

@@ -119,7 +119,7 @@ impl Engine {
     /// # Errors
     /// No such registry, or no place to keep them.
     pub fn explain_login(&self, registry: Option<&str>, choice: &RegistryChoice) -> Result<VerbPlan, EngineError> {
-        let (registry, file, helper) = login::place(registry, choice)?;
+        let login::Place { registry, file, helper } = login::place(registry, choice)?;
         let mut plan = VerbPlan::new(format!("log in to {registry}"));
         plan.push(VerbOp::Ask {
             url: format!("https://{registry}/v2/"),
@@ -147,15 +147,16 @@ impl Engine {
     ) -> Result<VerbPlan, EngineError> {
         let mut plan = VerbPlan::new("log out");
         for registry in registries {
-            let (registry, file, helper) = login::place(registry.as_deref(), choice)?;
-            if let Some(name) = helper {
-                plan.push(VerbOp::Run {
-                    args: vec![format!("docker-credential-{name}"), "erase".into()],
-                    what: format!("forget the secret for {registry}"),
-                });
+            for login::Place { registry, file, helper } in login::places(registry.as_deref(), choice)? {
+                if let Some(name) = helper {
+                    plan.push(VerbOp::Run {
+                        args: vec![format!("docker-credential-{name}"), "erase".into()],
+                        what: format!("forget the secret for {registry}"),
+                    });
+                }
+                let what = format!("without the entry for {registry}, if there is one");
+                plan.push(VerbOp::Write { path: file, what, text: None });
             }
-            let what = format!("without the entry for {registry}, if there is one");
-            plan.push(VerbOp::Write { path: file, what, text: None });
         }
         Ok(plan)
     }

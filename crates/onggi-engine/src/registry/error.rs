@@ -99,6 +99,14 @@ impl RegistryError {
                 "the administrator of this machine does not want it to be used"
             }
             Self::Configuration(_) => "see containers-registries.conf(5)",
+            Self::Certificates(CertificatesError::Half { .. }) => {
+                "NAME.cert and NAME.key are yours, and belong together; the key of the registry itself belongs to it alone"
+            }
+            Self::Certificates(CertificatesError::Read { source, .. })
+                if source.kind() == io::ErrorKind::InvalidData =>
+            {
+                "certificates have to be text (PEM): openssl x509 -inform der -in FILE -out NEW.crt"
+            }
             Self::Certificates(_) => "see docs/registries.md, \"TLS and proxies\"",
             Self::NowhereFound { .. } => "write the registry's name in front of the image's",
             Self::NoHelper { .. } => {

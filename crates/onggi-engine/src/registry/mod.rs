@@ -41,6 +41,19 @@ pub struct RegistryChoice {
     pub credentials: Option<Credentials>,
 }
 
+impl RegistryChoice {
+    /// Whether the file with credentials that the user named, here or with `REGISTRY_AUTH_FILE`, is one. For every verb
+    /// but `login`, which makes it.
+    ///
+    /// # Errors
+    /// It is not there, or a directory.
+    pub fn check_auth_file(&self) -> Result<(), EngineError> {
+        let named = self.auth_file.clone().or_else(|| credentials::named_file(&|name| std::env::var_os(name)));
+        let checked = named.as_deref().map_or(Ok(()), credentials::check_named);
+        checked.map_err(|source| EngineError::Credentials { source })
+    }
+}
+
 /// The configuration of this machine and user.
 pub(crate) struct Registries<'c> {
     choice: &'c RegistryChoice,
@@ -59,14 +72,10 @@ impl<'c> Registries<'c> {
     /// With `registries.conf` as it was read before.
     fn with(choice: &'c RegistryChoice, conf: Arc<RegistriesConf>) -> Self {
         let env = |name: &str| std::env::var_os(name);
-        let credential_files = match &choice.auth_file {
-            Some(only) => vec![only.clone()],
-            None => credentials::credential_files(&env),
-        };
         Self {
             choice,
             conf,
-            credential_files,
+            credential_files: login::read_files(choice),
             certificate_dirs: certificates::directories(&env),
             proxies: ProxySettings::from_vars(&|name| std::env::var(name).ok()),
         }
