@@ -189,6 +189,8 @@ impl Engine {
             self.after_pull(&image);
             return Ok(image);
         }
+        // A database that is made after the content would take this for what another one has lost.
+        drop(self.state()?);
         let intent = self.intents()?.wait(&format!("{PULL_INTENT}{}", names::random_id()?.short()))?;
         // Shared with other pulls; a collection of garbage waits for none of us and takes nothing meanwhile.
         let keep = Lock::shared(&self.images_lock()?)?;

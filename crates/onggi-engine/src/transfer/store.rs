@@ -118,6 +118,8 @@ pub(crate) struct StoreSink<'e> {
 
 impl<'e> StoreSink<'e> {
     pub(crate) fn new(engine: &'e Engine) -> Result<Self, EngineError> {
+        // A database that is made after the content would take this for what another one has lost.
+        drop(engine.state()?);
         let blobs = engine.blobs()?;
         let intent = engine.intents()?.wait(&format!("{PULL_INTENT}{}", names::random_id()?.short()))?;
         let _keep = Lock::shared(&engine.images_lock()?)?;
