@@ -22,6 +22,7 @@ mod failing_calls;
 mod fields;
 mod formats;
 mod full_disk;
+mod habits;
 mod image_edges;
 mod image_habits;
 mod image_mount;
