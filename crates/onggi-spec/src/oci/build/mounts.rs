@@ -1,7 +1,7 @@
 //! `mounts`, masked and read-only paths.
 //!
-//! Order: the API filesystems, the engine's files of `/etc`, then the user's volumes, shallow ones first so
-//! that none hides a deeper one.
+//! Order: the API filesystems, then the engine's files of `/etc` among the user's volumes, shallow ones first so
+//! that none hides a deeper one: a volume on `/etc` is below the engine's files, as with Docker.
 
 use std::path::Path;
 
@@ -51,11 +51,18 @@ pub(super) fn masked_paths(cpus: u32) -> Vec<String> {
 /// Every mount, in order.
 pub(super) fn mounts(input: &SpecInput<'_>) -> Result<Vec<Mount>, BuildError> {
     let volumes = volumes(&input.request.mounts, input.id_block.is_some())?;
-    let mut list = api_filesystems(input);
-    list.extend(etc_files(input)?);
-    list.retain(|m| !volumes.iter().any(|v| v.destination == m.destination));
-    list.extend(volumes);
+    let own = |m: &Mount| !volumes.iter().any(|v| v.destination == m.destination);
+    let mut list: Vec<Mount> = api_filesystems(input).into_iter().filter(own).collect();
+    let mut others: Vec<Mount> = etc_files(input)?.into_iter().filter(own).collect();
+    others.extend(volumes);
+    others.sort_by_key(|m| depth(&m.destination));
+    list.extend(others);
     Ok(list)
+}
+
+/// Of a normalised path.
+fn depth(target: &str) -> usize {
+    target.matches('/').count()
 }
 
 /// Propagation of the root mount: a volume cannot receive or send events through a private one.
@@ -134,7 +141,7 @@ fn utf8(path: &Path) -> Result<&str, BuildError> {
 
 fn volumes(wanted: &[MountSpec], id_mapped: bool) -> Result<Vec<Mount>, BuildError> {
     let mut sorted: Vec<&MountSpec> = wanted.iter().collect();
-    sorted.sort_by_key(|m| m.target.matches('/').count());
+    sorted.sort_by_key(|m| depth(&m.target));
     for (i, m) in sorted.iter().enumerate() {
         let target = m.target.clone();
         if sorted[..i].iter().any(|other| other.target == target) {

@@ -234,7 +234,7 @@ fn namespaces_follow_the_network_mode() {
 }
 
 #[test]
-fn mounts_come_in_order_and_volumes_last_shallow_first() {
+fn mounts_come_in_order_and_volumes_shallow_first() {
     let mut r = request();
     for v in ["/h1:/data/deep/er", "/h2:/data:ro", "/h3:/dev/shm", "/h4:/etc/hosts"] {
         r.mounts.push(parse_volume(v).expect("parses"));
@@ -249,9 +249,9 @@ fn mounts_come_in_order_and_volumes_last_shallow_first() {
             "/dev/mqueue",
             "/sys",
             "/sys/fs/cgroup",
+            "/data",
             "/etc/hostname",
             "/etc/resolv.conf",
-            "/data",
             "/dev/shm",
             "/etc/hosts",
             "/data/deep/er"
@@ -263,6 +263,18 @@ fn mounts_come_in_order_and_volumes_last_shallow_first() {
     );
     assert!(find(&spec, "/sys").options.contains(&"ro".to_owned()));
     assert!(find(&spec, "/etc/hostname").options.contains(&"nosymfollow".to_owned()));
+}
+
+#[test]
+fn a_volume_on_etc_does_not_hide_the_engines_files_and_a_volume_on_one_replaces_it() {
+    let mut r = request();
+    for v in ["/h1:/etc/hosts", "/h2:/etc", "/h3:/etc/resolv.conf/"] {
+        r.mounts.push(parse_volume(v).expect("parses"));
+    }
+    let spec = built(&r);
+    let in_etc: Vec<_> = destinations(&spec).into_iter().filter(|d| d.starts_with("/etc")).collect();
+    assert_eq!(in_etc, ["/etc", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf"]);
+    assert_eq!(find(&spec, "/etc/hosts").source.as_deref(), Some("/h1"));
 }
 
 #[test]

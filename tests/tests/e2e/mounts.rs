@@ -1,0 +1,38 @@
+//! `-v` and the engine's own files of /etc, as Docker's test suite expects them.
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+};
+
+use crate::Stage;
+
+#[test]
+fn e2e_a_volume_on_etc_is_below_the_engines_files_and_a_file_of_ones_own_replaces_one() {
+    let stage = Stage::new();
+    let dir = stage.onggi.dir().join("etc");
+    let outside = stage.onggi.dir().join("outside");
+    fs::create_dir(&dir).expect("make a directory");
+    fs::write(dir.join("own"), "mine\n").expect("write a file");
+    fs::write(&outside, "untouched\n").expect("write a file");
+    // A link in the volume leads where the container would find it, never to the host's file.
+    symlink(&outside, dir.join("hosts")).expect("make a link");
+    let volume = format!("{}:/etc", dir.display());
+    let show = "cat /etc/own /etc/hostname; grep -c localhost /etc/hosts; test -e /etc/resolv.conf";
+    let seen = stage.script(&["-v", &volume, "-h", "web"], show);
+    assert_eq!(seen, "mine\nweb\n2");
+    assert_eq!(fs::read_to_string(&outside).expect("read"), "untouched\n");
+    let made = fs::metadata(dir.join("resolv.conf")).expect("its mount point was made");
+    assert_eq!((made.len(), made.permissions().mode() & 0o777), (0, 0o644));
+
+    fs::remove_file(dir.join("hosts")).expect("remove the link");
+    let own = format!("{}:/etc/hosts", outside.display());
+    let seen = stage.script(&["-v", &own, "-v", &volume, "-h", "web"], "cat /etc/hosts /etc/hostname");
+    assert_eq!(seen, "untouched\nweb");
+
+    fs::remove_file(dir.join("hostname")).expect("remove a mount point");
+    let ran = stage.onggi.run(&["run", "--rm", "-v", &format!("{volume}:ro"), &stage.busybox, "true"]);
+    assert_eq!(ran.code, Some(125), "{ran}");
+    assert!(ran.stderr.contains("/etc/hostname") && ran.stderr.contains("hint: make it"), "{ran}");
+    stage.onggi.assert_nothing_left();
+}
