@@ -36,3 +36,15 @@ fn e2e_a_volume_on_etc_is_below_the_engines_files_and_a_file_of_ones_own_replace
     assert!(ran.stderr.contains("/etc/hostname") && ran.stderr.contains("hint: make it"), "{ran}");
     stage.onggi.assert_nothing_left();
 }
+
+#[test]
+fn e2e_a_read_only_root_has_read_only_files_of_etc() {
+    let stage = Stage::new();
+    let script = "for f in hosts hostname resolv.conf; do (echo x >> /etc/$f) 2> /dev/null && echo $f; done; true";
+    assert_eq!(stage.script(&["--read-only"], script), "");
+    assert_eq!(stage.script(&[], script), "hosts\nhostname\nresolv.conf");
+    let own = stage.onggi.dir().join("hosts");
+    fs::write(&own, "").expect("write a file");
+    assert_eq!(stage.script(&["--read-only", "-v", &format!("{}:/etc/hosts", own.display())], script), "hosts");
+    stage.onggi.assert_nothing_left();
+}

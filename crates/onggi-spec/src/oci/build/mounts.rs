@@ -125,12 +125,14 @@ fn cgroupfs(rootless: bool, facts: &HostFacts) -> Option<Mount> {
     possible.then(|| mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]))
 }
 
-/// The engine's own files. `nosymfollow`: nothing below them is a path that an image chose.
+/// The engine's own files, as writable as the root that they are in. `nosymfollow`: nothing below them is a path that an
+/// image chose.
 fn etc_files(input: &SpecInput<'_>) -> Result<Vec<Mount>, BuildError> {
     let files = &input.files;
     let pairs =
         [("/etc/hosts", &files.hosts), ("/etc/hostname", &files.hostname), ("/etc/resolv.conf", &files.resolv_conf)];
     let mut options = vec!["bind", "rprivate", "nosuid", "nodev", "noexec", "nosymfollow"];
+    options.extend(input.request.read_only.then_some("ro"));
     options.extend(input.id_block.map(|_| "idmap"));
     pairs.into_iter().map(|(target, source)| Ok(mount(target, "bind", utf8(source)?, &options))).collect()
 }

@@ -278,6 +278,18 @@ fn a_volume_on_etc_does_not_hide_the_engines_files_and_a_volume_on_one_replaces_
 }
 
 #[test]
+fn a_read_only_root_has_read_only_files_of_the_engine() {
+    let mut r = request();
+    let read_only = |r: &ContainerRequest| {
+        let spec = built(r);
+        ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"].map(|f| find(&spec, f).options.contains(&"ro".to_owned()))
+    };
+    assert_eq!(read_only(&r), [false; 3]);
+    r.read_only = true;
+    assert_eq!(read_only(&r), [true; 3]);
+}
+
+#[test]
 fn volumes_that_collide_with_the_runtime_or_each_other_are_refused() {
     for targets in [&["/a", "/a"] as &[&str], &["/proc"], &["/proc/sys"], &["/dev"]] {
         let mut r = request();
