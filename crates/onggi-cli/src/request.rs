@@ -43,8 +43,8 @@ pub(crate) struct ContainerArgs {
     /// Publish a port on the host
     #[arg(short, long, value_name = "[[IP:]HOST:]CONTAINER[/udp]", allow_hyphen_values = true)]
     publish: Vec<String>,
-    /// Bind-mount a host path
-    #[arg(short, long, value_name = "HOST:CONTAINER[:ro]", allow_hyphen_values = true)]
+    /// Bind-mount a host path, nosuid and nodev unless OPTIONS say otherwise (ro, dev, suid, noexec, rslave, rshared)
+    #[arg(short, long, value_name = "HOST:CONTAINER[:OPTIONS]", allow_hyphen_values = true)]
     volume: Vec<String>,
     /// Set an environment variable, or pass your own on
     #[arg(short, long, value_name = "KEY[=VALUE]", allow_hyphen_values = true)]

@@ -3,13 +3,13 @@
 use std::{
     fs,
     net::Ipv4Addr,
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{FileTypeExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
 use onggi_network::NetworkRecord;
 use onggi_spec::{
-    ContainerId, HostFacts, IdBlock, ImageSource, NetworkMode,
+    ContainerId, ContainerRequest, HostFacts, IdBlock, ImageSource, NetworkMode,
     image::ImageConfig,
     monitor::{LogConfig, MonitorConfig, OverlayMount, RootFs},
     oci::{
@@ -103,6 +103,7 @@ impl Engine {
             cgroups_path: cgroups_path(&record.id),
             apparmor_profile: confinement.profile.as_deref(),
             files,
+            device_sources: device_sources(&record.request),
         };
         build_oci_spec(&input).map_err(EngineError::Build)
     }
@@ -190,6 +191,14 @@ fn write_public(path: &Path, text: &str) -> Result<(), EngineError> {
         fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(path).map_err(failed)?;
     rustix::fs::fchmod(&file, rustix::fs::Mode::from_raw_mode(0o644)).map_err(|e| failed(e.into()))?;
     std::io::Write::write_all(&mut file, text.as_bytes()).map_err(failed)
+}
+
+/// Sources of mounts that are device files: who mounts /dev/null over a file wants that device.
+pub(crate) fn device_sources(request: &ContainerRequest) -> Vec<String> {
+    let is_device = |source: &&String| {
+        fs::metadata(source).is_ok_and(|m| m.file_type().is_char_device() || m.file_type().is_block_device())
+    };
+    request.mounts.iter().map(|m| &m.source).filter(is_device).cloned().collect()
 }
 
 /// The host name inside the container.

@@ -5,6 +5,8 @@ use std::{
     os::unix::fs::{PermissionsExt, symlink},
 };
 
+use onggi_tests::machine::sh;
+
 use crate::Stage;
 
 #[test]
@@ -46,5 +48,30 @@ fn e2e_a_read_only_root_has_read_only_files_of_etc() {
     let own = stage.onggi.dir().join("hosts");
     fs::write(&own, "").expect("write a file");
     assert_eq!(stage.script(&["--read-only", "-v", &format!("{}:/etc/hosts", own.display())], script), "hosts");
+    stage.onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_a_device_file_that_is_mounted_can_be_opened_and_one_in_a_volume_cannot() {
+    let stage = Stage::new();
+    let empty = "dd if=/etc/motd count=1 2> /dev/null | wc -c; echo x > /etc/motd && echo written";
+    assert_eq!(stage.script(&["-v", "/dev/null:/etc/motd"], empty), "0\nwritten");
+
+    let dir = stage.onggi.dir().join("volume");
+    fs::create_dir(&dir).expect("make a directory");
+    sh(&format!("mknod -m 666 {0}/null c 1 3; mknod -m 666 {0}/mem c 1 1", dir.display()));
+    sh(&format!("cp /bin/busybox {}/id", dir.display()));
+    let with = |options: &str, script: &str| {
+        let volume = format!("{}:/vol{options}", dir.display());
+        stage.script(&["-v", volume.as_str(), "-u", "1000"], &format!("exec 2> /dev/null; {script} || echo refused"))
+    };
+    assert_eq!(with("", "cat /vol/null"), "refused");
+    assert_eq!(with(":dev", "cat /vol/null"), "");
+    assert_eq!(with(":dev", "cat /vol/mem"), "refused");
+    let nosuid = "grep -c ' /vol .*nosuid' /proc/mounts";
+    assert_eq!(with("", nosuid), "1");
+    assert_eq!(with(":suid", nosuid), "0\nrefused");
+    assert_eq!(with(":exec", "/vol/id -u"), "1000");
+    assert_eq!(with(":noexec", "/vol/id -u"), "refused");
     stage.onggi.assert_nothing_left();
 }

@@ -100,6 +100,7 @@ fn build(
         cgroups_path: "/onggi-x".into(),
         apparmor_profile: facts.apparmor.then_some("onggi-default"),
         files,
+        device_sources: vec!["/dev/null".into()],
     })
 }
 
@@ -259,7 +260,7 @@ fn mounts_come_in_order_and_volumes_shallow_first() {
     );
     assert_eq!(
         find(&spec, "/data").options,
-        ["rbind", "rprivate", "nosuid", "nodev", "rnosuid", "rnodev", "ro", "rro"]
+        ["rbind", "rprivate", "nosuid", "rnosuid", "nodev", "rnodev", "ro", "rro"]
     );
     assert!(find(&spec, "/sys").options.contains(&"ro".to_owned()));
     assert!(find(&spec, "/etc/hostname").options.contains(&"nosymfollow".to_owned()));
@@ -287,6 +288,20 @@ fn a_read_only_root_has_read_only_files_of_the_engine() {
     assert_eq!(read_only(&r), [false; 3]);
     r.read_only = true;
     assert_eq!(read_only(&r), [true; 3]);
+}
+
+#[test]
+fn volumes_have_no_devices_and_no_set_user_id_programs_unless_asked_for() {
+    let options = |volume: &str| {
+        let mut r = request();
+        r.mounts = vec![parse_volume(volume).expect("parses")];
+        find(&built(&r), "/t").options[2..].join(",")
+    };
+    assert_eq!(options("/h:/t"), "nosuid,rnosuid,nodev,rnodev,rw");
+    assert_eq!(options("/h:/t:dev,suid,exec"), "suid,dev,exec,rw");
+    assert_eq!(options("/h:/t:noexec"), "nosuid,rnosuid,nodev,rnodev,noexec,rnoexec,rw");
+    assert_eq!(options("/dev/null:/t"), "nosuid,rnosuid,rw");
+    assert_eq!(options("/dev/null:/t:nodev"), "nosuid,rnosuid,nodev,rnodev,rw");
 }
 
 #[test]
