@@ -220,7 +220,10 @@ fn hosts_file(hostname: &str, ip: Option<Ipv4Addr>) -> String {
         ff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"
         .to_owned();
     let ip = ip.unwrap_or(Ipv4Addr::LOCALHOST);
-    text.push_str(&format!("{ip}\t{hostname}\n"));
+    // As Docker: the full name, which is the canonical one, then its first label.
+    let names =
+        hostname.split_once('.').map_or_else(|| hostname.to_owned(), |(short, _)| format!("{hostname} {short}"));
+    text.push_str(&format!("{ip}\t{names}\n"));
     text
 }
 
@@ -258,6 +261,8 @@ mod tests {
 
     #[test]
     fn the_containers_own_name_resolves_to_its_address() {
-        assert!(hosts_file("web", Some(Ipv4Addr::new(10, 89, 0, 2))).ends_with("10.89.0.2\tweb\n"));
+        let ip = Some(Ipv4Addr::new(10, 89, 0, 2));
+        assert!(hosts_file("web", ip).ends_with("10.89.0.2\tweb\n"));
+        assert!(hosts_file("web.example.com", ip).ends_with("10.89.0.2\tweb.example.com web\n"));
     }
 }

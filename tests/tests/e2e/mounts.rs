@@ -75,3 +75,12 @@ fn e2e_a_device_file_that_is_mounted_can_be_opened_and_one_in_a_volume_cannot() 
     assert_eq!(with(":noexec", "/vol/id -u"), "refused");
     stage.onggi.assert_nothing_left();
 }
+
+#[test]
+fn e2e_a_full_host_name_and_its_first_label_are_in_hosts() {
+    let stage = Stage::new();
+    let script = "hostname; cat /etc/hostname; tail -n 1 /etc/hosts; busybox hostname -f; busybox hostname -s";
+    let seen = stage.script(&["-h", "foobar.example.com"], script);
+    let full = "foobar.example.com";
+    assert_eq!(seen, format!("{full}\n{full}\n127.0.0.1\t{full} foobar\n{full}\nfoobar"));
+}
