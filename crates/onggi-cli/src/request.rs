@@ -373,36 +373,36 @@ pub(crate) fn parse_platform(text: &str) -> Result<onggi_spec::image::Platform, 
     })
 }
 
-/// Files first, then `-e`, as Docker; a bare KEY takes the caller's value and is left out when it has none.
+/// Files first, then `-e`, as Docker.
 fn environment(files: &[PathBuf], own: &[String], caller: &Caller<'_>) -> Result<Vec<String>, CliError> {
-    let mut list = Vec::new();
-    for file in files {
-        list.extend(parse_env_file(&read_bounded(&caller.directory.join(file))?)?);
-    }
-    resolve_env(list, own, caller)
-}
-
-/// `-e` values after `list`, with bare keys resolved.
-pub(crate) fn resolve_env(mut list: Vec<EnvArg>, own: &[String], caller: &Caller<'_>) -> Result<Vec<String>, CliError> {
-    for text in own {
-        list.push(parse_env(text)?);
-    }
     let mut env = Vec::new();
-    for variable in list {
-        match variable {
-            EnvArg::Set(text) => env.push(text),
-            EnvArg::FromCaller(key) => {
-                let Some(value) = (caller.variable)(&key) else { continue };
-                let value = value
-                    .into_string()
-                    .map_err(|_| ParseError::new("environment variable", &key, "your value is not UTF-8"))?;
-                if let EnvArg::Set(text) = parse_env(&format!("{key}={value}"))? {
-                    env.push(text);
-                }
-            }
+    for file in files {
+        for variable in parse_env_file(&read_bounded(&caller.directory.join(file))?)? {
+            // What the caller has not is nothing in a file …
+            env.extend(with_value(variable, caller)?.ok());
         }
     }
+    env.extend(resolve_env(own, caller)?);
     Ok(env)
+}
+
+/// `-e` values with bare keys resolved. … And here it is a bare key: the image's variable of that name goes.
+pub(crate) fn resolve_env(own: &[String], caller: &Caller<'_>) -> Result<Vec<String>, CliError> {
+    own.iter().map(|text| Ok(with_value(parse_env(text)?, caller)?.unwrap_or_else(|key| key))).collect()
+}
+
+/// `KEY=VALUE`, or the key alone when it is the caller's and the caller has none.
+fn with_value(variable: EnvArg, caller: &Caller<'_>) -> Result<Result<String, String>, CliError> {
+    let key = match variable {
+        EnvArg::Set(text) => return Ok(Ok(text)),
+        EnvArg::FromCaller(key) => key,
+    };
+    let Some(value) = (caller.variable)(&key) else { return Ok(Err(key)) };
+    let value =
+        value.into_string().map_err(|_| ParseError::new("environment variable", &key, "your value is not UTF-8"))?;
+    let text = format!("{key}={value}");
+    parse_env(&text)?;
+    Ok(Ok(text))
 }
 
 fn read_bounded(path: &std::path::Path) -> Result<String, CliError> {
@@ -548,7 +548,7 @@ mod tests {
         .expect("is a request");
         assert_eq!(r.image, ImageSource::Image("nginx".parse().expect("reference")));
         assert_eq!(r.command, ["sh", "-c", "x"]);
-        assert_eq!(r.env, ["A=1", "HAVE=it"]);
+        assert_eq!(r.env, ["A=1", "HAVE=it", "HAVENOT"]);
         assert_eq!(r.ports.len(), 3);
         assert_eq!(r.security.words(), ["apparmor=unconfined", "no-new-privileges=true"]);
         assert_eq!(r.mounts[1].source, "/cwd/x");

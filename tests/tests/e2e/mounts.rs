@@ -1,4 +1,4 @@
-//! `-v` and the engine's own files of /etc, as Docker's test suite expects them.
+//! `-v`, `-e`, `-u` and the engine's own files of /etc, as Docker's test suite expects them.
 
 use std::{
     fs,
@@ -83,4 +83,41 @@ fn e2e_a_full_host_name_and_its_first_label_are_in_hosts() {
     let seen = stage.script(&["-h", "foobar.example.com"], script);
     let full = "foobar.example.com";
     assert_eq!(seen, format!("{full}\n{full}\n127.0.0.1\t{full} foobar\n{full}\nfoobar"));
+}
+
+#[test]
+fn e2e_a_name_without_a_value_erases_the_images_variable_in_run_exec_and_commit() {
+    let stage = Stage::new();
+    let dir = stage.onggi.dir();
+    let (program, root, runroot) = (stage.onggi.program(), stage.onggi.root(), stage.onggi.runroot());
+    stage.onggi.ok(&[
+        "run",
+        "--name",
+        "base",
+        "--network",
+        "none",
+        "-e",
+        "FOO=bar",
+        "-e",
+        "KEPT=1",
+        &stage.busybox,
+        "true",
+    ]);
+    stage.onggi.ok(&["commit", "base", "with-foo"]);
+    let onggi = format!("env -i {} --root {} --runroot {}", program.display(), root.display(), runroot.display());
+    let run = |options: &str| sh(&format!("{onggi} run --rm --network none {options} with-foo /bin/env | sort"));
+    let keys = |text: &str| text.lines().filter_map(|l| l.split('=').next()).collect::<Vec<_>>().join(" ");
+    assert_eq!(keys(&run("")), "FOO HOME HOSTNAME KEPT PATH");
+    assert_eq!(keys(&run("-e FOO -e HOSTNAME")), "HOME KEPT PATH");
+    assert_eq!(keys(&run("-e PATH -e HOME -e FOO=2")), "FOO HOME HOSTNAME KEPT");
+    std::fs::write(dir.join("env"), "FOO\nOTHER=1\n").expect("write a file");
+    assert_eq!(keys(&run(&format!("--env-file {}/env", dir.display()))), "FOO HOME HOSTNAME KEPT OTHER PATH");
+
+    sh(&format!("{onggi} run -d --name web --network none -e KEPT with-foo sleep 100"));
+    let exec = sh(&format!("{onggi} exec -e FOO web /bin/env | sort"));
+    assert_eq!(keys(&exec), "HOME HOSTNAME PATH");
+    stage.onggi.ok(&["commit", "web", "without"]);
+    assert_eq!(stage.onggi.ok(&["image", "inspect", "-f", "{{.Config.Env}}", "without"]).matches("KEPT").count(), 0);
+    stage.onggi.ok(&["rm", "-f", "web", "base"]);
+    stage.onggi.assert_nothing_left();
 }

@@ -171,6 +171,16 @@ fn environment_has_defaults_then_image_then_request() {
 }
 
 #[test]
+fn a_bare_name_of_the_request_erases_whatever_set_it() {
+    let img = image(ContainerConfig { env: strings(&["A=1", "HOME=/img"]), ..Default::default() });
+    let mut r = request();
+    (r.tty, r.command) = (true, strings(&["c"]));
+    r.env = strings(&["A", "PATH", "HOSTNAME", "TERM", "HOME", "NEVER"]);
+    let spec = build(&r, Some(&img), root(), &facts()).expect("builds");
+    assert_eq!(spec.process.expect("process").env, ["HOME=/root"]);
+}
+
+#[test]
 fn an_images_home_with_a_newline_is_refused_cve_2022_4318() {
     let img = image(ContainerConfig {
         env: strings(&["HOME=/a\nroot2::0:0"]),
