@@ -297,7 +297,7 @@ impl ContainerArgs {
             network: parse_network(&network)?,
             userns: parse_userns(&userns)?,
             ports: ports(&publish)?,
-            mounts: volume.iter().map(|v| parse_mount(v, caller)).collect::<Result<_, _>>()?,
+            mounts: mounts(&volume, caller)?,
             resources: Resources {
                 nano_cpus: cpus.map(|c| parse_cpus(&c)).transpose()?.flatten(),
                 memory: memory.map(|m| parse_memory(&m)).transpose()?.flatten(),
@@ -456,6 +456,18 @@ fn ports(list: &[String]) -> Result<Vec<PortMapping>, ParseError> {
     }
 }
 
+/// What is said twice is one mount.
+fn mounts(list: &[String], caller: &Caller<'_>) -> Result<Vec<MountSpec>, ParseError> {
+    let mut all: Vec<MountSpec> = Vec::new();
+    for text in list {
+        let mount = parse_mount(text, caller)?;
+        if !all.contains(&mount) {
+            all.push(mount);
+        }
+    }
+    Ok(all)
+}
+
 /// Makes a source that starts with `.` or `~/` absolute; the grammar does the rest.
 fn parse_mount(text: &str, caller: &Caller<'_>) -> Result<MountSpec, ParseError> {
     let (source, rest) = text.split_once(':').unwrap_or((text, ""));
@@ -506,6 +518,8 @@ mod tests {
             "/a:/b:ro",
             "-v",
             "./x:/y",
+            "-v",
+            "/a:/b/:ro",
             "-e",
             "A=1",
             "-e",
@@ -551,7 +565,7 @@ mod tests {
         assert_eq!(r.env, ["A=1", "HAVE=it", "HAVENOT"]);
         assert_eq!(r.ports.len(), 3);
         assert_eq!(r.security.words(), ["apparmor=unconfined", "no-new-privileges=true"]);
-        assert_eq!(r.mounts[1].source, "/cwd/x");
+        assert_eq!((r.mounts[1].source.as_str(), r.mounts.len()), ("/cwd/x", 2));
         assert!(r.mounts[0].read_only && r.tty && r.interactive && r.remove && r.read_only && r.init);
         assert_eq!(r.cap_add, ["net_admin", "SYS_TIME"]);
         assert_eq!(

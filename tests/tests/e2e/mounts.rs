@@ -136,3 +136,15 @@ fn e2e_a_user_may_be_left_out_before_a_group_and_a_group_after_a_user() {
     }
     stage.onggi.assert_nothing_left();
 }
+
+#[test]
+fn e2e_a_volume_said_twice_is_one_and_two_on_one_target_are_refused() {
+    let stage = Stage::new();
+    let counted = stage.script(&["-v", "/srv:/srv", "-v", "/srv:/srv/"], "grep -c ' /srv ' /proc/mounts");
+    assert_eq!(counted, "1");
+    for other in ["/tmp:/srv", "/srv:/srv:ro"] {
+        let ran = stage.onggi.run(&["run", "--rm", "-v", "/srv:/srv", "-v", other, &stage.busybox, "true"]);
+        assert!(ran.code == Some(125) && ran.stderr.contains("Duplicate mount point: /srv"), "{ran}");
+    }
+    stage.onggi.assert_nothing_left();
+}
