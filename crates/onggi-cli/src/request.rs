@@ -43,8 +43,8 @@ pub(crate) struct ContainerArgs {
     /// Publish a port on the host
     #[arg(short, long, value_name = "[[IP:]HOST:]CONTAINER[/udp]", allow_hyphen_values = true)]
     publish: Vec<String>,
-    /// Bind-mount a host path
-    #[arg(short, long, value_name = "HOST:CONTAINER[:ro]", allow_hyphen_values = true)]
+    /// Bind-mount a host path, nosuid and nodev unless OPTIONS say otherwise (ro, dev, suid, noexec, rslave, rshared)
+    #[arg(short, long, value_name = "HOST:CONTAINER[:OPTIONS]", allow_hyphen_values = true)]
     volume: Vec<String>,
     /// Set an environment variable, or pass your own on
     #[arg(short, long, value_name = "KEY[=VALUE]", allow_hyphen_values = true)]
@@ -300,7 +300,7 @@ impl ContainerArgs {
             network: parse_network(&network)?,
             userns: parse_userns(&userns)?,
             ports: ports(&publish)?,
-            mounts: volume.iter().map(|v| parse_mount(v, caller)).collect::<Result<_, _>>()?,
+            mounts: mounts(&volume, caller)?,
             resources: Resources {
                 nano_cpus: cpus.map(|c| parse_cpus(&c)).transpose()?.flatten(),
                 memory: memory.map(|m| parse_memory(&m)).transpose()?.flatten(),
@@ -376,36 +376,36 @@ pub(crate) fn parse_platform(text: &str) -> Result<onggi_spec::image::Platform, 
     })
 }
 
-/// Files first, then `-e`, as Docker; a bare KEY takes the caller's value and is left out when it has none.
+/// Files first, then `-e`, as Docker.
 fn environment(files: &[PathBuf], own: &[String], caller: &Caller<'_>) -> Result<Vec<String>, CliError> {
-    let mut list = Vec::new();
-    for file in files {
-        list.extend(parse_env_file(&read_bounded(&caller.directory.join(file))?)?);
-    }
-    resolve_env(list, own, caller)
-}
-
-/// `-e` values after `list`, with bare keys resolved.
-pub(crate) fn resolve_env(mut list: Vec<EnvArg>, own: &[String], caller: &Caller<'_>) -> Result<Vec<String>, CliError> {
-    for text in own {
-        list.push(parse_env(text)?);
-    }
     let mut env = Vec::new();
-    for variable in list {
-        match variable {
-            EnvArg::Set(text) => env.push(text),
-            EnvArg::FromCaller(key) => {
-                let Some(value) = (caller.variable)(&key) else { continue };
-                let value = value
-                    .into_string()
-                    .map_err(|_| ParseError::new("environment variable", &key, "your value is not UTF-8"))?;
-                if let EnvArg::Set(text) = parse_env(&format!("{key}={value}"))? {
-                    env.push(text);
-                }
-            }
+    for file in files {
+        for variable in parse_env_file(&read_bounded(&caller.directory.join(file))?)? {
+            // What the caller has not is nothing in a file …
+            env.extend(with_value(variable, caller)?.ok());
         }
     }
+    env.extend(resolve_env(own, caller)?);
     Ok(env)
+}
+
+/// `-e` values with bare keys resolved. … And here it is a bare key: the image's variable of that name goes.
+pub(crate) fn resolve_env(own: &[String], caller: &Caller<'_>) -> Result<Vec<String>, CliError> {
+    own.iter().map(|text| Ok(with_value(parse_env(text)?, caller)?.unwrap_or_else(|key| key))).collect()
+}
+
+/// `KEY=VALUE`, or the key alone when it is the caller's and the caller has none.
+fn with_value(variable: EnvArg, caller: &Caller<'_>) -> Result<Result<String, String>, CliError> {
+    let key = match variable {
+        EnvArg::Set(text) => return Ok(Ok(text)),
+        EnvArg::FromCaller(key) => key,
+    };
+    let Some(value) = (caller.variable)(&key) else { return Ok(Err(key)) };
+    let value =
+        value.into_string().map_err(|_| ParseError::new("environment variable", &key, "your value is not UTF-8"))?;
+    let text = format!("{key}={value}");
+    parse_env(&text)?;
+    Ok(Ok(text))
 }
 
 fn read_bounded(path: &std::path::Path) -> Result<String, CliError> {
@@ -459,6 +459,18 @@ fn ports(list: &[String]) -> Result<Vec<PortMapping>, ParseError> {
     }
 }
 
+/// What is said twice is one mount.
+fn mounts(list: &[String], caller: &Caller<'_>) -> Result<Vec<MountSpec>, ParseError> {
+    let mut all: Vec<MountSpec> = Vec::new();
+    for text in list {
+        let mount = parse_mount(text, caller)?;
+        if !all.contains(&mount) {
+            all.push(mount);
+        }
+    }
+    Ok(all)
+}
+
 /// Makes a source that starts with `.` or `~/` absolute; the grammar does the rest.
 fn parse_mount(text: &str, caller: &Caller<'_>) -> Result<MountSpec, ParseError> {
     let (source, rest) = text.split_once(':').unwrap_or((text, ""));
@@ -509,6 +521,8 @@ mod tests {
             "/a:/b:ro",
             "-v",
             "./x:/y",
+            "-v",
+            "/a:/b/:ro",
             "-e",
             "A=1",
             "-e",
@@ -551,10 +565,10 @@ mod tests {
         .expect("is a request");
         assert_eq!(r.image, ImageSource::Image("nginx".parse().expect("reference")));
         assert_eq!(r.command, ["sh", "-c", "x"]);
-        assert_eq!(r.env, ["A=1", "HAVE=it"]);
+        assert_eq!(r.env, ["A=1", "HAVE=it", "HAVENOT"]);
         assert_eq!(r.ports.len(), 3);
         assert_eq!(r.security.words(), ["apparmor=unconfined", "no-new-privileges=true"]);
-        assert_eq!(r.mounts[1].source, "/cwd/x");
+        assert_eq!((r.mounts[1].source.as_str(), r.mounts.len()), ("/cwd/x", 2));
         assert!(r.mounts[0].read_only && r.tty && r.interactive && r.remove && r.read_only && r.init);
         assert_eq!(r.cap_add, ["net_admin", "SYS_TIME"]);
         assert_eq!(

@@ -7,6 +7,7 @@ use onggi_image::VerifiedBlob;
 use onggi_spec::{
     Digest, ImageReference,
     change::apply_changes,
+    env,
     image::{ContainerConfig, Descriptor, Document, Empty, History, ImageConfig, RootfsConfig},
 };
 use onggi_state::ContainerRecord;
@@ -200,9 +201,7 @@ fn container_config(record: &ContainerRecord, base: &ImageConfig) -> ContainerCo
     let request = &record.request;
     let mut config = base.config.clone();
     for entry in &request.env {
-        let key = entry.split('=').next().unwrap_or(entry);
-        config.env.retain(|e| e.split('=').next() != Some(key));
-        config.env.push(entry.clone());
+        env::apply(&mut config.env, entry);
     }
     if let Some(entrypoint) = &request.entrypoint {
         config.entrypoint = Some(entrypoint.clone()).filter(|e| !e.is_empty());

@@ -12,6 +12,7 @@ use std::{
 };
 
 use onggi_spec::{
+    env,
     monitor::RootFs,
     oci::{
         build,
@@ -117,9 +118,7 @@ impl Engine {
         process.args = request.command.clone();
         process.terminal = request.tty;
         for entry in &request.env {
-            let key = entry.split('=').next().unwrap_or(entry);
-            process.env.retain(|e| e.split('=').next() != Some(key));
-            process.env.push(entry.clone());
+            env::apply(&mut process.env, entry);
         }
         if request.tty && !process.env.iter().any(|e| e.starts_with("TERM=")) {
             process.env.push("TERM=xterm".into());

@@ -246,6 +246,7 @@ impl Engine {
                 hostname: bundle.join("hostname"),
                 resolv_conf: bundle.join("resolv.conf"),
             },
+            device_sources: rootfs::device_sources(&record.request),
         };
         let config = build_oci_spec(&input).map_err(EngineError::Build)?;
         let rootfs = match self.keeps_trees(record)? {

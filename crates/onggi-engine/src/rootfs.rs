@@ -3,13 +3,13 @@
 use std::{
     fs,
     net::Ipv4Addr,
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{FileTypeExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
 use onggi_network::NetworkRecord;
 use onggi_spec::{
-    ContainerId, HostFacts, IdBlock, ImageSource, NetworkMode,
+    ContainerId, ContainerRequest, HostFacts, IdBlock, ImageSource, NetworkMode,
     image::ImageConfig,
     monitor::{LogConfig, MonitorConfig, OverlayMount, RootFs},
     oci::{
@@ -103,6 +103,7 @@ impl Engine {
             cgroups_path: cgroups_path(&record.id),
             apparmor_profile: confinement.profile.as_deref(),
             files,
+            device_sources: device_sources(&record.request),
         };
         build_oci_spec(&input).map_err(EngineError::Build)
     }
@@ -192,6 +193,14 @@ fn write_public(path: &Path, text: &str) -> Result<(), EngineError> {
     std::io::Write::write_all(&mut file, text.as_bytes()).map_err(failed)
 }
 
+/// Sources of mounts that are device files: who mounts /dev/null over a file wants that device.
+pub(crate) fn device_sources(request: &ContainerRequest) -> Vec<String> {
+    let is_device = |source: &&String| {
+        fs::metadata(source).is_ok_and(|m| m.file_type().is_char_device() || m.file_type().is_block_device())
+    };
+    request.mounts.iter().map(|m| &m.source).filter(is_device).cloned().collect()
+}
+
 /// The host name inside the container.
 pub(crate) fn hostname(record: &ContainerRecord, facts: &HostFacts) -> String {
     effective_hostname(&record.request, facts, &record.id)
@@ -211,7 +220,10 @@ fn hosts_file(hostname: &str, ip: Option<Ipv4Addr>) -> String {
         ff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"
         .to_owned();
     let ip = ip.unwrap_or(Ipv4Addr::LOCALHOST);
-    text.push_str(&format!("{ip}\t{hostname}\n"));
+    // As Docker: the full name, which is the canonical one, then its first label.
+    let names =
+        hostname.split_once('.').map_or_else(|| hostname.to_owned(), |(short, _)| format!("{hostname} {short}"));
+    text.push_str(&format!("{ip}\t{names}\n"));
     text
 }
 
@@ -249,6 +261,8 @@ mod tests {
 
     #[test]
     fn the_containers_own_name_resolves_to_its_address() {
-        assert!(hosts_file("web", Some(Ipv4Addr::new(10, 89, 0, 2))).ends_with("10.89.0.2\tweb\n"));
+        let ip = Some(Ipv4Addr::new(10, 89, 0, 2));
+        assert!(hosts_file("web", ip).ends_with("10.89.0.2\tweb\n"));
+        assert!(hosts_file("web.example.com", ip).ends_with("10.89.0.2\tweb.example.com web\n"));
     }
 }

@@ -10,8 +10,22 @@ pub const MAX_VARIABLE: usize = 128 * 1024;
 pub enum EnvArg {
     /// `KEY=VALUE`.
     Set(String),
-    /// `KEY`: the caller's own value is taken, and nothing when it has none.
+    /// `KEY`: the caller's own value is taken; when it has none, `-e` erases the variable and a file says nothing.
     FromCaller(String),
+}
+
+/// Puts one variable of a request into an environment: `KEY=VALUE` in the place of the old one or at the end, a bare
+/// `KEY` erases it.
+pub fn apply(env: &mut Vec<String>, variable: &str) {
+    let key = variable.split('=').next();
+    let same = |v: &String| v.split('=').next() == key;
+    if !variable.contains('=') {
+        return env.retain(|v| !same(v));
+    }
+    match env.iter_mut().find(|v| same(v)) {
+        Some(old) => variable.clone_into(old),
+        None => env.push(variable.to_owned()),
+    }
 }
 
 /// Reads one `-e` value. Values may contain newlines, except HOME's: it ends up in passwd-like lines
@@ -102,6 +116,15 @@ mod tests {
         assert_eq!(parse_env("A="), Ok(EnvArg::Set("A=".into())));
         assert_eq!(parse_env("A"), Ok(EnvArg::FromCaller("A".into())));
         assert_eq!(parse_env("CERT=a\nb"), Ok(EnvArg::Set("CERT=a\nb".into())));
+    }
+
+    #[test]
+    fn a_later_variable_replaces_and_a_bare_name_erases() {
+        let mut env = ["A=1".to_owned(), "B=2".to_owned()].to_vec();
+        for variable in ["A=3", "C=", "B", "D", "AA=4"] {
+            apply(&mut env, variable);
+        }
+        assert_eq!(env, ["A=3", "C=", "AA=4"]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `-v`: `source:target[:ro,rw,z,...]`.
+//! `-v`: `source:target[:ro,dev,suid,noexec,...]`.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +17,20 @@ pub struct MountSpec {
     pub read_only: bool,
     /// Mount propagation of the bind.
     pub propagation: Propagation,
+    /// What may be done with its files.
+    #[serde(default)]
+    pub permits: Permits,
+}
+
+/// What may be done with the files of a mount; where nothing was said, the engine decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Permits {
+    /// `dev` or `nodev`: device files may be opened.
+    pub dev: Option<bool>,
+    /// `suid` or `nosuid`: set-user-ID bits and file capabilities have effect.
+    pub suid: Option<bool>,
+    /// `exec` or `noexec`: programs may be executed.
+    pub exec: Option<bool>,
 }
 
 /// Propagation of a bind mount (mount_namespaces(7)).
@@ -42,6 +56,15 @@ impl Propagation {
         }
     }
 }
+
+/// Of each row one word can be given.
+const EXCLUSIVE: [&[&str]; 5] = [
+    &["ro", "readonly", "rw"],
+    &["rprivate", "rslave", "rshared"],
+    &["dev", "nodev"],
+    &["suid", "nosuid"],
+    &["exec", "noexec"],
+];
 
 /// Reads one `-v` value. The caller has already made a relative source absolute.
 ///
@@ -73,10 +96,10 @@ pub fn parse_volume(text: &str) -> Result<MountSpec, ParseError> {
     if target == "/" {
         return Err(err("the target must not be /"));
     }
-    let mut mount =
-        MountSpec { source: source.to_owned(), target, read_only: false, propagation: Propagation::default() };
+    let (propagation, permits) = (Propagation::default(), Permits::default());
+    let mut mount = MountSpec { source: source.to_owned(), target, read_only: false, propagation, permits };
     let options: Vec<&str> = options.split(',').filter(|o| !o.is_empty()).collect();
-    for same_kind in [&["ro", "readonly", "rw"][..], &["rprivate", "rslave", "rshared"]] {
+    for same_kind in EXCLUSIVE {
         if options.iter().filter(|o| same_kind.contains(o)).count() > 1 {
             return Err(err(&format!("only one of {} can be given", same_kind.join(", "))));
         }
@@ -87,6 +110,8 @@ pub fn parse_volume(text: &str) -> Result<MountSpec, ParseError> {
     Ok(mount)
 }
 
+const OPTIONS: &str = "ro, rw, dev, nodev, suid, nosuid, exec, noexec, rprivate, rslave, rshared, z, Z";
+
 fn apply_option(mount: &mut MountSpec, option: &str) -> Result<(), String> {
     match option {
         "ro" | "readonly" => mount.read_only = true,
@@ -94,9 +119,12 @@ fn apply_option(mount: &mut MountSpec, option: &str) -> Result<(), String> {
         "rprivate" => mount.propagation = Propagation::Rprivate,
         "rslave" => mount.propagation = Propagation::Rslave,
         "rshared" => mount.propagation = Propagation::Rshared,
+        "dev" | "nodev" => mount.permits.dev = Some(option == "dev"),
+        "suid" | "nosuid" => mount.permits.suid = Some(option == "suid"),
+        "exec" | "noexec" => mount.permits.exec = Some(option == "exec"),
         "rbind" | "z" | "Z" | "cached" | "delegated" | "consistent" => {}
         "private" | "slave" | "shared" => return Err(format!("only the recursive form r{option} is supported")),
-        _ => return Err(format!("unknown option {option:?} (ro, rw, rprivate, rslave, rshared, z, Z)")),
+        _ => return Err(format!("unknown option {option:?} ({OPTIONS})")),
     }
     Ok(())
 }
@@ -112,6 +140,10 @@ mod tests {
         assert!(m.read_only);
         assert_eq!(m.propagation, Propagation::Rslave);
         assert!(!parse_volume("/src:/dst:z").expect("parses").read_only);
+        let permits = |text: &str| parse_volume(text).expect("parses").permits;
+        assert_eq!(permits("/a:/b"), Permits::default());
+        assert_eq!(permits("/a:/b:dev,suid,exec"), Permits { dev: Some(true), suid: Some(true), exec: Some(true) });
+        assert_eq!(permits("/a:/b:noexec,nodev"), Permits { dev: Some(false), suid: None, exec: Some(false) });
     }
 
     #[test]
@@ -129,6 +161,8 @@ mod tests {
             "/a:/",
             "/a:/b:rox",
             "/a:/b:shared",
+            "/a:/b:dev,nodev",
+            "/a:/b:suid,ro,nosuid",
             "/a:/b:ro:x",
             "/a\0:/b",
             "../x:/b",

@@ -4,6 +4,8 @@ use std::{fs, path::PathBuf, process::Command};
 
 use onggi_tests::{Lab, eventually, machine::sh};
 
+use crate::Stage;
+
 /// Output of a tool of libcgroup without its title.
 fn cgget(arguments: &str) -> String {
     sh(&format!("cgget -n {arguments}")).trim().to_owned()
@@ -335,4 +337,27 @@ fn e2e_cgroup_the_guide_is_carried_out_as_it_stands() {
     assert_eq!(run("keep"), "64M\n");
     let limit = run("limit");
     assert!(limit.starts_with("5\n") && limit.contains("memory limit of 100 MiB"), "{limit}");
+}
+
+#[test]
+fn e2e_cgroup_a_container_has_groups_of_its_own_where_programs_look_for_their_limits() {
+    let stage = Stage::new();
+    if !PathBuf::from("/sys/fs/cgroup/cpuset/cpuset.cpus").exists() {
+        return;
+    }
+    stage.onggi.ok(&["run", "-d", "--name", "java", "--network", "none", "-m", "64m", &stage.busybox, "sleep", "100"]);
+    let script = "cd /sys/fs/cgroup; cat cpuset/cpuset.cpus memory/memory.limit_in_bytes; cat cpuset/tasks | head -n 1; \
+                  grep -c ':/$' /proc/self/cgroup; for c in cpu cpuacct freezer; do test -e $c/tasks || echo no $c; done";
+    let seen = stage.onggi.ok(&["exec", "java", "sh", "-c", script]);
+    let cpus = fs::read_to_string("/sys/fs/cgroup/cpuset/cpuset.cpus").expect("the machine's processors");
+    let all = fs::read_to_string("/proc/self/cgroup").expect("our groups").lines().count();
+    assert_eq!(seen, format!("{}\n{}\n1\n{all}", cpus.trim(), 64 << 20));
+    let pid = stage.onggi.ok(&["inspect", "-f", "{{.State.Pid}}", "java"]);
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("its groups");
+    for controller in ["cpuset", "cpuacct", "freezer", "cpu", "memory"] {
+        let own = |line: &str| line.split(':').nth(1).is_some_and(|c| c.split(',').any(|c| c == controller));
+        assert!(groups.lines().any(|l| own(l) && l.contains("/onggi-")), "{controller}: {groups}");
+    }
+    stage.onggi.ok(&["rm", "-f", "java"]);
+    stage.onggi.assert_nothing_left();
 }

@@ -34,6 +34,7 @@ mod limit;
 mod limit_terminal;
 mod limit_tools;
 mod manners;
+mod mounts;
 mod net_by_hand;
 mod network;
 mod nginx;

@@ -141,14 +141,16 @@ fn controllers_of_one_hierarchy_share_a_directory_and_are_joined_once() {
 }
 
 #[test]
-fn only_hierarchies_that_limit_or_count_are_entered() {
+fn only_hierarchies_that_limit_or_count_or_that_programs_look_for_are_entered() {
     let none = LinuxResources::default();
     let hybrid_plan = make(&hybrid(), "/x", &none, false).expect("plan");
-    assert_eq!(hybrid_plan.paths().into_keys().collect::<Vec<_>>(), ["", "cpu", "cpuacct", "memory"]);
+    assert_eq!(hybrid_plan.paths().into_keys().collect::<Vec<_>>(), ["", "cpu", "cpuacct", "cpuset", "memory"]);
+    let ready = |file: &str| Prepare::Inherit { path: "/cg/cpuset/x".into(), file: file.into() };
+    assert!(["cpuset.cpus", "cpuset.mems"].iter().all(|file| hybrid_plan.prepare.contains(&ready(file))));
     // Without the unified hierarchy, freezing, counting and membership need version 1.
     let CgroupLayout::V1 { hierarchies, .. } = hybrid() else { panic!("hybrid is v1") };
     let v1_plan = make(&CgroupLayout::V1 { hierarchies, unified: None }, "/x", &none, false).expect("plan");
-    assert_eq!(v1_plan.paths().into_keys().collect::<Vec<_>>(), ["cpu", "cpuacct", "memory", "pids"]);
+    assert_eq!(v1_plan.paths().into_keys().collect::<Vec<_>>(), ["cpu", "cpuacct", "cpuset", "memory", "pids"]);
     assert_eq!(v1_plan.join.clone_into, None);
 }
 

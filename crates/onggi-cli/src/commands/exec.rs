@@ -55,7 +55,7 @@ impl ExecArgs {
         let container = words.next().unwrap_or_default();
         let request = ExecRequest {
             command: words.collect(),
-            env: resolve_env(Vec::new(), &env, &Caller::of_process()?)?,
+            env: resolve_env(&env, &Caller::of_process()?)?,
             user: said(user).map(|u| u.parse()).transpose()?,
             workdir: said(workdir).map(|w| parse_workdir(&w)).transpose()?,
             tty,

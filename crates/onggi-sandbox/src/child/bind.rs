@@ -149,6 +149,15 @@ fn normalised(words: u8) -> u8 {
     mode | (words & atime::NO_DIRECTORIES)
 }
 
+/// The mount point cannot be made.
+fn no_target(step: String, e: &SysError) -> StartFailureError {
+    let failure = StartFailureError::from_sys(step, e);
+    match e.errno {
+        Errno::ROFS => failure.hint("make it there first, empty, or mount what it is in writable"),
+        _ => failure,
+    }
+}
+
 /// move_mount(2) says EINVAL of a directory and a file, mount(2) ENOTDIR: engines look for the latter's words.
 fn refuse_unlike(is_dir: bool, target: &OwnedFd) -> onggi_sys::Result<()> {
     let stat = rustix::fs::fstat(target).sys("fstat", || "mount target")?;
@@ -176,9 +185,10 @@ impl Child {
         let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
         let node = if is_dir { Node::Directory(0o755) } else { Node::File(0o644) };
         let target = match bind.links.keep_target {
-            true => path::ensure_no_follow(self.root()?, &bind.target, node).step(step)?,
-            false => path::ensure(self.root()?, &bind.target, node).step(step)?,
+            true => path::ensure_no_follow(self.root()?, &bind.target, node),
+            false => path::ensure(self.root()?, &bind.target, node),
         };
+        let target = target.map_err(|e| no_target(step(), &e))?;
         self.check_target(&target, &bind.target)?;
         refuse_unlike(is_dir, &target).and_then(|()| mount::attach(fd.as_fd(), target.as_fd())).map_err(|e| {
             let failure = StartFailureError::from_sys(step(), &e);

@@ -51,6 +51,8 @@ pub struct SpecInput<'a> {
     pub apparmor_profile: Option<&'a str>,
     /// Files that the engine wrote for this container.
     pub files: GeneratedFiles,
+    /// Sources of the request's mounts that are device files.
+    pub device_sources: Vec<String>,
 }
 
 /// Host paths of files that are bind-mounted into `/etc`.

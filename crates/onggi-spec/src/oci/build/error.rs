@@ -73,7 +73,7 @@ pub enum BuildError {
         gid: u32,
     },
     /// Two mounts on one path.
-    #[error("two volumes have the same target {target}")]
+    #[error("Duplicate mount point: {target}")]
     DuplicateTarget {
         /// Path in the container.
         target: String,
@@ -108,7 +108,7 @@ impl BuildError {
             Self::NoCgroup { option } => format!("leave {option} out, or mount cgroup2 on /sys/fs/cgroup"),
             Self::NoSeccomp => "leave --security-opt seccomp out, or boot a kernel with CONFIG_SECCOMP_FILTER".into(),
             Self::RootlessUser { .. } => "leave -u out (root in the container is you), or run as root".into(),
-            Self::DuplicateTarget { .. } => "give each volume its own target".into(),
+            Self::DuplicateTarget { .. } => "two volumes have this target: give each its own".into(),
             Self::ForbiddenTarget { .. } => "choose another path; /proc and /dev itself are the runtime's own".into(),
             Self::NotUtf8 { .. } => "choose a root directory with an ordinary name".into(),
         };

@@ -1,7 +1,7 @@
 //! `mounts`, masked and read-only paths.
 //!
-//! Order: the API filesystems, the engine's files of `/etc`, then the user's volumes, shallow ones first so
-//! that none hides a deeper one.
+//! Order: the API filesystems, then the engine's files of `/etc` among the user's volumes, shallow ones first so
+//! that none hides a deeper one: a volume on `/etc` is below the engine's files, as with Docker.
 
 use std::path::Path;
 
@@ -53,12 +53,19 @@ pub(super) fn masked_paths(cpus: u32) -> Vec<String> {
 
 /// Every mount, in order.
 pub(super) fn mounts(input: &SpecInput<'_>) -> Result<Vec<Mount>, BuildError> {
-    let volumes = volumes(&input.request.mounts, input.id_block.is_some())?;
-    let mut list = api_filesystems(input);
-    list.extend(etc_files(input)?);
-    list.retain(|m| !volumes.iter().any(|v| v.destination == m.destination));
-    list.extend(volumes);
+    let volumes = volumes(input)?;
+    let own = |m: &Mount| !volumes.iter().any(|v| v.destination == m.destination);
+    let mut list: Vec<Mount> = api_filesystems(input).into_iter().filter(own).collect();
+    let mut others: Vec<Mount> = etc_files(input)?.into_iter().filter(own).collect();
+    others.extend(volumes);
+    others.sort_by_key(|m| depth(&m.destination));
+    list.extend(others);
     Ok(list)
+}
+
+/// Of a normalised path.
+fn depth(target: &str) -> usize {
+    target.matches('/').count()
 }
 
 /// Propagation of the root mount: a volume cannot receive or send events through a private one.
@@ -122,12 +129,14 @@ fn cgroupfs(rootless: bool, facts: &HostFacts) -> Option<Mount> {
     possible.then(|| mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]))
 }
 
-/// The engine's own files. `nosymfollow`: nothing below them is a path that an image chose.
+/// The engine's own files, as writable as the root that they are in. `nosymfollow`: nothing below them is a path that an
+/// image chose.
 fn etc_files(input: &SpecInput<'_>) -> Result<Vec<Mount>, BuildError> {
     let files = &input.files;
     let pairs =
         [("/etc/hosts", &files.hosts), ("/etc/hostname", &files.hostname), ("/etc/resolv.conf", &files.resolv_conf)];
     let mut options = vec!["bind", "rprivate", "nosuid", "nodev", "noexec", "nosymfollow"];
+    options.extend(input.request.read_only.then_some("ro"));
     options.extend(input.id_block.map(|_| "idmap"));
     pairs.into_iter().map(|(target, source)| Ok(mount(target, "bind", utf8(source)?, &options))).collect()
 }
@@ -136,9 +145,9 @@ fn utf8(path: &Path) -> Result<&str, BuildError> {
     path.to_str().ok_or_else(|| BuildError::NotUtf8 { path: path.display().to_string() })
 }
 
-fn volumes(wanted: &[MountSpec], id_mapped: bool) -> Result<Vec<Mount>, BuildError> {
-    let mut sorted: Vec<&MountSpec> = wanted.iter().collect();
-    sorted.sort_by_key(|m| m.target.matches('/').count());
+fn volumes(input: &SpecInput<'_>) -> Result<Vec<Mount>, BuildError> {
+    let mut sorted: Vec<&MountSpec> = input.request.mounts.iter().collect();
+    sorted.sort_by_key(|m| depth(&m.target));
     for (i, m) in sorted.iter().enumerate() {
         let target = m.target.clone();
         if sorted[..i].iter().any(|other| other.target == target) {
@@ -148,14 +157,32 @@ fn volumes(wanted: &[MountSpec], id_mapped: bool) -> Result<Vec<Mount>, BuildErr
             return Err(BuildError::ForbiddenTarget { target });
         }
     }
-    Ok(sorted.into_iter().map(|m| volume(m, id_mapped)).collect())
+    Ok(sorted.into_iter().map(|m| volume(m, input)).collect())
 }
 
 /// Recursive options: a directory of the host may hold mounts of its own.
 /// Files keep their owners: id-mapped, the container's uid 1000 is uid 1000 on disk.
-fn volume(m: &MountSpec, id_mapped: bool) -> Mount {
-    let mut options = vec!["rbind", m.propagation.option(), "nosuid", "nodev", "rnosuid", "rnodev"];
+fn volume(m: &MountSpec, input: &SpecInput<'_>) -> Mount {
+    let mut options = vec!["rbind", m.propagation.option()];
+    options.extend(permits(m, input.device_sources.contains(&m.source)));
     options.extend(if m.read_only { ["ro", "rro"].as_slice() } else { &["rw"] });
-    options.extend(id_mapped.then_some("ridmap"));
+    options.extend(input.id_block.map(|_| "ridmap"));
     mount(&m.target, "bind", &m.source, &options)
+}
+
+/// A directory may hold a device node or a set-user-ID program that somebody else has put there: they are without
+/// effect unless asked for. Who names a device file means that device; the control group still decides.
+fn permits(m: &MountSpec, is_device: bool) -> Vec<&'static str> {
+    let suid: &[_] = if m.permits.suid == Some(true) { &["suid"] } else { &["nosuid", "rnosuid"] };
+    let dev: &[_] = match m.permits.dev {
+        Some(true) => &["dev"],
+        None if is_device => &[],
+        Some(false) | None => &["nodev", "rnodev"],
+    };
+    let exec: &[_] = match m.permits.exec {
+        Some(true) => &["exec"],
+        Some(false) => &["noexec", "rnoexec"],
+        None => &[],
+    };
+    [suid, dev, exec].concat()
 }

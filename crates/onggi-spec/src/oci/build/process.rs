@@ -2,7 +2,7 @@
 
 use super::{BuildError, SpecInput, effective_hostname, limits};
 use crate::{
-    ContainerRequest, id_block,
+    ContainerRequest, env, id_block,
     image::ImageConfig,
     oci::runtime::{LinuxCapabilities, Process, User},
     path,
@@ -124,8 +124,9 @@ pub fn effective_command(request: &ContainerRequest, image: Option<&ImageConfig>
     }
 }
 
-/// Defaults, then the image's, then the request's variables; a later one replaces an earlier one in place.
-/// A variable of an image without `=` is dropped: it never means the host's value (CVE-2026-57231).
+/// Defaults, then the image's, then the request's variables; a later one replaces an earlier one in place, and a bare
+/// name of the request's erases it. A variable of an image without `=` is dropped: it never means the host's value
+/// (CVE-2026-57231).
 /// HOME is not among them unless it was set: it is the user's of the root filesystem, see [`apply_user`].
 ///
 /// # Errors
@@ -140,27 +141,21 @@ pub fn effective_environment(
         env.push("TERM=xterm".to_owned());
     }
     let image = image.map(|i| i.config.env.as_slice()).unwrap_or_default();
-    for variable in image.iter().chain(&request.env) {
-        match variable.split_once('=') {
-            Some((key, _)) if !key.is_empty() => set_variable(&mut env, key, variable)?,
-            _ => {}
-        }
+    let of_image = image.iter().filter(|v| v.contains('='));
+    for variable in of_image.chain(&request.env).filter(|v| !v.starts_with('=')) {
+        check_variable(variable)?;
+        env::apply(&mut env, variable);
     }
     Ok(env)
 }
 
-fn set_variable(env: &mut Vec<String>, key: &str, variable: &str) -> Result<(), BuildError> {
+fn check_variable(variable: &str) -> Result<(), BuildError> {
     let err = |reason| Err(BuildError::text("environment variable", variable, reason));
     if variable.contains('\0') {
         return err("it contains a NUL byte");
     }
-    if key == "HOME" && variable.contains('\n') {
+    if variable.starts_with("HOME=") && variable.contains('\n') {
         return err("HOME contains a newline");
-    }
-    let same = |v: &String| v.split_once('=').is_some_and(|(k, _)| k == key);
-    match env.iter_mut().find(|v| same(v)) {
-        Some(old) => variable.clone_into(old),
-        None => env.push(variable.to_owned()),
     }
     Ok(())
 }

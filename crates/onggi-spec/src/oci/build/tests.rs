@@ -101,6 +101,7 @@ fn build(
         cgroups_path: "/onggi-x".into(),
         apparmor_profile: facts.apparmor.then_some("onggi-default"),
         files,
+        device_sources: vec!["/dev/null".into()],
     })
 }
 
@@ -171,6 +172,16 @@ fn environment_has_defaults_then_image_then_request() {
 }
 
 #[test]
+fn a_bare_name_of_the_request_erases_whatever_set_it() {
+    let img = image(ContainerConfig { env: strings(&["A=1", "HOME=/img"]), ..Default::default() });
+    let mut r = request();
+    (r.tty, r.command) = (true, strings(&["c"]));
+    r.env = strings(&["A", "PATH", "HOSTNAME", "TERM", "HOME", "NEVER"]);
+    let spec = build(&r, Some(&img), root(), &facts()).expect("builds");
+    assert_eq!(spec.process.expect("process").env, ["HOME=/root"]);
+}
+
+#[test]
 fn an_images_home_with_a_newline_is_refused_cve_2022_4318() {
     let img = image(ContainerConfig {
         env: strings(&["HOME=/a\nroot2::0:0"]),
@@ -235,7 +246,7 @@ fn namespaces_follow_the_network_mode() {
 }
 
 #[test]
-fn mounts_come_in_order_and_volumes_last_shallow_first() {
+fn mounts_come_in_order_and_volumes_shallow_first() {
     let mut r = request();
     for v in ["/h1:/data/deep/er", "/h2:/data:ro", "/h3:/dev/shm", "/h4:/etc/hosts"] {
         r.mounts.push(parse_volume(v).expect("parses"));
@@ -250,9 +261,9 @@ fn mounts_come_in_order_and_volumes_last_shallow_first() {
             "/dev/mqueue",
             "/sys",
             "/sys/fs/cgroup",
+            "/data",
             "/etc/hostname",
             "/etc/resolv.conf",
-            "/data",
             "/dev/shm",
             "/etc/hosts",
             "/data/deep/er"
@@ -260,10 +271,48 @@ fn mounts_come_in_order_and_volumes_last_shallow_first() {
     );
     assert_eq!(
         find(&spec, "/data").options,
-        ["rbind", "rprivate", "nosuid", "nodev", "rnosuid", "rnodev", "ro", "rro"]
+        ["rbind", "rprivate", "nosuid", "rnosuid", "nodev", "rnodev", "ro", "rro"]
     );
     assert!(find(&spec, "/sys").options.contains(&"ro".to_owned()));
     assert!(find(&spec, "/etc/hostname").options.contains(&"nosymfollow".to_owned()));
+}
+
+#[test]
+fn a_volume_on_etc_does_not_hide_the_engines_files_and_a_volume_on_one_replaces_it() {
+    let mut r = request();
+    for v in ["/h1:/etc/hosts", "/h2:/etc", "/h3:/etc/resolv.conf/"] {
+        r.mounts.push(parse_volume(v).expect("parses"));
+    }
+    let spec = built(&r);
+    let in_etc: Vec<_> = destinations(&spec).into_iter().filter(|d| d.starts_with("/etc")).collect();
+    assert_eq!(in_etc, ["/etc", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf"]);
+    assert_eq!(find(&spec, "/etc/hosts").source.as_deref(), Some("/h1"));
+}
+
+#[test]
+fn a_read_only_root_has_read_only_files_of_the_engine() {
+    let mut r = request();
+    let read_only = |r: &ContainerRequest| {
+        let spec = built(r);
+        ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"].map(|f| find(&spec, f).options.contains(&"ro".to_owned()))
+    };
+    assert_eq!(read_only(&r), [false; 3]);
+    r.read_only = true;
+    assert_eq!(read_only(&r), [true; 3]);
+}
+
+#[test]
+fn volumes_have_no_devices_and_no_set_user_id_programs_unless_asked_for() {
+    let options = |volume: &str| {
+        let mut r = request();
+        r.mounts = vec![parse_volume(volume).expect("parses")];
+        find(&built(&r), "/t").options[2..].join(",")
+    };
+    assert_eq!(options("/h:/t"), "nosuid,rnosuid,nodev,rnodev,rw");
+    assert_eq!(options("/h:/t:dev,suid,exec"), "suid,dev,exec,rw");
+    assert_eq!(options("/h:/t:noexec"), "nosuid,rnosuid,nodev,rnodev,noexec,rnoexec,rw");
+    assert_eq!(options("/dev/null:/t"), "nosuid,rnosuid,rw");
+    assert_eq!(options("/dev/null:/t:nodev"), "nosuid,rnosuid,nodev,rnodev,rw");
 }
 
 #[test]
