@@ -59,8 +59,13 @@ impl View {
         }
         let mut submounts = Vec::new();
         for sub in &mount.submounts {
-            let merged = vec![open(&sub.upper)?, open(&sub.path)?];
-            submounts.push((canonical(&sub.path), merged));
+            let upper = open(&sub.upper)?;
+            match open(&sub.path) {
+                Ok(lower) => submounts.push((canonical(&sub.path), vec![upper, lower])),
+                // A directory of the host went away since the container was made; nothing is mounted there either.
+                Err(StorageError::Store { source, .. }) if source.errno == Errno::NOENT => {}
+                Err(e) => return Err(e),
+            }
         }
         let hidden = mount.hidden.iter().map(|path| canonical(path)).collect();
         Ok(Self { root, submounts, hidden })
