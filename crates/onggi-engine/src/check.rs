@@ -9,13 +9,17 @@ use std::{
     path::PathBuf,
 };
 
+use onggi_image::{BlobStore, closure::OwnManifest};
 use onggi_spec::{Digest, progress::Progress};
 use onggi_state::{ImageRecord, files::Lock};
 use onggi_storage::{Layers, Verdict};
 
 use crate::{
     Engine, EngineError, PullOptions, PullPolicy,
-    transfer::{Sink, store::StoreSink},
+    transfer::{
+        Sink,
+        store::{StoreSink, own_manifest},
+    },
 };
 
 /// One thing that is wrong.
@@ -109,8 +113,9 @@ impl Engine {
         // Bound first: the borrow of the state must not last into the loops.
         let images = self.state()?.list_images()?;
         for image in images {
+            let own = lost_manifest(&blobs, &image)?;
             let documents = [image.config_digest.clone(), image.manifest_digest.clone()];
-            let all = documents.into_iter().chain(image.layer_digests);
+            let all = documents.into_iter().chain(own).chain(image.layer_digests);
             missing.extend(all.filter(|digest| !present.contains(digest)));
         }
         let mut missing: Vec<Digest> = missing.into_iter().collect();
@@ -195,9 +200,12 @@ impl Engine {
         // An index is the manifest of several images, one per platform.
         let mut names: BTreeMap<(Digest, Digest), Vec<ImageRecord>> = BTreeMap::new();
         let mut lost = wrong.clone();
-        for image in self.state()?.list_images()? {
+        let blobs = self.blobs()?;
+        let images = self.state()?.list_images()?;
+        for image in images {
+            let own = lost_manifest(&blobs, &image)?;
             let documents = [&image.config_digest, &image.manifest_digest];
-            let parts = image.chain_ids.iter().chain(&image.layer_digests).chain(documents);
+            let parts = image.chain_ids.iter().chain(&image.layer_digests).chain(documents).chain(&own);
             let broken: Vec<Digest> = parts.filter(|id| wrong.contains(id)).cloned().collect();
             lost.retain(|id| !broken.contains(id));
             if !broken.is_empty() {
@@ -290,6 +298,14 @@ impl Engine {
 
 fn shown(image: &ImageRecord) -> String {
     image.name.as_ref().map_or_else(|| image.config_digest.short().to_owned(), |name| name.familiar())
+}
+
+/// The manifest of an image, or an index on the way to it, that is not here or not sound.
+fn lost_manifest(blobs: &BlobStore, image: &ImageRecord) -> Result<Option<Digest>, EngineError> {
+    match own_manifest(blobs, image)? {
+        OwnManifest::Stored(..) => Ok(None),
+        OwnManifest::Lost(digest) => Ok(Some(digest)),
+    }
 }
 
 /// A tree that cannot be read is damaged: an I/O error of its disk, say.

@@ -360,7 +360,7 @@ impl ImageError {
             }
             Self::Truncated { .. } | Self::Stalled { .. } => "check the network and pull again; what arrived is kept, and the pull goes on from there".to_owned(),
             Self::MissingBlob { .. } => "the image in the registry is incomplete; it must be pushed again".to_owned(),
-            Self::Incomplete { .. } => "pull the image again; for every platform of it, with --all-platforms".to_owned(),
+            Self::Incomplete { .. } => "pull the image again, or let `onggi system check --repair` do so; for every platform of it, pull with --all-platforms".to_owned(),
             Self::WrongArchitecture { available, .. } => format!("it is available for: {}", available.join(", ")),
             Self::Malformed { source, .. } if !source.hint.is_empty() => source.hint.clone(),
             Self::UnsupportedMediaType { .. } => "this may not be a container image, or it needs a newer Onggi".to_owned(),

@@ -323,3 +323,40 @@ fn e2e_pulls_removals_and_prunes_at_once_leave_a_sound_store() {
     assert_eq!(left, "");
     stage.onggi.assert_nothing_left();
 }
+
+#[test]
+fn e2e_the_manifest_inside_an_index_belongs_to_the_image_and_is_never_made_up() {
+    let stage = Stage::new();
+    let onggi = &stage.onggi;
+    let (name, _) = nested(&stage);
+    onggi.ok(&["pull", "-q", &name]);
+    let dir = onggi.dir().join("copy");
+    let copy = format!("dir:{}", dir.display());
+    onggi.ok(&["image", "copy", "-q", &name, &copy]);
+    let own = sh(&format!("sha256sum < {}/manifest.json", dir.display()));
+    let blob = onggi.root().join("blobs/sha256").join(&own[..64]);
+    assert!(blob.is_file(), "the manifest of the image itself, not another");
+    for damage in ["rm", "truncate -s 10"] {
+        sh(&format!("rm -rf {}; {damage} {}", dir.display(), blob.display()));
+        let check = onggi.run(&["system", "check"]);
+        assert!(check.code == Some(1) && check.stdout.contains(&format!(": blob sha256:{}", &own[..64])), "{check}");
+        let archive = format!("{}", onggi.dir().join("saved.tar").display());
+        for verb in [
+            vec!["image", "copy", &name, &copy],
+            vec!["save", "--format", "oci-archive", "-o", &archive, &name],
+            vec!["push", &name],
+        ] {
+            let lost = onggi.run(&verb);
+            let says = lost.stderr.contains(&own[..64]) && lost.stderr.contains("system check --repair");
+            assert!(lost.code == Some(1) && says, "{lost}");
+        }
+        let before = stage.registry.asked().len();
+        let repaired = onggi.run(&["system", "check", "--repair"]);
+        assert_eq!(repaired.code, Some(0), "{repaired}");
+        let asked = stage.registry.asked().split_off(before);
+        assert!(asked.iter().any(|path| path.ends_with(&own[..64])), "fetched by its digest: {asked:?}");
+        onggi.ok(&["system", "check"]);
+        onggi.ok(&["image", "copy", "-q", &name, &copy]);
+    }
+    onggi.assert_nothing_left();
+}
