@@ -125,6 +125,14 @@ pub enum EngineError {
         /// The blob.
         digest: Digest,
     },
+    /// What a container has written, or the record of its root filesystem.
+    #[error("the files of container {name} are gone: there is no {}", path.display())]
+    FilesGone {
+        /// The container.
+        name: String,
+        /// What is not there.
+        path: PathBuf,
+    },
     /// A credential file is unusable.
     #[error("cannot look up credentials")]
     Credentials {
@@ -324,6 +332,7 @@ impl EngineError {
             Self::SeveralNames { .. } => text("remove the names one by one, or use rmi -f"),
             Self::Config { .. } => text("docs/images.md lists the settings; ONGGI_CONFIG names another file"),
             Self::MissingBlob { .. } => text("pull the image again, or let `onggi system check --repair` do so"),
+            Self::FilesGone { name, .. } => Some(format!("they are nowhere else: remove it with `onggi rm {name}`")),
             Self::Credentials { .. } => {
                 text("mend the file, log in again (`onggi login REGISTRY`), or name another with --authfile")
             }

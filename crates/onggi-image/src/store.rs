@@ -278,11 +278,31 @@ impl BlobStore {
             let entry = entry.map_err(fail)?;
             let Ok(digest) = format!("sha256:{}", entry.file_name().to_string_lossy()).parse() else { continue };
             match entry.metadata() {
-                Ok(meta) => found.push((digest, meta.len())),
+                Ok(meta) if meta.is_file() => found.push((digest, meta.len())),
+                Ok(_) => {}
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(source) => return Err(fail(source)),
             }
         }
+        Ok(found)
+    }
+
+    /// What lies among the blobs and is none: no file, or a file that is not named by a digest.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn strangers(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let dir = self.blob_dir();
+        let fail = |source| StoreError { operation: "list", path: self.blob_dir(), source };
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&dir).map_err(fail)? {
+            let entry = entry.map_err(fail)?;
+            let named = format!("sha256:{}", entry.file_name().to_string_lossy()).parse::<Digest>().is_ok();
+            if !named || entry.file_type().is_ok_and(|kind| !kind.is_file()) {
+                found.push(entry.path());
+            }
+        }
+        found.sort();
         Ok(found)
     }
 
