@@ -257,7 +257,7 @@ fn e2e_system_check_tells_what_belongs_to_nothing_and_removes_only_what_is_ours(
     onggi.ok(&["pull", "-q", &stage.busybox]);
     let (root, one, two) = (onggi.root(), "1".repeat(64), "2".repeat(64));
     let ours = [format!("blobs/sha256/{one}"), format!("containers/{two}")];
-    let strange = ["blobs/sha256/extra", "blobs/sha256/dir", "layers/junk", "containers/abc"].map(str::to_owned);
+    let strange = ["blobs/sha256/extra", "blobs/sha256/dir", "layers/junk", "containers/no-id"].map(str::to_owned);
     fs::write(root.join(&ours[0]), "another digest").expect("write a blob");
     fs::write(root.join(&strange[0]), "").expect("write a file");
     for dir in strange[1..].iter().chain([&ours[1]]) {
