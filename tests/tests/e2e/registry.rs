@@ -352,7 +352,7 @@ fn e2e_mirrors_prefixes_blocks_and_short_names_are_followed() {
              [[registry]]\nlocation = \"docker.io\"\n[[registry.mirror]]\nlocation = \"127.0.0.1:1\"\n\
              [[registry.mirror]]\nlocation = \"{host}/hub\"\n\
              [[registry]]\nprefix = \"*.example.test\"\nlocation = \"{host}/hub\"\n\
-             [[registry]]\nprefix = \"bad.test\"\nblocked = true\n"
+             [[registry]]\nlocation = \"bad.test\"\nblocked = true\n"
         ),
     )
     .expect("write");
