@@ -227,7 +227,8 @@ impl Engine {
     /// Removes the last trace of a container, complete or not. The caller holds its intent.
     pub(crate) fn erase(&self, id: &ContainerId) -> Result<(), EngineError> {
         let mut failures = Failures::new(id);
-        let image = self.state()?.container_by_id(id)?.and_then(|r| r.image_id);
+        let record = self.state()?.container_by_id(id)?;
+        let (known, image) = (record.is_some(), record.and_then(|r| r.image_id));
         failures.note(self.release(id));
         let directory = || onggi_storage::remove_container_dir(&self.paths.root, id).map_err(EngineError::from);
         failures.note(trace::step(
@@ -236,8 +237,11 @@ impl Engine {
             directory,
         ));
         failpoint::hit("remove.snapshot-removed");
-        let row = || self.state().and_then(|mut s| Ok(s.delete_container(id)?)).map(|_| ());
-        failures.note(trace::step("engine", || format!("delete the row of container {}", id.short()), row));
+        // One that was never written down needs no writing, which may be what has failed.
+        if known {
+            let row = || self.state().and_then(|mut s| Ok(s.delete_container(id)?)).map(|_| ());
+            failures.note(trace::step("engine", || format!("delete the row of container {}", id.short()), row));
+        }
         failpoint::hit("remove.record-deleted");
         if let Some(image) = image {
             failures.note(self.collect_after(&image));

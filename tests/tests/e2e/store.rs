@@ -334,6 +334,40 @@ fn e2e_repair_says_of_an_image_that_no_registry_had_that_it_is_to_be_made_again(
 }
 
 #[test]
+fn e2e_a_store_on_a_read_only_file_system_is_read_and_says_why_it_is_not_written() {
+    let stage = Stage::new();
+    let onggi = &stage.onggi;
+    onggi.ok(&["pull", "-q", &stage.busybox]);
+    onggi.ok(&["create", "--name", "kept", "--network", "none", &stage.busybox, "true"]);
+    let root = onggi.root().display().to_string();
+    sh(&format!("mount --bind {root} {root}; mount -o remount,bind,ro {root}"));
+    for args in [
+        &["run", "--rm", "--network", "none", &stage.busybox, "true"][..],
+        &["tag", &stage.busybox, "other:1"],
+        &["rmi", "-f", &stage.busybox],
+    ] {
+        let ran = onggi.run(args);
+        assert!(ran.code != Some(0) && ran.stderr.contains("lies on a read-only file system"), "{ran}");
+    }
+    let quiet = onggi.run(&["ps", "-aq"]);
+    assert!(quiet.code == Some(0) && quiet.stderr.is_empty(), "the refused container left nothing: {quiet}");
+    let at = |name: &str| onggi.dir().join(name).display().to_string();
+    onggi.ok(&["save", "-o", &at("a.tar"), &stage.busybox]);
+    let stream = onggi.run(&["save", "--format", "oci-archive", &stage.busybox]);
+    assert_eq!(stream.code, Some(0), "to a stream: {}", stream.stderr);
+    onggi.ok(&["image", "copy", &stage.busybox, &format!("dir:{}", at("dir"))]);
+    onggi.ok(&["image", "inspect", &stage.busybox]);
+    onggi.ok(&["history", &stage.busybox]);
+    onggi.ok(&["export", "-o", &at("kept.tar"), "kept"]);
+    onggi.ok(&["system", "check"]);
+    let registry = onggi_tests::registry::Registry::new();
+    onggi.ok(&["push", &stage.busybox, &format!("docker://{}/pushed:1", registry.host())]);
+    sh(&format!("umount {root}"));
+    onggi.ok(&["rm", "kept"]);
+    onggi.assert_nothing_left();
+}
+
+#[test]
 fn e2e_a_budget_evicts_the_least_recently_used_image_and_never_a_used_one() {
     let stage = Stage::new();
     let config = stage.onggi.dir().join("onggi.toml");

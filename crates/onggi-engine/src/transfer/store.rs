@@ -211,12 +211,14 @@ impl StoreSink<'_> {
 }
 
 impl Engine {
-    /// Where archives are unpacked to before they can be read at any place.
+    /// Where archives are unpacked to before they can be read at any place, and written before they are sent.
     pub(crate) fn spool_dir(&self) -> Result<PathBuf, EngineError> {
         drop(self.state()?);
         // The store's own directory for what is not committed yet; opening makes it.
         self.blobs()?;
-        Ok(self.paths.root.join("tmp"))
+        let dir = self.paths.root.join("tmp");
+        let read_only = rustix::fs::access(&dir, rustix::fs::Access::WRITE_OK) == Err(rustix::io::Errno::ROFS);
+        Ok(if read_only { crate::copy::spool() } else { dir })
     }
 
     /// The record of a planned image whose layers are unpacked, without a name.
