@@ -184,7 +184,11 @@ fn choose(source: &mut dyn Source, index: &Index, platform: Option<&Platform>) -
 pub(crate) fn fetch_document(source: &mut dyn Source, descriptor: &Descriptor) -> Result<Raw, EngineError> {
     let bytes = source.document(descriptor)?;
     let actual = digest_of(&bytes);
-    if actual != descriptor.digest || bytes.len() as u64 != descriptor.size {
+    if actual == descriptor.digest && bytes.len() as u64 != descriptor.size {
+        let (expected, found) = (descriptor.size, bytes.len().to_string());
+        return Err(FormatError::WrongLength { digest: actual, expected, found }.into());
+    }
+    if actual != descriptor.digest {
         return Err(
             FormatError::WrongBlob { expected: descriptor.digest.clone(), actual, size: bytes.len() as u64 }.into()
         );

@@ -110,6 +110,16 @@ pub enum FormatError {
         /// Its length.
         size: u64,
     },
+    /// The content has the digest of its descriptor, but not the size, or is longer than that.
+    #[error("{digest} should have {expected} bytes and has {found}")]
+    WrongLength {
+        /// Its digest, as the document says.
+        digest: Digest,
+        /// Its size, as the document says.
+        expected: u64,
+        /// Its size, or that it is larger.
+        found: String,
+    },
     /// The numbers of layers disagree.
     #[error("the manifest names {layers} layers, the configuration {diff_ids}")]
     LayerCount {
@@ -208,7 +218,7 @@ impl FormatError {
                 "did the command that was to make it fail? an empty root filesystem is `tar -cf - -T /dev/null`"
             }
             Self::Unreadable { .. } => CUT_SHORT,
-            Self::Missing { .. } | Self::WrongBlob { .. } | Self::LayerCount { .. } => {
+            Self::Missing { .. } | Self::WrongBlob { .. } | Self::WrongLength { .. } | Self::LayerCount { .. } => {
                 "the archive is incomplete or damaged; make it again"
             }
             Self::Outside { .. } | Self::Twice { .. } | Self::NotAFile { .. } => "the archive is malformed or hostile",
