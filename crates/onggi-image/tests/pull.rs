@@ -53,6 +53,43 @@ fn every_layer_is_handed_over_once_with_its_whole_content() {
     assert_eq!(fixture.stored().len(), 5);
 }
 
+/// Lets the other pull end once every layer is said to wait for it.
+struct Waits(Mutex<Vec<onggi_spec::Digest>>, std::sync::mpsc::SyncSender<()>);
+
+impl Progress for Waits {
+    fn event(&self, event: ProgressEvent) {
+        assert!(!matches!(event, ProgressEvent::Retry { .. }), "nothing has failed: {event:?}");
+        if let ProgressEvent::Waiting { digest } = event {
+            let mut seen = self.0.lock().unwrap();
+            seen.push(digest);
+            if seen.len() == 2 {
+                self.1.send(()).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_pull_that_waits_for_another_on_the_same_base_layer_says_so_of_each_layer() {
+    let registry = FakeRegistry::start();
+    registry.put("latest", &image(&[b"base", b"top", b"base"]));
+    let fixture = Fixture::new();
+    let (held, is_held) = std::sync::mpsc::sync_channel(1);
+    let (release, released) = std::sync::mpsc::sync_channel(1);
+    let store = fixture.store.clone();
+    let other = thread::spawn(move || {
+        let _turn = store.hold_base(Some(&digest_of(b"base"))).unwrap();
+        held.send(()).unwrap();
+        released.recv().unwrap();
+    });
+    is_held.recv().unwrap();
+    let waits = Waits(Mutex::default(), release);
+    let reference = registry.reference("app");
+    pull(&fixture.store, &reference, options(), &waits, &|_: LayerReady<'_>| ControlFlow::Continue(())).unwrap();
+    other.join().unwrap();
+    assert_eq!(*waits.0.lock().unwrap(), [digest_of(b"base"), digest_of(b"top")]);
+}
+
 #[test]
 fn an_index_is_resolved_to_the_wanted_platform() {
     let registry = FakeRegistry::start();
