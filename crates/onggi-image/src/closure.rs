@@ -23,6 +23,7 @@ use onggi_sys::jail;
 
 use crate::{
     download::{self, Obtained, Wanted},
+    embedded,
     error::{ImageError, StoreError},
     platform,
     remote::Remote,
@@ -257,6 +258,9 @@ fn fetch_blobs(
 ) -> Result<(), ImageError> {
     let stop = AtomicBool::new(false);
     each(parallel, blobs, &stop, |blob| {
+        if let Some(bytes) = embedded(blob) {
+            return Ok(store.put_known(&blob.digest, &bytes)?);
+        }
         if blob.size > MAX_BLOB {
             return Err(ImageError::TooLarge { what: format!("blob {}", blob.digest), limit: MAX_BLOB });
         }

@@ -228,6 +228,9 @@ impl<'a> Puller<'a> {
             }
         };
         let turn = plan.layers.first().map(|base| self.store.turn(&base.diff_id, waiting)).transpose()?;
+        for (digest, bytes) in &plan.carried {
+            self.store.put_known(digest, bytes)?;
+        }
         let mut places: HashMap<&Digest, Vec<usize>> = HashMap::new();
         let mut order: Vec<&LayerBlob> = Vec::new();
         for (index, layer) in plan.layers.iter().enumerate() {

@@ -332,7 +332,7 @@ impl Push<'_, '_> {
         let part = self.compress(tar)?;
         self.send(&part)?;
         let media_type = with_compression(&layer.media_type, self.options.compression).to_owned();
-        Ok(Descriptor { media_type, digest: part.digest, size: part.size, ..layer.clone() })
+        Ok(Descriptor { media_type, digest: part.digest, size: part.size, data: None, ..layer.clone() })
     }
 
     /// A tar, compressed into a nameless file.

@@ -225,6 +225,7 @@ fn a_blob_reader_continues_and_verifies() {
         annotations: std::collections::BTreeMap::new(),
         platform: None,
         artifact_type: None,
+        data: None,
     };
     let mut read = Vec::new();
     client.open_blob(&descriptor).read_to_end(&mut read).unwrap();

@@ -360,3 +360,25 @@ fn e2e_the_manifest_inside_an_index_belongs_to_the_image_and_is_never_made_up() 
     }
     onggi.assert_nothing_left();
 }
+
+#[test]
+fn e2e_an_image_whose_manifest_carries_a_blob_that_is_missing_is_pulled_and_copied() {
+    let stage = Stage::new();
+    let onggi = &stage.onggi;
+    let built = image::busybox(Flavour::Oci);
+    stage.registry.serve("carried", "whole", &built);
+    fs::write(onggi.dir().join("config"), &built.config.bytes).expect("write the configuration");
+    let data = sh(&format!("base64 -w0 {}/config", onggi.dir().display()));
+    let mut manifest: Value = serde_json::from_slice(&built.manifest.bytes).expect("a manifest");
+    manifest["config"]["data"] = json!(data.trim());
+    let manifest = Blob { media_type: built.manifest.media_type.clone(), bytes: manifest.to_string().into_bytes() };
+    stage.registry.route("/v2/carried/manifests/latest", manifest.clone());
+    stage.registry.route(&format!("/v2/carried/manifests/{}", manifest.digest()), manifest.clone());
+    stage.registry.break_answers(&built.config.digest(), onggi_tests::fake_registry::Fault::WrongContent);
+    let name = format!("{}:latest", stage.registry.name("carried"));
+    let dir = format!("dir:{}", onggi.dir().join("copy").display());
+    assert_eq!(onggi.ok(&["image", "copy", &format!("docker://{name}"), &dir]), manifest.digest());
+    assert_eq!(onggi.ok(&["run", "--rm", "--network", "none", &name, "echo", "runs"]), "runs");
+    onggi.ok(&["system", "check"]);
+    onggi.assert_nothing_left();
+}

@@ -21,6 +21,7 @@ pub(crate) fn descriptor(media_type: &str, digest: Digest, size: u64) -> Descrip
         annotations: BTreeMap::new(),
         platform: None,
         artifact_type: None,
+        data: None,
     }
 }
 

@@ -182,7 +182,7 @@ fn choose(source: &mut dyn Source, index: &Index, platform: Option<&Platform>) -
 
 /// A document of a descriptor, with the digest and length that it names.
 pub(crate) fn fetch_document(source: &mut dyn Source, descriptor: &Descriptor) -> Result<Raw, EngineError> {
-    let bytes = source.document(descriptor)?;
+    let bytes = onggi_image::embedded(descriptor).map_or_else(|| source.document(descriptor), Ok)?;
     let actual = digest_of(&bytes);
     if actual == descriptor.digest && bytes.len() as u64 != descriptor.size {
         let (expected, found) = (descriptor.size, bytes.len().to_string());
@@ -215,6 +215,7 @@ fn copy_index(
             digest: copied.digest.clone(),
             size: copied.bytes.len() as u64,
             media_type: copied.media_type,
+            data: entry.data.clone().filter(|_| copied.digest == entry.digest),
             ..entry.clone()
         });
     }
@@ -259,10 +260,10 @@ fn copy_manifest(
         if sink.has(descriptor)? {
             continue;
         }
-        let content = if *descriptor == manifest.config {
-            Box::new(std::io::Cursor::new(source.document(descriptor)?)) as Box<dyn Read + '_>
-        } else {
-            source.blob(descriptor)?
+        let content = match onggi_image::embedded(descriptor) {
+            Some(bytes) => Box::new(std::io::Cursor::new(bytes)) as Box<dyn Read + '_>,
+            None if *descriptor == manifest.config => Box::new(std::io::Cursor::new(source.document(descriptor)?)),
+            None => source.blob(descriptor)?,
         };
         let mut checked = Checked::new(content, descriptor);
         let put = || sink.put_blob(descriptor, &mut checked);
