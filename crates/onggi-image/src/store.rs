@@ -288,25 +288,6 @@ impl BlobStore {
         Ok(found)
     }
 
-    /// What lies among the blobs and is none: no file, or a file that is not named by a digest.
-    ///
-    /// # Errors
-    /// The directory cannot be read.
-    pub fn strangers(&self) -> Result<Vec<PathBuf>, StoreError> {
-        let dir = self.blob_dir();
-        let fail = |source| StoreError { operation: "list", path: self.blob_dir(), source };
-        let mut found = Vec::new();
-        for entry in fs::read_dir(&dir).map_err(fail)? {
-            let entry = entry.map_err(fail)?;
-            let named = format!("sha256:{}", entry.file_name().to_string_lossy()).parse::<Digest>().is_ok();
-            if !named || entry.file_type().is_ok_and(|kind| !kind.is_file()) {
-                found.push(entry.path());
-            }
-        }
-        found.sort();
-        Ok(found)
-    }
-
     /// Makes the names of all committed blobs durable.
     ///
     /// # Errors
