@@ -6,16 +6,20 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
-use onggi_spec::{Digest, progress::Progress};
+use onggi_image::{BlobStore, closure::OwnManifest};
+use onggi_spec::{ContainerId, Digest, ImageReference, progress::Progress};
 use onggi_state::{ImageRecord, files::Lock};
 use onggi_storage::{Layers, Verdict};
 
 use crate::{
-    Engine, EngineError, PullOptions, PullPolicy,
-    transfer::{Sink, store::StoreSink},
+    Engine, EngineError, PullOptions, PullPolicy, create,
+    transfer::{
+        Sink,
+        store::{StoreSink, own_manifest},
+    },
 };
 
 /// One thing that is wrong.
@@ -37,6 +41,12 @@ pub enum Finding {
     LayerUnrecorded(Digest),
     /// An image is written down as mounted there, and is not.
     MountLost(Digest, PathBuf),
+    /// A container's directory, or a part of it that cannot be made again.
+    ContainerLost(String),
+    /// A directory of a container that is not recorded.
+    ContainerOrphan(ContainerId),
+    /// What nobody here gives such a name to; it is never removed.
+    Stranger(PathBuf),
 }
 
 /// What a check found, and what became of it.
@@ -52,12 +62,26 @@ pub struct CheckReport {
     pub repaired: Vec<String>,
     /// What could not be repaired, and why.
     pub left: Vec<String>,
+    /// A repair was tried: what is not left is mended.
+    pub tried: bool,
 }
 
 impl Finding {
     /// It says that content is lost or wrong; orphans only waste room.
     pub fn is_damage(&self) -> bool {
-        !matches!(self, Self::BlobOrphan(_) | Self::LayerOrphan(_) | Self::LayerUnrecorded(_) | Self::MountLost(..))
+        match self {
+            Self::BlobDamaged(_)
+            | Self::BlobMissing(_)
+            | Self::LayerDamaged(..)
+            | Self::LayerMissing(_)
+            | Self::ContainerLost(_) => true,
+            Self::BlobOrphan(_)
+            | Self::LayerOrphan(_)
+            | Self::ContainerOrphan(_)
+            | Self::Stranger(_)
+            | Self::LayerUnrecorded(_)
+            | Self::MountLost(..) => false,
+        }
     }
 
     fn damaged(&self) -> Option<&Digest> {
@@ -73,7 +97,7 @@ impl Finding {
 impl CheckReport {
     /// Nothing that is referred to is lost or wrong, or all of it was repaired.
     pub fn is_sound(&self) -> bool {
-        self.left.is_empty() && (!self.repaired.is_empty() || !self.findings.iter().any(Finding::is_damage))
+        self.left.is_empty() && (self.tried || !self.findings.iter().any(Finding::is_damage))
     }
 }
 
@@ -88,6 +112,7 @@ impl Engine {
         let mut report = CheckReport::default();
         self.check_blobs(&mut report)?;
         self.check_layers(&mut report)?;
+        self.check_containers(&mut report)?;
         if self.image_mounts_dir().exists() {
             let lost = self.image_mount_records()?.lost;
             report.findings.extend(lost.into_iter().map(|record| Finding::MountLost(record.image, record.target)));
@@ -98,9 +123,12 @@ impl Engine {
     fn check_blobs(&self, report: &mut CheckReport) -> Result<(), EngineError> {
         let blobs = self.blobs()?;
         let on_disk: Vec<Digest> = blobs.list()?.into_iter().map(|(digest, _)| digest).collect();
+        let (orphans, _) = self.unneeded_blobs(&blobs, &on_disk)?;
+        let unneeded: HashSet<&Digest> = orphans.iter().collect();
         for digest in &on_disk {
             report.blobs += 1;
-            if !blobs.is_sound(digest)? {
+            // What nobody needs is no loss, whatever it holds.
+            if !unneeded.contains(digest) && !blobs.is_sound(digest)? {
                 report.findings.push(Finding::BlobDamaged(digest.clone()));
             }
         }
@@ -109,15 +137,16 @@ impl Engine {
         // Bound first: the borrow of the state must not last into the loops.
         let images = self.state()?.list_images()?;
         for image in images {
+            let own = lost_manifest(&blobs, &image)?;
             let documents = [image.config_digest.clone(), image.manifest_digest.clone()];
-            let all = documents.into_iter().chain(image.layer_digests);
+            let all = documents.into_iter().chain(own).chain(image.layer_digests);
             missing.extend(all.filter(|digest| !present.contains(digest)));
         }
         let mut missing: Vec<Digest> = missing.into_iter().collect();
         missing.sort();
         report.findings.extend(missing.into_iter().map(Finding::BlobMissing));
-        let (orphans, _) = self.unneeded_blobs(&blobs, &on_disk)?;
         report.findings.extend(orphans.into_iter().map(Finding::BlobOrphan));
+        report.findings.extend(blobs.strangers()?.into_iter().map(Finding::Stranger));
         Ok(())
     }
 
@@ -146,7 +175,40 @@ impl Engine {
             .filter(|chain_id| on_disk.binary_search(chain_id).is_err())
             .collect();
         report.findings.extend(missing.into_iter().map(Finding::LayerMissing));
+        let named = |name: &str| format!("sha256:{name}").parse::<Digest>().is_ok();
+        let (_, strangers) = entries(&self.paths.root.join("layers"), named)?;
+        report.findings.extend(strangers.into_iter().map(Finding::Stranger));
         Ok(())
+    }
+
+    /// What a container has written is nowhere else, so that it can only be found missing.
+    fn check_containers(&self, report: &mut CheckReport) -> Result<(), EngineError> {
+        let known = self.state()?.list_containers()?;
+        let (ids, strangers) =
+            entries(&self.paths.root.join("containers"), |name| name.parse::<ContainerId>().is_ok())?;
+        for container in &known {
+            if let Err(EngineError::FilesGone { .. }) = self.rootfs_of(container)
+                && self.is_at_rest(&container.id)?
+            {
+                report.findings.push(Finding::ContainerLost(container.name.to_string()));
+            }
+        }
+        let ids = ids.iter().filter_map(|name| name.parse::<ContainerId>().ok());
+        for id in ids.filter(|id| known.iter().all(|container| container.id != *id)) {
+            if self.is_at_rest(&id)? && self.state()?.container_by_id(&id)?.is_none() {
+                report.findings.push(Finding::ContainerOrphan(id));
+            }
+        }
+        report.findings.extend(strangers.into_iter().map(Finding::Stranger));
+        Ok(())
+    }
+
+    /// Nobody makes or removes it right now.
+    fn is_at_rest(&self, id: &ContainerId) -> Result<bool, EngineError> {
+        match self.intents()?.try_begin(id.as_str())? {
+            Some(intent) => intent.complete().map(|()| true).map_err(EngineError::from),
+            None => Ok(false),
+        }
     }
 
     /// Verifies, then removes what is damaged or orphaned and fetches what is missing.
@@ -154,7 +216,7 @@ impl Engine {
     /// # Errors
     /// The store cannot be read at all, or written. An image that cannot be fetched is part of the report.
     pub fn repair(&self, options: &PullOptions, progress: &dyn Progress) -> Result<CheckReport, EngineError> {
-        let mut report = self.check()?;
+        let mut report = CheckReport { tried: true, ..self.check()? };
         let mut busy = HashSet::new();
         {
             let _alone = Lock::exclusive(&self.images_lock()?)?;
@@ -180,6 +242,13 @@ impl Engine {
         let wrong: HashSet<Digest> =
             report.findings.iter().filter_map(Finding::damaged).filter(|id| !busy.contains(id)).cloned().collect();
         self.make_whole(&wrong, options, progress, &mut report)?;
+        let gone = report.findings.iter().filter_map(|finding| match finding {
+            Finding::ContainerLost(name) => {
+                Some(format!("container {name}: its files are gone: remove it with `onggi rm {name}`"))
+            }
+            _ => None,
+        });
+        report.left.extend(gone.collect::<Vec<_>>());
         Ok(report)
     }
 
@@ -195,9 +264,12 @@ impl Engine {
         // An index is the manifest of several images, one per platform.
         let mut names: BTreeMap<(Digest, Digest), Vec<ImageRecord>> = BTreeMap::new();
         let mut lost = wrong.clone();
-        for image in self.state()?.list_images()? {
+        let blobs = self.blobs()?;
+        let images = self.state()?.list_images()?;
+        for image in images {
+            let own = lost_manifest(&blobs, &image)?;
             let documents = [&image.config_digest, &image.manifest_digest];
-            let parts = image.chain_ids.iter().chain(&image.layer_digests).chain(documents);
+            let parts = image.chain_ids.iter().chain(&image.layer_digests).chain(documents).chain(&own);
             let broken: Vec<Digest> = parts.filter(|id| wrong.contains(id)).cloned().collect();
             lost.retain(|id| !broken.contains(id));
             if !broken.is_empty() {
@@ -217,13 +289,36 @@ impl Engine {
                         failed.clear();
                         break;
                     }
-                    Err(e) => failed.push(format!("{}: {}", shown(image), crate::error_chain(&e))),
+                    Err(why) => failed.push(format!("{}: {why}", shown(image))),
                 }
+            }
+            if let Some(last) = failed.last_mut()
+                && !self.was_pulled(images)?
+            {
+                last.push_str(NEVER_PULLED);
             }
             report.left.extend(failed);
         }
         report.left.extend(self.users_of_lost(&lost)?);
+        let beyond = report.findings.iter().filter_map(|finding| match finding {
+            Finding::BlobDamaged(id) if lost.contains(id) => Some(format!(
+                "blob {id}, of another platform or an attachment of an image: pull that with --all-platforms or --referrers"
+            )),
+            _ => None,
+        });
+        report.left.extend(beyond.collect::<Vec<_>>());
         Ok(())
+    }
+
+    /// The store remembers of a name that a registry had it.
+    fn was_pulled(&self, images: &[ImageRecord]) -> Result<bool, EngineError> {
+        for name in images.iter().filter_map(|image| image.name.as_ref()) {
+            let pulled = self.state()?.pulled(name, create::now())?;
+            if pulled.is_some_and(|p| images.iter().any(|i| p.parts.documents.first() == Some(&i.manifest_digest))) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Who needs what no image has any more: containers whose image was removed by force.
@@ -263,10 +358,19 @@ impl Engine {
         image: &ImageRecord,
         options: &PullOptions,
         progress: &dyn Progress,
-    ) -> Result<String, EngineError> {
-        let Some(name) = &image.name else {
-            return Err(EngineError::MissingBlob { digest: image.config_digest.clone() });
-        };
+    ) -> Result<String, String> {
+        let Some(name) = &image.name else { return Err("it has no name to be fetched by".to_owned()) };
+        let fetched = self.fetch_by_digest(image, name, options, progress);
+        fetched.map(|()| shown(image)).map_err(|e| crate::error_chain(&e))
+    }
+
+    fn fetch_by_digest(
+        &self,
+        image: &ImageRecord,
+        name: &ImageReference,
+        options: &PullOptions,
+        progress: &dyn Progress,
+    ) -> Result<(), EngineError> {
         let exact = name.with_digest(image.manifest_digest.clone());
         let named_before = self.state()?.image_by_name(&exact)?.is_some();
         if named_before {
@@ -284,12 +388,44 @@ impl Engine {
             (false, Ok(_)) => drop(self.state()?.remove_name(&exact)?),
             _ => {}
         }
-        pulled.map(|_| shown(image))
+        pulled.map(drop)
     }
+}
+
+/// Said where nothing tells that a registry ever had an image.
+const NEVER_PULLED: &str = "; nothing here tells that it was pulled from a registry: one that was loaded, imported, committed \
+                            or made here is loaded or made again, or removed with `onggi rmi`";
+
+/// The names in a directory that are ours, and the paths of the others; nothing where it was never made.
+fn entries(dir: &Path, ours: impl Fn(&str) -> bool) -> Result<(Vec<String>, Vec<PathBuf>), EngineError> {
+    let failed = |source| EngineError::ReadFile { path: dir.to_owned(), source };
+    let (mut names, mut strangers) = (Vec::new(), Vec::new());
+    let entries = match std::fs::read_dir(dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok((names, strangers)),
+        read => read.map_err(failed)?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        match entry.file_name().to_str().filter(|name| ours(name)) {
+            Some(name) => names.push(name.to_owned()),
+            None => strangers.push(entry.path()),
+        }
+    }
+    names.sort();
+    strangers.sort();
+    Ok((names, strangers))
 }
 
 fn shown(image: &ImageRecord) -> String {
     image.name.as_ref().map_or_else(|| image.config_digest.short().to_owned(), |name| name.familiar())
+}
+
+/// The manifest of an image, or an index on the way to it, that is not here or not sound.
+fn lost_manifest(blobs: &BlobStore, image: &ImageRecord) -> Result<Option<Digest>, EngineError> {
+    match own_manifest(blobs, image)? {
+        OwnManifest::Stored(..) => Ok(None),
+        OwnManifest::Lost(digest) => Ok(Some(digest)),
+    }
 }
 
 /// A tree that cannot be read is damaged: an I/O error of its disk, say.

@@ -229,11 +229,16 @@ impl Engine {
     /// Removes the last trace of a container, complete or not. The caller holds its intent.
     pub(crate) fn erase(&self, id: &ContainerId) -> Result<(), EngineError> {
         let mut failures = Failures::new(id);
-        let image = self.state()?.container_by_id(id)?.and_then(|r| r.image_id);
+        let record = self.state()?.container_by_id(id)?;
+        let (known, image) = (record.is_some(), record.and_then(|r| r.image_id));
         failures.note(self.release(id));
         let _read = self.await_readers(id);
         // First the row: a container that is still known is complete, and says how it ended.
-        let row = || self.state().and_then(|mut s| Ok(s.delete_container(id)?)).map(|_| ());
+        // One that was never written down needs no writing, which may be what has failed.
+        let row = || match known {
+            true => self.state().and_then(|mut s| Ok(s.delete_container(id)?)).map(|_| ()),
+            false => Ok(()),
+        };
         let forgotten = trace::step("engine", || format!("delete the row of container {}", id.short()), row);
         failpoint::hit("remove.record-deleted");
         let directory = || onggi_storage::remove_container_dir(&self.paths.root, id).map_err(EngineError::from);

@@ -177,7 +177,7 @@ fn mountable(from: &Location, to: &ImageReference) -> Vec<String> {
 }
 
 /// Where what must be decompressed first goes when there is no store to put it beside: on a disk rather than in memory.
-fn spool() -> PathBuf {
+pub(crate) fn spool() -> PathBuf {
     let dir = Path::new("/var/tmp");
     if dir.is_dir() { dir.to_owned() } else { std::env::temp_dir() }
 }

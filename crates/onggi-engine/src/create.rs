@@ -148,8 +148,10 @@ impl Engine {
                 Ok((record, intent))
             }
             Err(e) => {
-                self.erase(&id)?;
-                intent.complete()?;
+                // What cannot be taken back now is by whoever finds the intent; the first error is the cause.
+                if self.erase(&id).is_ok() {
+                    intent.complete()?;
+                }
                 Err(e)
             }
         }

@@ -14,7 +14,7 @@ use onggi_storage::{
     diff::{self, Change, DiffOptions, Tree},
 };
 
-use crate::{Engine, EngineError, json};
+use crate::{Engine, EngineError};
 
 /// What a start makes in a container's root as targets of its own mounts. Docker makes the same in a layer of its own,
 /// which is in no image either.
@@ -132,7 +132,7 @@ impl Engine {
     /// A container's trees.
     pub(crate) fn trees(&self, record: &ContainerRecord) -> Result<Trees, EngineError> {
         let bundle = self.paths.bundle(&record.id);
-        let rootfs: RootFs = json::read(&bundle.join("rootfs.json"))?;
+        let rootfs = self.rootfs_of(record)?;
         let (mount, changes) = match rootfs {
             RootFs::Overlay(mount) => (mount, None),
             // A copy: its driver tells what in it is not the image's.

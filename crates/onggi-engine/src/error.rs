@@ -125,6 +125,14 @@ pub enum EngineError {
         /// The blob.
         digest: Digest,
     },
+    /// What a container has written, or the record of its root filesystem.
+    #[error("the files of container {name} are gone: there is no {}", path.display())]
+    FilesGone {
+        /// The container.
+        name: String,
+        /// What is not there.
+        path: PathBuf,
+    },
     /// A credential file is unusable.
     #[error("cannot look up credentials")]
     Credentials {
@@ -327,6 +335,7 @@ impl EngineError {
             Self::Credentials { source: onggi_image::CredentialsError::Inaccessible { .. } } => {
                 text("correct --authfile or REGISTRY_AUTH_FILE; `onggi login --authfile FILE REGISTRY` makes one")
             }
+            Self::FilesGone { name, .. } => Some(format!("they are nowhere else: remove it with `onggi rm {name}`")),
             Self::Credentials { .. } => {
                 text("mend the file, log in again (`onggi login REGISTRY`), or name another with --authfile")
             }

@@ -13,7 +13,6 @@ use std::{
 
 use onggi_spec::{
     env,
-    monitor::RootFs,
     oci::{
         build,
         runtime::{Process, Spec},
@@ -199,7 +198,7 @@ impl Engine {
 
     /// Resolves `-u` in the container's own files and puts it into `process`.
     fn set_user(&self, record: &ContainerRecord, user: &UserSpec, process: &mut Process) -> Result<(), EngineError> {
-        let rootfs: RootFs = json::read(&self.paths.bundle(&record.id).join("rootfs.json"))?;
+        let rootfs = self.rootfs_of(record)?;
         let view = onggi_storage::driver::lookup_view(&rootfs, &self.paths.bundle(&record.id));
         let resolved = self.resolve_user(&view, Some(user))?;
         if self.rootful() {

@@ -249,7 +249,7 @@ impl Engine {
     }
 }
 
-fn config_in(blobs: &BlobStore, id: &Digest) -> Result<ImageConfig, EngineError> {
+pub(crate) fn config_in(blobs: &BlobStore, id: &Digest) -> Result<ImageConfig, EngineError> {
     let bytes = blobs.read_small(id, MAX_CONFIG)?;
     let bytes = bytes.ok_or_else(|| EngineError::MissingBlob { digest: id.clone() })?;
     Ok(ImageConfig::parse(&bytes)?)

@@ -96,7 +96,7 @@ pub use paths::{DirEnv, Paths};
 pub use plans::{RowChange, VerbOp, VerbPlan};
 pub use process::ProcessHandle;
 pub use programs::{Chosen, ChosenKind, program_files, user_in};
-pub use pull::{EarlyQuestion, PullOptions, PullPolicy};
+pub use pull::{AllTags, EarlyQuestion, PullOptions, PullPolicy};
 pub use registry::{LoginRequest, LoginResult, PushRequest, RegistryChoice, RegistryError, SearchHit, TagList};
 pub use run::{RunOptions, Started};
 pub use save::{SaveFormat, SaveTo};

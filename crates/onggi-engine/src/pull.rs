@@ -51,6 +51,15 @@ pub enum PullPolicy {
     Never,
 }
 
+/// What became of the tags of a repository.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AllTags {
+    /// The images.
+    pub pulled: Vec<ImageReference>,
+    /// What was passed over, and why.
+    pub passed_over: Vec<String>,
+}
+
 /// How to pull.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PullOptions {
@@ -85,27 +94,38 @@ impl Engine {
         self.find_or_pull(reference, options, progress)
     }
 
-    /// Pulls every tag of a repository; their names. An image that fails ends it.
+    /// Pulls every tag of a repository. One that is no image is passed over, such as a list of signatures; an image that fails
+    /// ends it.
     ///
     /// # Errors
-    /// As for [`pull`](Self::pull).
+    /// As for [`pull`](Self::pull), or no tag is an image.
     pub fn pull_all_tags(
         &self,
         reference: &ImageReference,
         options: &PullOptions,
         progress: &dyn Progress,
-    ) -> Result<Vec<ImageReference>, EngineError> {
+    ) -> Result<AllTags, EngineError> {
         self.recover_containers()?;
         let source = self.registries(&options.registry)?.sources(reference)?.pop();
-        let Some(Mirror { reference: place, remote }) = source else { return Ok(Vec::new()) };
+        let Some(Mirror { reference: place, remote }) = source else { return Ok(AllTags::default()) };
         let tags = Remote::new(&place, &Access::Pull, &remote, progress)?.tags()?;
-        let mut names = Vec::new();
+        let mut all = AllTags::default();
+        let mut last = None;
         for tag in tags {
             let name = reference.with_tag(&tag)?;
-            self.find_or_pull(&name, options, progress)?;
-            names.push(name);
+            match self.find_or_pull(&name, options, progress) {
+                Ok(_) => all.pulled.push(name),
+                Err(EngineError::Image(e)) if e.is_no_image() => {
+                    all.passed_over.push(format!("{} is passed over, it is no image: {e}", name.familiar()));
+                    last = Some(e);
+                }
+                Err(e) => return Err(e),
+            }
         }
-        Ok(names)
+        match last {
+            Some(e) if all.pulled.is_empty() => Err(e.into()),
+            _ => Ok(all),
+        }
     }
 
     /// The stored image or the pulled one, as the policy says.

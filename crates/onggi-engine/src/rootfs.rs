@@ -56,6 +56,16 @@ impl Engine {
         Ok(rootfs)
     }
 
+    /// The root filesystem that a container was made with, if its files are still there.
+    pub(crate) fn rootfs_of(&self, record: &ContainerRecord) -> Result<RootFs, EngineError> {
+        let bundle = self.paths.bundle(&record.id);
+        let gone = |path| EngineError::FilesGone { name: record.name.to_string(), path };
+        let path = bundle.join("rootfs.json");
+        let rootfs: RootFs = json::read_optional(&path)?.ok_or_else(|| gone(path))?;
+        let upper = onggi_storage::driver::lookup_view(&rootfs, &bundle).upper;
+        if upper.is_dir() { Ok(rootfs) } else { Err(gone(upper)) }
+    }
+
     /// Writes everything that the monitor and the runtime read.
     pub(crate) fn write_bundle(
         &self,
@@ -65,7 +75,7 @@ impl Engine {
         terminal_size: Option<(u16, u16)>,
     ) -> Result<(), EngineError> {
         let bundle = self.paths.bundle(&record.id);
-        let rootfs: RootFs = json::read(&bundle.join("rootfs.json"))?;
+        let rootfs = self.rootfs_of(record)?;
         self.write_etc_files(record, network.map(|n| n.ip))?;
         let mut spec = self.build_spec(record, &rootfs, id_block)?;
         if let (Some(process), Some((columns, rows))) = (&mut spec.process, terminal_size) {

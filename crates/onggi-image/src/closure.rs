@@ -5,7 +5,7 @@
 //! ```
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     fs, io,
     path::PathBuf,
     sync::{
@@ -17,13 +17,15 @@ use std::{
 
 use onggi_spec::{
     Digest,
-    image::{Descriptor, Document, Index, MAX_DOCUMENT, media_type},
+    image::{Descriptor, Document, Index, MAX_DOCUMENT, Platform, media_type},
 };
 use onggi_sys::jail;
 
 use crate::{
     download::{self, Obtained, Wanted},
+    embedded,
     error::{ImageError, StoreError},
+    platform,
     remote::Remote,
     store::BlobStore,
 };
@@ -77,6 +79,57 @@ pub fn reachable(store: &BlobStore, roots: &[Digest]) -> Result<HashSet<Digest>,
         next.extend(referrers(store, &digest)?.into_iter().flat_map(|i| i.manifests).map(|d| d.digest));
     }
     Ok(seen)
+}
+
+/// The manifest of one image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OwnManifest {
+    /// Its digest and bytes.
+    Stored(Digest, Vec<u8>),
+    /// It, or an index on the way to it, is not in the store or damaged there.
+    Lost(Digest),
+}
+
+/// The manifest of the image with this configuration: `top` itself, or one that this index leads to.
+///
+/// # Errors
+/// The store cannot be read.
+pub fn own_manifest(
+    store: &BlobStore,
+    top: &Digest,
+    config: &Digest,
+    platform: &Platform,
+) -> Result<OwnManifest, StoreError> {
+    let mut seen: HashSet<Digest> = HashSet::new();
+    let mut next: Vec<Digest> = vec![top.clone()];
+    let (mut lost, mut indexes) = (Vec::new(), HashMap::new());
+    while let Some(digest) = next.pop() {
+        if !seen.insert(digest.clone()) || seen.len() > MAX_DOCUMENTS {
+            continue;
+        }
+        let Some(bytes) = store.read_small(&digest, MAX_DOCUMENT as u64)? else {
+            lost.push(digest);
+            continue;
+        };
+        match Document::parse(&bytes, None) {
+            Ok(Document::Manifest(m)) if m.config.digest == *config => return Ok(OwnManifest::Stored(digest, bytes)),
+            Ok(Document::Index(index)) => {
+                next.extend(index.manifests.iter().filter(|d| is_document(d)).map(|d| d.digest.clone()));
+                indexes.insert(digest, index);
+            }
+            _ => {}
+        }
+    }
+    // Other platforms are usually not stored either: the one that is missed is the one that a pull would have chosen.
+    let mut chosen = top.clone();
+    while let Some(index) = indexes.remove(&chosen) {
+        let Some(entry) = platform::select(&index, platform) else { break };
+        if lost.contains(&entry.digest) {
+            return Ok(OwnManifest::Lost(entry.digest.clone()));
+        }
+        chosen = entry.digest.clone();
+    }
+    Ok(OwnManifest::Lost(lost.into_iter().next().unwrap_or_else(|| top.clone())))
 }
 
 /// What the store knows to refer to a manifest.
@@ -205,6 +258,9 @@ fn fetch_blobs(
 ) -> Result<(), ImageError> {
     let stop = AtomicBool::new(false);
     each(parallel, blobs, &stop, |blob| {
+        if let Some(bytes) = embedded(blob) {
+            return Ok(store.put_known(&blob.digest, &bytes)?);
+        }
         if blob.size > MAX_BLOB {
             return Err(ImageError::TooLarge { what: format!("blob {}", blob.digest), limit: MAX_BLOB });
         }

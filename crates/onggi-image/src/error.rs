@@ -332,6 +332,15 @@ pub enum ImageError {
 }
 
 impl ImageError {
+    /// What the name stands for is no image: a signature, an attestation, a chart.
+    pub fn is_no_image(&self) -> bool {
+        match self {
+            Self::UnsupportedMediaType { .. } => true,
+            Self::WrongArchitecture { available, .. } => available.is_empty(),
+            _ => false,
+        }
+    }
+
     /// No registry answered, or not in a usable way: what is stored may do instead.
     pub fn is_unreachable(&self) -> bool {
         matches!(
@@ -364,7 +373,8 @@ impl ImageError {
             }
             Self::Truncated { .. } | Self::Stalled { .. } => "check the network and pull again; what arrived is kept, and the pull goes on from there".to_owned(),
             Self::MissingBlob { .. } => "the image in the registry is incomplete; it must be pushed again".to_owned(),
-            Self::Incomplete { .. } => "pull the image again; for every platform of it, with --all-platforms".to_owned(),
+            Self::Incomplete { .. } => "pull the image again, or let `onggi system check --repair` do so; for every platform of it, pull with --all-platforms".to_owned(),
+            Self::WrongArchitecture { available, .. } if available.is_empty() => "the index names no image at all".to_owned(),
             Self::WrongArchitecture { available, .. } => format!("it is available for: {}", available.join(", ")),
             Self::Malformed { source, .. } if !source.hint.is_empty() => source.hint.clone(),
             Self::UnsupportedMediaType { .. } => "this may not be a container image, or it needs a newer Onggi".to_owned(),

@@ -15,7 +15,8 @@ mod content;
 pub mod credential_file;
 pub mod credentials;
 mod download;
-pub mod error;
+pub mod embedded;
+mod error;
 mod exchange;
 mod fetch;
 mod http;
@@ -38,6 +39,7 @@ mod verify;
 
 pub use content::Content;
 pub use credentials::{Credentials, CredentialsError, Lookup};
+pub use embedded::embedded;
 pub use error::{FailureKind, ImageError, StoreError, TransportError};
 pub use fetch::open_url;
 pub use http::{ProxySettings, Timeouts};

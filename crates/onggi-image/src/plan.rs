@@ -9,7 +9,7 @@ use onggi_spec::{
 };
 use onggi_sys::jail;
 
-use crate::{error::ImageError, platform, remote::Remote, store::BlobStore};
+use crate::{embedded, error::ImageError, platform, remote::Remote, store::BlobStore};
 
 /// Indexes inside indexes that are followed.
 const MAX_NESTING: usize = 3;
@@ -49,6 +49,8 @@ pub struct ImagePlan {
     pub layers: Vec<LayerBlob>,
     /// Manifests and configuration, to be stored with the layers.
     pub(crate) documents: Vec<(Digest, Vec<u8>)>,
+    /// Layers that the manifest carries itself.
+    pub(crate) carried: Vec<(Digest, Vec<u8>)>,
 }
 
 impl ImagePlan {
@@ -110,8 +112,9 @@ pub(crate) fn build(
     let layers = layers(&manifest, &config)?;
     let config_digest = manifest.config.digest;
     documents.push((config_digest.clone(), config_bytes));
+    let carried = manifest.layers.iter().filter_map(|layer| Some((layer.digest.clone(), embedded(layer)?))).collect();
     let reference = reference.clone();
-    Ok(Some(ImagePlan { reference, repo_digest, manifest_digest, config_digest, config, layers, documents }))
+    Ok(Some(ImagePlan { reference, repo_digest, manifest_digest, config_digest, config, layers, documents, carried }))
 }
 
 /// From an index down to the manifest for the wanted platform; every document on the way is added to `documents`.
@@ -166,6 +169,10 @@ impl Source<'_, '_> {
 
     /// A manifest that an index names: it must be of the length and type named there.
     fn entry(&self, entry: &Descriptor) -> Result<Option<Fetched>, ImageError> {
+        if let Some(bytes) = embedded(entry) {
+            let (digest, content_type) = (entry.digest.clone(), Some(entry.media_type.clone()));
+            return Ok(Some(Fetched { digest, bytes, content_type }));
+        }
         let Some(mut fetched) = self.document(&entry.digest)? else { return Ok(None) };
         check_length(entry, fetched.bytes.len() as u64)?;
         let header = fetched.content_type.as_deref().map(|h| h.split(';').next().unwrap_or_default().trim());
@@ -183,7 +190,7 @@ impl Source<'_, '_> {
         if descriptor.size > limit {
             return Err(ImageError::TooLarge { what: format!("configuration {}", descriptor.digest), limit });
         }
-        if let Some(bytes) = self.store.read_small(&descriptor.digest, limit)? {
+        if let Some(bytes) = self.store.read_small(&descriptor.digest, limit)?.or_else(|| embedded(descriptor)) {
             return Ok(Some(bytes));
         }
         let Some(registry) = self.registry else { return Ok(None) };

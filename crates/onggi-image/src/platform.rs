@@ -101,6 +101,7 @@ mod tests {
             annotations: std::collections::BTreeMap::new(),
             platform: (!text.is_empty()).then(|| platform(text)),
             artifact_type: None,
+            data: None,
         }
     }
 

@@ -14,7 +14,7 @@
 //! layer, kept until [`PulledImage::hold`] is dropped; for each blob, its own while it is written.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::File,
     ops::ControlFlow,
     sync::{
@@ -220,11 +220,17 @@ impl<'a> Puller<'a> {
     /// # Errors
     /// The first failure; the other downloads are stopped. Complete layers stay for the next attempt.
     pub fn fetch(self, plan: ImagePlan, on_layer: &OnLayer<'_>) -> Result<PulledImage, ImageError> {
+        // Another pull of an image on the same base layer is under way.
         let waiting = || {
-            let reason = "another pull of an image on the same base layer is under way".to_owned();
-            self.progress.event(ProgressEvent::Retry { reason });
+            let mut seen = HashSet::new();
+            for layer in plan.layers.iter().filter(|layer| seen.insert(&layer.digest)) {
+                self.progress.event(ProgressEvent::Waiting { digest: layer.digest.clone() });
+            }
         };
         let turn = plan.layers.first().map(|base| self.store.turn(&base.diff_id, waiting)).transpose()?;
+        for (digest, bytes) in &plan.carried {
+            self.store.put_known(digest, bytes)?;
+        }
         let mut places: HashMap<&Digest, Vec<usize>> = HashMap::new();
         let mut order: Vec<&LayerBlob> = Vec::new();
         for (index, layer) in plan.layers.iter().enumerate() {

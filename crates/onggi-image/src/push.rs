@@ -21,7 +21,7 @@ use onggi_sys::jail;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    closure::{self, each, is_document},
+    closure::{self, OwnManifest, each},
     error::{ImageError, StoreError},
     lists::{empty_index, referrers_tag},
     options::RemoteOptions,
@@ -188,16 +188,7 @@ impl Push<'_, '_> {
             Document::Index(index) => index,
         };
         if !self.options.all_platforms {
-            for entry in index.manifests.iter().filter(|d| is_document(d)) {
-                let Ok(child) = self.stored(&entry.digest) else { continue };
-                if matches!(parse(&child)?, Document::Manifest(m) if m.config.digest == image.config) {
-                    return Ok((Top::Manifest, vec![child]));
-                }
-            }
-            return Err(ImageError::Incomplete {
-                digest: image.manifest.clone(),
-                missing: vec!["its manifest".to_owned()],
-            });
+            return self.own(image).map(|own| (Top::Manifest, vec![own]));
         }
         let mut found = Found::default();
         self.collect(&index, &mut found, 0)?;
@@ -206,6 +197,23 @@ impl Push<'_, '_> {
             return Err(ImageError::Incomplete { digest: image.manifest.clone(), missing });
         }
         Ok((Top::Index { index: top, inner }, children))
+    }
+
+    /// The manifest of the image that is used here.
+    fn own(&self, image: &PushImage) -> Result<Stored, ImageError> {
+        let config = self.store.read_small(&image.config, MAX_DOCUMENT as u64)?;
+        let platform = config.and_then(|bytes| jail::parse(|| ImageConfig::parse(&bytes)).ok()).map(|c| c.platform());
+        let platform = platform.unwrap_or_else(crate::native_platform);
+        match closure::own_manifest(self.store, &image.manifest, &image.config, &platform)? {
+            OwnManifest::Stored(digest, bytes) => {
+                let media_type = media_type_of(&bytes).to_owned();
+                Ok(Stored { digest, media_type, bytes })
+            }
+            OwnManifest::Lost(digest) => Err(ImageError::Incomplete {
+                digest: image.manifest.clone(),
+                missing: vec![format!("its manifest {digest}")],
+            }),
+        }
     }
 
     /// The manifests of an index and of the indexes in it, each once.
@@ -324,7 +332,7 @@ impl Push<'_, '_> {
         let part = self.compress(tar)?;
         self.send(&part)?;
         let media_type = with_compression(&layer.media_type, self.options.compression).to_owned();
-        Ok(Descriptor { media_type, digest: part.digest, size: part.size, ..layer.clone() })
+        Ok(Descriptor { media_type, digest: part.digest, size: part.size, data: None, ..layer.clone() })
     }
 
     /// A tar, compressed into a nameless file.

@@ -170,6 +170,42 @@ pub struct Places {
     pub own: Place,
 }
 
+impl Rule {
+    /// Fills in what is left out, and tells what containers/image refuses, too: a rule that never applies blocks nothing.
+    fn check(&mut self) -> Result<(), String> {
+        let mirrors = self.mirrors.iter_mut().map(|mirror| &mut mirror.location);
+        [&mut self.prefix, &mut self.location].into_iter().chain(mirrors).try_for_each(without_scheme)?;
+        let wildcard = self.prefix.starts_with("*.");
+        if self.prefix.contains('*') && (!wildcard || self.prefix[1..].contains('*')) {
+            return Err("a prefix may contain * only in front, as in *.example.com".to_owned());
+        }
+        match (self.prefix.is_empty(), self.location.is_empty()) {
+            (true, true) => return Err("a [[registry]] has neither prefix nor location".to_owned()),
+            (true, false) => self.prefix.clone_from(&self.location),
+            (false, true) if !wildcard => {
+                return Err(format!(
+                    "location is unset and prefix is not in the format: *.example.com; add location = {:?}",
+                    self.prefix
+                ));
+            }
+            (false, _) => {}
+        }
+        match self.mirrors.iter().any(|mirror| mirror.location.is_empty()) {
+            true => Err("a mirror has no location".to_owned()),
+            false => Ok(()),
+        }
+    }
+}
+
+/// A place is a host, perhaps with a port and a path.
+fn without_scheme(place: &mut String) -> Result<(), String> {
+    if place.starts_with("http://") || place.starts_with("https://") {
+        return Err(format!("invalid location {place:?}: URI schemes are not supported"));
+    }
+    place.truncate(place.trim_end_matches('/').len());
+    Ok(())
+}
+
 impl RegistriesConf {
     /// Adds a file to what was read before.
     ///
@@ -192,25 +228,14 @@ impl RegistriesConf {
             ));
         }
         for mut rule in parsed.registry {
-            if rule.prefix.is_empty() {
-                rule.prefix.clone_from(&rule.location);
-            }
-            if rule.prefix.is_empty() {
-                return Err(invalid("a [[registry]] has neither prefix nor location"));
-            }
-            if rule.prefix.contains('*') && (!rule.prefix.starts_with("*.") || rule.prefix[1..].contains('*')) {
-                return Err(invalid("a prefix may contain * only in front, as in *.example.com"));
-            }
-            if rule.mirrors.iter().any(|m| m.location.is_empty()) {
-                return Err(invalid("a mirror has no location"));
-            }
-            if rule.location.is_empty() && !rule.prefix.starts_with('*') {
-                rule.location.clone_from(&rule.prefix);
-            }
+            rule.check().map_err(|reason| invalid(&reason))?;
             self.rules.retain(|known| known.prefix != rule.prefix);
             self.rules.push(rule);
         }
-        self.search = parsed.search.unwrap_or(std::mem::take(&mut self.search));
+        if let Some(mut search) = parsed.search {
+            search.iter_mut().try_for_each(without_scheme).map_err(|reason| invalid(&reason))?;
+            self.search = search;
+        }
         self.aliases.push(Aliases::Parsed(parsed.aliases));
         Ok(())
     }
@@ -540,7 +565,7 @@ mod tests {
             prefix = "a.example.com/team"
             location = "other.example/t"
             [[registry]]
-            prefix = "bad.example"
+            location = "bad.example"
             blocked = true
             "#,
         );
@@ -574,7 +599,7 @@ mod tests {
 
     #[test]
     fn a_later_file_replaces_the_same_prefix() {
-        let mut conf = conf("[[registry]]\nprefix = \"a.example\"\nblocked = true\n");
+        let mut conf = conf("[[registry]]\nlocation = \"a.example/\"\nblocked = true\n");
         conf.add("[[registry]]\nprefix = \"a.example\"\nlocation = \"b.example\"\n", Path::new("x")).unwrap();
         assert_eq!(shown(&conf, "a.example/x:1"), ["b.example/x:1"]);
     }
@@ -585,6 +610,11 @@ mod tests {
             "[[registry]]\n",
             "[[registry]]\nprefix = \"a.*.com\"\n",
             "[[registry]]\nprefix = \"a\"\n[[registry.mirror]]\nlocation = \"\"\n",
+            "[[registry]]\nprefix = \"bad.example\"\nblocked = true\n",
+            "[[registry]]\nlocation = \"https://bad.example\"\nblocked = true\n",
+            "[[registry]]\nprefix = \"http://a\"\nlocation = \"a\"\n",
+            "[[registry]]\nlocation = \"a\"\n[[registry.mirror]]\nlocation = \"https://b\"\n",
+            "unqualified-search-registries = [\"https://a\"]\n",
             "[registries.search]\nregistries = ['docker.io']\n",
             "[[registry]]\nprefix = 3\n",
         ];

@@ -181,9 +181,26 @@ impl<'a> Remote<'a> {
             match response.status().as_u16() {
                 200 => Ok(Some(content_length(&response).unwrap_or(0))),
                 404 => Ok(None),
+                405 => self.first_byte(digest),
                 _ => Err(self.refused(call, Want::Blob(digest), response)),
             }
         })
+    }
+
+    /// The same of a registry without HEAD: from the answer to a request for the first byte.
+    fn first_byte(&self, digest: &Digest) -> Result<Option<u64>, Failure> {
+        let path = self.path(&format!("blobs/{digest}"));
+        let call = Call { headers: &[("range", "bytes=0-0")], ..Call::new("GET", &path) };
+        let response = self.exchange.request(call)?;
+        let total = || response.headers().get("content-range")?.to_str().ok()?.rsplit('/').next()?.parse().ok();
+        match response.status().as_u16() {
+            206 => Ok(Some(total().unwrap_or(0))),
+            200 => Ok(Some(content_length(&response).unwrap_or(0))),
+            // Nothing is no range: the blob is empty.
+            416 => Ok(Some(0)),
+            404 => Ok(None),
+            _ => Err(self.refused(call, Want::Blob(digest), response)),
+        }
     }
 
     /// One attempt at a blob from `offset` on: 200 or 206, the body unread.
@@ -320,7 +337,7 @@ impl BlobReader<'_, '_> {
         self.body = None;
         self.failures += 1;
         let paused = retry::pause(self.remote.retry(), self.remote.progress(), self.failures, failure);
-        paused.map_err(io::Error::other)
+        paused.map(drop).map_err(io::Error::other)
     }
 
     fn at_end(&mut self) -> io::Result<usize> {

@@ -104,18 +104,18 @@ pub(crate) fn run<T>(
     }
 }
 
-/// Waits before the next attempt, or returns the error when there is none.
+/// Waits before the next attempt and gives back what was wrong with this one; the error when there is none.
 pub(crate) fn pause(
     policy: &RetryPolicy,
     progress: &dyn Progress,
     done: u32,
     failure: Failure,
-) -> Result<(), ImageError> {
+) -> Result<Box<ImageError>, ImageError> {
     let Some(wait) = policy.wait(done, failure.again, random()) else { return Err(*failure.error) };
     let reason = format!("{}; again in {:.1} s", with_causes(&failure.error), wait.as_secs_f64());
     progress.event(ProgressEvent::Retry { reason });
     thread::sleep(wait);
-    Ok(())
+    Ok(failure.error)
 }
 
 fn with_causes(error: &ImageError) -> String {

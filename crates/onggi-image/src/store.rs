@@ -50,7 +50,8 @@ pub struct BlobStore {
 /// the same base layer either.
 #[derive(Debug)]
 pub struct StoreHold {
-    _lock: File,
+    /// None where nobody can delete anything.
+    _lock: Option<File>,
     _turn: Option<Turn>,
 }
 
@@ -278,7 +279,8 @@ impl BlobStore {
             let entry = entry.map_err(fail)?;
             let Ok(digest) = format!("sha256:{}", entry.file_name().to_string_lossy()).parse() else { continue };
             match entry.metadata() {
-                Ok(meta) => found.push((digest, meta.len())),
+                Ok(meta) if meta.is_file() => found.push((digest, meta.len())),
+                Ok(_) => {}
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(source) => return Err(fail(source)),
             }
@@ -300,9 +302,17 @@ impl BlobStore {
     /// # Errors
     /// The lock file cannot be opened.
     pub fn hold(&self) -> Result<StoreHold, StoreError> {
-        let (file, path) = self.lock_file()?;
+        let (file, path) = match self.lock_file() {
+            Ok(opened) => opened,
+            Err(e) if e.source.kind() == io::ErrorKind::ReadOnlyFilesystem => match File::open(&e.path) {
+                // Others may see the same files where they can be written.
+                Ok(file) => (file, e.path),
+                Err(_) => return Ok(StoreHold { _lock: None, _turn: None }),
+            },
+            Err(e) => return Err(e),
+        };
         file.lock_shared().map_err(|source| StoreError { operation: "lock", path, source })?;
-        Ok(StoreHold { _lock: file, _turn: None })
+        Ok(StoreHold { _lock: Some(file), _turn: None })
     }
 
     /// Waits for the turn to hand out layers of images whose lowest layer is `base`. Receivers keep what they made
@@ -330,7 +340,7 @@ impl BlobStore {
     fn try_exclusive(&self) -> Result<Option<StoreHold>, StoreError> {
         let (file, path) = self.lock_file()?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(StoreHold { _lock: file, _turn: None })),
+            Ok(()) => Ok(Some(StoreHold { _lock: Some(file), _turn: None })),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(source)) => Err(StoreError { operation: "lock", path, source }),
         }

@@ -166,9 +166,12 @@ impl Remote<'_> {
                 return Ok(Err(Forgotten(*failure.error)));
             }
             failures = if session.offset > before { 1 } else { failures + 1 };
-            retry::pause(self.retry(), self.progress(), failures, failure)?;
-            if let Err(forgotten) = self.ask_offset(&mut session, size) {
-                return Ok(Err(forgotten));
+            let cause = retry::pause(self.retry(), self.progress(), failures, failure)?;
+            match self.ask_offset(&mut session, size) {
+                // That it is forgotten only follows from what went wrong before.
+                Err(Forgotten(error)) if is_forgotten(&error) => return Ok(Err(Forgotten(*cause))),
+                Err(forgotten) => return Ok(Err(forgotten)),
+                Ok(()) => {}
             }
         }
     }

@@ -9,6 +9,7 @@ use std::{
     thread,
 };
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use common::{FakeRegistry, Fixture, Reply, descriptor, image, image_for, index, options};
 use onggi_image::{
     Access, Deletion, ImageError, LayerReady, PullOptions, Puller, Question, Remote, digest_of, pull, stored_image,
@@ -51,6 +52,65 @@ fn every_layer_is_handed_over_once_with_its_whole_content() {
     assert!(pulled.blobs.iter().all(|b| fixture.store.has(b, None)));
     // Config, manifest, and three distinct layers.
     assert_eq!(fixture.stored().len(), 5);
+}
+
+#[test]
+fn content_that_a_manifest_carries_itself_is_not_asked_for() {
+    let registry = FakeRegistry::start();
+    let image = image(&[b"carried", b"fetched"]);
+    let mut manifest: serde_json::Value = serde_json::from_slice(&image.manifest).unwrap();
+    let config = image.blobs.iter().find(|blob| digest_of(blob).as_str() == manifest["config"]["digest"]).unwrap();
+    manifest["config"]["data"] = json!(BASE64_STANDARD.encode(config));
+    manifest["layers"][0]["data"] = json!(BASE64_STANDARD.encode(b"carried"));
+    // Other bytes than the digest says are nothing.
+    manifest["layers"][1]["data"] = json!(BASE64_STANDARD.encode(b"FETCHED"));
+    let bytes = manifest.to_string().into_bytes();
+    for selector in ["latest", digest_of(&bytes).as_str()] {
+        registry.put_manifest(selector, &image.manifest_type, &bytes);
+    }
+    registry.put_blob(&digest_of(b"fetched"), b"fetched");
+    let fixture = Fixture::new();
+    let pulled = fixture.pull(&registry.reference("app")).unwrap();
+    assert!(pulled.blobs.iter().all(|blob| fixture.store.has(blob, None)));
+    let blobs: Vec<_> = registry.requests().into_iter().filter(|request| request.contains("/blobs/")).collect();
+    assert_eq!(blobs, [format!("GET /v2/app/blobs/{}", digest_of(b"fetched"))]);
+}
+
+/// Lets the other pull end once every layer is said to wait for it.
+struct Waits(Mutex<Vec<onggi_spec::Digest>>, std::sync::mpsc::SyncSender<()>);
+
+impl Progress for Waits {
+    fn event(&self, event: ProgressEvent) {
+        assert!(!matches!(event, ProgressEvent::Retry { .. }), "nothing has failed: {event:?}");
+        if let ProgressEvent::Waiting { digest } = event {
+            let mut seen = self.0.lock().unwrap();
+            seen.push(digest);
+            if seen.len() == 2 {
+                self.1.send(()).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_pull_that_waits_for_another_on_the_same_base_layer_says_so_of_each_layer() {
+    let registry = FakeRegistry::start();
+    registry.put("latest", &image(&[b"base", b"top", b"base"]));
+    let fixture = Fixture::new();
+    let (held, is_held) = std::sync::mpsc::sync_channel(1);
+    let (release, released) = std::sync::mpsc::sync_channel(1);
+    let store = fixture.store.clone();
+    let other = thread::spawn(move || {
+        let _turn = store.hold_base(Some(&digest_of(b"base"))).unwrap();
+        held.send(()).unwrap();
+        released.recv().unwrap();
+    });
+    is_held.recv().unwrap();
+    let waits = Waits(Mutex::default(), release);
+    let reference = registry.reference("app");
+    pull(&fixture.store, &reference, options(), &waits, &|_: LayerReady<'_>| ControlFlow::Continue(())).unwrap();
+    other.join().unwrap();
+    assert_eq!(*waits.0.lock().unwrap(), [digest_of(b"base"), digest_of(b"top")]);
 }
 
 #[test]

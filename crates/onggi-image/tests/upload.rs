@@ -179,6 +179,35 @@ fn a_refusal_says_what_the_registry_said() {
 }
 
 #[test]
+fn an_upload_that_a_broken_registry_forgets_is_told_by_what_broke_it() {
+    let registry = FakeRegistry::with_hook(|seen, _| {
+        Some(match seen.method.as_str() {
+            "POST" => Reply::new(202).header("Location", "/v2/app/blobs/uploads/one"),
+            "PUT" => Reply::new(500),
+            "GET" if seen.path().contains("/uploads/") => Reply::error(404, "BLOB_UPLOAD_UNKNOWN"),
+            _ => Reply::new(404),
+        })
+    });
+    let error = push(&registry, b"content", &[]).expect_err("it never works");
+    assert!(matches!(error, ImageError::BadStatus { status: 500, .. }) && error.hint().is_some(), "{error}");
+}
+
+#[test]
+fn a_registry_without_head_is_asked_for_the_first_byte_and_pushed_to() {
+    let server = Upload::default();
+    let registry = FakeRegistry::with_hook(move |seen, _| match seen.method.as_str() {
+        "HEAD" => Some(Reply::error(405, "UNSUPPORTED")),
+        _ => server.answer(seen),
+    });
+    assert_eq!(push(&registry, b"mine", &[]).unwrap(), Uploaded::Sent);
+    registry.put_blob(&digest_of(b"there"), b"there");
+    registry.forget();
+    assert_eq!(push(&registry, b"there", &[]).unwrap(), Uploaded::Exists);
+    let gets: Vec<_> = registry.seen().into_iter().filter(|seen| seen.method == "GET").collect();
+    assert!(gets.len() == 1 && gets[0].header("range") == Some("bytes=0-0"), "{:?}", registry.requests());
+}
+
+#[test]
 fn a_blob_reader_continues_and_verifies() {
     let content: Vec<u8> = (0..3_u32 << 20).map(|i| (i / 7) as u8).collect();
     let body = content.clone();
@@ -196,6 +225,7 @@ fn a_blob_reader_continues_and_verifies() {
         annotations: std::collections::BTreeMap::new(),
         platform: None,
         artifact_type: None,
+        data: None,
     };
     let mut read = Vec::new();
     client.open_blob(&descriptor).read_to_end(&mut read).unwrap();

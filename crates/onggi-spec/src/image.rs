@@ -103,6 +103,9 @@ pub struct Descriptor {
     /// Type of an artifact.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
+    /// The content itself in base64; a stranger's word until it is verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<String>,
 }
 
 /// What an image runs on.

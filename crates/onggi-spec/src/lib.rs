@@ -56,7 +56,7 @@ pub mod progress {
             /// The blob's size in bytes.
             total: u64,
         },
-        /// Another process is fetching the blob; this one waits for it.
+        /// Another process is fetching the blob, or an image on the same base layer; this one waits for it.
         Waiting {
             /// The blob.
             digest: Digest,

@@ -425,6 +425,9 @@ pub(crate) fn translate(operation: &'static str, path: &Path, e: rusqlite::Error
     match e.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StateError::Busy { operation },
         Some(ErrorCode::DiskFull) => StateError::DiskFull { operation, path: path.to_owned() },
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) if is_on_read_only(path) => {
+            StateError::ReadOnlyFilesystem { operation, path: path.to_owned() }
+        }
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => StateError::ReadOnly { operation },
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => damaged(e.to_string()),
         // Our SQL is constant: an error in it means tables that are not ours.
@@ -432,6 +435,11 @@ pub(crate) fn translate(operation: &'static str, path: &Path, e: rusqlite::Error
         Some(_) => StateError::Sql { operation, source: e },
         None => damaged(e.to_string()),
     }
+}
+
+/// Nobody can write there, whoever asks.
+fn is_on_read_only(path: &Path) -> bool {
+    rustix::fs::statvfs(path).is_ok_and(|found| found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
 }
 
 /// A record as JSON text.

@@ -52,6 +52,14 @@ pub enum StateError {
         /// What was being done.
         operation: &'static str,
     },
+    /// The filesystem takes no writes at all.
+    #[error("{operation}: the state database {} lies on a read-only file system", path.display())]
+    ReadOnlyFilesystem {
+        /// What was being done.
+        operation: &'static str,
+        /// The database.
+        path: PathBuf,
+    },
     /// SQLite failed in another way.
     #[error("{operation}")]
     Sql {
@@ -127,6 +135,9 @@ impl StateError {
                 "free space on that filesystem, for example with `onggi rm` and `onggi rmi`".into()
             }
             Self::ReadOnly { .. } => "run as the owner of the store, or use another --root".into(),
+            Self::ReadOnlyFilesystem { .. } => {
+                "mount it read-write, or use another --root; `save`, `image copy`, `push`, `history` and the inspections work".into()
+            }
             Self::NameTaken { .. } => "choose another name, or remove that container first".into(),
             Self::Ambiguous { .. } => "give more digits of the id".into(),
             Self::ImageInUse { container, .. } => format!("remove container {} first, or force", short(container)),

@@ -27,15 +27,32 @@ fn block(name: &str) -> String {
 fn e2e_docs_a_file_is_recovered_by_hand() {
     let stage = Stage::new();
     let layer = |name: &str, content: &str| Tarball::new().file(name, 0o644, content.as_bytes()).finish();
-    let above =
-        Tarball::new().file("etc/.wh.gone", 0o644, b"").directory("all", 0o755).file("all/.wh..wh..opq", 0o644, b"");
-    let below =
-        Tarball::new().file("etc/motd", 0o644, b"old\n").file("etc/gone", 0o644, b"x").file("all/gone", 0o644, b"x");
-    let image = ImageBuilder::new(Flavour::Oci)
-        .layer(&below.finish(), Compression::Gzip)
-        .layer(&layer("./etc/motd", "new\n"), Compression::Gzip)
-        .layer(&above.finish(), Compression::Zstd)
-        .build();
+    let above = Tarball::new()
+        .file("etc/.wh.gone", 0o644, b"")
+        .directory("all", 0o755)
+        .file("all/.wh..wh..opq", 0o644, b"")
+        .file("was-dir", 0o644, b"now a file")
+        .symlink("moved", "/etc")
+        .symlink("etc/h", "/etc/hostname");
+    let below = Tarball::new()
+        .file("etc/motd", 0o644, b"old\n")
+        .file("etc/gone", 0o644, b"x")
+        .file("all/gone", 0o644, b"x")
+        .file("was-dir/inside", 0o644, b"x")
+        .file("moved/hostname", 0o644, b"x")
+        .hard_link("etc/other-name", "etc/motd");
+    let (below, above) = (below.finish(), above.finish());
+    let built = |third| {
+        ImageBuilder::new(Flavour::Oci)
+            .layer(&below, Compression::Gzip)
+            .layer(&layer("./etc/motd", "new\n"), Compression::Gzip)
+            .layer(&above, third)
+            .build()
+    };
+    // Two manifests that name the same configuration.
+    let (image, again) = (built(Compression::Zstd), built(Compression::Gzip));
+    assert_eq!(image.config.digest(), again.config.digest());
+    let again_name = stage.registry.serve("recover-again", "latest", &again);
     // One of several platforms: what the name means is an index then.
     stage.registry.serve("recover", "this", &image);
     let platform = json!({ "os": "linux", "architecture": "amd64" });
@@ -48,6 +65,7 @@ fn e2e_docs_a_file_is_recovered_by_hand() {
     stage.registry.route("/v2/recover/manifests/latest", index);
     let name = stage.registry.name("recover");
     stage.onggi.ok(&["pull", &name]);
+    stage.onggi.ok(&["pull", &again_name]);
     let (root, dir) = (stage.onggi.root(), stage.onggi.dir());
     let onggi = format!(
         "onggi() {{ {} --root {} --runroot {} \"$@\"; }}\n",
@@ -62,7 +80,8 @@ fn e2e_docs_a_file_is_recovered_by_hand() {
         run.env("ID", &image.config.digest()[7..]);
         let out = run.output().expect("start bash");
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
-        assert!(out.status.success(), "{name}: {text}{}", String::from_utf8_lossy(&out.stderr));
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.success() && said.is_empty(), "{name}: {text}{said}");
         text
     };
     let shell = |name: &str| shell_for(name, "etc/motd");
@@ -78,13 +97,25 @@ fn e2e_docs_a_file_is_recovered_by_hand() {
     stored.sort();
     assert_eq!(layers, stored);
     assert_eq!(shell("find"), "new\n");
-    for (file, by) in [("etc/gone", "/etc/gone hides"), ("all/gone", "/all hides")] {
-        let told = shell_for("find", file);
-        assert!(told.starts_with("deleted: ") && told.contains(by), "{told}");
-    }
+    let both = [manifest.digest()[7..].to_owned(), again.manifest.digest()[7..].to_owned()];
     shell("manifest");
-    assert_eq!(fs::read_to_string(dir.join("manifest")).expect("the block wrote it").trim(), &manifest.digest()[7..]);
-    assert_eq!(shell("blob"), "new\n");
+    let found = fs::read_to_string(dir.join("manifest")).expect("the block wrote it");
+    assert!(both.iter().any(|digest| digest == found.trim()), "{found}");
+    for way in ["find", "blob"] {
+        assert_eq!(shell(way), "new\n");
+        assert_eq!(shell_for(way, "etc/other-name"), "old\n", "{way}: a hard link");
+        for (file, by) in [("etc/gone", "gone hides"), ("all/gone", "hides"), ("was-dir/inside", "/was-dir hides")] {
+            let told = shell_for(way, file);
+            assert!(told.starts_with("deleted: ") && told.contains(by), "{way}: {told}");
+        }
+        // Links name files of the image, never of this machine.
+        let told = shell_for(way, "etc/h");
+        assert!(told.starts_with("link: ") && told.ends_with("/etc/h leads to /etc/hostname\n"), "{way}: {told}");
+        let told = shell_for(way, "moved/hostname");
+        assert!(told.ends_with("/moved leads to /etc, from there on to hostname\n"), "{way}: {told}");
+        assert!(shell_for(way, "nowhere/at/all").is_empty());
+        assert!(shell_for(way, "etc").starts_with("directory: "));
+    }
     let verified = shell("verify");
     assert!(!verified.contains("damaged") && verified.contains("everything is sound"), "{verified}");
     stage.onggi.assert_nothing_left();

@@ -210,6 +210,54 @@ fn e2e_copy_goes_between_any_two_places_and_keeps_digests() {
 }
 
 #[test]
+fn e2e_a_copy_that_cannot_be_what_was_asked_for_is_refused_and_leaves_nothing() {
+    let stage = Stage::new();
+    let onggi = &stage.onggi;
+    let registry = Registry::new();
+    let image = onggi_tests::image::busybox(onggi_tests::image::Flavour::Oci);
+    let here = registry.push("here", &image);
+    let source = format!("docker://{here}");
+    let path = |name: &str| onggi.dir().join(name).to_string_lossy().into_owned();
+    let refuse = |args: &[&str], why: &str| {
+        let ran = onggi.run(args);
+        assert!(ran.code == Some(1) && ran.stderr.contains(why) && ran.stderr.contains("hint: "), "{ran}");
+    };
+    // A name with a digest is the name of one manifest.
+    let there = |digest: &str| format!("docker://{}/there@{digest}", registry.host());
+    let other = format!("sha256:{}", "5".repeat(64));
+    refuse(&["image", "copy", &source, &there(&other)], &other);
+    assert!(sh(&format!("curl -s http://{}/v2/there/tags/list", registry.host())).contains("NAME_UNKNOWN"));
+    onggi.ok(&["image", "copy", &source, &there(&image.manifest.digest())]);
+    refuse(&["image", "copy", "--format", "docker", &source, &there(&image.manifest.digest())], "but the manifest is");
+    let archive = format!("docker-archive:{}:box:1", path("docker.tar"));
+    refuse(&["image", "copy", "--preserve-digests", &source, &archive], "holds no manifest");
+    assert!(!onggi.dir().join("docker.tar").exists());
+    // An index of one is one of several, too.
+    let index = serde_json::json!({ "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": [{ "mediaType": image.manifest.media_type, "digest": image.manifest.digest(),
+            "size": image.manifest.bytes.len(), "platform": { "os": "linux", "architecture": "amd64" } }] });
+    std::fs::write(path("index"), index.to_string()).expect("write the index");
+    sh(&format!(
+        "curl -sf -X PUT -H 'Content-Type: application/vnd.oci.image.index.v1+json' --data-binary @{} http://{}/v2/here/manifests/many",
+        path("index"),
+        registry.host()
+    ));
+    let many = source.replace(":latest", ":many");
+    refuse(&["image", "copy", "--all", &many, &archive], "several platforms");
+    refuse(&["image", "copy", "--all", &many, "stored:1"], "several platforms");
+    onggi.ok(&["image", "copy", &many, &archive]);
+    // Whatever was made for a copy that fails is gone again.
+    let layout = path("broken");
+    onggi.ok(&["image", "copy", &source, &format!("oci:{layout}:v1")]);
+    std::fs::remove_file(format!("{layout}/blobs/sha256/{}", &image.layers[0].digest()[7..])).expect("break it");
+    for kind in ["dir", "oci"] {
+        let ran = onggi.run(&["image", "copy", &format!("oci:{layout}:v1"), &format!("{kind}:{}", path("target"))]);
+        assert!(ran.code == Some(1) && !onggi.dir().join("target").exists(), "{ran}");
+    }
+    onggi.assert_nothing_left();
+}
+
+#[test]
 fn e2e_inspect_computes_chain_ids_as_sha256sum_does_and_names_the_directory() {
     let stage = Stage::new();
     stage.onggi.ok(&["pull", &stage.busybox]);

@@ -323,3 +323,62 @@ fn e2e_pulls_removals_and_prunes_at_once_leave_a_sound_store() {
     assert_eq!(left, "");
     stage.onggi.assert_nothing_left();
 }
+
+#[test]
+fn e2e_the_manifest_inside_an_index_belongs_to_the_image_and_is_never_made_up() {
+    let stage = Stage::new();
+    let onggi = &stage.onggi;
+    let (name, _) = nested(&stage);
+    onggi.ok(&["pull", "-q", &name]);
+    let dir = onggi.dir().join("copy");
+    let copy = format!("dir:{}", dir.display());
+    onggi.ok(&["image", "copy", "-q", &name, &copy]);
+    let own = sh(&format!("sha256sum < {}/manifest.json", dir.display()));
+    let blob = onggi.root().join("blobs/sha256").join(&own[..64]);
+    assert!(blob.is_file(), "the manifest of the image itself, not another");
+    for damage in ["rm", "truncate -s 10"] {
+        sh(&format!("rm -rf {}; {damage} {}", dir.display(), blob.display()));
+        let check = onggi.run(&["system", "check"]);
+        assert!(check.code == Some(1) && check.stdout.contains(&format!(": blob sha256:{}", &own[..64])), "{check}");
+        let archive = format!("{}", onggi.dir().join("saved.tar").display());
+        for verb in [
+            vec!["image", "copy", &name, &copy],
+            vec!["save", "--format", "oci-archive", "-o", &archive, &name],
+            vec!["push", &name],
+        ] {
+            let lost = onggi.run(&verb);
+            let says = lost.stderr.contains(&own[..64]) && lost.stderr.contains("system check --repair");
+            assert!(lost.code == Some(1) && says, "{lost}");
+        }
+        let before = stage.registry.asked().len();
+        let repaired = onggi.run(&["system", "check", "--repair"]);
+        assert_eq!(repaired.code, Some(0), "{repaired}");
+        let asked = stage.registry.asked().split_off(before);
+        assert!(asked.iter().any(|path| path.ends_with(&own[..64])), "fetched by its digest: {asked:?}");
+        onggi.ok(&["system", "check"]);
+        onggi.ok(&["image", "copy", "-q", &name, &copy]);
+    }
+    onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_an_image_whose_manifest_carries_a_blob_that_is_missing_is_pulled_and_copied() {
+    let stage = Stage::new();
+    let onggi = &stage.onggi;
+    let built = image::busybox(Flavour::Oci);
+    stage.registry.serve("carried", "whole", &built);
+    fs::write(onggi.dir().join("config"), &built.config.bytes).expect("write the configuration");
+    let data = sh(&format!("base64 -w0 {}/config", onggi.dir().display()));
+    let mut manifest: Value = serde_json::from_slice(&built.manifest.bytes).expect("a manifest");
+    manifest["config"]["data"] = json!(data.trim());
+    let manifest = Blob { media_type: built.manifest.media_type.clone(), bytes: manifest.to_string().into_bytes() };
+    stage.registry.route("/v2/carried/manifests/latest", manifest.clone());
+    stage.registry.route(&format!("/v2/carried/manifests/{}", manifest.digest()), manifest.clone());
+    stage.registry.break_answers(&built.config.digest(), onggi_tests::fake_registry::Fault::WrongContent);
+    let name = format!("{}:latest", stage.registry.name("carried"));
+    let dir = format!("dir:{}", onggi.dir().join("copy").display());
+    assert_eq!(onggi.ok(&["image", "copy", &format!("docker://{name}"), &dir]), manifest.digest());
+    assert_eq!(onggi.ok(&["run", "--rm", "--network", "none", &name, "echo", "runs"]), "runs");
+    onggi.ok(&["system", "check"]);
+    onggi.assert_nothing_left();
+}

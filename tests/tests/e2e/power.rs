@@ -143,11 +143,15 @@ impl History {
                 assert!(names.contains(name), "{label}: the image of {made} is lost: {listed}");
             }
         }
-        let check = onggi.run(&["system", "check"]);
+        let mut check = onggi.run(&["system", "check"]);
+        // A container is made without waiting for the disk: what it was is told, and its removal is all that is left to do.
+        if check.stdout.contains("gone: container web: its files are gone") {
+            onggi.ok(&["rm", "web"]);
+            check = onggi.run(&["system", "check"]);
+        }
         assert!(check.code == Some(0) && !check.stdout.contains("not verifiable"), "{label}: {check}");
         assert_eq!(empty_files(&onggi.root()), "", "{label}");
-        // The next commands work, whatever was under way. A container is made without waiting for the disk, so its last
-        // moments may be lost, but then nothing of it is left.
+        // The next commands work, whatever was under way.
         if onggi.ok(&["ps", "-a", "--format", "{{.Names}}"]) == "web" {
             let removed = onggi.run(&["rm", "-f", "web"]);
             assert_eq!(removed.code, Some(0), "{label}: {removed}");

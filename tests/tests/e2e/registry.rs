@@ -223,6 +223,37 @@ fn e2e_an_index_is_pushed_whole_or_as_the_one_image_of_it() {
 }
 
 #[test]
+fn e2e_pull_of_all_tags_passes_over_what_is_no_image() {
+    isolated();
+    let (onggi, registry) = (Onggi::new(), Registry::new());
+    let image = image::busybox(Flavour::Oci);
+    let name = registry.push("signed", &image);
+    let repository = name.trim_end_matches(":latest");
+    let put = |tag: &str, kind: &str, document: serde_json::Value| {
+        let file = onggi.dir().join(tag);
+        std::fs::write(&file, document.to_string()).expect("write the document");
+        machine::sh(&format!(
+            "curl -sf -X PUT -H 'Content-Type: {kind}' --data-binary @{} http://{}/v2/signed/manifests/{tag}",
+            file.display(),
+            registry.host()
+        ));
+    };
+    let (index, manifest) = ("application/vnd.oci.image.index.v1+json", "application/vnd.oci.image.manifest.v1+json");
+    put("a-none", index, json!({ "schemaVersion": 2, "mediaType": index, "manifests": [] }));
+    let config = json!({ "mediaType": "application/vnd.oci.empty.v1+json", "digest": image.config.digest(),
+        "size": image.config.bytes.len() });
+    put("b-signature", manifest, json!({ "schemaVersion": 2, "mediaType": manifest, "config": config, "layers": [] }));
+    let all = onggi.run(&["pull", "-q", "-a", repository]);
+    assert_eq!((all.code, all.stdout.trim()), (Some(0), name.as_str()), "{all}");
+    for tag in [":a-none is passed over", ":b-signature is passed over"] {
+        assert!(all.stderr.contains(tag), "{all}");
+    }
+    let single = onggi.run(&["pull", "-q", &format!("{repository}:a-none")]);
+    assert!(single.code == Some(1) && single.stderr.contains("names no image at all"), "{single}");
+    onggi.assert_nothing_left();
+}
+
+#[test]
 fn e2e_a_token_service_is_asked_for_the_right_scopes_and_its_identity_token_is_kept() {
     isolated();
     let (onggi, registry) = (Onggi::new(), Registry::new());
@@ -352,7 +383,7 @@ fn e2e_mirrors_prefixes_blocks_and_short_names_are_followed() {
              [[registry]]\nlocation = \"docker.io\"\n[[registry.mirror]]\nlocation = \"127.0.0.1:1\"\n\
              [[registry.mirror]]\nlocation = \"{host}/hub\"\n\
              [[registry]]\nprefix = \"*.example.test\"\nlocation = \"{host}/hub\"\n\
-             [[registry]]\nprefix = \"bad.test\"\nblocked = true\n"
+             [[registry]]\nlocation = \"bad.test\"\nblocked = true\n"
         ),
     )
     .expect("write");

@@ -251,6 +251,123 @@ fn e2e_a_layer_without_a_sound_record_is_damage_that_repair_mends_from_the_store
 }
 
 #[test]
+fn e2e_system_check_tells_what_belongs_to_nothing_and_removes_only_what_is_ours() {
+    let stage = Stage::new();
+    let onggi = &stage.onggi;
+    onggi.ok(&["pull", "-q", &stage.busybox]);
+    let (root, one, two) = (onggi.root(), "1".repeat(64), "2".repeat(64));
+    let ours = [format!("blobs/sha256/{one}"), format!("containers/{two}")];
+    let strange = ["blobs/sha256/extra", "blobs/sha256/dir", "layers/junk", "containers/no-id"].map(str::to_owned);
+    fs::write(root.join(&ours[0]), "another digest").expect("write a blob");
+    fs::write(root.join(&strange[0]), "").expect("write a file");
+    for dir in strange[1..].iter().chain([&ours[1]]) {
+        fs::create_dir(root.join(dir)).expect("make a directory");
+    }
+    let check = onggi.ok(&["system", "check"]);
+    for line in strange.iter().chain([&format!("orphan: blob sha256:{one}"), &format!("orphan: container {two}")]) {
+        assert!(check.contains(line.as_str()), "{line}: {check}");
+    }
+    assert!(!check.contains("damaged"), "what belongs to nothing is no loss: {check}");
+    onggi.ok(&["system", "check", "--repair"]);
+    assert!(ours.iter().all(|path| !root.join(path).exists()));
+    for path in &strange {
+        assert!(root.join(path).exists(), "{path}");
+        sh(&format!("rm -r {}", root.join(path).display()));
+    }
+    assert_eq!(onggi.ok(&["system", "check"]).lines().count(), 1);
+    onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_a_container_whose_files_are_gone_is_damage_that_only_its_removal_ends() {
+    let stage = Stage::new();
+    let onggi = &stage.onggi;
+    onggi.ok(&["pull", "-q", &stage.busybox]);
+    onggi.ok(&["create", "--name", "sound", "--network", "none", &stage.busybox, "true"]);
+    for part in ["/upper", "/rootfs.json", ""] {
+        let id = onggi.ok(&["create", "--name", "lost", "--network", "none", &stage.busybox, "true"]);
+        sh(&format!("rm -r {}/containers/{id}{part}", onggi.root().display()));
+        for verb in
+            [&["start", "lost"][..], &["diff", "lost"], &["commit", "lost"], &["export", "-o", "/dev/null", "lost"]]
+        {
+            let ran = onggi.run(verb);
+            let says =
+                ran.stderr.contains("the files of container lost are gone") && ran.stderr.contains("`onggi rm lost`");
+            assert!(ran.code != Some(0) && says && !ran.stderr.contains("--repair"), "{part}: {ran}");
+        }
+        for check in [&["system", "check"][..], &["system", "check", "--repair"]] {
+            let ran = onggi.run(check);
+            let says = ran.stdout.contains("container lost: its files are gone: remove it with `onggi rm lost`");
+            assert!(ran.code == Some(1) && says && !ran.stdout.contains("container sound"), "{part}: {ran}");
+        }
+        onggi.ok(&["rm", "lost"]);
+        onggi.ok(&["system", "check"]);
+    }
+    onggi.ok(&["rm", "sound"]);
+    onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_repair_says_of_an_image_that_no_registry_had_that_it_is_to_be_made_again() {
+    let stage = Stage::new();
+    let onggi = &stage.onggi;
+    let layer = image::busybox(Flavour::Oci).layers[0].digest();
+    let lose = || sh(&format!("rm {}/blobs/sha256/{}", onggi.root().display(), &layer[7..]));
+    onggi.ok(&["pull", "-q", &stage.busybox]);
+    lose();
+    stage.registry.break_answers(&layer, onggi_tests::fake_registry::Fault::WrongContent);
+    let pulled = onggi.run(&["system", "check", "--repair"]);
+    assert!(pulled.code == Some(1) && !pulled.stdout.contains("loaded or made again"), "{pulled}");
+    stage.registry.repair();
+    onggi.ok(&["system", "check", "--repair"]);
+    let archive = onggi.dir().join("a.tar").display().to_string();
+    onggi.ok(&["tag", &stage.busybox, "nowhere.invalid/made:here"]);
+    onggi.ok(&["save", "--format", "oci-archive", "-o", &archive, "nowhere.invalid/made:here"]);
+    onggi.ok(&["rmi", "-f", &stage.busybox, "nowhere.invalid/made:here"]);
+    onggi.ok(&["load", "-q", "-i", &archive]);
+    lose();
+    let made = onggi.run(&["system", "check", "--repair"]);
+    assert!(made.code == Some(1) && made.stdout.contains("is loaded or made again"), "{made}");
+    onggi.ok(&["load", "-q", "-i", &archive]);
+    onggi.ok(&["system", "check"]);
+    onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_a_store_on_a_read_only_file_system_is_read_and_says_why_it_is_not_written() {
+    let stage = Stage::new();
+    let onggi = &stage.onggi;
+    onggi.ok(&["pull", "-q", &stage.busybox]);
+    onggi.ok(&["create", "--name", "kept", "--network", "none", &stage.busybox, "true"]);
+    let root = onggi.root().display().to_string();
+    sh(&format!("mount --bind {root} {root}; mount -o remount,bind,ro {root}"));
+    for args in [
+        &["run", "--rm", "--network", "none", &stage.busybox, "true"][..],
+        &["tag", &stage.busybox, "other:1"],
+        &["rmi", "-f", &stage.busybox],
+    ] {
+        let ran = onggi.run(args);
+        assert!(ran.code != Some(0) && ran.stderr.contains("lies on a read-only file system"), "{ran}");
+    }
+    let quiet = onggi.run(&["ps", "-aq"]);
+    assert!(quiet.code == Some(0) && quiet.stderr.is_empty(), "the refused container left nothing: {quiet}");
+    let at = |name: &str| onggi.dir().join(name).display().to_string();
+    onggi.ok(&["save", "-o", &at("a.tar"), &stage.busybox]);
+    let stream = onggi.run(&["save", "--format", "oci-archive", &stage.busybox]);
+    assert_eq!(stream.code, Some(0), "to a stream: {}", stream.stderr);
+    onggi.ok(&["image", "copy", &stage.busybox, &format!("dir:{}", at("dir"))]);
+    onggi.ok(&["image", "inspect", &stage.busybox]);
+    onggi.ok(&["history", &stage.busybox]);
+    onggi.ok(&["export", "-o", &at("kept.tar"), "kept"]);
+    onggi.ok(&["system", "check"]);
+    let registry = onggi_tests::registry::Registry::new();
+    onggi.ok(&["push", &stage.busybox, &format!("docker://{}/pushed:1", registry.host())]);
+    sh(&format!("umount {root}"));
+    onggi.ok(&["rm", "kept"]);
+    onggi.assert_nothing_left();
+}
+
+#[test]
 fn e2e_a_lost_database_costs_names_and_no_content() {
     let stage = Stage::new();
     let onggi = &stage.onggi;

@@ -10,7 +10,10 @@ use super::explain::ExplainArg;
 use crate::{
     cli::{GlobalArgs, early},
     error::CliError,
-    render::progress::{Draw, Mode},
+    render::{
+        self,
+        progress::{Draw, Mode},
+    },
     request::{Policy, RegistryArgs},
 };
 
@@ -86,8 +89,10 @@ impl PullArgs {
         if name.rsplit('/').next().is_some_and(|last| last.contains([':', '@'])) {
             return Err(CliError::usage("a tag cannot be given together with --all-tags", "leave one of them out"));
         }
-        let names = engine.pull_all_tags(&reference, options, &*draw)?;
-        Ok(names.iter().map(ImageReference::to_string).collect::<Vec<_>>().join("\n"))
+        let all = engine.pull_all_tags(&reference, options, &*draw)?;
+        drop(draw);
+        render::notes(&all.passed_over)?;
+        Ok(all.pulled.iter().map(ImageReference::to_string).collect::<Vec<_>>().join("\n"))
     }
 
     /// What a short name stands for.

@@ -273,6 +273,11 @@ fn check_text(report: &CheckReport) -> String {
             Finding::LayerMissing(id) => format!("missing: layer {id}"),
             Finding::LayerOrphan(id) => format!("orphan: layer {id}"),
             Finding::MountLost(id, path) => format!("gone: mount of image {} on {}", id.short(), path.display()),
+            Finding::ContainerLost(name) => {
+                format!("gone: container {name}: its files are gone: remove it with `onggi rm {name}`")
+            }
+            Finding::ContainerOrphan(id) => format!("orphan: container {id}"),
+            Finding::Stranger(path) => format!("orphan: {}: it is none of Onggi's and stays", path.display()),
             Finding::LayerUnrecorded(id) => format!("not verifiable: layer {id} was unpacked by an older version"),
         };
         out.push_str(&format!("{line}\n"));

@@ -6,7 +6,7 @@ use onggi_spec::ImageReference;
 use onggi_storage::driver::lookup_view;
 
 use super::{VerbOp, VerbPlan};
-use crate::{Engine, EngineError, Location, SaveFormat, json};
+use crate::{Engine, EngineError, Location, SaveFormat};
 
 impl Engine {
     /// `save`.
@@ -65,7 +65,7 @@ impl Engine {
 
     fn pack(&self, record: &onggi_state::ContainerRecord, to: &str, whole: bool) -> Result<VerbOp, EngineError> {
         let bundle = self.paths.bundle(&record.id);
-        let view = lookup_view(&json::read(&bundle.join("rootfs.json"))?, &bundle);
+        let view = lookup_view(&self.rootfs_of(record)?, &bundle);
         Ok(VerbOp::Pack { from: view.upper, below: view.lower.clone(), to: to.to_owned(), whole })
     }
 

@@ -239,6 +239,15 @@ impl Engine {
                 Finding::LayerDamaged(id, _) | Finding::LayerMissing(id) => {
                     VerbOp::Note { what: format!("unpack the layer {id} again from its blob") }
                 }
+                Finding::ContainerOrphan(id) => {
+                    VerbOp::Remove { path: self.paths.bundle(&id), what: "a container that is not recorded".into() }
+                }
+                Finding::ContainerLost(name) => VerbOp::Note {
+                    what: format!("leave the container {name}: its files are gone, remove it with `onggi rm {name}`"),
+                },
+                Finding::Stranger(path) => {
+                    VerbOp::Note { what: format!("leave {}: it is none of Onggi's", path.display()) }
+                }
                 Finding::MountLost(id, _) => VerbOp::Note {
                     what: format!("let go of the layers of image {id}: what they were mounted on is gone"),
                 },

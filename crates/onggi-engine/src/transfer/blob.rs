@@ -21,6 +21,7 @@ pub(crate) fn descriptor(media_type: &str, digest: Digest, size: u64) -> Descrip
         annotations: BTreeMap::new(),
         platform: None,
         artifact_type: None,
+        data: None,
     }
 }
 
@@ -43,7 +44,12 @@ impl<'a> Checked<'a> {
 
     fn wrong(&self) -> FormatError {
         let actual = Digest::from_sha256(&self.hasher.clone().finalize().into());
-        FormatError::WrongBlob { expected: self.expected.clone(), actual, size: self.read }
+        let (digest, expected) = (self.expected.clone(), self.size);
+        match self.read {
+            read if read > self.size => FormatError::WrongLength { digest, expected, found: "more".to_owned() },
+            read if actual == digest => FormatError::WrongLength { digest, expected, found: read.to_string() },
+            size => FormatError::WrongBlob { expected: digest, actual, size },
+        }
     }
 
     /// For a sink that did not read to the end: reads the rest.
@@ -103,5 +109,9 @@ mod tests {
         assert!(read(b"abc", b"abc", 4).is_err());
         let error = read(b"abc", b"abd", 3).unwrap_err();
         assert!(matches!(read_error(error), FormatError::WrongBlob { .. }));
+        // A digest is not told as the opposite of itself.
+        let text = |size| read_error(read(b"abc", b"abc", size).unwrap_err()).to_string();
+        assert!(text(4).ends_with(" should have 4 bytes and has 3"), "{}", text(4));
+        assert!(text(2).ends_with(" should have 2 bytes and has more"), "{}", text(2));
     }
 }

@@ -55,6 +55,14 @@ pub(crate) trait Sink {
     fn only_format(&self) -> Option<ManifestFormat> {
         None
     }
+    /// False when it keeps no manifests, but another list of an image's parts.
+    fn keeps_manifests(&self) -> bool {
+        true
+    }
+    /// Fails when this may not be what stands at the top. Asked before anything is put.
+    fn expect(&self, _top: &Digest) -> Result<(), EngineError> {
+        Ok(())
+    }
     /// True when it has the blob already.
     fn has(&mut self, descriptor: &Descriptor) -> Result<bool, EngineError>;
     /// Takes a blob; `content` fails at its end when it is not what the descriptor says.
@@ -130,12 +138,16 @@ pub(crate) fn copy(
     names: &[String],
     rule: &CopyRule,
 ) -> Result<Digest, EngineError> {
+    if rule.preserve_digests && !sink.keeps_manifests() {
+        return Err(FormatError::NoManifests.into());
+    }
     let top = match image.top.document()? {
-        Document::Manifest(manifest) => copy_manifest(source, sink, &image.top, manifest, rule)?,
-        Document::Index(index) if rule.all && sink.takes_index() => copy_index(source, sink, &image.top, &index, rule)?,
+        Document::Manifest(manifest) => copy_top(source, sink, &image.top, manifest, rule)?,
+        Document::Index(_) if rule.all && !sink.takes_index() => return Err(FormatError::OnePlatformOnly.into()),
+        Document::Index(index) if rule.all => copy_index(source, sink, &image.top, &index, rule)?,
         Document::Index(index) => {
             let (raw, manifest) = choose(source, &index, rule.platform.as_ref())?;
-            let copied = copy_manifest(source, sink, &raw, manifest, rule)?;
+            let copied = copy_top(source, sink, &raw, manifest, rule)?;
             if sink.takes_partial_index() && copied.digest == raw.digest {
                 sink.put_document(&copied)?;
                 image.top.clone()
@@ -144,6 +156,7 @@ pub(crate) fn copy(
             }
         }
     };
+    sink.expect(&top.digest)?;
     trace::step("storage", || format!("write the manifest {}", top.digest), || sink.image(names, &top))?;
     Ok(top.digest)
 }
@@ -169,9 +182,13 @@ fn choose(source: &mut dyn Source, index: &Index, platform: Option<&Platform>) -
 
 /// A document of a descriptor, with the digest and length that it names.
 pub(crate) fn fetch_document(source: &mut dyn Source, descriptor: &Descriptor) -> Result<Raw, EngineError> {
-    let bytes = source.document(descriptor)?;
+    let bytes = onggi_image::embedded(descriptor).map_or_else(|| source.document(descriptor), Ok)?;
     let actual = digest_of(&bytes);
-    if actual != descriptor.digest || bytes.len() as u64 != descriptor.size {
+    if actual == descriptor.digest && bytes.len() as u64 != descriptor.size {
+        let (expected, found) = (descriptor.size, bytes.len().to_string());
+        return Err(FormatError::WrongLength { digest: actual, expected, found }.into());
+    }
+    if actual != descriptor.digest {
         return Err(
             FormatError::WrongBlob { expected: descriptor.digest.clone(), actual, size: bytes.len() as u64 }.into()
         );
@@ -198,6 +215,7 @@ fn copy_index(
             digest: copied.digest.clone(),
             size: copied.bytes.len() as u64,
             media_type: copied.media_type,
+            data: entry.data.clone().filter(|_| copied.digest == entry.digest),
             ..entry.clone()
         });
     }
@@ -208,6 +226,27 @@ fn copy_index(
     format::rebuild_index(index, entries, rule)
 }
 
+/// A manifest that is to stand at the top, unless the sink expects another one.
+fn copy_top(
+    source: &mut dyn Source,
+    sink: &mut dyn Sink,
+    raw: &Raw,
+    manifest: Manifest,
+    rule: &CopyRule,
+) -> Result<Raw, EngineError> {
+    if !sink.takes_partial_index() {
+        sink.expect(&as_wanted(sink, raw, &manifest, rule)?.digest)?;
+    }
+    copy_manifest(source, sink, raw, manifest, rule)
+}
+
+fn as_wanted(sink: &dyn Sink, raw: &Raw, manifest: &Manifest, rule: &CopyRule) -> Result<Raw, EngineError> {
+    match sink.only_format().or(rule.format) {
+        Some(format) => format::convert(raw, manifest.clone(), format, rule.preserve_digests),
+        None => Ok(raw.clone()),
+    }
+}
+
 /// Layers, configuration and the manifest itself, in the format that is wanted.
 fn copy_manifest(
     source: &mut dyn Source,
@@ -216,23 +255,20 @@ fn copy_manifest(
     manifest: Manifest,
     rule: &CopyRule,
 ) -> Result<Raw, EngineError> {
-    let wanted = sink.only_format().or(rule.format);
+    let wanted = as_wanted(sink, raw, &manifest, rule)?;
     for descriptor in manifest.layers.iter().chain([&manifest.config]) {
         if sink.has(descriptor)? {
             continue;
         }
-        let content = if *descriptor == manifest.config {
-            Box::new(std::io::Cursor::new(source.document(descriptor)?)) as Box<dyn Read + '_>
-        } else {
-            source.blob(descriptor)?
+        let content = match onggi_image::embedded(descriptor) {
+            Some(bytes) => Box::new(std::io::Cursor::new(bytes)) as Box<dyn Read + '_>,
+            None if *descriptor == manifest.config => Box::new(std::io::Cursor::new(source.document(descriptor)?)),
+            None => source.blob(descriptor)?,
         };
         let mut checked = Checked::new(content, descriptor);
         let put = || sink.put_blob(descriptor, &mut checked);
         trace::step("storage", || format!("copy blob {} ({} bytes)", descriptor.digest, descriptor.size), put)?;
         checked.complete()?;
     }
-    match wanted {
-        Some(format) => format::convert(raw, manifest, format, rule.preserve_digests),
-        None => Ok(raw.clone()),
-    }
+    Ok(wanted)
 }

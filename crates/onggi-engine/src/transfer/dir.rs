@@ -18,7 +18,7 @@ use onggi_spec::image::{Descriptor, MAX_DOCUMENT, media_type};
 use super::{
     FormatError, Listed, Raw, Sink, Source,
     error::at,
-    oci::{make_last, open_regular, write_file},
+    oci::{TargetDir, open_regular, write_file},
 };
 use crate::EngineError;
 
@@ -69,12 +69,12 @@ impl Source for Dir {
 
 /// A directory being filled. What another image left in it is taken away first.
 pub(crate) struct DirSink {
-    dir: PathBuf,
+    dir: TargetDir,
 }
 
 impl DirSink {
     pub(crate) fn new(dir: &Path) -> Result<Self, EngineError> {
-        make_last(dir)?;
+        let target = TargetDir::open(dir)?;
         let entries: Vec<_> =
             fs::read_dir(dir).map_err(at("list", dir))?.collect::<Result<_, _>>().map_err(at("list", dir))?;
         if !entries.is_empty() && !dir.join("version").exists() {
@@ -91,7 +91,7 @@ impl DirSink {
             }
         }
         write_file(&dir.join("version"), &mut VERSION.as_bytes())?;
-        Ok(Self { dir: dir.to_owned() })
+        Ok(Self { dir: target })
     }
 }
 
@@ -117,6 +117,7 @@ impl Sink for DirSink {
     }
 
     fn finish(&mut self) -> Result<(), EngineError> {
+        self.dir.keep();
         Ok(())
     }
 }

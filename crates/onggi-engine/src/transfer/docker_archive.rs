@@ -255,6 +255,10 @@ impl Sink for DockerArchiveSink {
         false
     }
 
+    fn keeps_manifests(&self) -> bool {
+        false
+    }
+
     fn has(&mut self, descriptor: &Descriptor) -> Result<bool, EngineError> {
         Ok(self.diff_ids.contains_key(&descriptor.digest) || self.members.contains(&descriptor.digest))
     }

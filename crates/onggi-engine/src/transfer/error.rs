@@ -110,6 +110,16 @@ pub enum FormatError {
         /// Its length.
         size: u64,
     },
+    /// The content has the digest of its descriptor, but not the size, or is longer than that.
+    #[error("{digest} should have {expected} bytes and has {found}")]
+    WrongLength {
+        /// Its digest, as the document says.
+        digest: Digest,
+        /// Its size, as the document says.
+        expected: u64,
+        /// Its size, or that it is larger.
+        found: String,
+    },
     /// The numbers of layers disagree.
     #[error("the manifest names {layers} layers, the configuration {diff_ids}")]
     LayerCount {
@@ -164,6 +174,20 @@ pub enum FormatError {
         /// Media type then.
         to: String,
     },
+    /// The destination keeps no manifest at all.
+    #[error("an archive of `docker save` holds no manifest, and digests are to be preserved")]
+    NoManifests,
+    /// The destination holds the image of one platform.
+    #[error("the destination does not hold images of several platforms as one")]
+    OnePlatformOnly,
+    /// The destination is named by the digest of something else.
+    #[error("the destination is named by {expected}, but the manifest is {actual}")]
+    OtherManifest {
+        /// The digest of the destination's name.
+        expected: Digest,
+        /// What was to be put there.
+        actual: Digest,
+    },
     /// What is there is in the way.
     #[error("{} exists already", path.display())]
     Exists {
@@ -194,7 +218,7 @@ impl FormatError {
                 "did the command that was to make it fail? an empty root filesystem is `tar -cf - -T /dev/null`"
             }
             Self::Unreadable { .. } => CUT_SHORT,
-            Self::Missing { .. } | Self::WrongBlob { .. } | Self::LayerCount { .. } => {
+            Self::Missing { .. } | Self::WrongBlob { .. } | Self::WrongLength { .. } | Self::LayerCount { .. } => {
                 "the archive is incomplete or damaged; make it again"
             }
             Self::Outside { .. } | Self::Twice { .. } | Self::NotAFile { .. } => "the archive is malformed or hostile",
@@ -205,6 +229,14 @@ impl FormatError {
             Self::Several { .. } => "write the tag or reference behind a colon, or number the image: @0, @1",
             Self::NoPlatform { .. } => "choose another with --platform, or take every image with --all",
             Self::WouldChange { .. } => "leave --preserve-digests or --format out",
+            Self::NoManifests => "copy to oci-archive:FILE or dir:DIR, or leave --preserve-digests out",
+            Self::OnePlatformOnly => {
+                "choose one with --platform, or copy all of them to oci:, oci-archive:, dir: or docker://; into the store, \
+                 `onggi pull --all-platforms` brings them"
+            }
+            Self::OtherManifest { .. } => {
+                "leave the digest out or write the manifest's own; of an index, --all keeps the digest"
+            }
             Self::Exists { .. } => "remove it first, or choose another name",
             Self::Location { .. } => {
                 "places are docker://REFERENCE, onggi:NAME, oci:DIR[:TAG], oci-archive:FILE[:TAG], \

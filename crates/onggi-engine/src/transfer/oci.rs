@@ -265,15 +265,15 @@ impl Sink for OciArchiveSink {
 
 /// A directory being written, or added to.
 pub(crate) struct OciDirSink {
-    dir: PathBuf,
+    dir: TargetDir,
     index: Vec<Descriptor>,
     naming: Naming,
 }
 
 impl OciDirSink {
     pub(crate) fn new(dir: &Path, naming: Naming) -> Result<Self, EngineError> {
+        let target = TargetDir::open(dir)?;
         let blobs = dir.join("blobs/sha256");
-        make_last(dir)?;
         fs::create_dir_all(&blobs).map_err(at("create", &blobs))?;
         let layout = dir.join(LAYOUT);
         if !layout.exists() {
@@ -283,15 +283,42 @@ impl OciDirSink {
             true => read_index(&Layout::Dir(dir.to_owned()).small(INDEX)?)?.manifests,
             false => Vec::new(),
         };
-        Ok(Self { dir: dir.to_owned(), index, naming })
+        Ok(Self { dir: target, index, naming })
     }
 }
 
-/// Makes a directory whose parent exists: a mistyped path becomes an error and no tree of directories.
-pub(crate) fn make_last(dir: &Path) -> Result<(), EngineError> {
-    match fs::create_dir(dir) {
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
-        made => Ok(made.map_err(at("create", dir))?),
+/// A directory that images are written to. One that was made for it goes again when it comes to nothing.
+pub(crate) struct TargetDir {
+    path: PathBuf,
+    made: bool,
+}
+
+impl TargetDir {
+    /// Makes a directory whose parent exists: a mistyped path becomes an error and no tree of directories.
+    pub(crate) fn open(dir: &Path) -> Result<Self, EngineError> {
+        let made = match fs::create_dir(dir) {
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && dir.is_dir() => false,
+            made => made.map(|()| true).map_err(at("create", dir))?,
+        };
+        Ok(Self { path: dir.to_owned(), made })
+    }
+
+    pub(crate) fn join(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// It holds an image.
+    pub(crate) fn keep(&mut self) {
+        self.made = false;
+    }
+}
+
+impl Drop for TargetDir {
+    fn drop(&mut self) {
+        if self.made {
+            // The copy has failed, and why is told; what stays is seen.
+            let _ = fs::remove_dir_all(&self.path);
+        }
     }
 }
 
@@ -340,6 +367,8 @@ impl Sink for OciDirSink {
     }
 
     fn finish(&mut self) -> Result<(), EngineError> {
-        write_file(&self.dir.join(INDEX), &mut index_text(&self.index).as_slice())
+        write_file(&self.dir.join(INDEX), &mut index_text(&self.index).as_slice())?;
+        self.dir.keep();
+        Ok(())
     }
 }

@@ -4,7 +4,7 @@ use std::io::{Read, Seek as _, Write as _};
 
 use onggi_image::{Access, Remote, RemoteOptions};
 use onggi_spec::{
-    ImageReference,
+    Digest, ImageReference,
     image::{Descriptor, media_type},
     progress::Silent,
 };
@@ -76,6 +76,15 @@ impl RegistrySink {
 impl Sink for RegistrySink {
     fn takes_index(&self) -> bool {
         true
+    }
+
+    fn expect(&self, top: &Digest) -> Result<(), EngineError> {
+        match self.reference.digest() {
+            Some(expected) if expected != top => {
+                Err(FormatError::OtherManifest { expected: expected.clone(), actual: top.clone() }.into())
+            }
+            _ => Ok(()),
+        }
     }
 
     fn has(&mut self, descriptor: &Descriptor) -> Result<bool, EngineError> {

@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, io::Read, path::PathBuf};
 
-use onggi_image::{BlobStore, FinishError, ImagePlan, StoreHold};
+use onggi_image::{
+    BlobStore, FinishError, ImagePlan, StoreHold,
+    closure::{self, OwnManifest},
+};
 use onggi_spec::{
     Digest, ImageReference,
     image::{Descriptor, Document, ImageConfig, MAX_DOCUMENT},
@@ -11,13 +14,9 @@ use onggi_state::{
     ImageRecord,
     files::{Intent, Lock},
 };
-use onggi_storage::{LayerInfo, UnpackRequest, decompress::Codec};
+use onggi_storage::{LayerInfo, UnpackRequest};
 
-use super::{
-    FormatError, Listed, ManifestFormat, Raw, Sink, Source,
-    blob::{descriptor, read_error},
-    format::{build, layer_type},
-};
+use super::{FormatError, Listed, Raw, Sink, Source, blob::read_error};
 use crate::{Engine, EngineError, create, failpoint, names, pull::PULL_INTENT};
 
 /// An image of the store.
@@ -35,55 +34,21 @@ impl StoreSource {
         Ok(Self { blobs, _hold, image, names })
     }
 
-    /// The manifest that the image has; one made of its parts when that is not in the store (an index is, and the manifest
-    /// in it was of no use to anybody).
+    /// The image's own manifest, which may be one of those that an index names. None is made up where it is lost: its digest
+    /// is what people know the image by.
     fn top(&self) -> Result<Raw, EngineError> {
-        let stored = self.blobs.read_small(&self.image.manifest_digest, MAX_DOCUMENT as u64)?;
-        if let Some(bytes) = stored {
-            let (raw, document) = Raw::parse(bytes, None)?;
-            match document {
-                Document::Manifest(_) => return Ok(raw),
-                Document::Index(index) => {
-                    for entry in &index.manifests {
-                        if let Some(manifest) = self.child(entry)? {
-                            return Ok(manifest);
-                        }
-                    }
-                }
-            }
+        match own_manifest(&self.blobs, &self.image)? {
+            OwnManifest::Stored(_, bytes) => Ok(Raw::parse(bytes, None)?.0),
+            OwnManifest::Lost(digest) => Err(EngineError::MissingBlob { digest }),
         }
-        self.made()
     }
+}
 
-    /// The manifest of an index that is this image's.
-    fn child(&self, entry: &Descriptor) -> Result<Option<Raw>, EngineError> {
-        let Some(bytes) = self.blobs.read_small(&entry.digest, MAX_DOCUMENT as u64)? else { return Ok(None) };
-        let (raw, document) = Raw::parse(bytes, Some(&entry.media_type))?;
-        Ok(match document {
-            Document::Manifest(m) if m.config.digest == self.image.config_digest => Some(raw),
-            _ => None,
-        })
-    }
-
-    fn made(&self) -> Result<Raw, EngineError> {
-        let part = |digest: &Digest, media_type: &str| -> Result<Descriptor, EngineError> {
-            let missing = || EngineError::MissingBlob { digest: digest.clone() };
-            let file = self.blobs.open_blob(digest)?.ok_or_else(missing)?;
-            let size = file.metadata().map_err(super::error::at("read", &self.blobs.path(digest)))?.len();
-            Ok(descriptor(media_type, digest.clone(), size))
-        };
-        let config = part(&self.image.config_digest, ManifestFormat::Oci.config())?;
-        let mut layers = Vec::new();
-        for digest in &self.image.layer_digests {
-            let mut head = [0; 4];
-            let missing = || EngineError::MissingBlob { digest: digest.clone() };
-            let mut file = self.blobs.open_blob(digest)?.ok_or_else(missing)?;
-            let n = file.read(&mut head).map_err(super::error::at("read", &self.blobs.path(digest)))?;
-            layers.push(part(digest, layer_type(ManifestFormat::Oci, Codec::detect(&head[..n])))?);
-        }
-        let document = build(ManifestFormat::Oci, &config, &layers);
-        Ok(Raw::new(document.to_string().into_bytes(), ManifestFormat::Oci.manifest()))
-    }
+/// The manifest of a recorded image.
+pub(crate) fn own_manifest(blobs: &BlobStore, image: &ImageRecord) -> Result<OwnManifest, EngineError> {
+    let platform = crate::images::config_in(blobs, &image.config_digest).map(|config| config.platform());
+    let platform = platform.unwrap_or_else(|_| onggi_image::native_platform());
+    Ok(closure::own_manifest(blobs, &image.manifest_digest, &image.config_digest, &platform)?)
 }
 
 impl Source for StoreSource {
@@ -248,12 +213,14 @@ impl StoreSink<'_> {
 }
 
 impl Engine {
-    /// Where archives are unpacked to before they can be read at any place.
+    /// Where archives are unpacked to before they can be read at any place, and written before they are sent.
     pub(crate) fn spool_dir(&self) -> Result<PathBuf, EngineError> {
         drop(self.state()?);
         // The store's own directory for what is not committed yet; opening makes it.
         self.blobs()?;
-        Ok(self.paths.root.join("tmp"))
+        let dir = self.paths.root.join("tmp");
+        let read_only = rustix::fs::access(&dir, rustix::fs::Access::WRITE_OK) == Err(rustix::io::Errno::ROFS);
+        Ok(if read_only { crate::copy::spool() } else { dir })
     }
 
     /// The record of a planned image whose layers are unpacked, without a name.

@@ -1,4 +1,5 @@
-//! What is not a blob yet or never will be: left-overs of broken downloads, nameless files, lists beside the blobs.
+//! What is not a blob yet or never will be: left-overs of broken downloads, nameless files, lists beside the blobs,
+//! what somebody else has put there.
 
 use std::{
     fs::{self, File},
@@ -57,6 +58,25 @@ impl BlobStore {
         let fail =
             |e: rustix::io::Errno| StoreError { operation: "make a temporary file in", path: dir, source: e.into() };
         Ok(made.map_err(fail)?.into())
+    }
+
+    /// What lies among the blobs and is none: no file, or a file that is not named by a digest.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn strangers(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let dir = self.blob_dir();
+        let fail = |source| StoreError { operation: "list", path: self.blob_dir(), source };
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&dir).map_err(fail)? {
+            let entry = entry.map_err(fail)?;
+            let named = format!("sha256:{}", entry.file_name().to_string_lossy()).parse::<Digest>().is_ok();
+            if !named || entry.file_type().is_ok_and(|kind| !kind.is_file()) {
+                found.push(entry.path());
+            }
+        }
+        found.sort();
+        Ok(found)
     }
 
     /// Where lists of referrers are.
