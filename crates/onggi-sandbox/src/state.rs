@@ -20,7 +20,7 @@ use std::{
     fs, io,
     os::{
         fd::OwnedFd,
-        unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+        unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt},
     },
     path::{Path, PathBuf},
 };
@@ -253,7 +253,13 @@ impl StateDir {
             io::Write::write_all(&mut file, bytes)?;
             fs::rename(&temporary, at)
         };
-        write().map_err(|e| self.write_failure(at, &e))
+        // The workload that has just begun may fill the disk: what is there already has room for what changes then, a word.
+        let full = |e: &io::Error| matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        let written = write().or_else(|e| match full(&e) && at.exists() {
+            true => fs::remove_file(&temporary).and_then(|()| overwrite(at, bytes)),
+            false => Err(e),
+        });
+        written.map_err(|e| self.write_failure(at, &e))
     }
 
     fn write_failure(&self, at: &Path, e: &io::Error) -> StartFailureError {
@@ -412,6 +418,13 @@ pub(crate) fn new_state(
 fn makes_pid_namespace(config: &Spec) -> bool {
     let namespaces = config.linux.iter().flat_map(|l| &l.namespaces);
     namespaces.into_iter().any(|n| n.typ == LinuxNamespaceType::Pid && n.path.is_none())
+}
+
+/// In place: blocks that it has are not asked for again.
+fn overwrite(at: &Path, bytes: &[u8]) -> io::Result<()> {
+    let file = fs::OpenOptions::new().write(true).open(at)?;
+    file.write_all_at(bytes, 0)?;
+    file.set_len(bytes.len() as u64)
 }
 
 #[cfg(test)]

@@ -28,6 +28,8 @@ fn e2e_wait_tells_how_a_container_of_rm_ended() {
         let waited = onggi.run(&["wait", &name]);
         assert_eq!((waited.code, waited.stdout.trim()), (Some(0), "5"), "{waited}");
     }
+    // Its removal begins when it has ended.
+    eventually("all are removed", || onggi.ok(&["ps", "-aq"]).is_empty().then_some(()));
     let gone = onggi.run(&["wait", "short0"]);
     assert!(gone.code == Some(1) && gone.stdout.is_empty() && gone.stderr.contains("no such container"), "{gone}");
     onggi.assert_nothing_left();
