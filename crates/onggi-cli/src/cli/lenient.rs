@@ -26,7 +26,12 @@ pub(super) fn parse(args: Vec<OsString>) -> Result<Cli, Error> {
         | ErrorKind::DisplayVersion
         | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
         | ErrorKind::InvalidSubcommand => Err(refused),
-        _ => Cli::from_arg_matches_mut(&mut lenient(Cli::command()).try_get_matches_from(args)?),
+        missing => match lenient(Cli::command()).try_get_matches_from(args) {
+            Ok(mut matches) => Cli::from_arg_matches_mut(&mut matches),
+            // The same in plain words.
+            Err(e) if e.kind() == ErrorKind::MissingRequiredArgument && missing == e.kind() => Err(refused),
+            Err(e) => Err(e),
+        },
     }
 }
 
@@ -122,6 +127,12 @@ mod tests {
             // The last one runs an image called `true`.
             assert_eq!(parse(words(line)).is_err(), !line.ends_with(" true"), "{line}");
         }
+    }
+
+    #[test]
+    fn what_is_missing_is_told_in_plain_words() {
+        let told = parse(words("onggi run -it --rm")).expect_err("no image").to_string();
+        assert!(told.contains("run --interactive --tty --rm <IMAGE>"), "{told}");
     }
 
     #[test]
