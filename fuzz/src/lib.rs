@@ -3,11 +3,14 @@
 //!
 //! Inputs that once failed stay in `corpus/TARGET/` and are run first by every later run.
 
-// The engine's files name the crate that has these three; here they come from its one file without TLS.
+// The engine's files name the crate that has these; here they come from its files without TLS.
 extern crate self as onggi_image;
 
 mod archives;
 mod bpf;
+#[path = "../../crates/onggi-image/src/embedded.rs"]
+#[allow(missing_docs, reason = "it is documented where it belongs")]
+mod embedded;
 mod engine;
 mod images;
 mod layers;
@@ -25,6 +28,7 @@ use engine::{EngineError, error, names};
 
 pub use archives::archives;
 pub use bpf::seccomp;
+pub use embedded::embedded;
 pub use images::{challenges, digests, manifests, references};
 pub use layers::{layer_apply, tar_entries};
 pub use plans::{config, mappings, mount_options, process};

@@ -31,7 +31,9 @@ impl Snapshot {
         let mut left: Vec<String> = self.things.difference(&before.things).cloned().collect();
         left.retain(|thing| thing != "link onggi0");
         for dir in ["containers", "tmp"] {
-            left.extend(names_in(&root.join(dir), &format!("{dir} of the store")));
+            let names = names_in(&root.join(dir), &format!("{dir} of the store"));
+            // Half a blob stays for a day: a pull that was killed goes on from it.
+            left.extend(names.into_iter().filter(|name| !is_download(name)));
         }
         for dir in ["containers", "intents", "oci"] {
             left.extend(names_in(&runroot.join(dir), &format!("{dir} of the run root")));
@@ -114,4 +116,10 @@ fn walk(dir: &Path, depth: u32, visit: &mut impl FnMut(&Path)) {
             }
         }
     }
+}
+
+/// `blob-<digest>.part`
+fn is_download(name: &str) -> bool {
+    let digest = name.rsplit_once("blob-").and_then(|(_, rest)| rest.strip_suffix(".part"));
+    digest.is_some_and(|hex| hex.len() == 64)
 }

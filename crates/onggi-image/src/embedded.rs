@@ -4,7 +4,7 @@
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use onggi_spec::image::Descriptor;
 
-use crate::store::digest_of;
+use crate::digest_of;
 
 /// The bytes that a descriptor carries. None when it carries none, or something else than it describes.
 pub fn embedded(descriptor: &Descriptor) -> Option<Vec<u8>> {

@@ -2,7 +2,7 @@
 //!
 //! Protocol for everything in `tmp/`: its owner holds a flock on it; whoever gets the lock of something may remove it.
 //! An owner that has just created or waited for a thing checks after locking that the name still means it
-//! ([`is_still`]) and starts again otherwise. Broken downloads (`blob-*.part`) are nobody's for a while and stay: a later pull goes on
+//! ([`is_still`]) and starts again otherwise. Broken downloads (`blob-<digest>.part`) are nobody's for a while and stay: a later pull goes on
 //! from them, and who keeps blobs removes those that are old.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -67,7 +67,7 @@ pub(crate) fn collect(root: &Path) -> Result<usize> {
     let mut failure = None;
     for entry in fs::read_dir(tmp.as_fd()).store("read", &path)? {
         let (name, _) = entry.store("read", &path)?;
-        if name.starts_with(b"blob-") && name.ends_with(b".part") {
+        if is_download(&name) {
             continue;
         }
         match collect_one(tmp.as_fd(), &name) {
@@ -81,6 +81,12 @@ pub(crate) fn collect(root: &Path) -> Result<usize> {
         None => Ok(removed),
         Some((name, e)) => Err(e).store("remove", path.join(String::from_utf8_lossy(&name).as_ref())),
     }
+}
+
+/// Half a blob whose digest is known. One without is nobody's when its writer is gone.
+fn is_download(name: &[u8]) -> bool {
+    let digest = name.strip_prefix(b"blob-").and_then(|rest| rest.strip_suffix(b".part"));
+    digest.is_some_and(|hex| hex.len() == 64 && hex.iter().all(u8::is_ascii_hexdigit))
 }
 
 fn collect_one(tmp: BorrowedFd<'_>, name: &[u8]) -> std::result::Result<bool, SysError> {
