@@ -120,6 +120,20 @@ fn conformance_exec_exit_codes() {
         steps.run("missing", &["exec", &id, "/not/there"]);
         steps.run("not in PATH", &["exec", &id, "not-there"]);
         steps.run("not executable", &["exec", &id, "/etc/passwd"]);
+        // Found, and not taken by the kernel.
+        for (program, content) in [("garbage", "x"), ("nowhere", "#!/no/such/interpreter\n")] {
+            steps.run(
+                "write",
+                &[
+                    "exec",
+                    &id,
+                    "sh",
+                    "-c",
+                    &format!("printf %s '{content}' > /tmp/{program}; chmod 755 /tmp/{program}"),
+                ],
+            );
+            steps.run(program, &["exec", &id, &format!("/tmp/{program}")]);
+        }
         steps.run("no command", &["exec", &id]);
         steps.run("bad user", &["exec", "--user", "nobody-at-all", &id, "true"]);
         steps.run("bad cwd", &["exec", "--cwd", "/etc/passwd", &id, "true"]);

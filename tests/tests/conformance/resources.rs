@@ -197,3 +197,26 @@ fn conformance_cgroups_path_of_a_strange_form() {
         });
     }
 }
+
+#[test]
+fn conformance_members_that_are_numbers_and_left_out_are_zero() {
+    let rule = |rule: Value| {
+        same_output("echo ran", move |bundle| {
+            let rules = &mut bundle.config["linux"]["resources"]["devices"];
+            match rules.as_array_mut() {
+                Some(list) => list.push(rule.clone()),
+                None => *rules = json!([rule.clone()]),
+            }
+        });
+    };
+    rule(json!({ "type": "c", "major": 1, "minor": 3, "access": "r" }));
+    // About everything, whatever else it says.
+    rule(json!({ "allow": true, "type": "a", "major": -1, "minor": -1, "access": "rw" }));
+    rule(json!({ "allow": true, "type": "a", "major": 1, "access": "rwm" }));
+    rule(json!({ "allow": true, "access": "rw" }));
+    same_output("echo ran", |bundle| {
+        let filter = json!({ "names": ["personality"], "action": "SCMP_ACT_ERRNO", "args": [{ "op": "SCMP_CMP_EQ" }] });
+        bundle.config["linux"]["seccomp"] = json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [filter] });
+    });
+    same_output("echo ran", |bundle| bundle.config["process"]["consoleSize"] = json!({}));
+}

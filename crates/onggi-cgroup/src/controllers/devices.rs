@@ -48,14 +48,11 @@ fn rule(rule: &LinuxDeviceCgroup) -> Result<DeviceRule, CgroupError> {
     let (major, minor) = (number("devices.major", rule.major)?, number("devices.minor", rule.minor)?);
     let has = |letter| access.contains(letter);
     let (read, write, mknod) = (has('r'), has('w'), has('m'));
-    match kind {
-        None if major.or(minor).is_some() => {
-            Err(bad("devices.type", "a", "a rule for a device number needs type b or c"))
-        }
-        // The kernel would silently read it as all three.
-        None if !(read && write && mknod) => Err(bad("devices.access", access, "a rule for all devices is about rwm")),
-        _ => Ok(DeviceRule { allow: rule.allow, kind, major, minor, read, write, mknod }),
-    }
+    Ok(match kind {
+        // As the kernel, and so runc and crun: it is about everything, whatever else it says.
+        None => DeviceRule { allow: rule.allow, kind, major: None, minor: None, read: true, write: true, mknod: true },
+        _ => DeviceRule { allow: rule.allow, kind, major, minor, read, write, mknod },
+    })
 }
 
 fn number(member: &str, value: Option<i64>) -> Result<Option<u32>, CgroupError> {

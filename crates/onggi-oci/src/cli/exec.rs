@@ -6,7 +6,7 @@ use onggi_sandbox::{CgroupChoice, ExecOptions, Paused, StartFailureError};
 use onggi_spec::{ParseError, oci::runtime::Process};
 
 use super::{
-    CliError, EXIT_EXEC, Global, Outcome,
+    CliError, EXIT_EXEC, EXIT_FAILURE, Global, Outcome,
     args::{Args, Flag, utf8},
     create::{Inherited, pidfd_socket, read_document, refuse_terminal, stdio},
     foreground, terminal,
@@ -44,9 +44,17 @@ pub(super) const FLAGS: &[Flag] = &[
 pub(super) fn exec(global: &Global, args: &Args) -> Outcome {
     execute(global, args).map_err(|source| CliError::Start {
         prefix: "exec failed".into(),
+        code: code(&source),
         source: Box::new(source),
-        code: EXIT_EXEC,
     })
+}
+
+/// A program that was found and that the kernel does not take fails in runc's child, with the code of any program that fails.
+fn code(source: &CliError) -> i32 {
+    match source {
+        CliError::Sandbox(e) if e.0.step.starts_with("exec ") => EXIT_FAILURE,
+        _ => EXIT_EXEC,
+    }
 }
 
 fn execute(global: &Global, args: &Args) -> Outcome {

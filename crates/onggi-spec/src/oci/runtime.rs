@@ -182,8 +182,10 @@ pub struct Process {
 #[serde(remote = "Self")]
 pub struct ConsoleSize {
     /// Rows.
+    #[serde(default, deserialize_with = "nullable")]
     pub height: u32,
     /// Columns.
+    #[serde(default, deserialize_with = "nullable")]
     pub width: u32,
 }
 

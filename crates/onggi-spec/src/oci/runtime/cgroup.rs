@@ -46,7 +46,8 @@ pub struct LinuxResources {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(remote = "Self")]
 pub struct LinuxDeviceCgroup {
-    /// Allowed or denied.
+    /// Allowed or denied; denied when absent.
+    #[serde(default, deserialize_with = "nullable")]
     pub allow: bool,
     /// `a`, `c` or `b`; all when absent.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
@@ -179,8 +180,10 @@ pub struct LinuxBlockIo {
 #[serde(remote = "Self", rename_all = "camelCase")]
 pub struct LinuxWeightDevice {
     /// Major number.
+    #[serde(default, deserialize_with = "nullable")]
     pub major: i64,
     /// Minor number.
+    #[serde(default, deserialize_with = "nullable")]
     pub minor: i64,
     /// 10 to 1000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -195,10 +198,13 @@ pub struct LinuxWeightDevice {
 #[serde(remote = "Self")]
 pub struct LinuxThrottleDevice {
     /// Major number.
+    #[serde(default, deserialize_with = "nullable")]
     pub major: i64,
     /// Minor number.
+    #[serde(default, deserialize_with = "nullable")]
     pub minor: i64,
     /// Bytes or operations per second.
+    #[serde(default, deserialize_with = "nullable")]
     pub rate: u64,
 }
 

@@ -53,8 +53,10 @@ pub struct LinuxSyscall {
 #[serde(remote = "Self", rename_all = "camelCase")]
 pub struct LinuxSeccompArg {
     /// 0 to 5.
+    #[serde(default, deserialize_with = "nullable")]
     pub index: u32,
     /// Operand; the mask of `SCMP_CMP_MASKED_EQ`.
+    #[serde(default, deserialize_with = "nullable")]
     pub value: u64,
     /// Second operand of `SCMP_CMP_MASKED_EQ`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
