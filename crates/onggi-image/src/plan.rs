@@ -102,19 +102,35 @@ pub(crate) fn build(
     let manifest_digest = documents.last().map_or_else(|| repo_digest.clone(), |(digest, _)| digest.clone());
     check_config_type(&manifest.config)?;
     let Some(config_bytes) = source.config(&manifest.config)? else { return Ok(None) };
-    let what = format!("configuration {}", manifest.config.digest);
-    let config = jail::parse(|| ImageConfig::parse(&config_bytes));
-    let config = config.map_err(|source| ImageError::Malformed { what, source })?;
-    let platform = config.platform();
-    if !platform::runs_on(&platform, wanted) {
-        return Err(wrong_architecture(reference, wanted, vec![shown(&platform.to_string())]));
+    let judged = judge(reference, wanted, &manifest, &config_bytes);
+    if judged.is_err() {
+        // Nobody goes on with it.
+        source.store.remove_part(&manifest.config.digest);
     }
-    let layers = layers(&manifest, &config)?;
+    let (config, layers) = judged?;
     let config_digest = manifest.config.digest;
     documents.push((config_digest.clone(), config_bytes));
     let carried = manifest.layers.iter().filter_map(|layer| Some((layer.digest.clone(), embedded(layer)?))).collect();
     let reference = reference.clone();
     Ok(Some(ImagePlan { reference, repo_digest, manifest_digest, config_digest, config, layers, documents, carried }))
+}
+
+/// The configuration, when it fits to the manifest and to what was wanted, and the layers of both.
+fn judge(
+    reference: &ImageReference,
+    wanted: &Platform,
+    manifest: &Manifest,
+    bytes: &[u8],
+) -> Result<(ImageConfig, Vec<LayerBlob>), ImageError> {
+    let what = format!("configuration {}", manifest.config.digest);
+    let config = jail::parse(|| ImageConfig::parse(bytes));
+    let config = config.map_err(|source| ImageError::Malformed { what, source })?;
+    let platform = config.platform();
+    if !platform::runs_on(&platform, wanted) {
+        return Err(wrong_architecture(reference, wanted, vec![shown(&platform.to_string())]));
+    }
+    let layers = layers(manifest, &config)?;
+    Ok((config, layers))
 }
 
 /// From an index down to the manifest for the wanted platform; every document on the way is added to `documents`.
@@ -194,9 +210,12 @@ impl Source<'_, '_> {
             return Ok(Some(bytes));
         }
         let Some(registry) = self.registry else { return Ok(None) };
-        let bytes = registry.small_blob(&descriptor.digest)?;
-        check_length(descriptor, bytes.len() as u64)?;
-        Ok(Some(bytes))
+        let fetch = || {
+            let bytes = registry.small_blob(&descriptor.digest)?;
+            check_length(descriptor, bytes.len() as u64)?;
+            Ok(bytes)
+        };
+        self.store.fetched_once(&descriptor.digest, descriptor.size, fetch).map(Some)
     }
 }
 

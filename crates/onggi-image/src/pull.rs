@@ -257,11 +257,13 @@ impl<'a> Puller<'a> {
             if matches!(error, ImageError::Stopped | ImageError::WrongDigest { .. } | ImageError::WrongSize { .. }) {
                 plan.layers.iter().for_each(|layer| self.store.remove_part(&layer.digest));
             }
+            self.store.remove_part(&plan.config_digest);
             return Err(error);
         }
         for (digest, bytes) in &plan.documents {
             self.store.put_known(digest, bytes)?;
         }
+        self.store.remove_part(&plan.config_digest);
         self.store.sync_names()?;
         let blobs = plan.blobs();
         let ImagePlan { repo_digest, manifest_digest, config_digest, config, layers, .. } = plan;

@@ -351,10 +351,7 @@ fn a_disk_that_cannot_be_written_is_a_named_error_with_its_path() {
     let fixture = Fixture::new();
     std::fs::remove_dir(fixture.dir.path().join("root/tmp")).unwrap();
     let error = fixture.pull(&registry.reference("app")).expect_err("must fail");
-    assert!(
-        matches!(&error, ImageError::Store(e) if e.path.ends_with(format!("blob-{}.part", digest_of(b"one").hex()))),
-        "{error:?}"
-    );
+    assert!(matches!(&error, ImageError::Store(e) if e.path.extension().is_some_and(|end| end == "part")), "{error:?}");
     std::fs::create_dir(fixture.dir.path().join("root/tmp")).unwrap();
     fixture.pull(&registry.reference("app")).unwrap();
 }

@@ -363,9 +363,11 @@ fn e2e_many_pulls_at_once_fetch_each_blob_once() {
             scope.spawn(|| onggi.ok(&["pull", "-q", &name]));
         }
     });
-    for layer in &image.layers {
-        assert_eq!(gate.asked(&format!("GET /v2/app/blobs/{}", layer.digest())).len(), 1);
+    for digest in image.layers.iter().chain([&image.config]).map(onggi_tests::image::Blob::digest) {
+        assert_eq!(gate.asked(&format!("GET /v2/app/blobs/{digest}")).len(), 1, "{digest}");
     }
+    let tmp = fs::read_dir(onggi.root().join("tmp")).expect("list a directory").count();
+    assert_eq!(tmp, 0, "nothing waits for another pull");
     onggi.assert_nothing_left();
 }
 
