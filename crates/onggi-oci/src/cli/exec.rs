@@ -52,7 +52,7 @@ pub(super) fn exec(global: &Global, args: &Args) -> Outcome {
 /// A program that was found and that the kernel does not take fails in runc's child, with the code of any program that fails.
 fn code(source: &CliError) -> i32 {
     match source {
-        CliError::Sandbox(e) if e.0.step.starts_with("exec ") => EXIT_FAILURE,
+        CliError::Sandbox(e) if e.0.step.starts_with("exec ") && matches!(e.0.exit_code, 126 | 127) => EXIT_FAILURE,
         _ => EXIT_EXEC,
     }
 }
