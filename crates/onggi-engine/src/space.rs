@@ -3,7 +3,10 @@
 //! Sizes are of layers (content, each once) and of stored blobs together. Nothing that a container refers to is ever
 //! removed here: an image counts as used while one does.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use onggi_image::closure;
 use onggi_spec::{ContainerId, Digest, ImageReference};
@@ -212,6 +215,8 @@ impl Engine {
         }
         // Also what earlier removals had to leave because a pull was under way.
         self.collect_garbage()?;
+        // Half a download is room as well, and other commands leave it for a day.
+        self.blobs()?.remove_parts(Duration::ZERO)?;
         pruned.reclaimed = before.saturating_sub(self.occupied()?);
         Ok(pruned)
     }
