@@ -57,6 +57,8 @@ fn e2e_what_is_killed_can_be_removed_or_started_at_once() {
     let onggi = &stage.onggi;
     for _ in 0..5 {
         onggi.ok(&["run", "-d", "--network", "none", "--name", "web", &stage.busybox, "sleep", "1000"]);
+        let plan = |signal: &str| onggi.ok(&["kill", "-s", signal, "--explain", "web"]);
+        assert!(plan("KILL").contains("wait until the monitor") && !plan("HUP").contains("wait until"));
         onggi.ok(&["kill", "web"]);
         assert_eq!(onggi.ok(&["inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "web"]), "exited 137");
         onggi.ok(&["start", "web"]);

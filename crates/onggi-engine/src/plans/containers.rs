@@ -101,12 +101,8 @@ impl Engine {
         plan.note("its network namespace and the veth pair go with its last process");
     }
 
-    /// The last trace: the disk, then the row.
+    /// The last trace: the row, then the disk.
     fn add_erase(&self, record: &ContainerRecord, plan: &mut VerbPlan) -> Result<(), EngineError> {
-        plan.push(VerbOp::Remove {
-            path: self.paths.bundle(&record.id),
-            what: "its writable layer, its log, its records".to_owned(),
-        });
         plan.push(VerbOp::Row {
             database: self.database(),
             change: RowChange::Delete,
@@ -114,6 +110,10 @@ impl Engine {
             key: ("id", record.id.to_string()),
             what: format!("the container {}", record.name),
             sql: None,
+        });
+        plan.push(VerbOp::Remove {
+            path: self.paths.bundle(&record.id),
+            what: "its writable layer, its log, its records".to_owned(),
         });
         if let Some(image) = &record.image_id
             && self.state()?.images_by_id_prefix(image.hex())?.is_empty()
@@ -134,6 +134,13 @@ impl Engine {
         let mut plan = VerbPlan::new(format!("kill {}", record.name));
         plan.push(self.reason(&record, "who sent which signal, for `onggi why`", "kill", signal));
         plan.push(VerbOp::Signal { pid, signal });
+        if signal == SIGKILL && !self.status(&record.id)?.is_paused() {
+            plan.push(self.awaited(&record));
+            self.add_release(&record, &mut plan)?;
+            if record.request.remove {
+                self.add_erase(&record, &mut plan)?;
+            }
+        }
         Ok(plan)
     }
 
@@ -220,7 +227,7 @@ impl Engine {
 
     fn add_start(&self, record: &ContainerRecord, plan: &mut VerbPlan) -> Result<(), EngineError> {
         plan.push(self.intent(record));
-        for name in ["exit.json", "asked.json", "failed.json"] {
+        for name in ["asked.json", "failed.json", "started.json", "exit.json"] {
             let path = self.paths.bundle(&record.id).join(name);
             if path.exists() {
                 plan.push(VerbOp::Remove { path, what: "the record of its last end".to_owned() });
