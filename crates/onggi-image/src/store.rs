@@ -28,7 +28,7 @@ use std::{
 use onggi_spec::Digest;
 use sha2::{Digest as _, Sha256};
 
-use crate::error::{ImageError, StoreError};
+use crate::error::StoreError;
 pub use batch::Batch;
 pub use scratch::Scratch;
 
@@ -253,39 +253,6 @@ impl BlobStore {
         }
     }
 
-    /// A verified document of `size` bytes that several pulls may want at once: the first one fetches it, the others wait and find it in
-    /// `tmp/`, where it stays until a pull that has stored it, or was refused, removes it ([`Self::remove_part`]).
-    ///
-    /// # Errors
-    /// It cannot be fetched, or the disk failed.
-    pub(crate) fn fetched_once(
-        &self,
-        digest: &Digest,
-        size: u64,
-        fetch: impl FnOnce() -> Result<Vec<u8>, ImageError>,
-    ) -> Result<Vec<u8>, ImageError> {
-        let mut writer = loop {
-            if let Some(writer) = self.lock_part(digest, Some(size), &|| ())? {
-                break writer;
-            }
-        };
-        // The one that held the lock before may have come to its end.
-        if let Some(bytes) = self.read_small(digest, size)? {
-            return Ok(bytes);
-        }
-        let bytes = match writer.content(size)?.filter(|bytes| digest_of(bytes) == *digest) {
-            Some(bytes) => bytes,
-            None => {
-                writer.restart()?;
-                let bytes = fetch()?;
-                writer.write(&bytes)?;
-                bytes
-            }
-        };
-        writer.part.path.clear();
-        Ok(bytes)
-    }
-
     /// Removes a blob, unless a pull is under way.
     ///
     /// # Errors
@@ -481,17 +448,6 @@ impl BlobWriter {
     /// Bytes written so far.
     pub fn written(&self) -> u64 {
         self.written
-    }
-
-    /// What an earlier writer left, when it is so long.
-    fn content(&mut self, size: u64) -> Result<Option<Vec<u8>>, StoreError> {
-        if self.written != size {
-            return Ok(None);
-        }
-        let mut bytes = Vec::new();
-        let read = io::Seek::rewind(&mut self.file).and_then(|()| self.file.read_to_end(&mut bytes));
-        read.map_err(|source| self.part.error("read", source))?;
-        Ok(Some(bytes))
     }
 
     /// Throws away what was written.

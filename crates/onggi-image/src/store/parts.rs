@@ -3,6 +3,7 @@
 
 use std::{
     fs::{self, File},
+    io::{self, Read as _},
     path::PathBuf,
     time::Duration,
 };
@@ -10,8 +11,8 @@ use std::{
 use onggi_spec::Digest;
 use rustix::fs::{Mode, OFlags};
 
-use super::BlobStore;
-use crate::error::StoreError;
+use super::{BlobStore, BlobWriter, digest_of};
+use crate::error::{ImageError, StoreError};
 
 impl BlobStore {
     /// Removes what broken downloads left that nobody has touched for so long. Those that somebody writes are locked
@@ -37,6 +38,39 @@ impl BlobStore {
             }
         }
         Ok(freed)
+    }
+
+    /// A verified document of `size` bytes that several pulls may want at once: the first one fetches it, the others wait and find it in
+    /// `tmp/`, where it stays until a pull that has stored it, or was refused, removes it ([`Self::remove_part`]).
+    ///
+    /// # Errors
+    /// It cannot be fetched, or the disk failed.
+    pub(crate) fn fetched_once(
+        &self,
+        digest: &Digest,
+        size: u64,
+        fetch: impl FnOnce() -> Result<Vec<u8>, ImageError>,
+    ) -> Result<Vec<u8>, ImageError> {
+        let mut writer = loop {
+            if let Some(writer) = self.lock_part(digest, Some(size), &|| ())? {
+                break writer;
+            }
+        };
+        // The one that held the lock before may have come to its end.
+        if let Some(bytes) = self.read_small(digest, size)? {
+            return Ok(bytes);
+        }
+        let bytes = match writer.content(size)?.filter(|bytes| digest_of(bytes) == *digest) {
+            Some(bytes) => bytes,
+            None => {
+                writer.restart()?;
+                let bytes = fetch()?;
+                writer.write(&bytes)?;
+                bytes
+            }
+        };
+        writer.part.path.clear();
+        Ok(bytes)
     }
 
     /// Removes what a broken download of this blob left, unless somebody writes it.
@@ -82,5 +116,18 @@ impl BlobStore {
     /// Where lists of referrers are.
     pub(crate) fn referrers_dir(&self) -> PathBuf {
         self.root.join("blobs/referrers")
+    }
+}
+
+impl BlobWriter {
+    /// What an earlier writer left, when it is so long.
+    fn content(&mut self, size: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        if self.written != size {
+            return Ok(None);
+        }
+        let mut bytes = Vec::new();
+        let read = io::Seek::rewind(&mut self.file).and_then(|()| self.file.read_to_end(&mut bytes));
+        read.map_err(|source| self.part.error("read", source))?;
+        Ok(Some(bytes))
     }
 }
