@@ -1,4 +1,4 @@
-//! `-u`: `user[:group]` or `:group`, by name or by number. A number never falls back to a name (CVE-2026-30892 class).
+//! `-u`: `user[:group]`, by name or by number. A number never falls back to a name (CVE-2026-30892 class).
 
 use std::{fmt, str::FromStr};
 
@@ -19,7 +19,7 @@ pub struct UserSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NameOrId {
-    /// A number up to 2^31 - 1.
+    /// A number below 2^32 - 1.
     Id(u32),
     /// A name.
     Name(String),
@@ -38,18 +38,12 @@ pub struct ResolvedUser {
     pub home: String,
 }
 
-/// Greatest id that is taken, as by Docker and Podman: beyond it lies what programs that keep ids in an `int` take for
-/// negative, and (uid_t)-1, which is "unchanged" to setresuid(2).
-const MAX_ID: u32 = i32::MAX.cast_unsigned();
-
 /// Longest name: more than any login name (LOGIN_NAME_MAX is 256 with the terminator).
 const MAX_NAME: usize = 255;
 
 impl FromStr for UserSpec {
     type Err = ParseError;
 
-    /// As Docker and Podman: without a user it is root, whoever the image's is; an empty group is none. Nothing on both
-    /// sides is refused, for it is what a script with two unset variables writes.
     fn from_str(s: &str) -> Result<Self, ParseError> {
         let err = |reason: String| {
             ParseError::new("user", s, reason)
@@ -59,11 +53,7 @@ impl FromStr for UserSpec {
             Some((u, g)) => (u, Some(g)),
             None => (s, None),
         };
-        let group = group.filter(|g| user.is_empty() || !g.is_empty());
-        let user = match (user, group) {
-            ("", Some(group)) if !group.is_empty() => NameOrId::Id(0),
-            _ => parse_name_or_id(user).map_err(|r| err(format!("the user {r}")))?,
-        };
+        let user = parse_name_or_id(user).map_err(|r| err(format!("the user {r}")))?;
         let group = group.map(parse_name_or_id).transpose().map_err(|r| err(format!("the group {r}")))?;
         Ok(Self { user, group })
     }
@@ -90,10 +80,9 @@ impl fmt::Display for UserSpec {
 fn parse_name_or_id(text: &str) -> Result<NameOrId, String> {
     let Some(first) = text.bytes().next() else { return Err("is empty".to_owned()) };
     if text.bytes().all(|b| b.is_ascii_digit()) {
-        let id = text.parse::<u32>().ok().filter(|id| *id <= MAX_ID);
-        return id
-            .map(NameOrId::Id)
-            .ok_or_else(|| format!("id {text} is no id: uids and gids must be in range 0-{MAX_ID}"));
+        // 2^32 - 1 is (uid_t)-1: "unchanged" to setresuid(2), so it is no id.
+        let id = text.parse::<u32>().ok().filter(|id| *id != u32::MAX);
+        return id.map(NameOrId::Id).ok_or_else(|| format!("id {text} is above 4294967294"));
     }
     let tail = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-' | b'$');
     let name = text.len() <= MAX_NAME && (first.is_ascii_alphabetic() || first == b'_') && text.bytes().all(tail);
@@ -112,10 +101,7 @@ mod tests {
         for (text, user, group) in [
             ("1", NameOrId::Id(1), None),
             ("0", NameOrId::Id(0), None),
-            ("2147483647", NameOrId::Id(MAX_ID), None),
-            ("root:", NameOrId::Name("root".into()), None),
-            (":audio", NameOrId::Id(0), Some(NameOrId::Name("audio".into()))),
-            (":29", NameOrId::Id(0), Some(NameOrId::Id(29))),
+            ("4294967294", NameOrId::Id(u32::MAX - 1), None),
             ("1:2", NameOrId::Id(1), Some(NameOrId::Id(2))),
             ("www-data", NameOrId::Name("www-data".into()), None),
             ("_apt:staff", NameOrId::Name("_apt".into()), Some(NameOrId::Name("staff".into()))),
@@ -130,15 +116,13 @@ mod tests {
         for text in [
             "",
             ":",
+            "1:",
+            ":1",
             "::",
             "1:2:3",
             "-1",
             "+0",
             "0x0",
-            "2147483648",
-            "1:2147483648",
-            ":2147483648",
-            "4294967294",
             "4294967295",
             "4294967296",
             "18446744073709551616",

@@ -1,4 +1,4 @@
-//! `-v`, `-e`, `-u` and the engine's own files of /etc, as Docker's test suite expects them.
+//! `-v`, `-e` and the engine's own files of /etc, as Docker's test suite expects them.
 
 use std::{
     fs,
@@ -119,21 +119,6 @@ fn e2e_a_name_without_a_value_erases_the_images_variable_in_run_exec_and_commit(
     stage.onggi.ok(&["commit", "web", "without"]);
     assert_eq!(stage.onggi.ok(&["image", "inspect", "-f", "{{.Config.Env}}", "without"]).matches("KEPT").count(), 0);
     stage.onggi.ok(&["rm", "-f", "web", "base"]);
-    stage.onggi.assert_nothing_left();
-}
-
-#[test]
-fn e2e_a_user_may_be_left_out_before_a_group_and_a_group_after_a_user() {
-    let stage = Stage::new();
-    let ids = |user: &str| stage.script(&["-u", user], "echo $(id -u) $(id -g) $HOME");
-    let of_root = ids("root");
-    assert_eq!(ids("root:"), of_root);
-    assert_eq!(ids(":29"), of_root.replacen("0 0", "0 29", 1));
-    assert_eq!(ids("2147483647").split(' ').next(), Some("2147483647"));
-    for (user, why) in [(":", "the user is empty"), ("2147483648", "uids and gids must be in range 0-2147483647")] {
-        let ran = stage.onggi.run(&["run", "--rm", "-u", user, &stage.busybox, "true"]);
-        assert!(ran.code == Some(125) && ran.stderr.contains(why) && ran.stderr.contains("hint: "), "{ran}");
-    }
     stage.onggi.assert_nothing_left();
 }
 
