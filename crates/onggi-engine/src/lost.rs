@@ -13,11 +13,11 @@ use onggi_spec::{
     Digest,
     image::{Document, ImageConfig, MAX_DOCUMENT, Manifest},
 };
-use onggi_state::{ImageRecord, LayerRecord, State};
+use onggi_state::{ImageRecord, State};
 use onggi_storage::{LayerInfo, Layers};
 use onggi_sys::jail;
 
-use crate::{EngineError, create, pull};
+use crate::{EngineError, create, pull, transfer::store::layer_record};
 
 /// Enters the images of a store into a database that has just been made. What cannot be read is none.
 pub(crate) fn find_again(root: &Path, state: &mut State) {
@@ -112,8 +112,7 @@ fn whole(
 fn enter(state: &mut State, found: &[Found]) -> Result<usize, EngineError> {
     for Found { image, layers } in found {
         for info in layers {
-            let (chain_id, diff_id) = (info.chain_id.clone(), info.diff_id.clone());
-            state.put_layer(&LayerRecord { chain_id, diff_id, parent: info.parent.clone(), size: info.size })?;
+            state.put_layer(&layer_record(info))?;
         }
         state.put_image(image)?;
     }

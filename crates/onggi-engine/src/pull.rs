@@ -20,7 +20,7 @@ use onggi_spec::{
     image::Platform,
     progress::{Progress, ProgressEvent},
 };
-use onggi_state::{ImageRecord, LayerRecord, PulledParts, StateError, files::Lock};
+use onggi_state::{ImageRecord, PulledParts, StateError, files::Lock};
 use onggi_storage::{LayerInfo, Layers, Prepared, UnpackRequest};
 use onggi_sys::trace;
 
@@ -339,15 +339,7 @@ impl Engine {
         layers: &[LayerInfo],
         parts: &PulledParts,
     ) -> Result<ImageRecord, EngineError> {
-        for info in layers {
-            let record = LayerRecord {
-                chain_id: info.chain_id.clone(),
-                diff_id: info.diff_id.clone(),
-                parent: info.parent.clone(),
-                size: info.size,
-            };
-            self.state()?.put_layer(&record)?;
-        }
+        self.put_layers(layers)?;
         let record = ImageRecord {
             name: Some(reference.clone()),
             manifest_digest: pulled.repo_digest.clone(),

@@ -11,7 +11,7 @@ use onggi_spec::{
     image::{Descriptor, Document, ImageConfig, MAX_DOCUMENT},
 };
 use onggi_state::{
-    ImageRecord,
+    ImageRecord, LayerRecord,
     files::{Intent, Lock},
 };
 use onggi_storage::{LayerInfo, UnpackRequest};
@@ -42,6 +42,12 @@ impl StoreSource {
             OwnManifest::Lost(digest) => Err(EngineError::MissingBlob { digest }),
         }
     }
+}
+
+/// What the database keeps of a layer.
+pub(crate) fn layer_record(info: &LayerInfo) -> LayerRecord {
+    let (chain_id, diff_id) = (info.chain_id.clone(), info.diff_id.clone());
+    LayerRecord { chain_id, diff_id, parent: info.parent.clone(), size: info.size }
 }
 
 /// The manifest of a recorded image.
@@ -239,13 +245,7 @@ impl Engine {
 
     pub(crate) fn put_layers(&self, layers: &[LayerInfo]) -> Result<(), EngineError> {
         for info in layers {
-            let record = onggi_state::LayerRecord {
-                chain_id: info.chain_id.clone(),
-                diff_id: info.diff_id.clone(),
-                parent: info.parent.clone(),
-                size: info.size,
-            };
-            self.state()?.put_layer(&record)?;
+            self.state()?.put_layer(&layer_record(info))?;
         }
         Ok(())
     }
