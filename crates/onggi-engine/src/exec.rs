@@ -200,7 +200,7 @@ impl Engine {
     fn set_user(&self, record: &ContainerRecord, user: &UserSpec, process: &mut Process) -> Result<(), EngineError> {
         let rootfs = self.rootfs_of(record)?;
         let view = onggi_storage::driver::lookup_view(&rootfs, &self.paths.bundle(&record.id));
-        let resolved = self.resolve_user(&view, Some(user))?;
+        let resolved = self.resolve_user(&view, Some(user), &record.request.group_add)?;
         if self.rootful() {
             build::apply_user(process, &resolved, &record.request.security);
             return Ok(());

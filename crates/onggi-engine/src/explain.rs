@@ -247,6 +247,7 @@ impl Engine {
                 resolv_conf: bundle.join("resolv.conf"),
             },
             device_sources: rootfs::device_sources(&record.request),
+            block_devices: rootfs::block_devices(&record.request.resources)?,
         };
         let config = build_oci_spec(&input).map_err(EngineError::Build)?;
         let rootfs = match self.keeps_trees(record)? {

@@ -1,9 +1,10 @@
 //! From a record to what the runtime needs: snapshot, user, files of `/etc`, `config.json`, `onggi.json`.
 
 use std::{
+    collections::BTreeMap,
     fs,
     net::Ipv4Addr,
-    os::unix::fs::{FileTypeExt, OpenOptionsExt},
+    os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -16,7 +17,8 @@ use onggi_spec::{
         build::{GeneratedFiles, SpecInput, build_oci_spec, effective_hostname},
         runtime::{ConsoleSize, Spec},
     },
-    user::{ResolvedUser, UserSpec},
+    resources::{BlockLimit, Resources},
+    user::{NameOrId, ResolvedUser, UserSpec},
 };
 use onggi_state::ContainerRecord;
 use onggi_storage::HostMounts;
@@ -114,6 +116,7 @@ impl Engine {
             apparmor_profile: confinement.profile.as_deref(),
             files,
             device_sources: device_sources(&record.request),
+            block_devices: block_devices(&record.request.resources)?,
         };
         build_oci_spec(&input).map_err(EngineError::Build)
     }
@@ -136,7 +139,7 @@ impl Engine {
             }
             (None, None) => None,
         };
-        self.resolve_user(rootfs, spec.as_ref())
+        self.resolve_user(rootfs, spec.as_ref(), &record.request.group_add)
     }
 
     /// What a user means in a root filesystem's own passwd and group files.
@@ -144,8 +147,9 @@ impl Engine {
         &self,
         rootfs: &OverlayMount,
         user: Option<&UserSpec>,
+        groups: &[NameOrId],
     ) -> Result<ResolvedUser, EngineError> {
-        Ok(onggi_storage::resolve_user(rootfs, user)?)
+        Ok(onggi_storage::resolve_user(rootfs, user, groups)?)
     }
 
     /// The configuration of a container's image, if it has one.
@@ -211,6 +215,24 @@ pub(crate) fn device_sources(request: &ContainerRequest) -> Vec<String> {
     request.mounts.iter().map(|m| &m.source).filter(is_device).cloned().collect()
 }
 
+/// Major and minor numbers of the block devices that are limited.
+pub(crate) fn block_devices(resources: &Resources) -> Result<BTreeMap<String, (u32, u32)>, EngineError> {
+    let number = |limit: &BlockLimit| {
+        let wrong = |reason: &str| EngineError::Unsupported {
+            what: format!("{} {}", limit.kind.option(), limit.path),
+            reason: reason.to_owned(),
+            hint: "name a block device of this host: lsblk lists them".into(),
+        };
+        let found = fs::metadata(&limit.path).map_err(|_| wrong("there is no such device"))?;
+        if !found.file_type().is_block_device() {
+            return Err(wrong("it is no block device"));
+        }
+        let number = found.rdev();
+        Ok((limit.path.clone(), (rustix::fs::major(number), rustix::fs::minor(number))))
+    };
+    resources.block_devices.iter().map(number).collect()
+}
+
 /// The host name inside the container.
 pub(crate) fn hostname(record: &ContainerRecord, facts: &HostFacts) -> String {
     effective_hostname(&record.request, facts, &record.id)
@@ -218,21 +240,24 @@ pub(crate) fn hostname(record: &ContainerRecord, facts: &HostFacts) -> String {
 
 /// The text of the container's /etc/hosts.
 pub(crate) fn hosts_text(record: &ContainerRecord, facts: &HostFacts, ip: Option<Ipv4Addr>) -> String {
-    let own = hosts_file(&hostname(record, facts), ip);
+    let own = hosts_file(&hostname(record, facts), record.request.domainname.as_deref(), ip);
     match record.request.network {
         NetworkMode::Host => fs::read_to_string("/etc/hosts").unwrap_or(own),
         NetworkMode::Bridge | NetworkMode::None => own,
     }
 }
 
-fn hosts_file(hostname: &str, ip: Option<Ipv4Addr>) -> String {
+fn hosts_file(hostname: &str, domain: Option<&str>, ip: Option<Ipv4Addr>) -> String {
     let mut text = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\n\
         ff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"
         .to_owned();
     let ip = ip.unwrap_or(Ipv4Addr::LOCALHOST);
     // As Docker: the full name, which is the canonical one, then its first label.
-    let names =
-        hostname.split_once('.').map_or_else(|| hostname.to_owned(), |(short, _)| format!("{hostname} {short}"));
+    let names = match (domain, hostname.split_once('.')) {
+        (Some(domain), _) => format!("{hostname}.{domain} {hostname}"),
+        (None, Some((short, _))) => format!("{hostname} {short}"),
+        (None, None) => hostname.to_owned(),
+    };
     text.push_str(&format!("{ip}\t{names}\n"));
     text
 }
@@ -272,7 +297,8 @@ mod tests {
     #[test]
     fn the_containers_own_name_resolves_to_its_address() {
         let ip = Some(Ipv4Addr::new(10, 89, 0, 2));
-        assert!(hosts_file("web", ip).ends_with("10.89.0.2\tweb\n"));
-        assert!(hosts_file("web.example.com", ip).ends_with("10.89.0.2\tweb.example.com web\n"));
+        assert!(hosts_file("web", None, ip).ends_with("10.89.0.2\tweb\n"));
+        assert!(hosts_file("web.example.com", None, ip).ends_with("10.89.0.2\tweb.example.com web\n"));
+        assert!(hosts_file("web", Some("example.org"), ip).ends_with("10.89.0.2\tweb.example.org web\n"));
     }
 }

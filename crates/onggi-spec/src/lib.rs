@@ -23,11 +23,14 @@ pub mod port;
 pub mod quantity;
 pub mod reference;
 pub mod request;
+pub mod resources;
 pub mod seccomp_profile;
 pub mod security;
 pub mod shell;
 pub mod signal;
 pub mod syscalls;
+pub mod sysctl;
+pub mod ulimit;
 pub mod user;
 
 pub use error::ParseError;

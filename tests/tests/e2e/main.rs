@@ -39,6 +39,7 @@ mod net_by_hand;
 mod network;
 mod nginx;
 mod ns_enter;
+mod options;
 mod overlay;
 mod power;
 mod primitives_guide;

@@ -19,11 +19,11 @@ use super::{
 };
 use crate::{
     ContainerId, ContainerRequest, HostFacts, IdBlock, NetworkMode, capability, facts::CgroupLayout, id_block,
-    image::ImageConfig, security::SeccompChoice, user::ResolvedUser,
+    image::ImageConfig, security::SeccompChoice, sysctl, user::ResolvedUser,
 };
 
 pub use error::BuildError;
-pub use limits::{DEFAULT_PIDS, default_device_rules};
+pub use limits::{DEFAULT_PIDS, asked_limits, default_device_rules};
 pub use mounts::SHM_SIZE;
 pub use process::{apply_rootless_user, apply_user, effective_command, effective_directory, effective_environment};
 
@@ -53,6 +53,8 @@ pub struct SpecInput<'a> {
     pub files: GeneratedFiles,
     /// Sources of the request's mounts that are device files.
     pub device_sources: Vec<String>,
+    /// Numbers of the block devices that the request limits.
+    pub block_devices: BTreeMap<String, (u32, u32)>,
 }
 
 /// Host paths of files that are bind-mounted into `/etc`.
@@ -86,6 +88,10 @@ impl SpecInput<'_> {
         }
     }
 
+    fn bridged(&self) -> bool {
+        self.request.network == NetworkMode::Bridge
+    }
+
     fn own_network(&self) -> bool {
         self.request.network != NetworkMode::Host
     }
@@ -103,7 +109,7 @@ pub fn build_oci_spec(input: &SpecInput<'_>) -> Result<Spec, BuildError> {
     let linux = Linux {
         uid_mappings: mapping(input, input.facts.euid),
         gid_mappings: mapping(input, input.facts.egid),
-        sysctl: sysctls(input),
+        sysctl: sysctls(input)?,
         resources,
         cgroups_path: Some(input.cgroups_path.clone()),
         namespaces: namespaces(input),
@@ -118,7 +124,9 @@ pub fn build_oci_spec(input: &SpecInput<'_>) -> Result<Spec, BuildError> {
         process: Some(process),
         root: Some(Root { path: "rootfs".to_owned(), readonly: input.request.read_only }),
         hostname: Some(effective_hostname(input.request, input.facts, input.id)),
+        domainname: input.request.domainname.clone(),
         mounts,
+        annotations: input.request.annotations.clone(),
         linux: Some(linux),
         ..Spec::default()
     })
@@ -222,9 +230,28 @@ fn namespaces(input: &SpecInput<'_>) -> Vec<LinuxNamespace> {
     list
 }
 
+/// What was asked for, over what every container gets.
+fn sysctls(input: &SpecInput<'_>) -> Result<BTreeMap<String, String>, BuildError> {
+    let mut all = default_sysctls(input);
+    for (key, value) in &input.request.sysctls {
+        let shared = match sysctl::owner(&key.replace('/', ".")) {
+            // Made with the namespace, by who owns it: see `bridge_sysctls`.
+            Some(sysctl::Owner::Network) if input.id_block.is_some() && input.bridged() => continue,
+            Some(sysctl::Owner::Network) => !input.own_network(),
+            Some(sysctl::Owner::Ipc) => false,
+            None => true,
+        };
+        if shared {
+            return Err(BuildError::SharedSysctl { key: key.clone() });
+        }
+        all.insert(key.clone(), value.clone());
+    }
+    Ok(all)
+}
+
 /// As Docker: in a network namespace of its own everybody may open ICMP sockets and low ports, which is why
 /// NET_RAW is not needed. Without root only gid 0 is mapped, and only mapped groups may be written.
-fn sysctls(input: &SpecInput<'_>) -> BTreeMap<String, String> {
+fn default_sysctls(input: &SpecInput<'_>) -> BTreeMap<String, String> {
     if !input.own_network() || (input.id_block.is_some() && !input.owns_network()) {
         return BTreeMap::new();
     }
@@ -248,7 +275,12 @@ fn network_sysctls(first: u32, last: u32) -> [(String, String); 2] {
 }
 
 /// The settings of a network namespace that the engine makes for a container over `block`: its root may not
-/// change them itself, so they are made with the namespace.
-pub fn bridge_sysctls(block: Option<IdBlock>) -> Vec<(String, String)> {
-    block.map_or_else(Vec::new, |b| network_sysctls(b.host_start(), b.host_start() + (id_block::SIZE - 1)).into())
+/// change them itself, so they are made with the namespace. Those that were asked for come last.
+pub fn bridge_sysctls(request: &ContainerRequest, block: Option<IdBlock>) -> Vec<(String, String)> {
+    let Some(block) = block else { return Vec::new() };
+    let mut all = Vec::from(network_sysctls(block.host_start(), block.host_start() + (id_block::SIZE - 1)));
+    let of_network = |key: &String| sysctl::owner(&key.replace('/', ".")) == Some(sysctl::Owner::Network);
+    let asked = request.sysctls.iter().filter(|(key, _)| of_network(key));
+    all.extend(asked.map(|(key, value)| (key.clone(), value.clone())));
+    all
 }

@@ -97,7 +97,10 @@ fn api_filesystems(input: &SpecInput<'_>) -> Vec<Mount> {
         true => &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
         false => &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
     };
-    let shm = format!("size={}k", SHM_SIZE >> 10);
+    let shm = match input.request.shm_size.unwrap_or(SHM_SIZE) {
+        bytes if bytes.is_multiple_of(1024) => format!("size={}k", bytes >> 10),
+        bytes => format!("size={bytes}"),
+    };
     let mut list = vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", "tmpfs", &["nosuid", "noexec", "strictatime", "mode=755", "size=65536k"]),

@@ -31,7 +31,8 @@ pub(super) fn process(input: &SpecInput<'_>, caps: &[&str]) -> Result<Process, B
             bounding: caps.iter().map(ToString::to_string).collect(),
             ..LinuxCapabilities::default()
         }),
-        rlimits: limits::rlimits(input.facts),
+        rlimits: limits::rlimits(input),
+        oom_score_adj: input.request.oom_score_adj,
         apparmor_profile: input.apparmor_profile.map(str::to_owned),
         ..Process::default()
     };
