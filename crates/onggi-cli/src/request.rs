@@ -3,7 +3,9 @@
 //! The only place that looks at the caller's environment and current directory for them: `-e KEY`,
 //! `--env-file`, relative paths of `-v` and `rootfs:`.
 
+mod host;
 mod limits;
+mod network;
 
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
 
@@ -23,7 +25,9 @@ use onggi_spec::{
     sysctl::parse_sysctl,
 };
 
+use host::HostArgs;
 use limits::{FixedLimitArgs, ProcessLimits, ResourceArgs};
+use network::NetworkArgs;
 
 use crate::error::CliError;
 
@@ -82,6 +86,10 @@ pub(crate) struct ContainerArgs {
     resources: ResourceArgs,
     #[command(flatten)]
     limits: FixedLimitArgs,
+    #[command(flatten)]
+    host: HostArgs,
+    #[command(flatten)]
+    names: NetworkArgs,
     /// Set a kernel setting of the container's namespaces
     #[arg(long, value_name = "KEY=VALUE", allow_hyphen_values = true)]
     sysctl: Vec<String>,
@@ -291,6 +299,8 @@ impl ContainerArgs {
             domainname,
             resources,
             limits,
+            host,
+            names,
             sysctl,
             group_add,
             stop_signal,
@@ -310,10 +320,8 @@ impl ContainerArgs {
         } = self;
         let mut words = image_and_command.into_iter();
         let image = words.next().unwrap_or_default();
-        let mut resources = resources.resources()?;
-        let ProcessLimits { oom_score_adj, ulimits, shm_size } = limits.limits(&mut resources)?;
-        resources.check()?;
-        Ok(ContainerRequest {
+        let (resources, ProcessLimits { oom_score_adj, ulimits, shm_size }) = limits.with(&resources)?;
+        let mut request = ContainerRequest {
             image: parse_image(&image, caller)?,
             name: said(name).map(|n| n.parse()).transpose()?,
             command: words.collect(),
@@ -345,7 +353,12 @@ impl ContainerArgs {
             sysctls: sysctl.iter().map(|s| parse_sysctl(s)).collect::<Result<_, _>>()?,
             annotations: annotation.iter().map(|a| parse_label(a)).collect::<Result<_, _>>()?,
             stop: StopChoice { signal: stop_signal_word(stop_signal)?, timeout: stop_timeout },
-        })
+            // The rest is below.
+            ..ContainerRequest::of(ImageSource::Host)
+        };
+        host.fill(&mut request, caller)?;
+        names.fill(&mut request)?;
+        Ok(request)
     }
 }
 
@@ -415,7 +428,7 @@ pub(crate) fn parse_platform(text: &str) -> Result<onggi_spec::image::Platform, 
 }
 
 /// Files first, then `-e`, as Docker.
-fn environment(files: &[PathBuf], own: &[String], caller: &Caller<'_>) -> Result<Vec<String>, CliError> {
+pub(crate) fn environment(files: &[PathBuf], own: &[String], caller: &Caller<'_>) -> Result<Vec<String>, CliError> {
     let mut env = Vec::new();
     for file in files {
         for variable in parse_env_file(&read_bounded(&caller.directory.join(file))?)? {

@@ -14,6 +14,7 @@ mod commit;
 pub mod config;
 mod copy;
 mod create;
+mod devices;
 mod diff;
 pub mod doctor;
 mod error;

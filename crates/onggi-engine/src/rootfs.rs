@@ -1,10 +1,9 @@
 //! From a record to what the runtime needs: snapshot, user, files of `/etc`, `config.json`, `onggi.json`.
 
 use std::{
-    collections::BTreeMap,
     fs,
     net::Ipv4Addr,
-    os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
+    os::unix::fs::{FileTypeExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -17,13 +16,12 @@ use onggi_spec::{
         build::{GeneratedFiles, SpecInput, build_oci_spec, effective_hostname},
         runtime::{ConsoleSize, Spec},
     },
-    resources::{BlockLimit, Resources},
     user::{NameOrId, ResolvedUser, UserSpec},
 };
 use onggi_state::ContainerRecord;
 use onggi_storage::HostMounts;
 
-use crate::{Engine, EngineError, apparmor, json};
+use crate::{Engine, EngineError, apparmor, devices, json};
 
 /// A json-file log is rotated at this size …
 const LOG_MAX_SIZE: u64 = 16 * 1024 * 1024;
@@ -78,7 +76,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let bundle = self.paths.bundle(&record.id);
         let rootfs = self.rootfs_of(record)?;
-        self.write_etc_files(record, network.map(|n| n.ip))?;
+        self.write_etc_files(record, network)?;
         let mut spec = self.build_spec(record, &rootfs, id_block)?;
         if let (Some(process), Some((columns, rows))) = (&mut spec.process, terminal_size) {
             process.console_size = Some(ConsoleSize { height: rows.into(), width: columns.into() });
@@ -116,7 +114,8 @@ impl Engine {
             apparmor_profile: confinement.profile.as_deref(),
             files,
             device_sources: device_sources(&record.request),
-            block_devices: block_devices(&record.request.resources)?,
+            block_devices: devices::limited(&record.request.resources)?,
+            devices: devices::asked(&record.request, id_block.is_some() || !self.rootful())?,
         };
         build_oci_spec(&input).map_err(EngineError::Build)
     }
@@ -184,18 +183,24 @@ impl Engine {
         })
     }
 
-    fn write_etc_files(&self, record: &ContainerRecord, ip: Option<Ipv4Addr>) -> Result<(), EngineError> {
+    fn write_etc_files(&self, record: &ContainerRecord, network: Option<&NetworkRecord>) -> Result<(), EngineError> {
         let bundle = self.paths.bundle(&record.id);
         let facts = self.facts();
-        let (hostname, hosts) = (hostname(record, facts), hosts_text(record, facts, ip));
-        let resolv = match record.request.network {
-            NetworkMode::Bridge => reachable_resolv_conf(&self.facts().resolv_conf),
-            _ => self.facts().resolv_conf.clone(),
-        };
-        write_public(&bundle.join("hosts"), &hosts)?;
-        write_public(&bundle.join("hostname"), &format!("{hostname}\n"))?;
-        write_public(&bundle.join("resolv.conf"), &resolv)
+        write_public(&bundle.join("hosts"), &hosts_text(record, facts, network))?;
+        write_public(&bundle.join("hostname"), &format!("{}\n", hostname(record, facts)))?;
+        write_public(&bundle.join("resolv.conf"), &resolv_text(record, facts))
     }
+}
+
+/// The text of the container's /etc/resolv.conf.
+pub(crate) fn resolv_text(record: &ContainerRecord, facts: &HostFacts) -> String {
+    let request = &record.request;
+    let host = match request.network {
+        // Name servers that were asked for need no others.
+        NetworkMode::Bridge if request.dns.servers.is_empty() => reachable_resolv_conf(&facts.resolv_conf),
+        _ => facts.resolv_conf.clone(),
+    };
+    request.dns.apply(&host)
 }
 
 /// World-readable: it is bind-mounted into the container. Written in place, for a bind mount follows the inode.
@@ -215,36 +220,25 @@ pub(crate) fn device_sources(request: &ContainerRequest) -> Vec<String> {
     request.mounts.iter().map(|m| &m.source).filter(is_device).cloned().collect()
 }
 
-/// Major and minor numbers of the block devices that are limited.
-pub(crate) fn block_devices(resources: &Resources) -> Result<BTreeMap<String, (u32, u32)>, EngineError> {
-    let number = |limit: &BlockLimit| {
-        let wrong = |reason: &str| EngineError::Unsupported {
-            what: format!("{} {}", limit.kind.option(), limit.path),
-            reason: reason.to_owned(),
-            hint: "name a block device of this host: lsblk lists them".into(),
-        };
-        let found = fs::metadata(&limit.path).map_err(|_| wrong("there is no such device"))?;
-        if !found.file_type().is_block_device() {
-            return Err(wrong("it is no block device"));
-        }
-        let number = found.rdev();
-        Ok((limit.path.clone(), (rustix::fs::major(number), rustix::fs::minor(number))))
-    };
-    resources.block_devices.iter().map(number).collect()
-}
-
 /// The host name inside the container.
 pub(crate) fn hostname(record: &ContainerRecord, facts: &HostFacts) -> String {
     effective_hostname(&record.request, facts, &record.id)
 }
 
 /// The text of the container's /etc/hosts.
-pub(crate) fn hosts_text(record: &ContainerRecord, facts: &HostFacts, ip: Option<Ipv4Addr>) -> String {
-    let own = hosts_file(&hostname(record, facts), record.request.domainname.as_deref(), ip);
-    match record.request.network {
-        NetworkMode::Host => fs::read_to_string("/etc/hosts").unwrap_or(own),
-        NetworkMode::Bridge | NetworkMode::None => own,
+pub(crate) fn hosts_text(record: &ContainerRecord, facts: &HostFacts, network: Option<&NetworkRecord>) -> String {
+    let request = &record.request;
+    let own = || hosts_file(&hostname(record, facts), request.domainname.as_deref(), network.map(|n| n.ip));
+    let mut text = match request.network {
+        NetworkMode::Host => fs::read_to_string("/etc/hosts").unwrap_or_else(|_| own()),
+        NetworkMode::Bridge | NetworkMode::None => own(),
+    };
+    let gateway = network.map_or(Ipv4Addr::LOCALHOST, |n| n.gateway);
+    for host in &request.extra_hosts {
+        let address = host.address.unwrap_or(gateway.into());
+        text.push_str(&format!("{address}\t{}\n", host.name));
     }
+    text
 }
 
 fn hosts_file(hostname: &str, domain: Option<&str>, ip: Option<Ipv4Addr>) -> String {

@@ -7,9 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ContainerName, ImageReference,
+    device::DeviceSpec,
     mount::MountSpec,
+    oci::runtime::LinuxDeviceCgroup,
     port::PortMapping,
+    resolver::{Dns, ExtraHost},
     security::SecurityOptions,
+    tmpfs::Tmpfs,
     ulimit::Ulimit,
     user::{NameOrId, UserSpec},
 };
@@ -92,6 +96,46 @@ pub struct ContainerRequest {
     /// How it is asked to end.
     #[serde(default)]
     pub stop: StopChoice,
+    /// Temporary filesystems.
+    #[serde(default)]
+    pub tmpfs: Vec<Tmpfs>,
+    /// Devices of the host.
+    #[serde(default)]
+    pub devices: Vec<DeviceSpec>,
+    /// Further rules about devices.
+    #[serde(default)]
+    pub device_rules: Vec<LinuxDeviceCgroup>,
+    /// Nothing is held back that the caller has: capabilities, devices, masked paths, seccomp, AppArmor.
+    #[serde(default)]
+    pub privileged: bool,
+    /// Namespaces that it shares with the host.
+    #[serde(default)]
+    pub shared: SharedNamespaces,
+    /// Lines of /etc/hosts.
+    #[serde(default)]
+    pub extra_hosts: Vec<ExtraHost>,
+    /// Changes to resolv.conf.
+    #[serde(default)]
+    pub dns: Dns,
+    /// Ports that are named beside the image's, as in `80/tcp`.
+    #[serde(default)]
+    pub expose: Vec<String>,
+    /// All named ports are published.
+    #[serde(default)]
+    pub publish_all: bool,
+}
+
+/// Namespaces that a container shares with the host instead of having its own; its network has [`NetworkMode`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SharedNamespaces {
+    /// `--pid host`: it sees the processes of the host.
+    pub pid: bool,
+    /// `--ipc host`: shared memory, semaphores and message queues, and /dev/shm.
+    pub ipc: bool,
+    /// `--uts host`: host name and NIS domain name.
+    pub uts: bool,
+    /// `--cgroupns host`: it sees where its control groups are.
+    pub cgroup: bool,
 }
 
 /// How a container is asked to end.
@@ -138,6 +182,15 @@ impl ContainerRequest {
             sysctls: BTreeMap::new(),
             annotations: BTreeMap::new(),
             stop: StopChoice::default(),
+            tmpfs: Vec::new(),
+            devices: Vec::new(),
+            device_rules: Vec::new(),
+            privileged: false,
+            shared: SharedNamespaces::default(),
+            extra_hosts: Vec::new(),
+            dns: Dns::default(),
+            expose: Vec::new(),
+            publish_all: false,
         }
     }
 }

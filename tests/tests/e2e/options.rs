@@ -162,3 +162,143 @@ fn e2e_the_file_with_the_id_is_made_once_and_goes_with_what_was_not_made() {
     assert_eq!(fs::read_to_string(&file).expect("read").len(), 64);
     stage.onggi.assert_nothing_left();
 }
+
+#[test]
+fn e2e_temporary_filesystems_and_mounts_are_as_asked() {
+    let stage = Stage::new();
+    let dir = stage.onggi.dir().join("own");
+    fs::create_dir(&dir).expect("make a directory");
+    fs::write(dir.join("file"), "here\n").expect("write a file");
+    let bind = format!("type=bind,source={},target=/b,readonly", dir.display());
+    let options =
+        ["--tmpfs", "/run:size=1m,mode=1700", "--mount", "type=tmpfs,target=/t,tmpfs-size=2m", "--mount", &bind];
+    let script = "grep -c ' /run .*nosuid,nodev,noexec.* tmpfs .*size=1024k,mode=1700' /proc/self/mountinfo; \
+        df -k /t | tail -1 | awk '{print $2}'; cat /b/file; touch /b/x 2> /dev/null || echo refused; touch /run/x /t/y";
+    assert_eq!(stage.script(&options, script), "1\n2048\nhere\nrefused");
+    let missing =
+        stage.onggi.run(&["run", "--rm", "--mount", "type=bind,source=/onggi-no,target=/b", &stage.busybox, "true"]);
+    assert_eq!(missing.code, Some(125), "{missing}");
+    assert!(missing.stderr.contains("/onggi-no"), "{missing}");
+    stage.onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_a_device_is_there_with_the_access_that_was_given() {
+    let stage = Stage::new();
+    let seen = stage.script(
+        &["--device", "/dev/full:/dev/nice:r"],
+        "stat -c '%t %T' /dev/nice; echo x 2> /dev/null > /dev/nice || echo refused",
+    );
+    assert_eq!(seen, "1 7\nrefused");
+    // The driver of tun devices, which no default rule allows and which anybody may open.
+    let script = "mknod /tmp/tun c 10 200; (: < /tmp/tun) 2> /dev/null && echo opened || echo refused";
+    assert_eq!(stage.script(&["--cap-add", "MKNOD"], script), "refused");
+    let rule = ["--cap-add", "MKNOD", "--device-cgroup-rule", "c 10:200 rwm"];
+    assert_eq!(stage.script(&rule, script), "opened");
+    let missing = stage.onggi.run(&["run", "--rm", "--device", "/dev/onggi-no", &stage.busybox, "true"]);
+    assert_eq!(missing.code, Some(125), "{missing}");
+    assert!(missing.stderr.contains("no such file or directory"), "{missing}");
+    stage.onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_a_privileged_container_has_what_root_has_and_no_other() {
+    let stage = Stage::new();
+    let script = "mkdir /tmp/m && mount -t tmpfs none /tmp/m && echo mounted; test -w /proc/sys/kernel/domainname && echo writable; \
+        test -c /dev/kmsg && echo devices; grep Seccomp: /proc/self/status; head -c 1 /proc/interrupts | wc -c";
+    let seen = stage.script(&["--privileged"], script);
+    assert_eq!(seen, "mounted\nwritable\ndevices\nSeccomp:\t0\n1");
+    let plain =
+        stage.script(&[], "mount -t tmpfs none /tmp 2> /dev/null || echo refused; grep Seccomp: /proc/self/status");
+    assert_eq!(plain, "refused\nSeccomp:\t2");
+    stage.onggi.ok(&["run", "-d", "--name", "plain", &stage.busybox, "sleep", "600"]);
+    let caps = |options: &[&str]| {
+        let words = [&["exec"], options, &["plain", "grep", "CapEff", "/proc/self/status"]].concat();
+        stage.onggi.ok(&words)
+    };
+    assert_ne!(caps(&[]), caps(&["--privileged"]));
+    stage.onggi.ok(&["rm", "-f", "plain"]);
+    stage.onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_namespaces_of_the_host_are_shared_when_asked_for() {
+    let stage = Stage::new();
+    let own = |kind: &str| fs::read_link(format!("/proc/self/ns/{kind}")).expect("a namespace").display().to_string();
+    for kind in ["pid", "ipc", "uts", "cgroup"] {
+        let option = if kind == "cgroup" { "--cgroupns".to_owned() } else { format!("--{kind}") };
+        let show = format!("readlink /proc/self/ns/{kind}");
+        let seen = stage.script(&[&option, "host"], &show);
+        assert_eq!(seen, own(kind), "{kind}");
+        assert_ne!(stage.script(&[], &show), own(kind), "{kind}");
+    }
+    // Nobody stays when the first process of a container without a PID namespace of its own ends.
+    let left = stage.script(&["--pid", "host"], "sleep 98765 & echo $!");
+    let gone = |pid: &str| !std::path::Path::new(&format!("/proc/{pid}")).exists();
+    assert!(gone(&left), "{left} still runs");
+    stage.onggi.ok(&["run", "-d", "--name", "seen", "--pid", "host", &stage.busybox, "sh", "-c", "sleep 600 & wait"]);
+    stage.onggi.ok(&["stop", "seen"]);
+    assert_eq!(inspected(&stage, "seen", "{{.HostConfig.PidMode}} {{.State.ExitCode}}"), "host 143");
+    stage.onggi.ok(&["rm", "seen"]);
+    stage.onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_names_and_servers_are_written_into_the_files_of_etc() {
+    let stage = Stage::new();
+    let options = [
+        "--add-host",
+        "db:10.9.8.7",
+        "--add-host",
+        "me:host-gateway",
+        "--dns",
+        "10.1.2.3",
+        "--dns-search",
+        "example.org",
+        "--dns-option",
+        "ndots:3",
+    ];
+    let script = "tail -2 /etc/hosts; cat /etc/resolv.conf; ip route | awk '/default/ {print $3}'";
+    let seen = stage.onggi.ok(&[&["run", "--rm"] as &[&str], &options, &[&stage.busybox, "sh", "-c", script]].concat());
+    let lines: Vec<&str> = seen.lines().collect();
+    let gateway = lines.last().expect("a route");
+    assert_eq!(lines[0], "10.9.8.7\tdb");
+    assert_eq!(lines[1], format!("{gateway}\tme"));
+    assert!(
+        lines.contains(&"nameserver 10.1.2.3")
+            && lines.contains(&"search example.org")
+            && lines.contains(&"options ndots:3"),
+        "{seen}"
+    );
+    assert_eq!(lines.iter().filter(|line| line.starts_with("nameserver")).count(), 1, "{seen}");
+    stage.onggi.assert_nothing_left();
+}
+
+#[test]
+fn e2e_named_ports_are_published_on_free_ports() {
+    let stage = Stage::new();
+    stage.onggi.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "web",
+        "-P",
+        "--expose",
+        "8080",
+        "--expose",
+        "53/udp",
+        "-p",
+        "9999",
+        &stage.busybox,
+        "sleep",
+        "600",
+    ]);
+    let shown = inspected(&stage, "web", "{{json .NetworkSettings.Ports}}");
+    let ports: Value = serde_json::from_str(&shown).expect("JSON");
+    for key in ["8080/tcp", "53/udp", "9999/tcp"] {
+        let port = ports[key][0]["HostPort"].as_str().and_then(|text| text.parse::<u16>().ok());
+        assert!(port.is_some_and(|port| port > 0), "{key}: {shown}");
+    }
+    stage.onggi.ok(&["rm", "-f", "web"]);
+    stage.onggi.assert_nothing_left();
+}

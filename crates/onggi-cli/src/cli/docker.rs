@@ -40,16 +40,7 @@ const COMMANDS: &[(&[&str], &str)] = &[
 
 /// Options of `run` and `create`, and what to use.
 const RUN: &[(&[&str], &str)] = &[
-    (&["--tmpfs"], "mount one on the host and hand it in: mount -t tmpfs tmpfs DIR, then -v DIR:PATH"),
-    (
-        &["--mount", "--volumes-from", "--volume-driver"],
-        "-v SOURCE:TARGET[:ro] hands a directory or file of the host in",
-    ),
-    (
-        &["--privileged"],
-        "--cap-add ALL --security-opt seccomp=unconfined --security-opt apparmor=unconfined is the most of it",
-    ),
-    (&["-P", "--publish-all", "--expose"], "-p HOST:CONTAINER names each port"),
+    (&["--volumes-from", "--volume-driver"], "-v SOURCE:TARGET[:ro] hands a directory or file of the host in"),
     (
         &["--restart"],
         "a service of systemd whose ExecStart= is `onggi run --rm --name NAME IMAGE`, with Restart=always",
@@ -57,12 +48,6 @@ const RUN: &[(&[&str], &str)] = &[
     (&["-q", "--quiet"], "`onggi pull -q IMAGE` before"),
     (
         &[
-            "--device",
-            "--device-cgroup-rule",
-            "--pid",
-            "--ipc",
-            "--uts",
-            "--cgroupns",
             "--cgroup-parent",
             "--runtime",
             "--storage-opt",
@@ -76,20 +61,7 @@ const RUN: &[(&[&str], &str)] = &[
         "a bundle for `onggi-oci run` has every field of the OCI specification: docs/runtime.md",
     ),
     (
-        &[
-            "--add-host",
-            "--dns",
-            "--dns-option",
-            "--dns-opt",
-            "--dns-search",
-            "--ip",
-            "--ip6",
-            "--link",
-            "--link-local-ip",
-            "--mac-address",
-            "--network-alias",
-            "--net-alias",
-        ],
+        &["--ip", "--ip6", "--link", "--link-local-ip", "--mac-address", "--network-alias", "--net-alias"],
         "containers have the host's name servers and the next free address of the bridge; `onggi net` makes networks by hand",
     ),
     (
@@ -118,8 +90,6 @@ const OTHERS: &[(&str, &[&str], &str)] = &[
     ("pull", &["--os", "--arch", "--variant"], "--platform OS/ARCH[/VARIANT]"),
     ("push", &["--compression-format"], "--compression"),
     ("logs", &["--details"], "leave it out"),
-    ("exec", &["--privileged"], "`onggi ns enter NAME` enters its namespaces with all that you may"),
-    ("exec", &["--env-file"], "-e KEY=VALUE for each"),
 ];
 
 const PROCESSES: &str = "`onggi cgroup ls -p NAME` lists its processes, `onggi ns enter NAME ps aux` asks inside";
@@ -199,10 +169,10 @@ mod tests {
             ("onggi compose up", "no `compose`", "onggi run"),
             ("onggi pause web", "no `pause`", "cgroup freeze"),
             ("onggi container stats", "no `stats`", "onggi top"),
-            ("onggi run --tmpfs /run busybox", "no --tmpfs", "mount -t tmpfs"),
+            ("onggi run --volumes-from web busybox", "no --volumes-from", "-v SOURCE"),
             ("onggi run --restart=always x", "no --restart", "systemd"),
-            ("onggi create -P x", "no -P", "-p HOST"),
-            ("onggi container run --privileged x", "no --privileged", "--cap-add ALL"),
+            ("onggi create --gpus all x", "no --gpus", "onggi-oci"),
+            ("onggi container run --ip 10.0.0.2 x", "no --ip", "onggi net"),
             ("onggi top web", "takes no container (web)", "ns enter NAME ps"),
             ("onggi container top web", "no `container top`", "cgroup ls -p"),
             ("onggi image rm --all", "no --all", "image prune"),

@@ -146,8 +146,9 @@ pub(super) struct ProcessLimits {
 }
 
 impl FixedLimitArgs {
-    /// Adds the limits of control groups to `resources`.
-    pub(super) fn limits(self, resources: &mut Resources) -> Result<ProcessLimits, ParseError> {
+    /// All limits: of control groups, with those of `common`, and of processes.
+    pub(super) fn with(self, common: &ResourceArgs) -> Result<(Resources, ProcessLimits), ParseError> {
+        let mut resources = common.resources()?;
         let Self {
             memory_swappiness,
             oom_kill_disable,
@@ -186,7 +187,8 @@ impl FixedLimitArgs {
             ulimits.push(limit);
         }
         let shm_size = said(shm_size).map(|text| parse_size(&text)).transpose()?.filter(|bytes| *bytes != 0);
-        Ok(ProcessLimits { oom_score_adj: score(oom_score_adj)?, ulimits, shm_size })
+        resources.check()?;
+        Ok((resources, ProcessLimits { oom_score_adj: score(oom_score_adj)?, ulimits, shm_size }))
     }
 }
 

@@ -153,3 +153,64 @@ fn limits_and_settings_arrive_in_the_request() {
         assert!(request(bad).is_err(), "{bad:?}");
     }
 }
+
+#[test]
+fn devices_namespaces_and_names_arrive_in_the_request() {
+    let r = request(&[
+        "--tmpfs",
+        "/run:size=1m",
+        "--mount",
+        "type=tmpfs,target=/t",
+        "--mount",
+        "type=bind,src=x,dst=/x,ro",
+        "-v",
+        "/a:/b",
+        "--device",
+        "/dev/null:/dev/n:r",
+        "--device-cgroup-rule",
+        "c 1:* rwm",
+        "--privileged",
+        "--pid",
+        "host",
+        "--ipc=host",
+        "--uts",
+        "host",
+        "--cgroupns",
+        "host",
+        "--add-host",
+        "db:10.0.0.1",
+        "--dns",
+        "1.1.1.1",
+        "--dns-search",
+        "a.b",
+        "--dns-opt",
+        "rotate",
+        "--expose",
+        "80",
+        "--expose",
+        "90-91/udp",
+        "-P",
+        "a",
+    ])
+    .expect("is a request");
+    assert_eq!(r.tmpfs.iter().map(|t| t.target.as_str()).collect::<Vec<_>>(), ["/run", "/t"]);
+    assert_eq!(r.mounts.iter().map(|m| m.source.as_str()).collect::<Vec<_>>(), ["/a", "/cwd/x"]);
+    assert_eq!((r.devices[0].target.as_str(), r.device_rules[0].major), ("/dev/n", Some(1)));
+    assert!(r.privileged && r.publish_all && r.shared.pid && r.shared.ipc && r.shared.uts && r.shared.cgroup);
+    assert_eq!((r.extra_hosts[0].name.as_str(), r.dns.servers.len(), r.dns.options[0].as_str()), ("db", 1, "rotate"));
+    assert_eq!(r.expose, ["80/tcp", "90/udp", "91/udp"]);
+    let own = request(&["--pid", "private", "--ipc", "shareable", "--uts=", "a"]).expect("is a request");
+    assert!(!own.shared.pid && !own.shared.ipc && !own.shared.uts);
+    for bad in [
+        &["--pid", "container:x", "a"] as &[&str],
+        &["--uts", "shareable", "a"],
+        &["--tmpfs", "run", "a"],
+        &["--mount", "type=volume,source=v,target=/v", "a"],
+        &["--device", "null", "a"],
+        &["--add-host", "db", "a"],
+        &["--dns", "localhost", "a"],
+        &["--expose", "80:80", "a"],
+    ] {
+        assert!(request(bad).is_err(), "{bad:?}");
+    }
+}

@@ -62,7 +62,7 @@ fn entrypoint(r: &ContainerRecord, image: Option<&ContainerConfig>) -> Vec<Strin
 /// Those that the image names, and those that are published.
 fn exposed_ports(r: &ContainerRecord, image: Option<&ContainerConfig>) -> Value {
     let with_protocol = |port: &String| if port.contains('/') { port.clone() } else { format!("{port}/tcp") };
-    let of_image = image.into_iter().flat_map(|c| c.exposed_ports.keys()).map(with_protocol);
+    let of_image = image.into_iter().flat_map(|c| c.exposed_ports.keys()).chain(&r.request.expose).map(with_protocol);
     let published = r.request.ports.iter().map(|p| format!("{}/{}", p.container_port, p.protocol));
     let all: BTreeSet<String> = of_image.chain(published).collect();
     Value::Object(all.into_iter().map(|port| (port, json!({}))).collect::<Map<_, _>>())

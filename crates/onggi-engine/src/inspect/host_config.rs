@@ -2,14 +2,19 @@
 //! nobody asks, as far as it is true here too; nothing else is made up.
 
 use onggi_spec::{
-    HostFacts,
+    ContainerRequest, HostFacts,
+    device::DeviceSpec,
     facts::CgroupLayout,
-    oci::build::{DEFAULT_PIDS, SHM_SIZE},
+    oci::{
+        build::{DEFAULT_PIDS, SHM_SIZE},
+        runtime::LinuxDeviceCgroup,
+    },
+    resolver::ExtraHost,
     resources::{BlockLimitKind, Resources},
     ulimit::Ulimit,
 };
 use onggi_state::ContainerRecord;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::port_map;
 
@@ -28,7 +33,7 @@ pub(super) fn of(r: &ContainerRecord, facts: &HostFacts) -> Value {
         "PortBindings": port_map(&q.ports),
         // `host`: root in the container is root outside, held back by capabilities, seccomp and masks.
         "UsernsMode": q.userns.name(),
-        "CgroupnsMode": if facts.cgroup == CgroupLayout::None { "host" } else { "private" },
+        "CgroupnsMode": if facts.cgroup == CgroupLayout::None || q.shared.cgroup { "host" } else { "private" },
         "AutoRemove": q.remove,
         "CapAdd": q.cap_add,
         "CapDrop": q.cap_drop,
@@ -42,12 +47,45 @@ pub(super) fn of(r: &ContainerRecord, facts: &HostFacts) -> Value {
         "Sysctls": q.sysctls,
         "Annotations": q.annotations,
     });
-    for part in [asked, resources(&q.resources)] {
+    for part in [asked, resources(&q.resources), of_host(q)] {
         if let (Value::Object(value), Value::Object(part)) = (&mut value, part) {
             value.extend(part);
         }
     }
     value
+}
+
+/// What it has of the host. A namespace of its own is the empty text in Docker's words, but for IPC.
+fn of_host(q: &ContainerRequest) -> Value {
+    let mode = |shared: bool| if shared { "host" } else { "" };
+    let device =
+        |d: &DeviceSpec| json!({ "PathOnHost": d.host, "PathInContainer": d.target, "CgroupPermissions": d.access });
+    let host = |h: &ExtraHost| {
+        let address = h.address.map_or_else(|| "host-gateway".to_owned(), |address| address.to_string());
+        format!("{}:{address}", h.name)
+    };
+    let tmpfs: Map<String, Value> = q.tmpfs.iter().map(|t| (t.target.clone(), t.options.join(",").into())).collect();
+    json!({
+        "Privileged": q.privileged,
+        "PublishAllPorts": q.publish_all,
+        "PidMode": mode(q.shared.pid),
+        "IpcMode": if q.shared.ipc { "host" } else { "private" },
+        "UTSMode": mode(q.shared.uts),
+        "Devices": q.devices.iter().map(device).collect::<Vec<_>>(),
+        "DeviceCgroupRules": q.device_rules.iter().map(rule).collect::<Vec<_>>(),
+        "ExtraHosts": q.extra_hosts.iter().map(host).collect::<Vec<_>>(),
+        "Dns": q.dns.servers,
+        "DnsOptions": q.dns.options,
+        "DnsSearch": q.dns.search,
+        "Tmpfs": tmpfs,
+    })
+}
+
+/// As `--device-cgroup-rule` takes it.
+fn rule(rule: &LinuxDeviceCgroup) -> String {
+    let number = |n: Option<i64>| n.map_or_else(|| "*".to_owned(), |n| n.to_string());
+    let (typ, access) = (rule.typ.as_deref().unwrap_or("a"), rule.access.as_deref().unwrap_or_default());
+    format!("{typ} {}:{} {access}", number(rule.major), number(rule.minor))
 }
 
 /// Unlimited is -1, as with Docker.
@@ -90,21 +128,10 @@ fn twice(memory: Option<u64>) -> i64 {
     memory.map_or(0, |bytes| i64::try_from(bytes.saturating_mul(2)).unwrap_or(i64::MAX))
 }
 
-/// What no option changes. PID and UTS namespaces are the container's own, which Docker writes as the empty text.
+/// What no option changes.
 fn not_asked() -> Value {
     json!({
-        "Privileged": false,
-        "PublishAllPorts": false,
-        "PidMode": "",
-        "IpcMode": "private",
-        "UTSMode": "",
         "CgroupParent": "",
-        "Devices": [],
-        "ExtraHosts": [],
-        "Dns": [],
-        "DnsOptions": [],
-        "DnsSearch": [],
-        "Tmpfs": {},
         "LogConfig": { "Type": "json-file", "Config": {} },
         "RestartPolicy": { "Name": "no", "MaximumRetryCount": 0 },
     })

@@ -14,7 +14,9 @@ mod tests;
 use std::{collections::BTreeMap, path::PathBuf};
 
 use super::{
-    runtime::{Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType, LinuxSeccomp, OCI_VERSION, Root, Spec},
+    runtime::{
+        Linux, LinuxDevice, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType, LinuxSeccomp, OCI_VERSION, Root, Spec,
+    },
     seccomp_default::default_policy,
 };
 use crate::{
@@ -25,7 +27,9 @@ use crate::{
 pub use error::BuildError;
 pub use limits::{DEFAULT_PIDS, asked_limits, default_device_rules};
 pub use mounts::SHM_SIZE;
-pub use process::{apply_rootless_user, apply_user, effective_command, effective_directory, effective_environment};
+pub use process::{
+    apply_rootless_user, apply_user, effective_command, effective_directory, effective_environment, effective_security,
+};
 
 /// Everything that a configuration is made from.
 #[derive(Debug, Clone)]
@@ -55,6 +59,17 @@ pub struct SpecInput<'a> {
     pub device_sources: Vec<String>,
     /// Numbers of the block devices that the request limits.
     pub block_devices: BTreeMap<String, (u32, u32)>,
+    /// The devices that the request names, as they are on this host; for a privileged container all of them.
+    pub devices: Vec<HostDevice>,
+}
+
+/// A device node of the host, for a container.
+#[derive(Debug, Clone)]
+pub struct HostDevice {
+    /// The node to make.
+    pub node: LinuxDevice,
+    /// Letters of `rwm`.
+    pub access: String,
 }
 
 /// Host paths of files that are bind-mounted into `/etc`.
@@ -102,6 +117,10 @@ impl SpecInput<'_> {
 /// # Errors
 /// The request contradicts itself, the image or the host; each says what to change.
 pub fn build_oci_spec(input: &SpecInput<'_>) -> Result<Spec, BuildError> {
+    let shared = input.request.shared;
+    if shared.uts && (input.request.hostname.is_some() || input.request.domainname.is_some()) {
+        return Err(BuildError::SharedName);
+    }
     let caps = bounding_set(input)?;
     let process = process::process(input, &caps)?;
     let mounts = mounts::mounts(input)?;
@@ -115,15 +134,17 @@ pub fn build_oci_spec(input: &SpecInput<'_>) -> Result<Spec, BuildError> {
         namespaces: namespaces(input),
         seccomp: seccomp(input, &caps)?,
         rootfs_propagation: mounts::rootfs_propagation(input.request),
-        masked_paths: mounts::masked_paths(input.facts.cpus),
-        readonly_paths: mounts::READONLY_PATHS.map(str::to_owned).to_vec(),
+        devices: input.devices.iter().map(|device| device.node.clone()).collect(),
+        masked_paths: if input.request.privileged { Vec::new() } else { mounts::masked_paths(input.facts.cpus) },
+        readonly_paths: if input.request.privileged { Vec::new() } else { mounts::readonly_paths() },
         ..Linux::default()
     };
     Ok(Spec {
         oci_version: OCI_VERSION.to_owned(),
         process: Some(process),
         root: Some(Root { path: "rootfs".to_owned(), readonly: input.request.read_only }),
-        hostname: Some(effective_hostname(input.request, input.facts, input.id)),
+        // The host's own may not be changed.
+        hostname: (!shared.uts).then(|| effective_hostname(input.request, input.facts, input.id)),
         domainname: input.request.domainname.clone(),
         mounts,
         annotations: input.request.annotations.clone(),
@@ -136,6 +157,7 @@ pub fn build_oci_spec(input: &SpecInput<'_>) -> Result<Spec, BuildError> {
 fn seccomp(input: &SpecInput<'_>, caps: &[&str]) -> Result<Option<LinuxSeccomp>, BuildError> {
     match &input.request.security.seccomp {
         SeccompChoice::Unconfined => Ok(None),
+        SeccompChoice::Default if input.request.privileged => Ok(None),
         SeccompChoice::Default => Ok(input.facts.seccomp.then(|| default_policy(caps))),
         SeccompChoice::Profile(_) if !input.facts.seccomp => Err(BuildError::NoSeccomp),
         SeccompChoice::Profile(profile) => Ok(Some(profile.resolve(caps, &input.facts.kernel))),
@@ -145,6 +167,7 @@ fn seccomp(input: &SpecInput<'_>, caps: &[&str]) -> Result<Option<LinuxSeccomp>,
 /// The host name: as asked, the host's own where its network is shared, or the short id.
 pub fn effective_hostname(request: &ContainerRequest, facts: &HostFacts, id: &ContainerId) -> String {
     let default = || match request.network {
+        _ if request.shared.uts => facts.hostname.clone(),
         NetworkMode::Host if !facts.hostname.is_empty() => facts.hostname.clone(),
         _ => id.short().to_owned(),
     };
@@ -171,7 +194,9 @@ pub fn notes(facts: &HostFacts) -> Vec<String> {
 /// the container's own.
 fn bounding_set(input: &SpecInput<'_>) -> Result<Vec<&'static str>, BuildError> {
     let request = input.request;
-    let wanted = capability::bounding_set(&request.cap_add, &request.cap_drop).map_err(BuildError::Capability)?;
+    let all = ["ALL".to_owned()];
+    let add = if request.privileged { all.as_slice() } else { &request.cap_add };
+    let wanted = capability::bounding_set(add, &request.cap_drop).map_err(BuildError::Capability)?;
     if input.in_user_namespace() {
         check_network_capabilities(input)?;
         return Ok(wanted);
@@ -220,8 +245,10 @@ fn namespaces(input: &SpecInput<'_>) -> Vec<LinuxNamespace> {
     if input.in_user_namespace() {
         list.push(new(T::User));
     }
-    list.extend([T::Pid, T::Ipc, T::Uts, T::Mount].map(new));
-    if input.facts.cgroup != CgroupLayout::None {
+    let shared = input.request.shared;
+    let kinds = [(T::Pid, shared.pid), (T::Ipc, shared.ipc), (T::Uts, shared.uts), (T::Mount, false)];
+    list.extend(kinds.into_iter().filter(|(_, shared)| !shared).map(|(typ, _)| new(typ)));
+    if input.facts.cgroup != CgroupLayout::None && !shared.cgroup {
         list.push(new(T::Cgroup));
     }
     if input.own_network() {
@@ -238,7 +265,7 @@ fn sysctls(input: &SpecInput<'_>) -> Result<BTreeMap<String, String>, BuildError
             // Made with the namespace, by who owns it: see `bridge_sysctls`.
             Some(sysctl::Owner::Network) if input.id_block.is_some() && input.bridged() => continue,
             Some(sysctl::Owner::Network) => !input.own_network(),
-            Some(sysctl::Owner::Ipc) => false,
+            Some(sysctl::Owner::Ipc) => input.request.shared.ipc,
             None => true,
         };
         if shared {

@@ -49,6 +49,9 @@ pub enum BuildError {
         /// CPUs, numbered from 0.
         available: u32,
     },
+    /// A name for a container that has the host's.
+    #[error("--uts host shares the host's name: the container cannot have one of its own")]
+    SharedName,
     /// A limit that cgroup version 2 does not have.
     #[error("{option} is not possible: cgroup version 2 has no such setting")]
     OnlyVersion1 {
@@ -125,6 +128,7 @@ impl BuildError {
             Self::UserOutsideMap { .. } => "use a user below 65536, or --userns host".into(),
             Self::Text { .. } | Self::TooManyCpus { .. } => String::new(),
             Self::NoSuchCpus { .. } => "numbers begin at 0: `nproc` counts them".into(),
+            Self::SharedName => "leave --hostname and --domainname out, or --uts host".into(),
             Self::OnlyVersion1 { option } => format!("leave {option} out"),
             Self::SharedSysctl { key } => {
                 format!("set it on the host (sysctl -w {key}=…), or give the container a network of its own")

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{BuildError, SpecInput};
+use super::{BuildError, HostDevice, SpecInput};
 use crate::{
     HostFacts,
     facts::CgroupLayout,
@@ -33,7 +33,7 @@ pub(super) fn resources(input: &SpecInput<'_>) -> Result<Option<LinuxResources>,
         return asked.map_or(Ok(None), |option| Err(BuildError::NoCgroup { option }));
     }
     Ok(Some(LinuxResources {
-        devices: default_device_rules(),
+        devices: device_rules(input),
         pids: Some(LinuxPids { limit: Some(wanted.pids.unwrap_or(DEFAULT_PIDS)) }),
         unified: unified(input.facts),
         ..asked_limits(wanted, input.facts, &input.block_devices)?
@@ -143,6 +143,22 @@ fn unified(facts: &HostFacts) -> BTreeMap<String, String> {
         }
         _ => BTreeMap::new(),
     }
+}
+
+/// A privileged container may open everything; others what every one may and what was asked for.
+fn device_rules(input: &SpecInput<'_>) -> Vec<LinuxDeviceCgroup> {
+    if input.request.privileged {
+        return vec![LinuxDeviceCgroup { allow: true, access: Some("rwm".to_owned()), ..LinuxDeviceCgroup::default() }];
+    }
+    let of_device = |device: &HostDevice| LinuxDeviceCgroup {
+        allow: true,
+        typ: Some(device.node.typ.clone()),
+        major: Some(device.node.major),
+        minor: Some(device.node.minor),
+        access: Some(device.access.clone()),
+    };
+    let named = input.devices.iter().map(of_device);
+    default_device_rules().into_iter().chain(named).chain(input.request.device_rules.iter().cloned()).collect()
 }
 
 /// The device rules of every container: deny all, then what Docker and runc allow: making nodes (guarded by

@@ -81,6 +81,7 @@ fn build(
         files,
         device_sources: vec!["/dev/null".into()],
         block_devices: [("/dev/vda".to_owned(), (254, 0))].into(),
+        devices: request.devices.iter().map(asked::host_device).collect(),
     })
 }
 

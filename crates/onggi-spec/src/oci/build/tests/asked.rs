@@ -2,7 +2,11 @@
 
 use super::*;
 use crate::{
+    device::DeviceSpec,
+    oci::runtime::LinuxNamespaceType,
+    request::SharedNamespaces,
     resources::{BlockLimit, BlockLimitKind},
+    tmpfs::parse_tmpfs,
     ulimit::Ulimit,
 };
 
@@ -89,4 +93,73 @@ fn names_sizes_and_annotations_arrive() {
     assert_eq!(spec.process.expect("process").oom_score_adj, Some(500));
     let shm = spec.mounts.iter().find(|m| m.destination == "/dev/shm").expect("shm");
     assert!(shm.options.contains(&"size=1024k".to_owned()), "{:?}", shm.options);
+}
+
+/// As if the host had it under number 42.
+pub(super) fn host_device(asked: &DeviceSpec) -> HostDevice {
+    let path = asked.target.clone();
+    let node = LinuxDevice { typ: "c".into(), path, major: 42, minor: 7, file_mode: None, uid: None, gid: None };
+    HostDevice { node, access: asked.access.clone() }
+}
+
+#[test]
+fn a_device_is_made_and_may_be_opened_as_asked() {
+    let devices = vec![DeviceSpec { host: "/dev/x".into(), target: "/dev/y".into(), access: "r".into() }];
+    let linux = built(&ContainerRequest { devices, ..request() }).linux.expect("linux");
+    assert_eq!(linux.devices.iter().map(|d| d.path.as_str()).collect::<Vec<_>>(), ["/dev/y"]);
+    let rules = linux.resources.expect("limits").devices;
+    let last = rules.last().expect("rules");
+    assert_eq!((last.allow, last.major, last.minor, last.access.as_deref()), (true, Some(42), Some(7), Some("r")));
+    assert!(!rules[0].allow, "everything else is denied first");
+}
+
+#[test]
+fn nothing_is_held_back_from_a_privileged_container() {
+    let spec = built(&ContainerRequest { privileged: true, ..request() });
+    let linux = spec.linux.expect("linux");
+    assert!(linux.masked_paths.is_empty() && linux.readonly_paths.is_empty() && linux.seccomp.is_none());
+    let rules = linux.resources.expect("limits").devices;
+    assert_eq!((rules.len(), rules[0].allow, rules[0].typ.as_deref()), (1, true, None));
+    let process = spec.process.expect("process");
+    assert_eq!(process.capabilities.expect("sets").bounding.len(), capability::ALL.len());
+    assert!(!process.no_new_privileges);
+    let writable =
+        |path: &str| spec.mounts.iter().any(|m| m.destination == path && m.options.iter().any(|o| o == "rw"));
+    assert!(writable("/sys") && writable("/sys/fs/cgroup"));
+    // What is said by name still counts.
+    let dropped = ContainerRequest { privileged: true, cap_drop: strings(&["SYS_ADMIN"]), ..request() };
+    let bounding = built(&dropped).process.expect("process").capabilities.expect("sets").bounding;
+    assert!(!bounding.contains(&"CAP_SYS_ADMIN".to_owned()));
+}
+
+#[test]
+fn namespaces_of_the_host_are_left_out() {
+    let shared = SharedNamespaces { pid: true, ipc: true, uts: true, cgroup: true };
+    let spec = built(&ContainerRequest { shared, ..request() });
+    let kinds: Vec<_> = spec.linux.expect("linux").namespaces.iter().map(|n| n.typ).collect();
+    assert_eq!(kinds, [LinuxNamespaceType::Mount, LinuxNamespaceType::Network]);
+    assert_eq!(spec.hostname, None);
+    let shm = spec.mounts.iter().find(|m| m.destination == "/dev/shm").expect("shm");
+    assert_eq!((shm.typ.as_deref(), shm.source.as_deref()), (Some("bind"), Some("/dev/shm")));
+    let named = ContainerRequest { shared, hostname: Some("x".into()), ..request() };
+    assert_eq!(build(&named, None, root(), &facts()), Err(BuildError::SharedName));
+    let sysctls: BTreeMap<_, _> = [("kernel.shmmax".to_owned(), "1".to_owned())].into();
+    let shared_ipc = ContainerRequest { shared, sysctls, ..request() };
+    assert!(matches!(build(&shared_ipc, None, root(), &facts()), Err(BuildError::SharedSysctl { .. })));
+}
+
+#[test]
+fn temporary_filesystems_stand_among_the_volumes() {
+    let tmpfs = vec![parse_tmpfs("/a/b:size=1m").expect("parses"), parse_tmpfs("/dev/shm").expect("parses")];
+    let mounts = vec![parse_volume("/src:/a").expect("parses")];
+    let spec = built(&ContainerRequest { tmpfs: tmpfs.clone(), mounts: mounts.clone(), ..request() });
+    let at = |path: &str| spec.mounts.iter().position(|m| m.destination == path).expect(path);
+    assert!(at("/a") < at("/a/b"));
+    assert_eq!(spec.mounts.iter().filter(|m| m.destination == "/dev/shm").count(), 1);
+    let twice = ContainerRequest { tmpfs, mounts: vec![parse_volume("/src:/a/b").expect("parses")], ..request() };
+    assert!(matches!(build(&twice, None, root(), &facts()), Err(BuildError::DuplicateTarget { .. })));
+    let mut flat = mounts;
+    flat[0].non_recursive = true;
+    let spec = built(&ContainerRequest { mounts: flat, ..request() });
+    assert!(spec.mounts.iter().any(|m| m.destination == "/a" && m.options[0] == "bind"));
 }
