@@ -100,7 +100,7 @@ fn create_in(options: CreateOptions, dir: &StateDir, made: &mut Made<'_>) -> Res
     let late_pids = LatePids::take(&mut plan);
     let mut notes = Vec::new();
     // Until the container's own process is in it, a process of ours keeps a systemd unit alive.
-    let lent = unit::start(plan.cgroup.as_ref().and_then(|c| c.unit.as_ref()))?;
+    let lent = unit::start(plan.cgroup.as_ref())?;
     made.unit = lent.as_ref().map(|l| l.unit.clone());
     let mut state = describe(&plan, &options, &bundle, made)?;
     let groups_later = meanwhile::possible(&plan);
