@@ -339,10 +339,13 @@ fn root_what_a_version_lacks_is_told_and_unified_is_for_version_2() {
 }
 
 #[test]
-fn root_a_limit_of_no_process_at_all_is_kept() {
-    let b = limited(IDLE, json!({ "pids": { "limit": 0 } }));
-    ok(&b.run_detached(&[]));
-    assert_eq!(pids(&b), "1");
+fn root_a_limit_of_no_process_at_all_is_kept_since_it_has_a_meaning() {
+    for (version, limit) in [("1.3.0", "1"), ("1.4.0-rc.1", "1"), ("1.2.1", "max"), ("1.0.2-dev", "max")] {
+        let mut b = limited(IDLE, json!({ "pids": { "limit": 0 } }));
+        b.config["ociVersion"] = json!(version);
+        ok(&b.run_detached(&[]));
+        assert_eq!(pids(&b), limit, "{version}");
+    }
 }
 
 /// What a container of another engine without a cgroup namespace sees: its own group at the mount points of version 1, and

@@ -233,6 +233,7 @@ fn root_a_limit_of_one_process_leaves_room_to_join_namespaces() {
     assert_eq!(other.run_detached(&[]).code, 0);
     for limit in [0, 1] {
         let mut b = Bundle::new("echo alone; true & echo two");
+        b.config["ociVersion"] = json!("1.3.0");
         b.remove_namespace("pid");
         b.add_namespace(json!({ "type": "pid", "path": format!("/proc/{}/ns/pid", other.pid()) }));
         b.config["linux"]["resources"] = json!({ "pids": { "limit": limit } });

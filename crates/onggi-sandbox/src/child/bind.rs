@@ -159,7 +159,7 @@ fn no_target(step: String, e: &SysError) -> StartFailureError {
 }
 
 /// move_mount(2) says EINVAL of a directory and a file, mount(2) ENOTDIR: engines look for the latter's words.
-fn refuse_unlike(is_dir: bool, target: &OwnedFd) -> onggi_sys::Result<()> {
+pub(super) fn refuse_unlike(is_dir: bool, target: &OwnedFd) -> onggi_sys::Result<()> {
     let stat = rustix::fs::fstat(target).sys("fstat", || "mount target")?;
     match (FileType::from_raw_mode(stat.st_mode) == FileType::Directory) == is_dir {
         true => Ok(()),
