@@ -165,7 +165,8 @@ fn enter_root(private: bool, no_pivot: bool) -> Vec<SetupOp> {
 }
 
 /// Propagation of the copied tree, then that of the new root. The copy is a slave at most: nothing that is
-/// mounted in it may appear on the host; binds that shall are cloned before (`Propagation::Shared`).
+/// mounted in it may appear on the host; binds that shall are cloned before (`Propagation::Shared`), as far as
+/// `HostPeers` lets them.
 fn propagation(linux: &Linux) -> Result<(Propagation, Option<(Propagation, bool)>)> {
     let Some(text) = linux.rootfs_propagation.as_deref().filter(|t| !t.is_empty()) else {
         return Ok((Propagation::Slave, None));
@@ -173,9 +174,9 @@ fn propagation(linux: &Linux) -> Result<(Propagation, Option<(Propagation, bool)
     let asked = parse_propagation(text)
         .ok_or_else(|| StartFailureError::new(format!("rootfsPropagation={text} is not supported")))?;
     Ok(match asked.0 {
-        Propagation::Private => (Propagation::Private, None),
+        Propagation::Private if asked.1 => (Propagation::Private, None),
         Propagation::Slave => (Propagation::Slave, None),
-        Propagation::Shared | Propagation::Unbindable => (Propagation::Slave, Some(asked)),
+        Propagation::Private | Propagation::Shared | Propagation::Unbindable => (Propagation::Slave, Some(asked)),
     })
 }
 
