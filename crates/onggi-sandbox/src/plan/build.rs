@@ -116,10 +116,12 @@ fn setup(cx: &Context<'_>, cgroup: Option<&onggi_cgroup::CgroupPlan>) -> Result<
     ops.extend(hook_ops(&hooks)?);
     ops.extend(mounts.late);
     let linux = cx.linux;
-    ops.extend(linux.readonly_paths.iter().map(|p| SetupOp::ReadOnly { path: without_last_slash(p) }));
+    // A bind of the root on itself would lie above the root that is entered.
+    let (whole, paths): (Vec<_>, Vec<_>) = linux.readonly_paths.iter().partition(|p| is_root(p));
+    ops.extend(paths.into_iter().map(|p| SetupOp::ReadOnly { path: without_last_slash(p) }));
     let mask = |p: &String| SetupOp::Mask { path: without_last_slash(p), label: cx.mount_label() };
     ops.extend(linux.masked_paths.iter().map(mask));
-    if cx.input.config.root.as_ref().is_some_and(|r| r.readonly) {
+    if !whole.is_empty() || cx.input.config.root.as_ref().is_some_and(|r| r.readonly) {
         ops.push(SetupOp::ReadOnlyRoot);
     }
     ops.extend(enter_root(private, cx.input.no_pivot));
@@ -127,6 +129,10 @@ fn setup(cx: &Context<'_>, cgroup: Option<&onggi_cgroup::CgroupPlan>) -> Result<
         ops.push(SetupOp::RootPropagation { propagation: propagation.0, recursive: propagation.1 });
     }
     Ok(ops)
+}
+
+fn is_root(path: &str) -> bool {
+    path.starts_with('/') && Path::new(path).parent().is_none()
 }
 
 /// A slash behind a file would make the kernel find nothing to mask there.
