@@ -178,6 +178,7 @@ pub(super) fn plan_mount(
             atime: 0,
             recursive_attributes: (0, 0),
             propagation: options.propagation,
+            peers: super::options::host_peers(cx.linux),
             must_be_proc: false,
             id_map: None,
             in_root: None,
