@@ -193,8 +193,11 @@ fn root_updates_are_remembered_and_a_stopped_container_has_none() {
     ok(&update(&b, &["--pids-limit", "33"]));
     let kept = fs::read_to_string(b.dir.join("state").join(&b.id).join("resources.json")).unwrap();
     assert_eq!(serde_json::from_str::<Value>(&kept).unwrap()["pids"]["limit"], 33);
-    ok(&update(&b, &["--pids-limit", "-1"]));
-    assert_eq!(pids(&b), "max");
+    for unlimited in ["-1", "0"] {
+        ok(&update(&b, &["--pids-limit", unlimited]));
+        assert_eq!(pids(&b), "max", "{unlimited}");
+        ok(&update(&b, &["--pids-limit", "34"]));
+    }
     ok(&b.verb("kill", &["KILL"]));
     b.until("stopped", |b| b.status() == "stopped");
     let late = update(&b, &["--pids-limit", "5"]);
