@@ -84,6 +84,8 @@ enum Command {
     /// List containers
     #[command(visible_alias = "ls")]
     Ps(commands::ps::PsArgs),
+    /// Show where a container's ports are published
+    Port(commands::port::PortArgs),
     /// Show what a container wrote
     Logs(commands::logs::LogsArgs),
     /// Run a command in a running container
@@ -92,12 +94,18 @@ enum Command {
     Stop(commands::stop::StopArgs),
     /// Send a signal to containers
     Kill(commands::kill::KillArgs),
+    /// Have all processes of containers stand still
+    Pause(commands::pause::PauseArgs),
+    /// Let paused containers go on
+    Unpause(commands::pause::UnpauseArgs),
     /// Start stopped containers
     Start(commands::start::StartArgs),
     /// Connect to a running container
     Attach(commands::attach::AttachArgs),
     /// Stop and start containers
     Restart(commands::restart::RestartArgs),
+    /// Give a container another name
+    Rename(commands::rename::RenameArgs),
     /// Remove containers
     Rm(commands::rm::RmArgs),
     /// Wait until containers end and print their exit codes
@@ -220,6 +228,8 @@ enum ContainerCommand {
     /// List containers
     #[command(visible_aliases = ["list", "ps"])]
     Ls(commands::ps::PsArgs),
+    /// Show where a container's ports are published
+    Port(commands::port::PortArgs),
     /// Show what a container wrote
     Logs(commands::logs::LogsArgs),
     /// Run a command in a running container
@@ -228,12 +238,18 @@ enum ContainerCommand {
     Stop(commands::stop::StopArgs),
     /// Send a signal to containers
     Kill(commands::kill::KillArgs),
+    /// Have all processes of containers stand still
+    Pause(commands::pause::PauseArgs),
+    /// Let paused containers go on
+    Unpause(commands::pause::UnpauseArgs),
     /// Start stopped containers
     Start(commands::start::StartArgs),
     /// Connect to a running container
     Attach(commands::attach::AttachArgs),
     /// Stop and start containers
     Restart(commands::restart::RestartArgs),
+    /// Give a container another name
+    Rename(commands::rename::RenameArgs),
     /// Remove containers
     #[command(visible_alias = "remove")]
     Rm(commands::rm::RmArgs),
@@ -312,13 +328,17 @@ impl Command {
             Self::Run(args) => args.run(global),
             Self::Create(args) => args.run(global),
             Self::Ps(args) => args.run(global),
+            Self::Port(args) => args.run(global),
             Self::Logs(args) => args.run(global),
             Self::Exec(args) => args.run(global),
             Self::Stop(args) => args.run(global),
             Self::Kill(args) => args.run(global),
+            Self::Pause(args) => args.run(global),
+            Self::Unpause(args) => args.run(global),
             Self::Start(args) => args.run(global),
             Self::Attach(args) => args.run(global),
             Self::Restart(args) => args.run(global),
+            Self::Rename(args) => args.run(global),
             Self::Rm(args) => args.run(global),
             Self::Wait(args) => args.run(global),
             Self::Inspect(args) => args.run(global),
@@ -383,13 +403,17 @@ impl ContainerCommand {
             Self::Run(args) => args.run(global),
             Self::Create(args) => args.run(global),
             Self::Ls(args) => args.run(global),
+            Self::Port(args) => args.run(global),
             Self::Logs(args) => args.run(global),
             Self::Exec(args) => args.run(global),
             Self::Stop(args) => args.run(global),
             Self::Kill(args) => args.run(global),
+            Self::Pause(args) => args.run(global),
+            Self::Unpause(args) => args.run(global),
             Self::Start(args) => args.run(global),
             Self::Attach(args) => args.run(global),
             Self::Restart(args) => args.run(global),
+            Self::Rename(args) => args.run(global),
             Self::Rm(args) => args.run(global),
             Self::Wait(args) => args.run(global),
             Self::Inspect(args) => args.run(global, commands::inspect::Kind::Container),

@@ -5,6 +5,7 @@ use clap::Command;
 /// Commands that change nothing, or nothing but the process that they become.
 const LOOKING: &[&str] = &[
     "ps",
+    "port",
     "logs",
     "attach",
     "wait",
@@ -19,6 +20,7 @@ const LOOKING: &[&str] = &[
     "doctor",
     "completion",
     "container ls",
+    "container port",
     "container logs",
     "container attach",
     "container wait",

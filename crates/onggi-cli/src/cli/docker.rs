@@ -16,10 +16,6 @@ const COMMANDS: &[(&[&str], &str)] = &[
         "`onggi export NAME | tar x PATH` out of one; `tar c FILE | onggi exec -i NAME tar x -C DIR` into one that runs",
     ),
     (&["events"], "`onggi wait NAME` for an end, `onggi ps -a`, and `ONGGI_TRACE=1` for what a command does"),
-    (&["pause"], "`onggi cgroup freeze NAME`, and `thaw` to go on"),
-    (&["unpause"], "`onggi cgroup thaw NAME`"),
-    (&["port"], "`onggi ps` or `onggi net ls`"),
-    (&["rename"], "`onggi commit OLD IMAGE`, `onggi run --name NEW IMAGE`"),
     (&["stats"], "`onggi top`; `onggi top -n 1 --format json` for programs"),
     (&["update"], "`onggi cgroup set NAME memory=100M cpus=0.5` as long as it runs"),
     (&["network"], "`onggi net ls`, `onggi net bridge`, and `--network bridge|none|host` of `onggi run`"),
@@ -223,7 +219,6 @@ mod tests {
     fn what_docker_has_is_called_by_its_name() {
         for (line, what, hint) in [
             ("onggi compose up", "no `compose`", "onggi run"),
-            ("onggi pause web", "no `pause`", "cgroup freeze"),
             ("onggi container stats", "no `stats`", "onggi top"),
             ("onggi run --tmpfs /run busybox", "no --tmpfs", "mount -t tmpfs"),
             ("onggi run --restart=always x", "no --restart", "systemd"),
