@@ -86,6 +86,8 @@ enum Command {
     Ps(commands::ps::PsArgs),
     /// Show where a container's ports are published
     Port(commands::port::PortArgs),
+    /// Show what containers use
+    Stats(commands::stats::StatsArgs),
     /// Show what a container wrote
     Logs(commands::logs::LogsArgs),
     /// Run a command in a running container
@@ -176,7 +178,7 @@ enum Command {
     /// Control groups
     #[command(subcommand)]
     Cgroup(commands::cgroup::CgroupCommand),
-    /// Show containers, control groups and pressure as they change
+    /// Show containers, control groups and pressure as they change, or list the processes of a container
     Top(commands::top::ContainersArgs),
     /// Run a command, or keep a process, within limits
     Limit(Box<commands::limit::LimitArgs>),
@@ -230,6 +232,8 @@ enum ContainerCommand {
     Ls(commands::ps::PsArgs),
     /// Show where a container's ports are published
     Port(commands::port::PortArgs),
+    /// Show what containers use
+    Stats(commands::stats::StatsArgs),
     /// Show what a container wrote
     Logs(commands::logs::LogsArgs),
     /// Run a command in a running container
@@ -248,6 +252,8 @@ enum ContainerCommand {
     Attach(commands::attach::AttachArgs),
     /// Stop and start containers
     Restart(commands::restart::RestartArgs),
+    /// List the processes of a container
+    Top(commands::top::ProcessesArgs),
     /// Give a container another name
     Rename(commands::rename::RenameArgs),
     /// Remove containers
@@ -329,6 +335,7 @@ impl Command {
             Self::Create(args) => args.run(global),
             Self::Ps(args) => args.run(global),
             Self::Port(args) => args.run(global),
+            Self::Stats(args) => args.run(global),
             Self::Logs(args) => args.run(global),
             Self::Exec(args) => args.run(global),
             Self::Stop(args) => args.run(global),
@@ -404,8 +411,10 @@ impl ContainerCommand {
             Self::Create(args) => args.run(global),
             Self::Ls(args) => args.run(global),
             Self::Port(args) => args.run(global),
+            Self::Stats(args) => args.run(global),
             Self::Logs(args) => args.run(global),
             Self::Exec(args) => args.run(global),
+            Self::Top(args) => args.run(global),
             Self::Stop(args) => args.run(global),
             Self::Kill(args) => args.run(global),
             Self::Pause(args) => args.run(global),

@@ -6,6 +6,7 @@ use clap::Command;
 const LOOKING: &[&str] = &[
     "ps",
     "port",
+    "stats",
     "logs",
     "attach",
     "wait",
@@ -21,6 +22,8 @@ const LOOKING: &[&str] = &[
     "completion",
     "container ls",
     "container port",
+    "container stats",
+    "container top",
     "container logs",
     "container attach",
     "container wait",

@@ -57,8 +57,10 @@ mod run;
 mod save;
 mod space;
 mod start;
+mod stats;
 mod status;
 mod stop;
+mod top;
 mod transfer;
 mod userns;
 mod why;
@@ -104,8 +106,10 @@ pub use registry::{LoginRequest, LoginResult, PushRequest, RegistryChoice, Regis
 pub use run::{RunOptions, Started};
 pub use save::{SaveFormat, SaveTo};
 pub use space::{DiskUsage, ImageUsage, PruneFilter, Pruned, ago};
+pub use stats::ContainerUsage;
 pub use status::Status;
 pub use stop::{StopOptions, Stopping};
+pub use top::{Column, ProcessTable, TopRequest};
 pub use transfer::{FormatError, ManifestFormat, location::Location};
 pub use why::{Cause, Why};
 

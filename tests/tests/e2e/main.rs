@@ -58,6 +58,7 @@ mod store;
 mod support;
 mod terminal;
 mod top;
+mod top_name;
 mod trace;
 mod userns;
 mod verbs;

@@ -16,7 +16,6 @@ const COMMANDS: &[(&[&str], &str)] = &[
         "`onggi export NAME | tar x PATH` out of one; `tar c FILE | onggi exec -i NAME tar x -C DIR` into one that runs",
     ),
     (&["events"], "`onggi wait NAME` for an end, `onggi ps -a`, and `ONGGI_TRACE=1` for what a command does"),
-    (&["stats"], "`onggi top`; `onggi top -n 1 --format json` for programs"),
     (&["update"], "`onggi cgroup set NAME memory=100M cpus=0.5` as long as it runs"),
     (&["network"], "`onggi net ls`, `onggi net bridge`, and `--network bridge|none|host` of `onggi run`"),
     (&["volume"], "a directory of the host: `onggi run -v DIR:PATH`"),
@@ -144,8 +143,6 @@ const OTHERS: &[(&str, &[&str], &str)] = &[
     ("exec", &["--env-file"], "-e KEY=VALUE for each"),
 ];
 
-const PROCESSES: &str = "`onggi cgroup ls -p NAME` lists its processes, `onggi ns enter NAME ps aux` asks inside";
-
 /// What is said to a line that is right for Docker: the message and its hint.
 pub(super) fn known(e: &Error) -> Option<(String, &'static str)> {
     let path = path(e)?;
@@ -154,7 +151,7 @@ pub(super) fn known(e: &Error) -> Option<(String, &'static str)> {
     match e.kind() {
         ErrorKind::InvalidSubcommand if verb.is_empty() => {
             let name = text(e, ContextKind::InvalidSubcommand)?;
-            command(&name).or_else(|| (path == "container" && name == "top").then(top))
+            command(&name)
         }
         ErrorKind::UnknownArgument => option(&path, verb, &text(e, ContextKind::InvalidArg)?),
         _ => None,
@@ -179,11 +176,6 @@ fn path(e: &Error) -> Option<String> {
     Some(words.collect::<Vec<_>>().join(" "))
 }
 
-/// `container top`, which is no `top` of ours.
-fn top() -> (String, &'static str) {
-    ("there is no `container top` yet, as other engines have it".to_owned(), PROCESSES)
-}
-
 fn command(name: &str) -> Option<(String, &'static str)> {
     let (_, hint) = COMMANDS.iter().find(|(names, _)| names.contains(&name))?;
     Some((format!("there is no `{name}` yet, as other engines have it"), hint))
@@ -194,9 +186,6 @@ fn option(path: &str, command: &str, option: &str) -> Option<(String, &'static s
     // What clap says with a value: `--tmpfs=/run`.
     let name = option.split('=').next().unwrap_or(option);
     let told = |hint: &&'static str| Some((format!("`{command}` has no {name} yet, as other engines have it"), *hint));
-    if command == "top" && !name.starts_with('-') {
-        return Some((format!("`top` takes no container ({name}): it shows all of them"), PROCESSES));
-    }
     if matches!(command, "run" | "create") {
         return RUN.iter().find(|(names, _)| names.contains(&name)).and_then(|(_, hint)| told(hint));
     }
@@ -219,13 +208,11 @@ mod tests {
     fn what_docker_has_is_called_by_its_name() {
         for (line, what, hint) in [
             ("onggi compose up", "no `compose`", "onggi run"),
-            ("onggi container stats", "no `stats`", "onggi top"),
+            ("onggi container checkpoint", "no `checkpoint`", "criu"),
             ("onggi run --tmpfs /run busybox", "no --tmpfs", "mount -t tmpfs"),
             ("onggi run --restart=always x", "no --restart", "systemd"),
             ("onggi create -P x", "no -P", "-p HOST"),
             ("onggi container run --privileged x", "no --privileged", "--cap-add ALL"),
-            ("onggi top web", "takes no container (web)", "ns enter NAME ps"),
-            ("onggi container top web", "no `container top`", "cgroup ls -p"),
             ("onggi image rm --all", "no --all", "image prune"),
         ] {
             let (told, use_this) = said(line).unwrap_or_else(|| panic!("{line}"));

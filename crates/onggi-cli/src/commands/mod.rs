@@ -56,6 +56,7 @@ pub(crate) mod run;
 pub(crate) mod save;
 pub(crate) mod search;
 pub(crate) mod start;
+pub(crate) mod stats;
 pub(crate) mod stop;
 mod subject;
 pub(crate) mod system;
