@@ -138,6 +138,8 @@ enum Command {
     Import(commands::import::ImportArgs),
     /// Show the steps that an image was made by
     History(commands::history::HistoryArgs),
+    /// Copy files between this machine and a container
+    Cp(commands::cp::CpArgs),
     /// Write a container's root filesystem to an archive
     Export(commands::export::ExportArgs),
     /// Make an image of a container's changes
@@ -267,6 +269,8 @@ enum ContainerCommand {
     Inspect(commands::inspect::NamedInspectArgs),
     /// Tell by the exit code whether there is a container
     Exists(commands::inspect::ExistsArgs),
+    /// Copy files between this machine and a container
+    Cp(commands::cp::CpArgs),
     /// Write a container's root filesystem to an archive
     Export(commands::export::ExportArgs),
     /// Make an image of a container's changes
@@ -361,6 +365,7 @@ impl Command {
             Self::Load(args) => args.run(global),
             Self::Import(args) => args.run(global),
             Self::History(args) => args.run(global),
+            Self::Cp(args) => args.run(global),
             Self::Export(args) => args.run(global),
             Self::Commit(args) => args.run(global),
             Self::Diff(args) => args.run(global),
@@ -427,6 +432,7 @@ impl ContainerCommand {
             Self::Wait(args) => args.run(global),
             Self::Inspect(args) => args.run(global, commands::inspect::Kind::Container),
             Self::Exists(args) => args.run(global),
+            Self::Cp(args) => args.run(global),
             Self::Export(args) => args.run(global),
             Self::Commit(args) => args.run(global),
             Self::Diff(args) => args.run(global),

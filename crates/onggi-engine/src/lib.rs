@@ -13,6 +13,7 @@ mod cleanup;
 mod commit;
 pub mod config;
 mod copy;
+mod cp;
 mod create;
 mod diff;
 pub mod doctor;
@@ -81,6 +82,7 @@ pub use bootstrap::{Bootstrap, BootstrapOp, BootstrapPlan, Target as BootstrapTa
 pub use check::{CheckReport, Finding};
 pub use commit::CommitOptions;
 pub use copy::CopyOptions;
+pub use cp::{CopyPlace, CpOptions, CpReport};
 pub use error::{EngineError, chain as error_chain};
 pub use exec::{ExecRequest, ExecSession};
 pub use explain::Explanation;

@@ -12,6 +12,7 @@ mod cgroup;
 mod chroot;
 mod compressed;
 mod concurrency;
+mod cp;
 mod crash;
 mod daily;
 mod docs;

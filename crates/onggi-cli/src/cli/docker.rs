@@ -11,10 +11,6 @@ const COMMANDS: &[(&[&str], &str)] = &[
          bootstrap` make images too",
     ),
     (&["compose"], "`onggi run -d` for each service"),
-    (
-        &["cp"],
-        "`onggi export NAME | tar x PATH` out of one; `tar c FILE | onggi exec -i NAME tar x -C DIR` into one that runs",
-    ),
     (&["events"], "`onggi wait NAME` for an end, `onggi ps -a`, and `ONGGI_TRACE=1` for what a command does"),
     (&["update"], "`onggi cgroup set NAME memory=100M cpus=0.5` as long as it runs"),
     (&["network"], "`onggi net ls`, `onggi net bridge`, and `--network bridge|none|host` of `onggi run`"),

@@ -8,6 +8,7 @@ pub(crate) mod cleanup;
 pub(crate) mod commit;
 pub(crate) mod completion;
 pub(crate) mod copy;
+pub(crate) mod cp;
 pub(crate) mod create;
 pub(crate) mod df;
 pub(crate) mod diff;
