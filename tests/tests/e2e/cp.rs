@@ -288,3 +288,57 @@ fn e2e_cp_large_and_busy_trees_are_copied_whole() {
     assert_eq!(ran.code(), Some(141), "as a program that SIGPIPE ends");
     c.end();
 }
+
+#[test]
+fn e2e_cp_owners_of_a_container_in_a_user_namespace() {
+    let c = Copying::new(&["--userns", "auto"]);
+    fs::write(c.dir.join("file"), "1").expect("write");
+    c.inside("echo out > /root/x; chown 33:33 /root/x");
+    c.ok("box:/root/x", "x");
+    assert_eq!(c.here("cat x; stat -c %u:%g x"), "out\n0:0");
+    c.refused("file", "box:/root/file", &["--userns auto", "onggi stop box"]);
+    c.stage.onggi.ok(&["stop", "-t", "0", "box"]);
+    c.ok("file", "box:/root/file");
+    assert_eq!(c.with(&["cp", "-a", "box:/root/x", "kept"]).code, Some(0));
+    assert_eq!(c.here("stat -c %u:%g kept"), "33:33", "the numbers are those inside");
+    c.stage.onggi.ok(&["start", "box"]);
+    assert_eq!(c.inside("cat /root/file; stat -c %u:%g /root/file"), "10:0");
+    c.end();
+}
+
+#[test]
+fn e2e_cp_with_whole_trees_and_with_a_view_of_the_host() {
+    let stage = Stage::new();
+    let dir = stage.onggi.dir().display().to_string();
+    fs::write(format!("{dir}/file"), "1").expect("write");
+    stage.onggi.ok(&["run", "-d", "--name", "view", "--network", "none", "host:", "sleep", "1000"]);
+    for round in ["running", "stopped"] {
+        stage.onggi.ok(&["cp", &format!("{dir}/file"), &format!("view:/etc/cp-{round}")]);
+        stage.onggi.ok(&["cp", &format!("view:/etc/cp-{round}"), &format!("{dir}/{round}")]);
+        assert_eq!(fs::read_to_string(format!("{dir}/{round}")).expect("it was copied"), "1");
+        assert!(!fs::exists(format!("/etc/cp-{round}")).expect("look"), "the host is as it was");
+        stage.onggi.ok(&["stop", "-t", "0", "view"]);
+    }
+    stage.onggi.ok(&["rm", "view"]);
+    stage.onggi.assert_nothing_left();
+    let vfs = |words: &[&str]| {
+        stage.onggi.ok(&[&["--storage-driver", "vfs", "--root", &format!("{dir}/vfs")], words].concat())
+    };
+    vfs(&[
+        "create",
+        "--name",
+        "box",
+        "--network",
+        "none",
+        "-v",
+        &format!("{dir}/home:/vol"),
+        &stage.busybox,
+        "cat",
+        "/root/file",
+    ]);
+    vfs(&["cp", &format!("{dir}/file"), "box:/root/file"]);
+    vfs(&["cp", &format!("{dir}/file"), "box:/vol/file"]);
+    assert!(fs::exists(format!("{dir}/home/file")).expect("look"), "a volume is seen there too");
+    assert_eq!(vfs(&["start", "-a", "box"]), "1");
+    vfs(&["rm", "box"]);
+}

@@ -121,3 +121,28 @@ fn e2e_pause_explains_itself() {
     stage.onggi.ok(&["rm", "-f", "ice"]);
     stage.onggi.assert_nothing_left();
 }
+
+#[test]
+fn e2e_pause_without_control_groups_of_version_2_nothing_differs() {
+    onggi_tests::isolated();
+    onggi_tests::machine::without_unified_cgroups();
+    let stage = Stage::new();
+    stage.paused("ice");
+    assert_eq!(stage.state("ice"), "paused true true");
+    let id = stage.onggi.ok(&["inspect", "-f", "{{.Id}}", "ice"]);
+    let state = format!("find -L /sys/fs/cgroup/freezer -path '*{id}*' -name freezer.state -exec cat {{}} +");
+    let state = onggi_tests::machine::sh(&state);
+    stage.onggi.ok(&["kill", "ice"]);
+    assert_eq!(stage.onggi.ok(&["wait", "ice"]), "137", "what stands still there is not even ended by SIGKILL");
+    // Not before: what this test leaves frozen could not be ended.
+    assert_eq!(state, "FROZEN\n");
+    stage.onggi.ok(&["start", "ice"]);
+    stage.onggi.ok(&["pause", "ice"]);
+    let start = Instant::now();
+    stage.onggi.ok(&["stop", "ice"]);
+    assert!(start.elapsed() < Duration::from_secs(8), "it saw the signal: {:?}", start.elapsed());
+    stage.onggi.ok(&["start", "ice"]);
+    stage.onggi.ok(&["pause", "ice"]);
+    stage.onggi.ok(&["rm", "-f", "ice"]);
+    stage.onggi.assert_nothing_left();
+}
