@@ -12,11 +12,7 @@ pub const REQUIRED: &str = "2015-1331 2015-1334 2015-1335 2016-3697 2016-9962 20
     2019-10214 2020-15157 2021-41092 2021-41190 2024-3727 2021-21285 2017-14992 2014-9358 2014-9357 2026-41567 2018-20990 2021-38511 \
     2023-25153 2025-62725 2025-62518 GHSA-3cv2-h65g-fgmm RUSTSEC-2026-0112 2014-6407 2014-9356 2026-17106 2020-10696 \
     2021-29136 2021-32760 2025-47290 2021-41089 2025-58183 2021-20291 2024-9676 2024-40635 2026-47262 2015-3627 2015-3629 \
-    2015-3630 2015-3631 2019-10152 2019-18466 2023-0778 2025-9566 2026-55686";
-
-/// Advisories of `docker cp` alone, and why no test is here.
-pub const NOT_HERE: (&str, &str) =
-    ("2018-15664 2019-14271 2026-41568 2026-42306", "copying into and out of containers: there is no such command yet");
+    2015-3630 2015-3631 2019-10152 2019-18466 2023-0778 2025-9566 2026-55686 2018-15664 2019-14271 2026-41568 2026-42306";
 
 /// Programs of tests besides `tests/tests/security`: name, package, source below the workspace.
 pub const PROGRAMS: &[(&str, &str, &str)] = &[
@@ -485,5 +481,24 @@ pub const ADVISORIES: &[Advisory] = &[
             "root_cve_2026_55686_2019_10152_2019_18466_2023_0778_2025_9566_nothing_is_written_or_read_through_links",
         ],
         benign: &["root_cve_2026_55686_2019_10152_2019_18466_2023_0778_2025_9566_benign_links_inside_are_followed"],
+    },
+    Advisory {
+        ids: &["2018-15664", "2026-41568", "2026-42306"],
+        component: "docker, moby",
+        mechanism: "paths of `cp`, and places of volumes that it mounts, are exchanged for links meanwhile",
+        invariants: "I1",
+        hostile: &[
+            "root_cve_2018_15664_2026_41568_2026_42306_a_name_that_is_exchanged_leads_nowhere_else",
+            "root_cve_2018_15664_2026_41568_2026_42306_volumes_of_a_stopped_container_are_mounted_in_its_root",
+        ],
+        benign: &["root_cve_2018_15664_2019_14271_2026_41568_2026_42306_benign_links_inside_are_followed"],
+    },
+    Advisory {
+        ids: &["2019-14271"],
+        component: "docker",
+        mechanism: "`cp` loads a library for names of users from the container",
+        invariants: "I6",
+        hostile: &["root_cve_2019_14271_no_library_of_the_container_is_loaded"],
+        benign: &["root_cve_2018_15664_2019_14271_2026_41568_2026_42306_benign_links_inside_are_followed"],
     },
 ];

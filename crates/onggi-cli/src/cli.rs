@@ -84,6 +84,10 @@ enum Command {
     /// List containers
     #[command(visible_alias = "ls")]
     Ps(commands::ps::PsArgs),
+    /// Show where a container's ports are published
+    Port(commands::port::PortArgs),
+    /// Show what containers use
+    Stats(commands::stats::StatsArgs),
     /// Show what a container wrote
     Logs(commands::logs::LogsArgs),
     /// Run a command in a running container
@@ -92,12 +96,18 @@ enum Command {
     Stop(commands::stop::StopArgs),
     /// Send a signal to containers
     Kill(commands::kill::KillArgs),
+    /// Have all processes of containers stand still
+    Pause(commands::pause::PauseArgs),
+    /// Let paused containers go on
+    Unpause(commands::pause::UnpauseArgs),
     /// Start stopped containers
     Start(commands::start::StartArgs),
     /// Connect to a running container
     Attach(commands::attach::AttachArgs),
     /// Stop and start containers
     Restart(commands::restart::RestartArgs),
+    /// Give a container another name
+    Rename(commands::rename::RenameArgs),
     /// Remove containers
     Rm(commands::rm::RmArgs),
     /// Wait until containers end and print their exit codes
@@ -128,6 +138,8 @@ enum Command {
     Import(commands::import::ImportArgs),
     /// Show the steps that an image was made by
     History(commands::history::HistoryArgs),
+    /// Copy files between this machine and a container
+    Cp(commands::cp::CpArgs),
     /// Write a container's root filesystem to an archive
     Export(commands::export::ExportArgs),
     /// Make an image of a container's changes
@@ -168,7 +180,7 @@ enum Command {
     /// Control groups
     #[command(subcommand)]
     Cgroup(commands::cgroup::CgroupCommand),
-    /// Show containers, control groups and pressure as they change
+    /// Show containers, control groups and pressure as they change, or list the processes of a container
     Top(commands::top::ContainersArgs),
     /// Run a command, or keep a process, within limits
     Limit(Box<commands::limit::LimitArgs>),
@@ -220,6 +232,10 @@ enum ContainerCommand {
     /// List containers
     #[command(visible_aliases = ["list", "ps"])]
     Ls(commands::ps::PsArgs),
+    /// Show where a container's ports are published
+    Port(commands::port::PortArgs),
+    /// Show what containers use
+    Stats(commands::stats::StatsArgs),
     /// Show what a container wrote
     Logs(commands::logs::LogsArgs),
     /// Run a command in a running container
@@ -228,12 +244,20 @@ enum ContainerCommand {
     Stop(commands::stop::StopArgs),
     /// Send a signal to containers
     Kill(commands::kill::KillArgs),
+    /// Have all processes of containers stand still
+    Pause(commands::pause::PauseArgs),
+    /// Let paused containers go on
+    Unpause(commands::pause::UnpauseArgs),
     /// Start stopped containers
     Start(commands::start::StartArgs),
     /// Connect to a running container
     Attach(commands::attach::AttachArgs),
     /// Stop and start containers
     Restart(commands::restart::RestartArgs),
+    /// List the processes of a container
+    Top(commands::top::ProcessesArgs),
+    /// Give a container another name
+    Rename(commands::rename::RenameArgs),
     /// Remove containers
     #[command(visible_alias = "remove")]
     Rm(commands::rm::RmArgs),
@@ -245,6 +269,8 @@ enum ContainerCommand {
     Inspect(commands::inspect::NamedInspectArgs),
     /// Tell by the exit code whether there is a container
     Exists(commands::inspect::ExistsArgs),
+    /// Copy files between this machine and a container
+    Cp(commands::cp::CpArgs),
     /// Write a container's root filesystem to an archive
     Export(commands::export::ExportArgs),
     /// Make an image of a container's changes
@@ -312,13 +338,18 @@ impl Command {
             Self::Run(args) => args.run(global),
             Self::Create(args) => args.run(global),
             Self::Ps(args) => args.run(global),
+            Self::Port(args) => args.run(global),
+            Self::Stats(args) => args.run(global),
             Self::Logs(args) => args.run(global),
             Self::Exec(args) => args.run(global),
             Self::Stop(args) => args.run(global),
             Self::Kill(args) => args.run(global),
+            Self::Pause(args) => args.run(global),
+            Self::Unpause(args) => args.run(global),
             Self::Start(args) => args.run(global),
             Self::Attach(args) => args.run(global),
             Self::Restart(args) => args.run(global),
+            Self::Rename(args) => args.run(global),
             Self::Rm(args) => args.run(global),
             Self::Wait(args) => args.run(global),
             Self::Inspect(args) => args.run(global),
@@ -334,6 +365,7 @@ impl Command {
             Self::Load(args) => args.run(global),
             Self::Import(args) => args.run(global),
             Self::History(args) => args.run(global),
+            Self::Cp(args) => args.run(global),
             Self::Export(args) => args.run(global),
             Self::Commit(args) => args.run(global),
             Self::Diff(args) => args.run(global),
@@ -383,17 +415,24 @@ impl ContainerCommand {
             Self::Run(args) => args.run(global),
             Self::Create(args) => args.run(global),
             Self::Ls(args) => args.run(global),
+            Self::Port(args) => args.run(global),
+            Self::Stats(args) => args.run(global),
             Self::Logs(args) => args.run(global),
             Self::Exec(args) => args.run(global),
+            Self::Top(args) => args.run(global),
             Self::Stop(args) => args.run(global),
             Self::Kill(args) => args.run(global),
+            Self::Pause(args) => args.run(global),
+            Self::Unpause(args) => args.run(global),
             Self::Start(args) => args.run(global),
             Self::Attach(args) => args.run(global),
             Self::Restart(args) => args.run(global),
+            Self::Rename(args) => args.run(global),
             Self::Rm(args) => args.run(global),
             Self::Wait(args) => args.run(global),
             Self::Inspect(args) => args.run(global, commands::inspect::Kind::Container),
             Self::Exists(args) => args.run(global),
+            Self::Cp(args) => args.run(global),
             Self::Export(args) => args.run(global),
             Self::Commit(args) => args.run(global),
             Self::Diff(args) => args.run(global),

@@ -5,6 +5,8 @@ use clap::Command;
 /// Commands that change nothing, or nothing but the process that they become.
 const LOOKING: &[&str] = &[
     "ps",
+    "port",
+    "stats",
     "logs",
     "attach",
     "wait",
@@ -19,6 +21,9 @@ const LOOKING: &[&str] = &[
     "doctor",
     "completion",
     "container ls",
+    "container port",
+    "container stats",
+    "container top",
     "container logs",
     "container attach",
     "container wait",

@@ -15,7 +15,7 @@ use onggi_spec::{
     monitor::ExitRecord,
 };
 
-use crate::{Engine, EngineError, ProcessHandle, Started, Status};
+use crate::{Engine, EngineError, ProcessHandle, Started, Status, freeze};
 
 /// What the monitor sends.
 #[derive(Debug, PartialEq, Eq)]
@@ -137,9 +137,13 @@ impl Engine {
     pub fn attach(&self, name: &str) -> Result<Started, EngineError> {
         self.recover()?;
         let record = self.find(name)?;
-        let Status::Running { pid, .. } = self.status(&record.id)? else {
-            let (name, state) = (record.name.to_string(), self.status(&record.id)?.name());
-            return Err(EngineError::WrongState { verb: "attach to", name, state, hint: "start it first" });
+        let pid = match self.status(&record.id)? {
+            Status::Running { pid, paused: false, .. } => pid,
+            other => {
+                let hint = if other.is_paused() { freeze::PAUSED_HINT } else { "start it first" };
+                let (name, state) = (record.name.to_string(), other.name());
+                return Err(EngineError::WrongState { verb: "attach to", name, state, hint });
+            }
         };
         let stream = onggi_sys::unix::connect(&self.paths.run_dir(&record.id).join("attach.sock"));
         let stream =

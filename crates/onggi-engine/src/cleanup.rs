@@ -147,6 +147,8 @@ impl Engine {
             && let Some(process) = PidFd::open(state.pid)?
         {
             process.signal(SIGKILL)?;
+            // Where it stands still it would not end.
+            self.let_go(id)?;
             process.ended_before(Instant::now() + LAST_WAIT)?;
         }
         let error = "the container's monitor was killed, and the kernel ended the container with it".to_owned();

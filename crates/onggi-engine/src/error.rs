@@ -178,6 +178,22 @@ pub enum EngineError {
         /// What to do.
         hint: &'static str,
     },
+    /// A container is renamed to its own name.
+    #[error("container {name} has this name already")]
+    SameName {
+        /// The name.
+        name: String,
+    },
+    /// A port of a container is asked for that nothing leads to.
+    #[error("no port of the host leads to port {port} of container {name}, which is {state}")]
+    NotPublished {
+        /// The container.
+        name: String,
+        /// `80/tcp`.
+        port: String,
+        /// The container's state.
+        state: &'static str,
+    },
     /// The host or the caller lacks something.
     #[error("{what} is not possible: {reason}")]
     Unsupported {
@@ -352,6 +368,11 @@ impl EngineError {
             Self::NoSuchObject { .. } => text("`onggi ps -a` lists the containers, `onggi images` the images"),
             Self::NotPulled { .. } => text("leave --pull=never out, or pull the image first"),
             Self::WrongState { hint, name, .. } => Some(hint.replace("NAME", name)),
+            Self::SameName { .. } => text("choose another one"),
+            Self::NotPublished { name, state: "running" | "paused", .. } => {
+                Some(format!("`onggi port {name}` lists what is published; ports are chosen by -p of `onggi run`"))
+            }
+            Self::NotPublished { name, .. } => Some(format!("start it first: onggi start {name}")),
             Self::Unsupported { hint, .. } => Some(hint.clone()),
             Self::Parse(e) => Some(e.hint.clone()).filter(|h| !h.is_empty()),
             Self::ImageUser { .. } => text("choose another with -u, or have the image mended"),

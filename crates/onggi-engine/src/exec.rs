@@ -24,7 +24,7 @@ use onggi_sys::{SysError, process::wait_pidfd, spawn::Spawned, trace, unix};
 use serde::Deserialize;
 
 use crate::{
-    Engine, EngineError, json, launch,
+    Engine, EngineError, freeze, json, launch,
     process::{self, PidFd, ProcessHandle, Session},
     status::{self, Status},
 };
@@ -98,7 +98,7 @@ impl Engine {
             return Err(not_running(&record, state));
         };
         if status::is_paused(&state) {
-            let (name, hint) = (record.name.to_string(), "let it go on first: onggi cgroup thaw NAME");
+            let (name, hint) = (record.name.to_string(), freeze::PAUSED_HINT);
             return Err(EngineError::WrongState { verb: "exec in", name, state: "paused", hint });
         }
         let process = self.exec_process(&record, request)?;

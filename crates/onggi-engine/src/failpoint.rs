@@ -12,6 +12,7 @@ pub const ALL: &[&str] = &[
     "pull.committed",
     "commit.frozen",
     "commit.layer-written",
+    "pause.frozen",
     "load.unpacked",
     "load.recorded",
     "create.intent",

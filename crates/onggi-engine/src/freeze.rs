@@ -1,19 +1,20 @@
-//! Stops the processes of a running container for a moment, through the runtime's freezer.
+//! The freezer of a running container's control group, used by `pause`, `unpause` and, for a moment, by `commit`.
+//!
+//! Whether a container stands still is nowhere written down: the kernel knows ([`crate::status`]). Whoever changes it
+//! holds the intent `freeze-ID`, so that a `commit` neither lets a paused container go on nor is disturbed by an `unpause`.
 
-use std::{ffi::OsString, fs::File, os::fd::AsFd};
-
-use onggi_spec::ContainerId;
+use onggi_spec::{ContainerId, monitor::SandboxState};
 use onggi_state::{ContainerRecord, files::Intent};
-use onggi_sys::process::wait_pidfd;
+use onggi_sys::trace;
 
-use crate::{
-    Engine, EngineError, failpoint, launch,
-    process::{self, Session},
-};
+use crate::{Engine, EngineError, failpoint, status};
 
 /// How the intents of freezes begin; the container's id follows. A process that dies while it holds one leaves a container
 /// that stands still, which the next command lets go on.
 pub(crate) const FREEZE_INTENT: &str = "freeze-";
+
+/// What helps against the pause of a container.
+pub(crate) const PAUSED_HINT: &str = "let it go on first: onggi unpause NAME";
 
 /// While this lives, the container stands still.
 pub(crate) struct Frozen<'e> {
@@ -22,18 +23,30 @@ pub(crate) struct Frozen<'e> {
     intent: Option<Intent>,
 }
 
+pub(crate) fn intent_name(id: &ContainerId) -> String {
+    format!("{FREEZE_INTENT}{id}")
+}
+
 impl Engine {
-    /// `None` for a container that does not run.
+    /// `None` for a container that does not run, or stands still already.
     pub(crate) fn freeze(&self, record: &ContainerRecord) -> Result<Option<Frozen<'_>>, EngineError> {
         if self.process(record)?.is_none() {
             return Ok(None);
         }
-        let intent = self.intents()?.wait(&format!("{FREEZE_INTENT}{}", record.id))?;
+        let intent = self.intents()?.wait(&intent_name(&record.id))?;
         let id = record.id.clone();
         // From here on dropping it lets the container go on.
-        let frozen = Frozen { engine: self, id, intent: Some(intent) };
-        if let Err(e) = self.runtime_verb("pause", &record.id) {
-            return Err(frozen.abandon(e));
+        let mut frozen = Frozen { engine: self, id, intent: Some(intent) };
+        match self.living(record)? {
+            Some((_, state)) if !status::is_paused(&state) => {
+                if let Err(e) = stand_still(&state) {
+                    return Err(frozen.abandon(e));
+                }
+            }
+            _ => {
+                frozen.complete()?;
+                return Ok(None);
+            }
         }
         failpoint::hit("commit.frozen");
         Ok(Some(frozen))
@@ -42,54 +55,67 @@ impl Engine {
     /// Lets a container go on that a dead process has frozen. One that is gone, or goes already, needs nothing.
     pub(crate) fn thaw_abandoned(&self, id: &str) {
         if let Ok(id) = id.parse()
-            && let Err(e) = self.runtime_verb("resume", &id)
+            && let Err(e) = self.let_go(&id)
         {
-            tracing::debug!("container {id} is not frozen: {}", crate::error_chain(&e));
+            tracing::warn!("cannot resume container {}: {}", id.short(), crate::error_chain(&e));
         }
     }
 
-    /// Runs a verb of `onggi-oci` on a container to its end.
-    fn runtime_verb(&self, verb: &'static str, id: &ContainerId) -> Result<(), EngineError> {
-        let (err, err_write) = process::pipe()?;
-        let args: Vec<OsString> =
-            vec!["--root".into(), self.paths.oci_root().into_os_string(), verb.into(), id.as_str().into()];
-        let fds = vec![(err_write, 2)];
-        let child = self.spawn_runtime(args, &fds, Session::Ours)?;
-        drop(fds);
-        let message = launch::read_bounded(File::from(err)).unwrap_or_default();
-        let code = wait_pidfd(child.pidfd.as_fd())
-            .map_err(|source| EngineError::Sys { op: format!("wait for onggi-oci {verb}"), source })?
-            .code();
-        if code == 0 {
-            return Ok(());
+    /// Lets the processes of a container go on, if they stand still. The caller holds the intent.
+    pub(crate) fn let_go(&self, id: &ContainerId) -> Result<(), EngineError> {
+        match self.sandbox_state(id)? {
+            Some(state) if status::is_paused(&state) => go_on(&state),
+            _ => Ok(()),
         }
-        let message = String::from_utf8_lossy(&message).trim().to_owned();
-        Err(EngineError::Runtime { verb, message, hint: String::new(), exit_code: 125 })
+    }
+}
+
+/// Returns when every process stands still.
+pub(crate) fn stand_still(state: &SandboxState) -> Result<(), EngineError> {
+    if state.cgroup_paths.is_empty() {
+        return Err(EngineError::Unsupported {
+            what: "pausing the container".into(),
+            reason: "it has no control group of its own, as with every user but root".into(),
+            hint: "run it as root; `onggi commit --pause=false` needs no pause".into(),
+        });
+    }
+    let freeze = || onggi_cgroup::freeze(&state.cgroup_paths);
+    Ok(trace::step("cgroup", || format!("freeze the control group of container {}", state.id), freeze)?)
+}
+
+/// Returns when they run. Groups that disappear meanwhile hold nothing still.
+pub(crate) fn go_on(state: &SandboxState) -> Result<(), EngineError> {
+    let thaw = || onggi_cgroup::thaw(&state.cgroup_paths);
+    match trace::step("cgroup", || format!("thaw the control group of container {}", state.id), thaw) {
+        Err(e) if status::is_paused(state) => Err(e.into()),
+        _ => Ok(()),
     }
 }
 
 impl Frozen<'_> {
     /// Lets the container go on.
     pub(crate) fn thaw(mut self) -> Result<(), EngineError> {
-        let intent = self.intent.take();
-        self.engine.runtime_verb("resume", &self.id)?;
-        Ok(intent.map_or(Ok(()), Intent::complete)?)
+        self.engine.let_go(&self.id)?;
+        self.complete()
+    }
+
+    fn complete(&mut self) -> Result<(), EngineError> {
+        Ok(self.intent.take().map_or(Ok(()), Intent::complete)?)
     }
 
     /// It was never frozen.
     fn abandon(mut self, cause: EngineError) -> EngineError {
-        match self.intent.take().map_or(Ok(()), Intent::complete) {
-            Ok(()) => cause,
-            Err(e) => e.into(),
-        }
+        self.complete().err().unwrap_or(cause)
     }
 }
 
 impl Drop for Frozen<'_> {
     fn drop(&mut self) {
-        let Some(intent) = self.intent.take() else { return };
-        let resumed = self.engine.runtime_verb("resume", &self.id);
-        if let Err(e) = resumed.and_then(|()| Ok(intent.complete()?)) {
+        if self.intent.is_none() {
+            return;
+        }
+        let resumed = self.engine.let_go(&self.id);
+        if let Err(e) = resumed.and_then(|()| self.complete()) {
             tracing::warn!("cannot resume container {}: {}", self.id.short(), crate::error_chain(&e));
         }
     }

@@ -71,7 +71,7 @@ impl Engine {
     }
 }
 
-fn rustix_memory() -> u64 {
+pub(crate) fn rustix_memory() -> u64 {
     let info = rustix::system::sysinfo();
     info.totalram as u64 * u64::from(info.mem_unit)
 }

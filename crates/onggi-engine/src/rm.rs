@@ -17,11 +17,9 @@ impl Engine {
         if let Some(process) = self.process(&record)? {
             if !force {
                 intent.complete()?;
-                let name = record.name.to_string();
-                let hint = "stop it first, or use rm -f";
-                return Err(EngineError::WrongState { verb: "remove", name, state: "running", hint });
+                return Err(self.still_runs(&record));
             }
-            trace::step("engine", || format!("send signal {SIGKILL}"), || process.signal(SIGKILL))?;
+            self.send(&record, &process, SIGKILL)?;
         }
         let monitor = || "wait until the monitor has let go".to_owned();
         trace::step("engine", monitor, || self.await_monitor(&record))?;
@@ -30,5 +28,15 @@ impl Engine {
         intent.complete()?;
         failpoint::hit("remove.done");
         Ok(record)
+    }
+
+    /// Why a container is not removed.
+    pub(crate) fn still_runs(&self, record: &ContainerRecord) -> EngineError {
+        let paused = self.status(&record.id).is_ok_and(|status| status.is_paused());
+        let (state, hint) = match paused {
+            true => ("paused", "let it go on and stop it first (onggi unpause NAME; onggi stop NAME), or use rm -f"),
+            false => ("running", "stop it first, or use rm -f"),
+        };
+        EngineError::WrongState { verb: "remove", name: record.name.to_string(), state, hint }
     }
 }

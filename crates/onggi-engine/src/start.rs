@@ -81,6 +81,12 @@ impl Engine {
     fn start_with(&self, record: &ContainerRecord, client: Client) -> Result<Option<Launched>, EngineError> {
         let intent = self.intents()?.wait(record.id.as_str())?;
         let started = match self.process(record)? {
+            Some(_) if self.status(&record.id)?.is_paused() => Err(EngineError::WrongState {
+                verb: "start",
+                name: record.name.to_string(),
+                state: "paused",
+                hint: "it is started, and stands still: onggi unpause NAME",
+            }),
             Some(_) => Ok(None),
             None => {
                 // One that ends right now must have let go of everything first.

@@ -14,7 +14,7 @@ use onggi_state::{ContainerRecord, StateError, files::Lock};
 
 use onggi_sys::trace;
 
-use crate::{Engine, EngineError, Status, failpoint, process::PidFd, status};
+use crate::{Engine, EngineError, Status, failpoint, freeze, process::PidFd, status};
 
 /// Docker's patience between the stop signal and SIGKILL.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,6 +25,9 @@ const STARTING_INTERVAL: Duration = Duration::from_millis(10);
 /// How long a removal waits for those who read how the container ended, and how often it looks.
 const READERS_TIMEOUT: Duration = Duration::from_secs(1);
 const READERS_INTERVAL: Duration = Duration::from_millis(1);
+/// How often, and how far apart, it is looked whether the freezer is free: another command may look at its intent for a moment.
+const FREEZER_TRIES: usize = 50;
+const FREEZER_INTERVAL: Duration = Duration::from_millis(2);
 /// SIGKILL.
 pub(crate) const SIGKILL: i32 = 9;
 /// SIGTERM.
@@ -88,7 +91,7 @@ impl Engine {
         if let Some(process) = &process {
             let signal = options.signal.map_or_else(|| self.stop_signal(&record), Ok)?;
             self.note_asked(&record.id, "stop", signal);
-            trace::step("engine", || format!("send signal {signal}"), || process.signal(signal))?;
+            self.send(&record, process, signal)?;
         }
         failpoint::hit("stop.signalled");
         let deadline = options.deadline(&record.request.stop);
@@ -104,7 +107,7 @@ impl Engine {
         let Some(process) = process else { return Ok(record) };
         if !trace::step("engine", || "wait for the end".into(), || process.ended_before(deadline))? {
             self.note_asked(&record.id, "stop", SIGKILL);
-            trace::step("engine", || format!("send signal {SIGKILL}"), || process.signal(SIGKILL))?;
+            self.send(&record, &process, SIGKILL)?;
             if !process.ended_before(Instant::now() + KILL_TIMEOUT)? {
                 let name = record.name.to_string();
                 return Err(EngineError::DidNotStop { name, seconds: KILL_TIMEOUT.as_secs() });
@@ -125,12 +128,12 @@ impl Engine {
         match self.process(&record)? {
             Some(process) => {
                 self.note_asked(&record.id, "kill", signal);
-                trace::step("engine", || format!("send signal {signal}"), || process.signal(signal))?;
-                // What is killed is gone afterwards: it can be removed, or started again. A frozen process ends when it is thawed.
-                if signal == SIGKILL
-                    && !self.status(&record.id)?.is_paused()
-                    && process.ended_before(Instant::now() + KILL_TIMEOUT)?
-                {
+                match self.ends_a_pause(&record, signal)? {
+                    true => self.send(&record, &process, signal)?,
+                    false => process.signal(signal)?,
+                }
+                // What is killed is gone afterwards: it can be removed, or started again.
+                if signal == SIGKILL && process.ended_before(Instant::now() + KILL_TIMEOUT)? {
                     self.await_monitor(&record)?;
                     self.after_exit(&record)?;
                 }
@@ -147,6 +150,32 @@ impl Engine {
             }
         }
         Ok(record)
+    }
+
+    /// Sends a signal, and lets a paused container go on: it would not see it otherwise, and on cgroup version 1 not even
+    /// SIGKILL ends what stands still. One that a `commit` has stopped goes on by itself in a moment.
+    pub(crate) fn send(&self, record: &ContainerRecord, process: &PidFd, signal: i32) -> Result<(), EngineError> {
+        trace::step("engine", || format!("send signal {signal}"), || process.signal(signal))?;
+        for _ in 0..FREEZER_TRIES {
+            if !self.status(&record.id)?.is_paused() {
+                break;
+            }
+            match self.intents()?.try_begin(&freeze::intent_name(&record.id))? {
+                Some(intent) => {
+                    let gone_on = self.let_go(&record.id);
+                    intent.complete()?;
+                    return gone_on;
+                }
+                None => std::thread::sleep(FREEZER_INTERVAL),
+            }
+        }
+        Ok(())
+    }
+
+    /// As Docker: a container whose image names no stop signal is let go on by any signal, another one by that and by SIGKILL.
+    pub(crate) fn ends_a_pause(&self, record: &ContainerRecord, signal: i32) -> Result<bool, EngineError> {
+        let stop = self.stop_signal(record)?;
+        Ok(signal == SIGKILL || stop == SIGTERM || signal == stop)
     }
 
     /// Waits until the container has ended and returns how. One that has ended returns at once.

@@ -27,6 +27,8 @@ fn life(image: &str) -> Vec<Vec<&str>> {
         vec!["pull", image],
         vec!["run", "-d", "--name", "web", "-p", "8080:80", image, "sleep", "100"],
         vec!["commit", "web", "made"],
+        vec!["pause", "web"],
+        vec!["unpause", "web"],
         vec!["stop", "-t", "0", "web"],
         vec!["rm", "-f", "web"],
         vec!["rmi", "-f", "made"],
@@ -36,7 +38,7 @@ fn life(image: &str) -> Vec<Vec<&str>> {
 /// After a crash: the next command works, and tells the truth.
 #[track_caller]
 fn check_truth(stage: &Stage, failpoint: &str) {
-    let listed = || stage.onggi.ok(&["ps", "--format", "{{.Names}}"]);
+    let listed = || stage.onggi.ok(&["ps", "--filter", "status=running", "--format", "{{.Names}}"]);
     for name in listed().lines() {
         let ran = stage.onggi.run(&["exec", name, "true"]);
         // What was told to stop may end between the two commands, and is then listed no more.

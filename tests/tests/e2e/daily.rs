@@ -22,7 +22,7 @@ fn e2e_a_frozen_container_is_paused_everywhere_and_exec_says_so() {
     let exec = stage.onggi.run(&["exec", "ice", "true"]);
     assert_eq!(exec.code, Some(1), "{exec}");
     assert!(exec.stderr.contains("ice: it is paused") && exec.stderr.contains("hint: "), "{exec}");
-    assert!(exec.stderr.contains("onggi cgroup thaw ice"), "{exec}");
+    assert!(exec.stderr.contains("onggi unpause ice"), "{exec}");
     of(&["cgroup", "thaw", "ice"]);
     assert_eq!(of(&["inspect", "-f", fields, "ice"]), "running true false");
     of(&["exec", "ice", "true"]);

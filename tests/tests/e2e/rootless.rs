@@ -150,3 +150,40 @@ fn e2e_an_ordinary_user_pulls_runs_commits_saves_and_removes_images() {
     let left = sh(&format!("find {0}/layers {0}/tmp {0}/blobs/sha256 -mindepth 1", store.display()));
     assert_eq!(left, "");
 }
+
+#[test]
+fn e2e_an_ordinary_user_looks_into_and_copies_from_his_container() {
+    let rootless = Rootless::new();
+    fs::create_dir(rootless.home.join("run")).expect("make the runtime directory");
+    chown(rootless.home.join("run"), Some(USER), Some(USER)).expect("give it away");
+    let home = rootless.home.display().to_string();
+    rootless.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "box",
+        "--network",
+        "none",
+        "host:",
+        "sh",
+        "-c",
+        "echo in > /tmp/x; exec sleep 1000",
+    ]);
+    let top = rootless.ok(&["top", "box", "pid,huser,args"]);
+    assert!(top.contains("sleep 1000") && top.contains(&USER.to_string()), "{top}");
+    assert!(rootless.ok(&["stats", "--no-stream", "--format", "{{.Name}}", "box"]) == "box");
+    rootless.ok(&["rename", "box", "jar"]);
+    onggi_tests::eventually("it is written", || {
+        (rootless.run(&["exec", "jar", "cat", "/tmp/x"]).stdout == "in\n").then_some(())
+    });
+    rootless.ok(&["cp", "jar:/tmp/x", &format!("{home}/x")]);
+    assert_eq!(fs::read_to_string(rootless.home.join("x")).expect("it was copied"), "in\n");
+    rootless.ok(&["cp", &format!("{home}/x"), "jar:/tmp/back"]);
+    assert_eq!(rootless.ok(&["exec", "jar", "cat", "/tmp/back"]), "in");
+    let pause = rootless.run(&["pause", "jar"]);
+    onggi_tests::assert_refused(&pause, 1, &["no control group of its own", "root"]);
+    rootless.ok(&["kill", "jar"]);
+    let stopped = rootless.run(&["cp", "jar:/tmp/x", &home]);
+    onggi_tests::assert_refused(&stopped, 1, &["onggi start jar"]);
+    rootless.ok(&["rm", "jar"]);
+}

@@ -191,7 +191,7 @@ fn e2e_labels_are_shown_by_their_key_and_dockers_commands_are_known() {
     for (arguments, parts) in [
         (&["compose", "up"][..], ["there is no `compose` yet", "onggi run -d"]),
         (&["run", "--gpus", "all", "x"], ["no --gpus yet", "onggi-oci run"]),
-        (&["top", "box"], ["takes no container (box)", "ns enter NAME ps aux"]),
+        (&["container", "checkpoint", "box"], ["there is no `checkpoint` yet", "criu(8)"]),
         (&["image", "build", "."], ["there is no `build` yet", "buildah"]),
     ] {
         let ran = stage.onggi.run(arguments);

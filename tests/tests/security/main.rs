@@ -5,6 +5,7 @@
 
 mod archives;
 mod capabilities;
+mod cp;
 mod descriptors;
 mod devices;
 mod documents;

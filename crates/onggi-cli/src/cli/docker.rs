@@ -11,16 +11,7 @@ const COMMANDS: &[(&[&str], &str)] = &[
          bootstrap` make images too",
     ),
     (&["compose"], "`onggi run -d` for each service"),
-    (
-        &["cp"],
-        "`onggi export NAME | tar x PATH` out of one; `tar c FILE | onggi exec -i NAME tar x -C DIR` into one that runs",
-    ),
     (&["events"], "`onggi wait NAME` for an end, `onggi ps -a`, and `ONGGI_TRACE=1` for what a command does"),
-    (&["pause"], "`onggi cgroup freeze NAME`, and `thaw` to go on"),
-    (&["unpause"], "`onggi cgroup thaw NAME`"),
-    (&["port"], "`onggi ps` or `onggi net ls`"),
-    (&["rename"], "`onggi commit OLD IMAGE`, `onggi run --name NEW IMAGE`"),
-    (&["stats"], "`onggi top`; `onggi top -n 1 --format json` for programs"),
     (&["update"], "`onggi cgroup set NAME memory=100M cpus=0.5` as long as it runs"),
     (&["network"], "`onggi net ls`, `onggi net bridge`, and `--network bridge|none|host` of `onggi run`"),
     (&["volume"], "a directory of the host: `onggi run -v DIR:PATH`"),
@@ -92,8 +83,6 @@ const OTHERS: &[(&str, &[&str], &str)] = &[
     ("logs", &["--details"], "leave it out"),
 ];
 
-const PROCESSES: &str = "`onggi cgroup ls -p NAME` lists its processes, `onggi ns enter NAME ps aux` asks inside";
-
 /// What is said to a line that is right for Docker: the message and its hint.
 pub(super) fn known(e: &Error) -> Option<(String, &'static str)> {
     let path = path(e)?;
@@ -102,7 +91,7 @@ pub(super) fn known(e: &Error) -> Option<(String, &'static str)> {
     match e.kind() {
         ErrorKind::InvalidSubcommand if verb.is_empty() => {
             let name = text(e, ContextKind::InvalidSubcommand)?;
-            command(&name).or_else(|| (path == "container" && name == "top").then(top))
+            command(&name)
         }
         ErrorKind::UnknownArgument => option(&path, verb, &text(e, ContextKind::InvalidArg)?),
         _ => None,
@@ -127,11 +116,6 @@ fn path(e: &Error) -> Option<String> {
     Some(words.collect::<Vec<_>>().join(" "))
 }
 
-/// `container top`, which is no `top` of ours.
-fn top() -> (String, &'static str) {
-    ("there is no `container top` yet, as other engines have it".to_owned(), PROCESSES)
-}
-
 fn command(name: &str) -> Option<(String, &'static str)> {
     let (_, hint) = COMMANDS.iter().find(|(names, _)| names.contains(&name))?;
     Some((format!("there is no `{name}` yet, as other engines have it"), hint))
@@ -142,9 +126,6 @@ fn option(path: &str, command: &str, option: &str) -> Option<(String, &'static s
     // What clap says with a value: `--tmpfs=/run`.
     let name = option.split('=').next().unwrap_or(option);
     let told = |hint: &&'static str| Some((format!("`{command}` has no {name} yet, as other engines have it"), *hint));
-    if command == "top" && !name.starts_with('-') {
-        return Some((format!("`top` takes no container ({name}): it shows all of them"), PROCESSES));
-    }
     if matches!(command, "run" | "create") {
         return RUN.iter().find(|(names, _)| names.contains(&name)).and_then(|(_, hint)| told(hint));
     }
@@ -167,14 +148,11 @@ mod tests {
     fn what_docker_has_is_called_by_its_name() {
         for (line, what, hint) in [
             ("onggi compose up", "no `compose`", "onggi run"),
-            ("onggi pause web", "no `pause`", "cgroup freeze"),
-            ("onggi container stats", "no `stats`", "onggi top"),
+            ("onggi container checkpoint", "no `checkpoint`", "criu"),
             ("onggi run --volumes-from web busybox", "no --volumes-from", "-v SOURCE"),
             ("onggi run --restart=always x", "no --restart", "systemd"),
             ("onggi create --gpus all x", "no --gpus", "onggi-oci"),
             ("onggi container run --ip 10.0.0.2 x", "no --ip", "onggi net"),
-            ("onggi top web", "takes no container (web)", "ns enter NAME ps"),
-            ("onggi container top web", "no `container top`", "cgroup ls -p"),
             ("onggi image rm --all", "no --all", "image prune"),
         ] {
             let (told, use_this) = said(line).unwrap_or_else(|| panic!("{line}"));

@@ -83,7 +83,8 @@ impl Engine {
         drop(self.own_trees(&record, "commit")?);
         let mut plan = VerbPlan::new(format!("commit {}", record.name));
         let freeze = |stop| VerbOp::Freeze { oci_root: self.paths.oci_root(), id: record.id.to_string(), stop };
-        let stands = pause && self.status(&record.id)?.is_running();
+        let status = self.status(&record.id)?;
+        let stands = pause && status.is_running() && !status.is_paused();
         if stands {
             plan.push(freeze(true));
         }

@@ -35,6 +35,7 @@ impl Engine {
         let signal = options.signal.map_or_else(|| self.stop_signal(record), Ok)?;
         plan.push(self.reason(record, "who asked for the end, for `onggi why`", "stop", signal));
         plan.push(VerbOp::Signal { pid, signal });
+        self.add_go_on(record, plan)?;
         let seconds = options.patience(&record.request.stop).as_secs();
         let asked = (self.asked_file(record), format!("[{},{}]", asked("stop", signal), asked("stop", SIGKILL)));
         plan.push(VerbOp::WaitThenKill { pid, seconds, asked });
@@ -131,13 +132,56 @@ impl Engine {
         let mut plan = VerbPlan::new(format!("kill {}", record.name));
         plan.push(self.reason(&record, "who sent which signal, for `onggi why`", "kill", signal));
         plan.push(VerbOp::Signal { pid, signal });
-        if signal == SIGKILL && !self.status(&record.id)?.is_paused() {
+        if self.ends_a_pause(&record, signal)? {
+            self.add_go_on(&record, &mut plan)?;
+        }
+        if signal == SIGKILL {
             plan.push(self.awaited(&record));
             self.add_release(&record, &mut plan)?;
             if record.request.remove {
                 self.add_erase(&record, &mut plan)?;
             }
         }
+        Ok(plan)
+    }
+
+    /// A paused container goes on, so that it sees what it was sent.
+    fn add_go_on(&self, record: &ContainerRecord, plan: &mut VerbPlan) -> Result<(), EngineError> {
+        if self.status(&record.id)?.is_paused() {
+            plan.push(self.freezer(record, false));
+        }
+        Ok(())
+    }
+
+    fn freezer(&self, record: &ContainerRecord, stop: bool) -> VerbOp {
+        VerbOp::Freeze { oci_root: self.paths.oci_root(), id: record.id.to_string(), stop }
+    }
+
+    /// `pause`.
+    ///
+    /// # Errors
+    /// No such container, or it does not run.
+    pub fn explain_pause(&self, name: &str) -> Result<VerbPlan, EngineError> {
+        self.explain_freezer(name, "pause", false)
+    }
+
+    /// `unpause`.
+    ///
+    /// # Errors
+    /// No such container, or it is not paused.
+    pub fn explain_unpause(&self, name: &str) -> Result<VerbPlan, EngineError> {
+        self.explain_freezer(name, "unpause", true)
+    }
+
+    fn explain_freezer(&self, name: &str, verb: &'static str, paused: bool) -> Result<VerbPlan, EngineError> {
+        let (record, _) = self.running(name, verb)?;
+        let status = self.status(&record.id)?;
+        if status.is_paused() != paused {
+            let (name, hint) = (record.name.to_string(), "`onggi ps -a` shows the states");
+            return Err(EngineError::WrongState { verb, name, state: status.name(), hint });
+        }
+        let mut plan = VerbPlan::new(format!("{verb} {}", record.name));
+        plan.push(self.freezer(&record, !paused));
         Ok(plan)
     }
 
@@ -164,10 +208,10 @@ impl Engine {
         plan.push(self.intent(&record));
         if let Status::Running { pid, .. } = self.status(&record.id)? {
             if !force {
-                let (name, hint) = (record.name.to_string(), "stop it first, or use rm -f");
-                return Err(EngineError::WrongState { verb: "remove", name, state: "running", hint });
+                return Err(self.still_runs(&record));
             }
             plan.push(VerbOp::Signal { pid, signal: SIGKILL });
+            self.add_go_on(&record, &mut plan)?;
             plan.push(self.awaited(&record));
         }
         self.add_release(&record, &mut plan)?;

@@ -1,7 +1,9 @@
-//! `onggi top` and `onggi cgroup top`: containers, groups and pressure as they change, as systemd-cgtop(1).
+//! `onggi top` and `onggi cgroup top`: containers, groups and pressure as they change, as systemd-cgtop(1). `onggi top NAME`:
+//! the processes of a container, as Docker's.
 //!
 //! [`sample`] looks, [`state`] is what a key changes, [`view`] draws; on a terminal a loop joins them, `--batch` prints.
 
+mod processes;
 mod sample;
 mod state;
 #[cfg(feature = "tui")]
@@ -23,6 +25,7 @@ use crate::{
         format::{self, Columns},
     },
 };
+pub(crate) use processes::ProcessesArgs;
 use sample::{Sampler, Subject};
 
 const COLUMNS: Columns = Columns {
@@ -95,11 +98,18 @@ pub(crate) struct ContainersArgs {
     groups: bool,
     #[command(flatten)]
     top: TopArgs,
+    /// List the processes of this container instead, with these columns (pid,user,args) or options of ps(1) (aux, -o pid,comm)
+    #[arg(num_args = 0.., trailing_var_arg = true, value_names = ["CONTAINER", "COLUMNS|PS-OPTIONS"],
+        conflicts_with_all = ["groups", "batch", "iterations", "delay", "sort", "depth"])]
+    container_and_columns: Vec<String>,
 }
 
 impl ContainersArgs {
-    /// Shows containers; groups are a key away.
+    /// Shows containers; groups are a key away. With a container's name, its processes.
     pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
+        if !self.container_and_columns.is_empty() {
+            return processes::print(&self.container_and_columns, self.top.format.as_deref(), global);
+        }
         let subject = if self.groups { Subject::Groups } else { Subject::Containers };
         self.top.run(subject, Group::root(), global)
     }
