@@ -108,6 +108,8 @@ enum Command {
     Restart(commands::restart::RestartArgs),
     /// Give a container another name
     Rename(commands::rename::RenameArgs),
+    /// Change limits of containers
+    Update(commands::update::UpdateArgs),
     /// Remove containers
     Rm(commands::rm::RmArgs),
     /// Wait until containers end and print their exit codes
@@ -258,6 +260,8 @@ enum ContainerCommand {
     Top(commands::top::ProcessesArgs),
     /// Give a container another name
     Rename(commands::rename::RenameArgs),
+    /// Change limits of containers
+    Update(commands::update::UpdateArgs),
     /// Remove containers
     #[command(visible_alias = "remove")]
     Rm(commands::rm::RmArgs),
@@ -350,6 +354,7 @@ impl Command {
             Self::Attach(args) => args.run(global),
             Self::Restart(args) => args.run(global),
             Self::Rename(args) => args.run(global),
+            Self::Update(args) => args.run(global),
             Self::Rm(args) => args.run(global),
             Self::Wait(args) => args.run(global),
             Self::Inspect(args) => args.run(global),
@@ -428,6 +433,7 @@ impl ContainerCommand {
             Self::Attach(args) => args.run(global),
             Self::Restart(args) => args.run(global),
             Self::Rename(args) => args.run(global),
+            Self::Update(args) => args.run(global),
             Self::Rm(args) => args.run(global),
             Self::Wait(args) => args.run(global),
             Self::Inspect(args) => args.run(global, commands::inspect::Kind::Container),

@@ -26,7 +26,8 @@ use onggi_spec::{
 };
 
 use host::HostArgs;
-use limits::{FixedLimitArgs, ProcessLimits, ResourceArgs};
+pub(crate) use limits::ResourceArgs;
+use limits::{FixedLimitArgs, ProcessLimits};
 use network::NetworkArgs;
 
 use crate::error::CliError;

@@ -65,6 +65,7 @@ mod status;
 mod stop;
 mod top;
 mod transfer;
+mod update;
 mod userns;
 mod why;
 

@@ -29,7 +29,7 @@ fn members(at: &str, value: &Value, found: &mut BTreeSet<String>) {
             }
         }
         // What the kernel reports once there is something to report.
-        _ if at.contains("blkio") || at.contains("network_interfaces") || at.contains("intel_rdt") => {}
+        _ if ["blkio", "network_interfaces", "intel_rdt", "throttling"].iter().any(|part| at.contains(part)) => {}
         _ => drop(found.insert(at.to_owned())),
     }
 }

@@ -302,3 +302,42 @@ fn e2e_named_ports_are_published_on_free_ports() {
     stage.onggi.ok(&["rm", "-f", "web"]);
     stage.onggi.assert_nothing_left();
 }
+
+#[test]
+fn e2e_limits_are_changed_at_once_and_for_every_later_start() {
+    let stage = Stage::new();
+    let words = ["run", "-d", "--name", "box", "-m", "64m", "--cpus", "0.5", &stage.busybox, "sleep", "600"];
+    stage.onggi.ok(&words);
+    let read = |files: &str| stage.onggi.ok(&["exec", "box", "sh", "-c", &format!("cd /sys/fs/cgroup; cat {files}")]);
+    let files = "memory/memory.limit_in_bytes pids/pids.max cpu/cpu.cfs_quota_us cpu/cpu.shares";
+    assert_eq!(read(files), "67108864\n4096\n50000\n1024");
+    let change = ["--memory", "128m", "--pids-limit", "50", "-c", "256"];
+    let explained = stage.onggi.ok(&[&["update", "--explain"] as &[&str], &change, &["box"]].concat());
+    assert!(explained.contains("memory.limit_in_bytes") && explained.contains("containers"), "{explained}");
+    assert_eq!(read(files), "67108864\n4096\n50000\n1024");
+    let told = stage.onggi.ok(&[&["update"] as &[&str], &change, &["box"]].concat());
+    assert_eq!(told, "box");
+    let after = "134217728\n50\n50000\n256";
+    assert_eq!(read(files), after);
+    assert_eq!(inspected(&stage, "box", "{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}}"), "134217728 268435456");
+
+    // What is refused changes nothing, neither now nor later.
+    for (wrong, told) in [
+        (&["--cpu-quota", "5000"] as &[&str], "--cpu-quota"),
+        (&["--memory-swap", "1m"], "--memory-swap"),
+        (&["--cpuset-cpus", "1000"], "1000"),
+        (&[], "no limit was given"),
+    ] {
+        let ran = stage.onggi.run(&[&["update"], wrong, &["box"]].concat());
+        assert!(ran.code.is_some_and(|code| code != 0) && ran.stderr.contains(told), "{wrong:?}: {ran}");
+    }
+    assert_eq!(read(files), after);
+    stage.onggi.ok(&["restart", "-t", "0", "box"]);
+    assert_eq!(read(files), after);
+    stage.onggi.ok(&["stop", "-t", "0", "box"]);
+    stage.onggi.ok(&["container", "update", "--pids-limit", "60", "box"]);
+    stage.onggi.ok(&["start", "box"]);
+    assert_eq!(read("pids/pids.max"), "60");
+    stage.onggi.ok(&["rm", "-f", "box"]);
+    stage.onggi.assert_nothing_left();
+}

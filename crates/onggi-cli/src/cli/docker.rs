@@ -12,7 +12,6 @@ const COMMANDS: &[(&[&str], &str)] = &[
     ),
     (&["compose"], "`onggi run -d` for each service"),
     (&["events"], "`onggi wait NAME` for an end, `onggi ps -a`, and `ONGGI_TRACE=1` for what a command does"),
-    (&["update"], "`onggi cgroup set NAME memory=100M cpus=0.5` as long as it runs"),
     (&["network"], "`onggi net ls`, `onggi net bridge`, and `--network bridge|none|host` of `onggi run`"),
     (&["volume"], "a directory of the host: `onggi run -v DIR:PATH`"),
     (&["checkpoint"], "criu(8)"),

@@ -63,6 +63,7 @@ mod subject;
 pub(crate) mod system;
 pub(crate) mod tag;
 pub(crate) mod top;
+pub(crate) mod update;
 pub(crate) mod version;
 pub(crate) mod wait;
 pub(crate) mod why;

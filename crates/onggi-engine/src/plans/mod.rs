@@ -46,7 +46,7 @@ impl VerbPlan {
         self.notes.push(note.into());
     }
 
-    fn push(&mut self, op: VerbOp) {
+    pub(crate) fn push(&mut self, op: VerbOp) {
         self.operations.push(op);
     }
 
