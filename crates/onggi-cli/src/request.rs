@@ -71,7 +71,7 @@ pub(crate) struct ContainerArgs {
     /// Replace the image's entry point; an empty text removes it
     #[arg(long, value_name = "COMMAND", allow_hyphen_values = true)]
     entrypoint: Option<String>,
-    /// Network: bridge, none or host
+    /// Network: bridge, none, host, or container:NAME for that of another container
     #[arg(long, visible_alias = "net", default_value = "bridge", value_name = "MODE", allow_hyphen_values = true)]
     network: String,
     /// User namespace: host, or auto for one of the container's own over ids that nobody else has
@@ -341,6 +341,7 @@ impl ContainerArgs {
             cap_add: capabilities(cap_add)?,
             cap_drop: capabilities(cap_drop)?,
             network: parse_network(&network)?,
+            network_of: network.strip_prefix("container:").map(str::to_owned),
             userns: parse_userns(&userns)?,
             ports: ports(&publish)?,
             mounts: mounts(&volume, caller)?,
@@ -385,11 +386,14 @@ fn parse_network(text: &str) -> Result<NetworkMode, ParseError> {
         "bridge" | "default" => Ok(NetworkMode::Bridge),
         "none" => Ok(NetworkMode::None),
         "host" => Ok(NetworkMode::Host),
-        _ if text.starts_with("container:") => {
-            Err(ParseError::new("network", text, "there is no sharing of a container's network yet")
-                .hint("use bridge, none or host; `onggi ns enter --net NAME` runs a program of the host in it"))
-        }
-        _ => Err(ParseError::new("network", text, "no such network").hint("use bridge, none or host")),
+        _ => match text.strip_prefix("container:") {
+            Some("") => Err(ParseError::new("network", text, "the container is missing").hint("write container:NAME")),
+            Some(_) => Ok(NetworkMode::Container),
+            None => {
+                Err(ParseError::new("network", text, "no such network")
+                    .hint("use bridge, none, host or container:NAME"))
+            }
+        },
     }
 }
 

@@ -136,6 +136,7 @@ impl Engine {
         request: &ContainerRequest,
         source: &Source,
     ) -> Result<(ContainerRecord, Intent), EngineError> {
+        let request = &self.joined_request(request)?;
         let id = names::random_id()?;
         let intent = self.intents()?.wait(id.as_str())?;
         failpoint::hit("create.intent");

@@ -20,7 +20,7 @@ use onggi_sys::process::wait_pidfd;
 use serde_json::{Value, json};
 
 use crate::{
-    Engine, EngineError, apparmor, create, devices,
+    Engine, EngineError, apparmor, create, devices, joined,
     launch::read_bounded_to,
     names,
     process::{self, Session},
@@ -64,7 +64,7 @@ impl Engine {
     pub fn explain(&self, request: &ContainerRequest) -> Result<Explanation, EngineError> {
         let (facts, mut notes) = self.explained_facts(request);
         let (image, config) = self.explained_image(request, &mut notes)?;
-        let mut request = request.clone();
+        let mut request = self.joined_request(request)?;
         if !facts.rootful() && request.network == NetworkMode::Bridge {
             request.network = NetworkMode::None;
             notes.push("without root there is no bridge network: only loopback".to_owned());
@@ -109,12 +109,15 @@ impl Engine {
         let rootfs = self.explained_rootfs(&record, facts);
         let network = match record.request.network {
             NetworkMode::Bridge => Some(self.explained_network(&record)?),
-            NetworkMode::None | NetworkMode::Host => None,
+            NetworkMode::None | NetworkMode::Host | NetworkMode::Container => None,
         };
         let user = self.explained_user(&record, &rootfs, config)?;
         let sandbox = self.explained_sandbox(&record, facts, &rootfs, config, user)?;
         let storage = storage_words(&record, &rootfs, self.keeps_trees(&record)?);
-        let etc = etc_files(&record, facts, network.as_ref());
+        let etc = match self.network_owner(&record)? {
+            Some(other) => joined::shared_files(&self.paths, &other)?,
+            None => etc_files(&record, facts, network.as_ref()),
+        };
         Ok(Explanation { record, notes, storage, rootfs, network, etc, sandbox, keeps: false })
     }
 
@@ -229,7 +232,12 @@ impl Engine {
         user: ResolvedUser,
     ) -> Result<SandboxTexts, EngineError> {
         let bundle = self.paths.bundle(&record.id);
-        let netns = format!("/run/netns/{}", netns_name(record));
+        let netns = match self.network_owner(record)? {
+            Some(other) => self.living(&other)?.map(|(_, state)| format!("/proc/{}/ns/net", state.pid)),
+            None => {
+                (record.request.network == NetworkMode::Bridge).then(|| format!("/run/netns/{}", netns_name(record)))
+            }
+        };
         let confinement = apparmor::plan(&record.request, facts)?;
         let input = SpecInput {
             request: &record.request,
@@ -238,7 +246,7 @@ impl Engine {
             facts,
             id: &record.id,
             id_block: self.probable_id_block(record),
-            netns_path: (record.request.network == NetworkMode::Bridge).then_some(netns.as_str()),
+            netns_path: netns.as_deref(),
             cgroups_path: rootfs::cgroups_path(&record.id),
             apparmor_profile: confinement.profile.as_deref(),
             files: GeneratedFiles {
@@ -431,6 +439,7 @@ fn section(out: &mut String, title: &str, text: &str) {
 fn no_network(mode: NetworkMode) -> &'static str {
     match mode {
         NetworkMode::Host => "share the host's network namespace",
+        NetworkMode::Container => "join the other container's network namespace",
         _ => "a network namespace of its own with nothing but loopback",
     }
 }

@@ -4,6 +4,7 @@ mod config;
 mod host_config;
 
 use onggi_spec::{
+    NetworkMode,
     monitor::{ExitRecord, RootFs},
     oci::runtime::Spec,
     port::PortMapping,
@@ -131,7 +132,10 @@ impl Engine {
         };
         let endpoint = json!({ "IPAddress": ip, "IPPrefixLen": prefix, "Gateway": gateway, "MacAddress": mac });
         let mut networks = Map::new();
-        networks.insert(r.request.network.name().to_owned(), endpoint);
+        // A shared network is shown at its owner.
+        if r.request.network != NetworkMode::Container {
+            networks.insert(r.request.network.name().to_owned(), endpoint);
+        }
         Ok(json!({
             "IPAddress": ip, "IPPrefixLen": prefix, "Gateway": gateway, "MacAddress": mac,
             "SandboxKey": sandbox_key(status), "Ports": ports, "Networks": networks,

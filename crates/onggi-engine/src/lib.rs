@@ -35,6 +35,7 @@ mod images;
 mod import;
 mod info;
 mod inspect;
+mod joined;
 mod json;
 mod launch;
 mod list;

@@ -21,7 +21,7 @@ use onggi_spec::{
 use onggi_state::ContainerRecord;
 use onggi_storage::HostMounts;
 
-use crate::{Engine, EngineError, apparmor, devices, json};
+use crate::{Engine, EngineError, apparmor, devices, joined, json};
 
 /// A json-file log is rotated at this size …
 const LOG_MAX_SIZE: u64 = 16 * 1024 * 1024;
@@ -186,6 +186,10 @@ impl Engine {
     fn write_etc_files(&self, record: &ContainerRecord, network: Option<&NetworkRecord>) -> Result<(), EngineError> {
         let bundle = self.paths.bundle(&record.id);
         let facts = self.facts();
+        if let Some(other) = self.network_owner(record)? {
+            let files = joined::shared_files(&self.paths, &other)?;
+            return files.iter().try_for_each(|(name, text)| write_public(&bundle.join(name), text));
+        }
         write_public(&bundle.join("hosts"), &hosts_text(record, facts, network))?;
         write_public(&bundle.join("hostname"), &format!("{}\n", hostname(record, facts)))?;
         write_public(&bundle.join("resolv.conf"), &resolv_text(record, facts))
@@ -231,7 +235,7 @@ pub(crate) fn hosts_text(record: &ContainerRecord, facts: &HostFacts, network: O
     let own = || hosts_file(&hostname(record, facts), request.domainname.as_deref(), network.map(|n| n.ip));
     let mut text = match request.network {
         NetworkMode::Host => fs::read_to_string("/etc/hosts").unwrap_or_else(|_| own()),
-        NetworkMode::Bridge | NetworkMode::None => own(),
+        NetworkMode::Bridge | NetworkMode::None | NetworkMode::Container => own(),
     };
     let gateway = network.map_or(Ipv4Addr::LOCALHOST, |n| n.gateway);
     for host in &request.extra_hosts {

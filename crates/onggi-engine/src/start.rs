@@ -158,6 +158,9 @@ impl Engine {
     /// Makes the network namespace of a bridged container. The record is on disk before anything of it
     /// exists. Without a bridge the sandbox makes the namespace together with the others.
     fn attach_network(&self, record: &ContainerRecord, id_block: Option<IdBlock>) -> Result<Attached, EngineError> {
+        if let Some(other) = self.network_owner(record)? {
+            return Ok(Attached { netns: Some(self.joined_namespace(&other)?), ..Attached::default() });
+        }
         if record.request.network != NetworkMode::Bridge {
             return Ok(Attached::default());
         }

@@ -123,6 +123,9 @@ pub struct ContainerRequest {
     /// All named ports are published.
     #[serde(default)]
     pub publish_all: bool,
+    /// Whose network it has, with [`NetworkMode::Container`]: its id; a name or the beginning of an id in what a user types.
+    #[serde(default)]
+    pub network_of: Option<String>,
 }
 
 /// Namespaces that a container shares with the host instead of having its own; its network has [`NetworkMode`].
@@ -148,6 +151,14 @@ pub struct StopChoice {
 }
 
 impl ContainerRequest {
+    /// The network as Docker writes it: `bridge`, `container:ID`.
+    pub fn network_words(&self) -> String {
+        match &self.network_of {
+            Some(other) => format!("{}:{other}", self.network.name()),
+            None => self.network.name().to_owned(),
+        }
+    }
+
     /// A container of `image` of which nothing else is asked.
     pub fn of(image: ImageSource) -> Self {
         Self {
@@ -191,6 +202,7 @@ impl ContainerRequest {
             dns: Dns::default(),
             expose: Vec::new(),
             publish_all: false,
+            network_of: None,
         }
     }
 }
@@ -218,6 +230,8 @@ pub enum NetworkMode {
     None,
     /// The host's network namespace.
     Host,
+    /// The network namespace of another container, which [`ContainerRequest::network_of`] names.
+    Container,
 }
 
 /// `--userns`.
@@ -242,12 +256,13 @@ impl UserNamespace {
 }
 
 impl NetworkMode {
-    /// `bridge`, `none` or `host`.
+    /// `bridge`, `none`, `host` or `container`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Bridge => "bridge",
             Self::None => "none",
             Self::Host => "host",
+            Self::Container => "container",
         }
     }
 }

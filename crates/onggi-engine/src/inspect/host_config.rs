@@ -29,7 +29,7 @@ pub(super) fn of(r: &ContainerRecord, facts: &HostFacts) -> Value {
         .collect();
     let asked = json!({
         "Binds": binds,
-        "NetworkMode": q.network.name(),
+        "NetworkMode": q.network_words(),
         "PortBindings": port_map(&q.ports),
         // `host`: root in the container is root outside, held back by capabilities, seccomp and masks.
         "UsernsMode": q.userns.name(),

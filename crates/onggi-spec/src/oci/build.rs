@@ -99,7 +99,7 @@ impl SpecInput<'_> {
         match self.request.network {
             NetworkMode::Bridge => !self.in_user_namespace(),
             NetworkMode::None => true,
-            NetworkMode::Host => false,
+            NetworkMode::Host | NetworkMode::Container => false,
         }
     }
 
@@ -107,6 +107,7 @@ impl SpecInput<'_> {
         self.request.network == NetworkMode::Bridge
     }
 
+    /// Its network namespace is not the host's.
     fn own_network(&self) -> bool {
         self.request.network != NetworkMode::Host
     }
@@ -264,7 +265,7 @@ fn sysctls(input: &SpecInput<'_>) -> Result<BTreeMap<String, String>, BuildError
         let shared = match sysctl::owner(&key.replace('/', ".")) {
             // Made with the namespace, by who owns it: see `bridge_sysctls`.
             Some(sysctl::Owner::Network) if input.id_block.is_some() && input.bridged() => continue,
-            Some(sysctl::Owner::Network) => !input.own_network(),
+            Some(sysctl::Owner::Network) => matches!(input.request.network, NetworkMode::Host | NetworkMode::Container),
             Some(sysctl::Owner::Ipc) => input.request.shared.ipc,
             None => true,
         };
@@ -279,7 +280,8 @@ fn sysctls(input: &SpecInput<'_>) -> Result<BTreeMap<String, String>, BuildError
 /// As Docker: in a network namespace of its own everybody may open ICMP sockets and low ports, which is why
 /// NET_RAW is not needed. Without root only gid 0 is mapped, and only mapped groups may be written.
 fn default_sysctls(input: &SpecInput<'_>) -> BTreeMap<String, String> {
-    if !input.own_network() || (input.id_block.is_some() && !input.owns_network()) {
+    let shared = matches!(input.request.network, NetworkMode::Host | NetworkMode::Container);
+    if shared || (input.id_block.is_some() && !input.owns_network()) {
         return BTreeMap::new();
     }
     let last = match input.id_block {
