@@ -54,6 +54,15 @@ pub fn check_free(plan: &CgroupPlan) -> Result<(), CgroupError> {
     own.filter(|path| path.is_dir()).try_for_each(|path| check_usable(path))
 }
 
+/// The groups of a unit that is to be started are not in use: systemd would only say that there is such a unit, and take
+/// frozen ones.
+///
+/// # Errors
+/// [`CgroupError::InUse`], [`CgroupError::Frozen`].
+pub fn check_unit_free(plan: &CgroupPlan) -> Result<(), CgroupError> {
+    plan.dirs.iter().filter(|dir| dir.path.is_dir()).try_for_each(|dir| check_usable(&dir.path))
+}
+
 pub(crate) fn prepare_all(steps: &[Prepare], made: &mut Vec<PathBuf>) -> Result<(), CgroupError> {
     let mut tries = 0;
     loop {

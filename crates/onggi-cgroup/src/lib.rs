@@ -26,7 +26,7 @@ mod watch;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-pub use apply::{apply_create, check_free, write_limit};
+pub use apply::{apply_create, check_free, check_unit_free, write_limit};
 pub use controllers::cpu::{shares_to_weight, weight_to_shares};
 pub use device_filter::{DeviceKind, DeviceRule};
 pub use error::CgroupError;

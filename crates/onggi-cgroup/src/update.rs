@@ -193,6 +193,10 @@ fn check(paths: &Paths, version: Version, change: &LinuxResources) -> Option<(Pa
 /// The change, with the members that it cannot be translated without.
 fn completed(before: &LinuxResources, change: &LinuxResources, version: Version) -> LinuxResources {
     let mut wanted = change.clone();
+    if let Some(memory) = &mut wanted.memory {
+        // As for every other limit: 0 is no wish for another one.
+        memory.swap = memory.swap.filter(|swap| *swap != 0);
+    }
     if version == Version::V1 {
         return wanted;
     }

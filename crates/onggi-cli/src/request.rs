@@ -3,6 +3,10 @@
 //! The only place that looks at the caller's environment and current directory for them: `-e KEY`,
 //! `--env-file`, relative paths of `-v` and `rootfs:`.
 
+mod host;
+mod limits;
+mod network;
+
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -14,11 +18,16 @@ use onggi_spec::{
     mount::{MountSpec, parse_volume},
     path,
     port::{PortMapping, parse_publish},
-    quantity::{parse_cpus, parse_memory, parse_pids},
-    request::Resources,
+    quantity::parse_signal,
+    request::StopChoice,
     seccomp_profile::SeccompProfile,
     security::{SeccompChoice, SecurityOpt, SecurityOptions, parse_security_opt},
+    sysctl::parse_sysctl,
 };
+
+use host::HostArgs;
+use limits::{FixedLimitArgs, ProcessLimits, ResourceArgs};
+use network::NetworkArgs;
 
 use crate::error::CliError;
 
@@ -70,15 +79,29 @@ pub(crate) struct ContainerArgs {
     /// Host name in the container
     #[arg(short = 'h', long, value_name = "NAME", allow_hyphen_values = true)]
     hostname: Option<String>,
-    /// Number of CPUs
-    #[arg(long, value_name = "DECIMAL", allow_hyphen_values = true)]
-    cpus: Option<String>,
-    /// Memory limit
-    #[arg(short, long, value_name = "SIZE", allow_hyphen_values = true)]
-    memory: Option<String>,
-    /// Most processes and threads; -1 is unlimited [default: 4096]
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
-    pids_limit: Option<String>,
+    /// NIS domain name
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
+    domainname: Option<String>,
+    #[command(flatten)]
+    resources: ResourceArgs,
+    #[command(flatten)]
+    limits: FixedLimitArgs,
+    #[command(flatten)]
+    host: HostArgs,
+    #[command(flatten)]
+    names: NetworkArgs,
+    /// Set a kernel setting of the container's namespaces
+    #[arg(long, value_name = "KEY=VALUE", allow_hyphen_values = true)]
+    sysctl: Vec<String>,
+    /// Add a group to the user's
+    #[arg(long, value_name = "GROUP", allow_hyphen_values = true)]
+    group_add: Vec<String>,
+    /// Signal that asks it to end
+    #[arg(long, value_name = "SIGNAL", allow_hyphen_values = true)]
+    stop_signal: Option<String>,
+    /// Seconds until it is killed; negative is never [default: 10]
+    #[arg(long, value_name = "SECONDS", allow_hyphen_values = true)]
+    stop_timeout: Option<i64>,
     /// Make the root filesystem read-only
     #[arg(long)]
     read_only: bool,
@@ -97,6 +120,15 @@ pub(crate) struct ContainerArgs {
     /// Set a label
     #[arg(short, long, value_name = "KEY[=VALUE]")]
     label: Vec<String>,
+    /// Read labels from a file
+    #[arg(long, value_name = "FILE")]
+    label_file: Vec<PathBuf>,
+    /// Add an annotation to the runtime's configuration
+    #[arg(long, value_name = "KEY=VALUE", allow_hyphen_values = true)]
+    annotation: Vec<String>,
+    /// Write the container's id to a file, which must not exist
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cidfile: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) pull: ImagePullArgs,
     /// Show help
@@ -264,22 +296,32 @@ impl ContainerArgs {
             network,
             userns,
             hostname,
-            cpus,
-            memory,
-            pids_limit,
+            domainname,
+            resources,
+            limits,
+            host,
+            names,
+            sysctl,
+            group_add,
+            stop_signal,
+            stop_timeout,
             read_only,
             cap_add,
             cap_drop,
             security_opt,
             init,
             label,
+            label_file,
+            annotation,
+            cidfile: _,
             pull: _,
             help: _,
             image_and_command,
         } = self;
         let mut words = image_and_command.into_iter();
         let image = words.next().unwrap_or_default();
-        Ok(ContainerRequest {
+        let (resources, ProcessLimits { oom_score_adj, ulimits, shm_size }) = limits.with(&resources)?;
+        let mut request = ContainerRequest {
             image: parse_image(&image, caller)?,
             name: said(name).map(|n| n.parse()).transpose()?,
             command: words.collect(),
@@ -288,7 +330,7 @@ impl ContainerArgs {
             workdir: said(workdir).map(|w| parse_workdir(&w)).transpose()?,
             user: said(user).map(|u| u.parse()).transpose()?,
             hostname: said(hostname).map(|h| parse_hostname(&h)).transpose()?,
-            labels: label.iter().map(|l| parse_label(l)).collect::<Result<BTreeMap<_, _>, _>>()?,
+            labels: labels(&label_file, &label, caller)?,
             tty,
             interactive,
             stdin_once: interactive,
@@ -301,13 +343,22 @@ impl ContainerArgs {
             userns: parse_userns(&userns)?,
             ports: ports(&publish)?,
             mounts: mounts(&volume, caller)?,
-            resources: Resources {
-                nano_cpus: cpus.map(|c| parse_cpus(&c)).transpose()?.flatten(),
-                memory: memory.map(|m| parse_memory(&m)).transpose()?.flatten(),
-                pids: pids_limit.map(|p| parse_pids(&p)).transpose()?,
-            },
+            resources,
             security: security(&security_opt, caller)?,
-        })
+            domainname: said(domainname).map(|d| parse_hostname(&d)).transpose()?,
+            group_add: group_add.iter().map(|g| g.parse()).collect::<Result<_, _>>()?,
+            ulimits,
+            oom_score_adj,
+            shm_size,
+            sysctls: sysctl.iter().map(|s| parse_sysctl(s)).collect::<Result<_, _>>()?,
+            annotations: annotation.iter().map(|a| parse_label(a)).collect::<Result<_, _>>()?,
+            stop: StopChoice { signal: stop_signal_word(stop_signal)?, timeout: stop_timeout },
+            // The rest is below.
+            ..ContainerRequest::of(ImageSource::Host)
+        };
+        host.fill(&mut request, caller)?;
+        names.fill(&mut request)?;
+        Ok(request)
     }
 }
 
@@ -377,7 +428,7 @@ pub(crate) fn parse_platform(text: &str) -> Result<onggi_spec::image::Platform, 
 }
 
 /// Files first, then `-e`, as Docker.
-fn environment(files: &[PathBuf], own: &[String], caller: &Caller<'_>) -> Result<Vec<String>, CliError> {
+pub(crate) fn environment(files: &[PathBuf], own: &[String], caller: &Caller<'_>) -> Result<Vec<String>, CliError> {
     let mut env = Vec::new();
     for file in files {
         for variable in parse_env_file(&read_bounded(&caller.directory.join(file))?)? {
@@ -406,6 +457,33 @@ fn with_value(variable: EnvArg, caller: &Caller<'_>) -> Result<Result<String, St
     let text = format!("{key}={value}");
     parse_env(&text)?;
     Ok(Ok(text))
+}
+
+/// Files first, then `-l`, as Docker. A line that begins with # is a comment.
+fn labels(files: &[PathBuf], own: &[String], caller: &Caller<'_>) -> Result<BTreeMap<String, String>, CliError> {
+    let mut all = BTreeMap::new();
+    for file in files {
+        let text = read_bounded(&caller.directory.join(file))?;
+        let lines = text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        for line in lines {
+            let (key, value) = parse_label(line)?;
+            all.insert(key, value);
+        }
+    }
+    for text in own {
+        let (key, value) = parse_label(text)?;
+        all.insert(key, value);
+    }
+    Ok(all)
+}
+
+/// The word itself is kept, for `inspect`; here it is only known to mean a signal.
+fn stop_signal_word(text: Option<String>) -> Result<Option<String>, ParseError> {
+    let word = said(text);
+    if let Some(word) = &word {
+        parse_signal(word)?;
+    }
+    Ok(word)
 }
 
 fn read_bounded(path: &std::path::Path) -> Result<String, CliError> {
@@ -488,127 +566,4 @@ fn parse_mount(text: &str, caller: &Caller<'_>) -> Result<MountSpec, ParseError>
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::Parser;
-
-    use super::*;
-
-    #[derive(Parser)]
-    #[command(disable_help_flag = true)]
-    struct Only {
-        #[command(flatten)]
-        args: ContainerArgs,
-    }
-
-    fn request(words: &[&str]) -> Result<ContainerRequest, CliError> {
-        let only = Only::try_parse_from(["run"].iter().chain(words)).expect("arguments parse");
-        let variable = |key: &str| (key == "HAVE").then(|| OsString::from("it"));
-        only.args.request(&Caller { variable: &variable, directory: PathBuf::from("/cwd") })
-    }
-
-    #[test]
-    fn every_option_arrives_in_the_request() {
-        let r = request(&[
-            "-it",
-            "--rm",
-            "--name",
-            "web",
-            "-p",
-            "8080:80",
-            "-p",
-            "9000-9001:9000-9001/udp",
-            "-v",
-            "/a:/b:ro",
-            "-v",
-            "./x:/y",
-            "-v",
-            "/a:/b/:ro",
-            "-e",
-            "A=1",
-            "-e",
-            "HAVE",
-            "-e",
-            "HAVENOT",
-            "-u",
-            "1:2",
-            "-w",
-            "/w",
-            "--entrypoint",
-            "e",
-            "--network",
-            "none",
-            "-h",
-            "h",
-            "--cpus",
-            "1.5",
-            "-m",
-            "64m",
-            "--pids-limit",
-            "-1",
-            "--read-only",
-            "--cap-add",
-            "net_admin,SYS_TIME",
-            "--cap-drop",
-            "ALL",
-            "--security-opt",
-            "apparmor=unconfined",
-            "--security-opt",
-            "no-new-privileges",
-            "--init",
-            "-l",
-            "k=v",
-            "nginx",
-            "sh",
-            "-c",
-            "x",
-        ])
-        .expect("is a request");
-        assert_eq!(r.image, ImageSource::Image("nginx".parse().expect("reference")));
-        assert_eq!(r.command, ["sh", "-c", "x"]);
-        assert_eq!(r.env, ["A=1", "HAVE=it", "HAVENOT"]);
-        assert_eq!(r.ports.len(), 3);
-        assert_eq!(r.security.words(), ["apparmor=unconfined", "no-new-privileges=true"]);
-        assert_eq!((r.mounts[1].source.as_str(), r.mounts.len()), ("/cwd/x", 2));
-        assert!(r.mounts[0].read_only && r.tty && r.interactive && r.remove && r.read_only && r.init);
-        assert_eq!(r.cap_add, ["net_admin", "SYS_TIME"]);
-        assert_eq!(
-            (r.resources.nano_cpus, r.resources.memory, r.resources.pids),
-            (Some(1_500_000_000), Some(64 << 20), Some(-1))
-        );
-        assert_eq!(r.entrypoint, Some(vec!["e".to_owned()]));
-        assert_eq!(r.labels.get("k").map(String::as_str), Some("v"));
-        assert_eq!(
-            (r.hostname.as_deref(), r.workdir.as_deref(), r.network),
-            (Some("h"), Some("/w"), NetworkMode::None)
-        );
-    }
-
-    #[test]
-    fn sources_other_than_images() {
-        assert_eq!(request(&["host:"]).expect("host").image, ImageSource::Host);
-        assert_eq!(request(&["rootfs:dir"]).expect("rootfs").image, ImageSource::Rootfs("/cwd/dir".into()));
-        assert_eq!(request(&["--entrypoint", "", "a"]).expect("empty").entrypoint, Some(vec![]));
-    }
-
-    #[test]
-    fn bad_values_are_refused_with_a_hint_or_reason() {
-        for words in [
-            &["-p", "x", "a"] as &[&str],
-            &["-v", "named:/x", "a"],
-            &["-u", "-1", "a"],
-            &["-m", "1", "a"],
-            &["-w", "rel", "a"],
-            &["--network", "foo", "a"],
-            &["--cap-add", "NOPE", "a"],
-            &["--name", "-x", "a"],
-            &["UPPER/Case"],
-            &["rootfs:"],
-            &["-p", "80:80", "-p", "80:81", "a"],
-            &["--env-file", "/nonexistent", "a"],
-        ] {
-            assert!(request(words).is_err(), "{words:?}");
-        }
-        let shared = request(&["--network", "container:web", "a"]).expect_err("it is not there yet").to_string();
-        assert!(shared.contains("sharing of a container's network"), "{shared}");
-    }
-}
+mod tests;

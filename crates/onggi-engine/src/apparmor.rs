@@ -51,7 +51,7 @@ enum Loaded {
 /// A profile was asked for by name and this host has none of that name.
 pub(crate) fn prepare(request: &ContainerRequest, facts: &HostFacts) -> Result<Confinement, EngineError> {
     let wanted = &request.security.apparmor;
-    if *wanted == AppArmorChoice::Unconfined || (*wanted == AppArmorChoice::Default && !applies(facts)) {
+    if *wanted == AppArmorChoice::Unconfined || (*wanted == AppArmorChoice::Default && !applies(request, facts)) {
         return Ok(Confinement::default());
     }
     let found = match fs::read_to_string(LOADED) {
@@ -67,7 +67,7 @@ pub(crate) fn prepare(request: &ContainerRequest, facts: &HostFacts) -> Result<C
 /// As [`prepare`].
 pub(crate) fn plan(request: &ContainerRequest, facts: &HostFacts) -> Result<Confinement, EngineError> {
     match &request.security.apparmor {
-        AppArmorChoice::Default if applies(facts) => {
+        AppArmorChoice::Default if applies(request, facts) => {
             Ok(Confinement { profile: Some(DEFAULT_APPARMOR_PROFILE.to_owned()), note: None })
         }
         AppArmorChoice::Profile(_) => prepare(request, facts),
@@ -76,8 +76,8 @@ pub(crate) fn plan(request: &ContainerRequest, facts: &HostFacts) -> Result<Conf
 }
 
 /// Only root can load a profile, and a container without root has no power that this one would take.
-fn applies(facts: &HostFacts) -> bool {
-    facts.apparmor && facts.rootful()
+fn applies(request: &ContainerRequest, facts: &HostFacts) -> bool {
+    facts.apparmor && facts.rootful() && !request.privileged
 }
 
 fn decide(

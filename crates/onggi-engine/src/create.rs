@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::Ipv4Addr,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     time::SystemTime,
 };
@@ -10,6 +11,7 @@ use onggi_spec::{
     ContainerRequest, ImageSource, NetworkMode, UserNamespace,
     image::{ImageConfig, Platform},
     oci::build,
+    port::{PortMapping, parse_exposed},
     progress::{Progress, ProgressEvent},
 };
 use onggi_state::{ContainerRecord, ImageRecord, StateError, files::Intent};
@@ -197,6 +199,7 @@ impl Engine {
         for (key, value) in image.iter().flat_map(|c| &c.config.labels) {
             request.labels.entry(key.clone()).or_insert_with(|| value.clone());
         }
+        publish_named(&mut request, image);
         if !self.rootful() && request.network == NetworkMode::Bridge {
             request.network = NetworkMode::None;
         }
@@ -233,6 +236,28 @@ impl Engine {
             notes.extend(apparmor::prepare(request, self.facts()).ok().and_then(|confinement| confinement.note));
         }
         notes
+    }
+}
+
+/// `-P`: each port that the image or `--expose` names and `-p` does not gets a free port of the host.
+fn publish_named(request: &mut ContainerRequest, image: Option<&ImageConfig>) {
+    if !request.publish_all {
+        return;
+    }
+    let of_image = image.into_iter().flat_map(|c| c.config.exposed_ports.keys());
+    // What an image says is data: a port that means nothing is none (I8).
+    let mut named: Vec<_> = of_image.chain(&request.expose).filter_map(|port| parse_exposed(port).ok()).collect();
+    named.sort_unstable();
+    named.dedup();
+    for (container_port, protocol) in named {
+        if !request.ports.iter().any(|p| (p.container_port, p.protocol) == (container_port, protocol)) {
+            request.ports.push(PortMapping {
+                host_ip: Ipv4Addr::UNSPECIFIED,
+                host_port: None,
+                container_port,
+                protocol,
+            });
+        }
     }
 }
 

@@ -53,6 +53,12 @@ pub enum EngineError {
         /// Why.
         source: serde_json::Error,
     },
+    /// The file of `--cidfile` is somebody's.
+    #[error("container ID file found, make sure the other container isn't running or delete {}", path.display())]
+    IdFileExists {
+        /// The file.
+        path: PathBuf,
+    },
     /// A container has the host port.
     #[error("{protocol} port {port} is already used by container {container}")]
     PortTaken {

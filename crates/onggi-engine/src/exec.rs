@@ -12,7 +12,7 @@ use std::{
 };
 
 use onggi_spec::{
-    env,
+    UserNamespace, capability, env,
     oci::{
         build,
         runtime::{Process, Spec},
@@ -46,6 +46,8 @@ pub struct ExecRequest {
     pub interactive: bool,
     /// Nothing is connected and nobody waits.
     pub detach: bool,
+    /// It has every capability that can be given.
+    pub privileged: bool,
 }
 
 /// A running exec.
@@ -131,7 +133,25 @@ impl Engine {
             }
             self.set_user(record, user, &mut process)?;
         }
+        if request.privileged {
+            self.give_all(record, &mut process);
+        }
         Ok(process)
+    }
+
+    /// Every capability that the caller can give, and no profile: what Docker calls privileged. System calls stay filtered as
+    /// those of the container are.
+    fn give_all(&self, record: &ContainerRecord, process: &mut Process) {
+        let own = !self.rootful() || record.request.userns == UserNamespace::Auto;
+        let held =
+            |name: &&str| own || capability::number(name).is_some_and(|n| self.facts().effective_caps >> n & 1 == 1);
+        let all: Vec<String> = capability::ALL.iter().copied().filter(held).map(str::to_owned).collect();
+        let caps = process.capabilities.get_or_insert_default();
+        caps.bounding.clone_from(&all);
+        caps.effective.clone_from(&all);
+        caps.permitted = all;
+        process.apparmor_profile = None;
+        process.no_new_privileges = false;
     }
 
     fn spawn_exec(
@@ -200,12 +220,13 @@ impl Engine {
     fn set_user(&self, record: &ContainerRecord, user: &UserSpec, process: &mut Process) -> Result<(), EngineError> {
         let rootfs = self.rootfs_of(record)?;
         let view = onggi_storage::driver::lookup_view(&rootfs, &self.paths.bundle(&record.id));
-        let resolved = self.resolve_user(&view, Some(user))?;
+        let resolved = self.resolve_user(&view, Some(user), &record.request.group_add)?;
+        let security = build::effective_security(&record.request);
         if self.rootful() {
-            build::apply_user(process, &resolved, &record.request.security);
+            build::apply_user(process, &resolved, &security);
             return Ok(());
         }
-        build::apply_rootless_user(process, &resolved, &record.request.security).map_err(EngineError::Build)
+        build::apply_rootless_user(process, &resolved, &security).map_err(EngineError::Build)
     }
 
     /// HOME comes from somebody's `-e` or the image; otherwise it is the home directory of whoever runs.

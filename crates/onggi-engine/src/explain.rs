@@ -20,7 +20,7 @@ use onggi_sys::process::wait_pidfd;
 use serde_json::{Value, json};
 
 use crate::{
-    Engine, EngineError, apparmor, create,
+    Engine, EngineError, apparmor, create, devices,
     launch::read_bounded_to,
     names,
     process::{self, Session},
@@ -247,6 +247,8 @@ impl Engine {
                 resolv_conf: bundle.join("resolv.conf"),
             },
             device_sources: rootfs::device_sources(&record.request),
+            block_devices: devices::limited(&record.request.resources)?,
+            devices: devices::asked(&record.request, self.probable_id_block(record).is_some() || !facts.rootful())?,
         };
         let config = build_oci_spec(&input).map_err(EngineError::Build)?;
         let rootfs = match self.keeps_trees(record)? {
@@ -411,11 +413,11 @@ fn etc_files(
     facts: &HostFacts,
     network: Option<&NetworkPlan>,
 ) -> [(&'static str, String); 3] {
-    let ip = network.and_then(|n| n.record.as_ref()).map(|r| r.ip);
+    let network = network.and_then(|n| n.record.as_ref());
     [
-        ("hosts", rootfs::hosts_text(record, facts, ip)),
+        ("hosts", rootfs::hosts_text(record, facts, network)),
         ("hostname", format!("{}\n", rootfs::hostname(record, facts))),
-        ("resolv.conf", facts.resolv_conf.clone()),
+        ("resolv.conf", rootfs::resolv_text(record, facts)),
     ]
 }
 

@@ -186,6 +186,7 @@ fn mounts(r: &ContainerRecord) -> Vec<Value> {
             "Mode": if m.read_only { "ro" } else { "" }, "RW": !m.read_only, "Propagation": m.propagation,
         })
     };
+    // As with Docker, `--tmpfs` alone is not among them: HostConfig has it.
     r.request.mounts.iter().map(one).collect()
 }
 

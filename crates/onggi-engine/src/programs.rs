@@ -117,7 +117,7 @@ pub fn user_in(dir: &Path, spec: &UserSpec) -> Result<ResolvedUser, EngineError>
         submounts: Vec::new(),
         hidden: Vec::new(),
     };
-    onggi_storage::resolve_user(&mount, Some(spec)).map_err(|e| match e {
+    onggi_storage::resolve_user(&mount, Some(spec), &[]).map_err(|e| match e {
         // There is no container, whose root filesystem the store would speak of.
         onggi_storage::StorageError::NoSuchAccount { what, name } => {
             let file = dir.join(if what == "group" { "etc/group" } else { "etc/passwd" });

@@ -16,12 +16,12 @@ use onggi_spec::{
         build::{GeneratedFiles, SpecInput, build_oci_spec, effective_hostname},
         runtime::{ConsoleSize, Spec},
     },
-    user::{ResolvedUser, UserSpec},
+    user::{NameOrId, ResolvedUser, UserSpec},
 };
 use onggi_state::ContainerRecord;
 use onggi_storage::HostMounts;
 
-use crate::{Engine, EngineError, apparmor, json};
+use crate::{Engine, EngineError, apparmor, devices, json};
 
 /// A json-file log is rotated at this size …
 const LOG_MAX_SIZE: u64 = 16 * 1024 * 1024;
@@ -76,7 +76,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let bundle = self.paths.bundle(&record.id);
         let rootfs = self.rootfs_of(record)?;
-        self.write_etc_files(record, network.map(|n| n.ip))?;
+        self.write_etc_files(record, network)?;
         let mut spec = self.build_spec(record, &rootfs, id_block)?;
         if let (Some(process), Some((columns, rows))) = (&mut spec.process, terminal_size) {
             process.console_size = Some(ConsoleSize { height: rows.into(), width: columns.into() });
@@ -114,6 +114,8 @@ impl Engine {
             apparmor_profile: confinement.profile.as_deref(),
             files,
             device_sources: device_sources(&record.request),
+            block_devices: devices::limited(&record.request.resources)?,
+            devices: devices::asked(&record.request, id_block.is_some() || !self.rootful())?,
         };
         build_oci_spec(&input).map_err(EngineError::Build)
     }
@@ -136,7 +138,7 @@ impl Engine {
             }
             (None, None) => None,
         };
-        self.resolve_user(rootfs, spec.as_ref())
+        self.resolve_user(rootfs, spec.as_ref(), &record.request.group_add)
     }
 
     /// What a user means in a root filesystem's own passwd and group files.
@@ -144,8 +146,9 @@ impl Engine {
         &self,
         rootfs: &OverlayMount,
         user: Option<&UserSpec>,
+        groups: &[NameOrId],
     ) -> Result<ResolvedUser, EngineError> {
-        Ok(onggi_storage::resolve_user(rootfs, user)?)
+        Ok(onggi_storage::resolve_user(rootfs, user, groups)?)
     }
 
     /// The configuration of a container's image, if it has one.
@@ -180,18 +183,24 @@ impl Engine {
         })
     }
 
-    fn write_etc_files(&self, record: &ContainerRecord, ip: Option<Ipv4Addr>) -> Result<(), EngineError> {
+    fn write_etc_files(&self, record: &ContainerRecord, network: Option<&NetworkRecord>) -> Result<(), EngineError> {
         let bundle = self.paths.bundle(&record.id);
         let facts = self.facts();
-        let (hostname, hosts) = (hostname(record, facts), hosts_text(record, facts, ip));
-        let resolv = match record.request.network {
-            NetworkMode::Bridge => reachable_resolv_conf(&self.facts().resolv_conf),
-            _ => self.facts().resolv_conf.clone(),
-        };
-        write_public(&bundle.join("hosts"), &hosts)?;
-        write_public(&bundle.join("hostname"), &format!("{hostname}\n"))?;
-        write_public(&bundle.join("resolv.conf"), &resolv)
+        write_public(&bundle.join("hosts"), &hosts_text(record, facts, network))?;
+        write_public(&bundle.join("hostname"), &format!("{}\n", hostname(record, facts)))?;
+        write_public(&bundle.join("resolv.conf"), &resolv_text(record, facts))
     }
+}
+
+/// The text of the container's /etc/resolv.conf.
+pub(crate) fn resolv_text(record: &ContainerRecord, facts: &HostFacts) -> String {
+    let request = &record.request;
+    let host = match request.network {
+        // Name servers that were asked for need no others.
+        NetworkMode::Bridge if request.dns.servers.is_empty() => reachable_resolv_conf(&facts.resolv_conf),
+        _ => facts.resolv_conf.clone(),
+    };
+    request.dns.apply(&host)
 }
 
 /// World-readable: it is bind-mounted into the container. Written in place, for a bind mount follows the inode.
@@ -217,22 +226,32 @@ pub(crate) fn hostname(record: &ContainerRecord, facts: &HostFacts) -> String {
 }
 
 /// The text of the container's /etc/hosts.
-pub(crate) fn hosts_text(record: &ContainerRecord, facts: &HostFacts, ip: Option<Ipv4Addr>) -> String {
-    let own = hosts_file(&hostname(record, facts), ip);
-    match record.request.network {
-        NetworkMode::Host => fs::read_to_string("/etc/hosts").unwrap_or(own),
-        NetworkMode::Bridge | NetworkMode::None => own,
+pub(crate) fn hosts_text(record: &ContainerRecord, facts: &HostFacts, network: Option<&NetworkRecord>) -> String {
+    let request = &record.request;
+    let own = || hosts_file(&hostname(record, facts), request.domainname.as_deref(), network.map(|n| n.ip));
+    let mut text = match request.network {
+        NetworkMode::Host => fs::read_to_string("/etc/hosts").unwrap_or_else(|_| own()),
+        NetworkMode::Bridge | NetworkMode::None => own(),
+    };
+    let gateway = network.map_or(Ipv4Addr::LOCALHOST, |n| n.gateway);
+    for host in &request.extra_hosts {
+        let address = host.address.unwrap_or(gateway.into());
+        text.push_str(&format!("{address}\t{}\n", host.name));
     }
+    text
 }
 
-fn hosts_file(hostname: &str, ip: Option<Ipv4Addr>) -> String {
+fn hosts_file(hostname: &str, domain: Option<&str>, ip: Option<Ipv4Addr>) -> String {
     let mut text = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\n\
         ff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"
         .to_owned();
     let ip = ip.unwrap_or(Ipv4Addr::LOCALHOST);
     // As Docker: the full name, which is the canonical one, then its first label.
-    let names =
-        hostname.split_once('.').map_or_else(|| hostname.to_owned(), |(short, _)| format!("{hostname} {short}"));
+    let names = match (domain, hostname.split_once('.')) {
+        (Some(domain), _) => format!("{hostname}.{domain} {hostname}"),
+        (None, Some((short, _))) => format!("{hostname} {short}"),
+        (None, None) => hostname.to_owned(),
+    };
     text.push_str(&format!("{ip}\t{names}\n"));
     text
 }
@@ -272,7 +291,8 @@ mod tests {
     #[test]
     fn the_containers_own_name_resolves_to_its_address() {
         let ip = Some(Ipv4Addr::new(10, 89, 0, 2));
-        assert!(hosts_file("web", ip).ends_with("10.89.0.2\tweb\n"));
-        assert!(hosts_file("web.example.com", ip).ends_with("10.89.0.2\tweb.example.com web\n"));
+        assert!(hosts_file("web", None, ip).ends_with("10.89.0.2\tweb\n"));
+        assert!(hosts_file("web.example.com", None, ip).ends_with("10.89.0.2\tweb.example.com web\n"));
+        assert!(hosts_file("web", Some("example.org"), ip).ends_with("10.89.0.2\tweb.example.org web\n"));
     }
 }

@@ -7,7 +7,7 @@ use onggi_state::ContainerRecord;
 use onggi_sys::trace;
 
 use crate::{
-    AttachStream, Engine, EngineError, PullOptions,
+    AttachStream, Engine, EngineError, IdFile, PullOptions,
     attach::AttachEvent,
     launch::Launched,
     process::{PidFd, ProcessHandle},
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// How to run.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct RunOptions {
     /// Return as soon as the workload runs.
     pub detach: bool,
@@ -23,6 +23,8 @@ pub struct RunOptions {
     pub terminal_size: Option<(u16, u16)>,
     /// How a missing image is pulled.
     pub pull: PullOptions,
+    /// Is given the container's id.
+    pub id_file: Option<IdFile>,
     /// A container that cannot be started is removed, also without `--rm`.
     pub remove_failed: bool,
 }
@@ -61,6 +63,7 @@ impl Engine {
         let source = trace::step("engine", resolve, || self.resolve_source(request, &options.pull, progress))?;
         let create = || "reserve id and name, lay out the disk".to_owned();
         let (record, intent) = trace::step("engine", create, || self.create_from(request, &source))?;
+        options.id_file.as_ref().map_or(Ok(()), |file| file.write(&record.id))?;
         let (ours, client) =
             if options.detach { (None, Client::default()) } else { foreground(options.terminal_size)? };
         let launched = self.launch_container(&record, client);

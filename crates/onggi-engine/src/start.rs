@@ -196,6 +196,6 @@ pub(crate) fn network_request(record: &ContainerRecord, id_block: Option<IdBlock
         name: Some(record.name.clone()),
         hostname: record.request.hostname.clone(),
         ports: record.request.ports.clone(),
-        sysctls: bridge_sysctls(id_block),
+        sysctls: bridge_sysctls(&record.request, id_block),
     }
 }

@@ -8,6 +8,7 @@ use std::{
 use onggi_spec::{
     ContainerId,
     monitor::{ExitRecord, SandboxState},
+    request::StopChoice,
 };
 use onggi_state::{ContainerRecord, StateError, files::Lock};
 
@@ -16,7 +17,7 @@ use onggi_sys::trace;
 use crate::{Engine, EngineError, Status, failpoint, freeze, process::PidFd, status};
 
 /// Docker's patience between the stop signal and SIGKILL.
-pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A process in uninterruptible sleep may outlive SIGKILL for this long before we say so.
 const KILL_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often `wait` looks at a container that is being started.
@@ -35,9 +36,9 @@ const SIGTERM: i32 = 15;
 /// How to stop.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StopOptions {
-    /// How long to wait before SIGKILL; ten seconds when absent.
+    /// How long to wait before SIGKILL; what the container was made with, else ten seconds, when absent.
     pub timeout: Option<Duration>,
-    /// The signal; the image's, else SIGTERM, when absent.
+    /// The signal; what the container was made with, the image's, else SIGTERM, when absent.
     pub signal: Option<i32>,
 }
 
@@ -45,8 +46,14 @@ impl StopOptions {
     /// Longer than anybody waits, and short enough for every clock: a hundred years.
     pub const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-    fn deadline(&self) -> Instant {
-        Instant::now() + self.timeout.unwrap_or(DEFAULT_TIMEOUT).min(Self::FOR_EVER)
+    fn deadline(&self, choice: &StopChoice) -> Instant {
+        Instant::now() + self.patience(choice).min(Self::FOR_EVER)
+    }
+
+    /// What the command says, what the container was made with, or ten seconds.
+    pub(crate) fn patience(&self, choice: &StopChoice) -> Duration {
+        let own = choice.timeout.map(|seconds| u64::try_from(seconds).map_or(Self::FOR_EVER, Duration::from_secs));
+        self.timeout.or(own).unwrap_or(DEFAULT_TIMEOUT)
     }
 }
 
@@ -87,7 +94,8 @@ impl Engine {
             self.send(&record, process, signal)?;
         }
         failpoint::hit("stop.signalled");
-        Ok(Stopping { record, process, deadline: options.deadline() })
+        let deadline = options.deadline(&record.request.stop);
+        Ok(Stopping { record, process, deadline })
     }
 
     /// Waits for a container that was asked to end; kills it when its time is over.
@@ -235,7 +243,10 @@ impl Engine {
     }
 
     pub(crate) fn stop_signal(&self, record: &ContainerRecord) -> Result<i32, EngineError> {
-        let text = self.image_config(record)?.and_then(|c| c.config.stop_signal);
+        let text = match &record.request.stop.signal {
+            Some(own) => Some(own.clone()),
+            None => self.image_config(record)?.and_then(|c| c.config.stop_signal),
+        };
         // What an image says is data: a signal that does not exist is not one (I8).
         Ok(text.and_then(|t| onggi_spec::signal::parse_signal(&t).ok()).unwrap_or(SIGTERM))
     }

@@ -33,6 +33,8 @@ pub(crate) enum Message {
     RuntimeHooks,
     /// From the child: network devices are due; it waits.
     NetDevices,
+    /// From the child: its limits are due; it waits.
+    Limits,
     /// From the child: the terminal's master.
     Terminal(OwnedFd),
     /// From the child: the descriptor on which an agent is asked about system calls; the child waits.
@@ -255,6 +257,7 @@ fn encode(message: &Message) -> Vec<u8> {
         Message::Go => b"g".to_vec(),
         Message::RuntimeHooks => b"h".to_vec(),
         Message::NetDevices => b"d".to_vec(),
+        Message::Limits => b"r".to_vec(),
         Message::Terminal(_) => b"t".to_vec(),
         Message::Listener(_) => b"l".to_vec(),
         Message::ListenerNumber(n) => format!("m{n}").into_bytes(),
@@ -285,6 +288,7 @@ fn decode(packet: &[u8], fd: Option<OwnedFd>) -> Option<Message> {
         b'g' => Message::Go,
         b'h' => Message::RuntimeHooks,
         b'd' => Message::NetDevices,
+        b'r' => Message::Limits,
         b't' => Message::Terminal(fd?),
         b'l' => Message::Listener(fd?),
         b'm' => Message::ListenerNumber(text(rest).parse().ok()?),

@@ -35,7 +35,7 @@ use crate::{
     notify,
     options::{CgroupDriver, CreateOptions, Created, Remains, Stdio},
     pid_file::PidFile,
-    plan::{self, PlanInput, ProcessOp, SandboxFacts, SandboxPlan, SetupOp},
+    plan::{self, ParentOp, PlanInput, ProcessOp, SandboxFacts, SandboxPlan, SetupOp},
     rdt, seccomp, sources, start,
     state::{self, StateDir},
     unit,
@@ -100,7 +100,7 @@ fn create_in(options: CreateOptions, dir: &StateDir, made: &mut Made<'_>) -> Res
     let late_pids = LatePids::take(&mut plan);
     let mut notes = Vec::new();
     // Until the container's own process is in it, a process of ours keeps a systemd unit alive.
-    let lent = unit::start(plan.cgroup.as_ref().and_then(|c| c.unit.as_ref()))?;
+    let lent = unit::start(plan.cgroup.as_ref())?;
     made.unit = lent.as_ref().map(|l| l.unit.clone());
     let mut state = describe(&plan, &options, &bundle, made)?;
     let groups_later = meanwhile::possible(&plan);
@@ -432,9 +432,7 @@ impl Follow<'_> {
     }
 
     fn until_running(&mut self, pid_file: Option<PidFile<'_>>) -> Result<()> {
-        for op in &self.plan.after {
-            self.notes.extend(sources::after_clone(op, self.running.pid)?);
-        }
+        self.after_clone(|op| !matches!(op, ParentOp::Rlimit(_)))?;
         mqueue::give_to_root(self.plan, self.privileged, self.running.pid)?;
         self.state.pid = self.running.pid;
         // Before it changes its ids: then a /proc with hidepid= may show it to nobody but the host's root.
@@ -452,6 +450,13 @@ impl Follow<'_> {
         pid_file.map_or(Ok(()), |file| file.write(self.state.pid))
     }
 
+    fn after_clone(&mut self, which: fn(&ParentOp) -> bool) -> Result<()> {
+        for op in self.plan.after.iter().filter(|op| which(op)) {
+            self.notes.extend(sources::after_clone(op, self.running.pid)?);
+        }
+        Ok(())
+    }
+
     fn listen(&mut self) -> Result<()> {
         let mut executing = false;
         loop {
@@ -459,6 +464,10 @@ impl Follow<'_> {
                 Some(Message::Note(text)) => self.notes.push(text),
                 Some(Message::Terminal(fd)) => self.hand_over(fd)?,
                 Some(Message::NetDevices) => self.net_devices()?,
+                Some(Message::Limits) => {
+                    self.after_clone(|op| matches!(op, ParentOp::Rlimit(_)))?;
+                    self.tell(&Message::Go)?;
+                }
                 Some(Message::RuntimeHooks) => self.runtime_hooks()?,
                 Some(Message::Listener(fd)) => self.listener(&fd)?,
                 Some(Message::ListenerNumber(n)) => self.listener(&notify::fetch(self.running.pidfd.as_fd(), n)?)?,

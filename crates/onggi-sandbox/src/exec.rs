@@ -144,7 +144,7 @@ fn clone_into(entry: &cgroups::Entry, unit: Option<&SystemdUnit>) -> Result<Clon
     }
     let user = unit.filter(|u| u.user);
     let mut last = None;
-    for group in groups {
+    for (group, dir) in groups {
         let request = CloneRequest { cgroup: Some(group.as_fd()), ..CloneRequest::default() };
         let failed = match process::clone_process(request) {
             Ok(cloned) => return Ok(cloned),
@@ -153,12 +153,13 @@ fn clone_into(entry: &cgroups::Entry, unit: Option<&SystemdUnit>) -> Result<Clon
         match (failed.errno, user) {
             // A user's own systemd may do what the user may not.
             (Errno::ACCESS, Some(unit)) => return unit::clone_inside(unit, CloneRequest::default()),
-            (Errno::BUSY | Errno::OPNOTSUPP | Errno::NOENT | Errno::NODEV, _) => last = Some(failed),
+            (Errno::BUSY | Errno::OPNOTSUPP | Errno::NOENT | Errno::NODEV, _) => {
+                last = Some(cgroups::refused(dir, failed.errno));
+            }
             _ => return Err(StartFailureError::from_sys("clone the new process", &failed)),
         }
     }
-    let failed = last.ok_or_else(|| StartFailureError::new("clone the new process"))?;
-    Err(StartFailureError::from_sys("error adding pid of the new process to cgroups", &failed))
+    Err(last.unwrap_or_else(|| StartFailureError::new("clone the new process")))
 }
 
 /// The container's first process and which of its namespaces are not ours.

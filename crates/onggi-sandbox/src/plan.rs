@@ -401,6 +401,19 @@ pub enum Propagation {
     Unbindable,
 }
 
+/// How much of the host's peer groups `rootfsPropagation` leaves to binds that ask for events: a shared mount whose
+/// source has become a slave before gets the host's events and keeps its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HostPeers {
+    /// All: what is mounted below appears on the host too.
+    Kept,
+    /// A source on the host's root mount becomes this, others are kept.
+    OnRoot(Propagation),
+    /// All become this.
+    All(Propagation),
+}
+
 /// A new filesystem at a target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FsMount {
@@ -472,6 +485,8 @@ pub struct BindMount {
     pub recursive_attributes: (u64, u64),
     /// Propagation (recursive or not); private when not asked for.
     pub propagation: Option<(Propagation, bool)>,
+    /// What it has of the host's propagation before that.
+    pub peers: HostPeers,
     /// The source must be a procfs: the target is /proc itself.
     pub must_be_proc: bool,
     /// Ids are mapped.

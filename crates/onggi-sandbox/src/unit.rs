@@ -4,7 +4,7 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use onggi_cgroup::{
-    Paths,
+    CgroupPlan, Paths,
     systemd::{self, Manager, UnitPlan},
 };
 use onggi_spec::monitor::SystemdUnit;
@@ -35,8 +35,11 @@ impl Drop for Lent {
 }
 
 /// Starts the unit, if there is one. The caller has one thread.
-pub(crate) fn start(unit: Option<&UnitPlan>) -> Result<Option<Lent>> {
-    let Some(unit) = unit else { return Ok(None) };
+pub(crate) fn start(groups: Option<&CgroupPlan>) -> Result<Option<Lent>> {
+    let Some((groups, unit)) = groups.and_then(|groups| Some((groups, groups.unit.as_ref()?))) else {
+        return Ok(None);
+    };
+    onggi_cgroup::check_unit_free(groups).map_err(|e| cgroup_failure("make the cgroup", &e))?;
     let (pid, pidfd) = lend()?;
     let lent = Lent { unit: SystemdUnit { name: unit.name.clone(), user: unit.manager == Manager::User }, pidfd };
     systemd::start(unit, pid).map_err(|e| cgroup_failure("start the container's unit", &e))?;

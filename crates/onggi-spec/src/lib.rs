@@ -6,6 +6,7 @@
 pub mod attach;
 pub mod capability;
 pub mod change;
+pub mod device;
 pub mod elf;
 pub mod env;
 pub mod error;
@@ -23,11 +24,16 @@ pub mod port;
 pub mod quantity;
 pub mod reference;
 pub mod request;
+pub mod resolver;
+pub mod resources;
 pub mod seccomp_profile;
 pub mod security;
 pub mod shell;
 pub mod signal;
 pub mod syscalls;
+pub mod sysctl;
+pub mod tmpfs;
+pub mod ulimit;
 pub mod user;
 
 pub use error::ParseError;

@@ -20,6 +20,9 @@ pub struct MountSpec {
     /// What may be done with its files.
     #[serde(default)]
     pub permits: Permits,
+    /// What is mounted below the source is not seen.
+    #[serde(default)]
+    pub non_recursive: bool,
 }
 
 /// What may be done with the files of a mount; where nothing was said, the engine decides.
@@ -97,7 +100,8 @@ pub fn parse_volume(text: &str) -> Result<MountSpec, ParseError> {
         return Err(err("the target must not be /"));
     }
     let (propagation, permits) = (Propagation::default(), Permits::default());
-    let mut mount = MountSpec { source: source.to_owned(), target, read_only: false, propagation, permits };
+    let mut mount =
+        MountSpec { source: source.to_owned(), target, read_only: false, propagation, permits, non_recursive: false };
     let options: Vec<&str> = options.split(',').filter(|o| !o.is_empty()).collect();
     for same_kind in EXCLUSIVE {
         if options.iter().filter(|o| same_kind.contains(o)).count() > 1 {

@@ -6,8 +6,19 @@ use std::{collections::BTreeMap, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ContainerName, ImageReference, mount::MountSpec, port::PortMapping, security::SecurityOptions, user::UserSpec,
+    ContainerName, ImageReference,
+    device::DeviceSpec,
+    mount::MountSpec,
+    oci::runtime::LinuxDeviceCgroup,
+    port::PortMapping,
+    resolver::{Dns, ExtraHost},
+    security::SecurityOptions,
+    tmpfs::Tmpfs,
+    ulimit::Ulimit,
+    user::{NameOrId, UserSpec},
 };
+
+pub use crate::resources::Resources;
 
 /// What a container is asked to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +72,127 @@ pub struct ContainerRequest {
     /// Changes to the default confinement.
     #[serde(default)]
     pub security: SecurityOptions,
+    /// NIS domain name, and the domain of the host name in /etc/hosts.
+    #[serde(default)]
+    pub domainname: Option<String>,
+    /// Groups beside the user's own.
+    #[serde(default)]
+    pub group_add: Vec<NameOrId>,
+    /// Limits of each process; the engine's own where one is not named.
+    #[serde(default)]
+    pub ulimits: Vec<Ulimit>,
+    /// -1000 to 1000: what the kernel kills first when the host runs out of memory (proc_pid_oom_score_adj(5)).
+    #[serde(default)]
+    pub oom_score_adj: Option<i32>,
+    /// Bytes that /dev/shm may hold.
+    #[serde(default)]
+    pub shm_size: Option<u64>,
+    /// Settings of its namespaces (sysctl(8)).
+    #[serde(default)]
+    pub sysctls: BTreeMap<String, String>,
+    /// Annotations of the runtime's configuration.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+    /// How it is asked to end.
+    #[serde(default)]
+    pub stop: StopChoice,
+    /// Temporary filesystems.
+    #[serde(default)]
+    pub tmpfs: Vec<Tmpfs>,
+    /// Devices of the host.
+    #[serde(default)]
+    pub devices: Vec<DeviceSpec>,
+    /// Further rules about devices.
+    #[serde(default)]
+    pub device_rules: Vec<LinuxDeviceCgroup>,
+    /// Nothing is held back that the caller has: capabilities, devices, masked paths, seccomp, AppArmor.
+    #[serde(default)]
+    pub privileged: bool,
+    /// Namespaces that it shares with the host.
+    #[serde(default)]
+    pub shared: SharedNamespaces,
+    /// Lines of /etc/hosts.
+    #[serde(default)]
+    pub extra_hosts: Vec<ExtraHost>,
+    /// Changes to resolv.conf.
+    #[serde(default)]
+    pub dns: Dns,
+    /// Ports that are named beside the image's, as in `80/tcp`.
+    #[serde(default)]
+    pub expose: Vec<String>,
+    /// All named ports are published.
+    #[serde(default)]
+    pub publish_all: bool,
+}
+
+/// Namespaces that a container shares with the host instead of having its own; its network has [`NetworkMode`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SharedNamespaces {
+    /// `--pid host`: it sees the processes of the host.
+    pub pid: bool,
+    /// `--ipc host`: shared memory, semaphores and message queues, and /dev/shm.
+    pub ipc: bool,
+    /// `--uts host`: host name and NIS domain name.
+    pub uts: bool,
+    /// `--cgroupns host`: it sees where its control groups are.
+    pub cgroup: bool,
+}
+
+/// How a container is asked to end.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct StopChoice {
+    /// The signal, as it was written; the image's, else SIGTERM, when absent.
+    pub signal: Option<String>,
+    /// Seconds until it is killed, ten when absent; negative is never.
+    pub timeout: Option<i64>,
+}
+
+impl ContainerRequest {
+    /// A container of `image` of which nothing else is asked.
+    pub fn of(image: ImageSource) -> Self {
+        Self {
+            image,
+            name: None,
+            command: Vec::new(),
+            entrypoint: None,
+            env: Vec::new(),
+            workdir: None,
+            user: None,
+            hostname: None,
+            labels: BTreeMap::new(),
+            tty: false,
+            interactive: false,
+            stdin_once: false,
+            remove: false,
+            init: false,
+            read_only: false,
+            cap_add: Vec::new(),
+            cap_drop: Vec::new(),
+            network: NetworkMode::default(),
+            userns: UserNamespace::default(),
+            ports: Vec::new(),
+            mounts: Vec::new(),
+            resources: Resources::default(),
+            security: SecurityOptions::default(),
+            domainname: None,
+            group_add: Vec::new(),
+            ulimits: Vec::new(),
+            oom_score_adj: None,
+            shm_size: None,
+            sysctls: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            stop: StopChoice::default(),
+            tmpfs: Vec::new(),
+            devices: Vec::new(),
+            device_rules: Vec::new(),
+            privileged: false,
+            shared: SharedNamespaces::default(),
+            extra_hosts: Vec::new(),
+            dns: Dns::default(),
+            expose: Vec::new(),
+            publish_all: false,
+        }
+    }
 }
 
 /// Where a root filesystem comes from.
@@ -97,17 +229,6 @@ pub enum UserNamespace {
     Host,
     /// One of its own over a block of ids that nobody else has.
     Auto,
-}
-
-/// Limits of one container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Resources {
-    /// CPUs in units of 10^-9 CPU (`--cpus 1.5` is 1_500_000_000).
-    pub nano_cpus: Option<u64>,
-    /// Memory in bytes.
-    pub memory: Option<u64>,
-    /// Processes and threads; -1 is unlimited; the default profile's 4096 when absent.
-    pub pids: Option<i64>,
 }
 
 impl UserNamespace {

@@ -59,6 +59,16 @@ impl FromStr for UserSpec {
     }
 }
 
+impl FromStr for NameOrId {
+    type Err = ParseError;
+
+    /// A group of `--group-add`.
+    fn from_str(s: &str) -> Result<Self, ParseError> {
+        let hint = "write a group by name or by number: 1000, audio";
+        parse_name_or_id(s).map_err(|reason| ParseError::new("group", s, format!("it {reason}")).hint(hint))
+    }
+}
+
 impl fmt::Display for NameOrId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

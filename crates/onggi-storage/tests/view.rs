@@ -212,7 +212,7 @@ const GROUP: &str = "root:x:0:\nwww:x:34:\nmail:x:8:www,other\ndocker:x:99:www\n
 
 fn resolve(root: &Root, user: &str) -> Result<(u32, u32, Vec<u32>, String), StorageError> {
     let spec: Option<UserSpec> = (!user.is_empty()).then(|| user.parse().unwrap());
-    let found = resolve_user(&root.mount, spec.as_ref())?;
+    let found = resolve_user(&root.mount, spec.as_ref(), &[])?;
     Ok((found.uid, found.gid, found.additional_gids, found.home))
 }
 

@@ -159,6 +159,7 @@ fn docker_run_mounts_and_devices_are_there() {
             &["sh", "-c", "exec 3< /dev/log && echo opened; (: > /dev/log) 2>/dev/null || echo refused"],
             "opened\nrefused",
         ),
+        shell(&["-v", "/dev/urandom:/dev/random"], &["stat", "-c", "%t:%T", "/dev/random"], "1:9"),
         shell(
             &["--device-cgroup-rule", "c 1:5 rwm", "--cap-add", "MKNOD"],
             &["sh", "-c", "stat -c %t:%T /dev/zero"],

@@ -113,6 +113,10 @@ fn podman_masks_joins_by_path_and_runs_root_directories() {
             "700\n256",
             "{name}"
         );
+        // A limit of 0 to the runtime.
+        assert_eq!(podman.script(&["--pids-limit", "-1"], "cat /sys/fs/cgroup/pids/pids.max"), "max", "{name}");
+        // The image has no such directory.
+        assert_eq!(podman.script(&["--read-only"], "stat -c %a /run; touch /run/x; ls /run"), "1777\nx", "{name}");
         assert_eq!(podman.script(&["--oom-score-adj", "321"], "cat /proc/self/oom_score_adj"), "321", "{name}");
 
         sh("ip netns add joined");

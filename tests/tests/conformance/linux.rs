@@ -2,6 +2,7 @@
 
 use std::{fs, os::unix::fs::FileTypeExt};
 
+use onggi_tests::Bundle;
 use serde_json::{Value, json};
 
 use crate::compare::{Known, known, same_output, same_output_but, same_view};
@@ -128,6 +129,26 @@ fn conformance_linux_devices_replace_default_ones() {
     same_output("stat -c '%a %t:%T %u' /dev/null; echo x > /dev/null; echo $?", |bundle| {
         bundle.config["linux"]["devices"] =
             json!([{ "path": "/dev/null", "type": "c", "major": 1, "minor": 3, "fileMode": 0o622, "uid": 3 }]);
+    });
+}
+
+#[test]
+fn conformance_linux_devices_leave_what_is_mounted_at_their_paths() {
+    let mounts = |bundle: &mut Bundle| {
+        bundle.file("rootfs/etc/empty", 0o644, "");
+        let file = bundle.rootfs().join("etc/empty").display().to_string();
+        for (from, to) in [("/dev/urandom", "/dev/random"), (&file, "/dev/zero")] {
+            bundle.mount(json!({ "destination": to, "type": "bind", "source": from, "options": ["bind"] }));
+        }
+    };
+    let script = "stat -c '%n %F %t:%T' /dev/random /dev/zero /dev/null";
+    same_output(script, mounts);
+    same_output(script, |bundle| {
+        mounts(bundle);
+        bundle.config["linux"]["devices"] = json!([
+            { "path": "/dev/random", "type": "c", "major": 1, "minor": 8 },
+            { "path": "/dev/zero", "type": "c", "major": 1, "minor": 5 },
+        ]);
     });
 }
 

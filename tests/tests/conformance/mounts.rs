@@ -172,6 +172,10 @@ fn conformance_mounts_tmpcopyup() {
             bundle.mount(mount("/data", "tmpfs", "tmpfs", &["tmpcopyup"]));
         },
     );
+    // Nothing is there to begin with.
+    same_output("stat -c '%a %u:%g' /absent /absent/deep; ls -A /absent/deep", |bundle| {
+        bundle.mount(mount("/absent/deep", "tmpfs", "tmpfs", &["tmpcopyup"]));
+    });
 }
 
 #[test]

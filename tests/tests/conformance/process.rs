@@ -57,7 +57,9 @@ fn conformance_process_args_are_found_in_the_containers_path() {
 
 #[test]
 fn conformance_process_args_that_cannot_be_executed_fail_alike() {
-    for args in [&["/not/there"][..], &["not-there"], &["/etc/passwd"], &["/bin"], &[""], &["/bin/bad"]] {
+    for args in
+        [&["/not/there"][..], &["not-there"], &["/etc/passwd"], &["/bin"], &[""], &["/bin/bad"], &["/etc/passwd/x"]]
+    {
         same_output("true", |bundle| {
             bundle.file("rootfs/bin/bad", 0o755, "#!/no/interpreter\n");
             bundle.args(args);

@@ -40,6 +40,7 @@ mod net_by_hand;
 mod network;
 mod nginx;
 mod ns_enter;
+mod options;
 mod overlay;
 mod pause;
 mod port;

@@ -190,7 +190,7 @@ fn e2e_labels_are_shown_by_their_key_and_dockers_commands_are_known() {
     assert!(!ps("json").contains("\"Label\":"), "{}", ps("json"));
     for (arguments, parts) in [
         (&["compose", "up"][..], ["there is no `compose` yet", "onggi run -d"]),
-        (&["run", "--tmpfs", "/run", "x"], ["no --tmpfs yet", "mount -t tmpfs"]),
+        (&["run", "--gpus", "all", "x"], ["no --gpus yet", "onggi-oci run"]),
         (&["container", "checkpoint", "box"], ["there is no `checkpoint` yet", "criu(8)"]),
         (&["image", "build", "."], ["there is no `build` yet", "buildah"]),
     ] {

@@ -109,10 +109,25 @@ pub(crate) fn swap_only(m: &LinuxMemory) -> Result<Option<i64>, crate::CgroupErr
         (_, Some(-1)) => Ok(Some(-1)),
         (None, Some(swap)) => Err(bad("memory.swap", swap, "unable to set swap limit without memory limit")),
         (Some(limit), Some(swap)) => Ok(Some(swap - limit)),
+        // Nothing that it could be a part of: no swap at all, as crun reads it.
+        (None, None) if m.swap == Some(0) => Ok(Some(0)),
         (_, None) => Ok(None),
     }
 }
 
 fn swap_is_default(m: &LinuxMemory) -> bool {
     m.swap.is_none() || m.swap == Some(-1) || limit(m).and_then(|l| l.checked_mul(2)) == m.swap
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_swap_at_all_can_be_asked_for_without_a_limit_of_memory() {
+        let swap = |limit, swap| swap_only(&LinuxMemory { limit, swap, ..LinuxMemory::default() }).ok().flatten();
+        assert_eq!(swap(None, Some(0)), Some(0));
+        assert_eq!([swap(Some(4096), Some(0)), swap(None, None), swap(Some(4096), None)], [None; 3]);
+        assert_eq!((swap(Some(4096), Some(4096)), swap(Some(-1), Some(0))), (Some(0), Some(-1)));
+    }
 }

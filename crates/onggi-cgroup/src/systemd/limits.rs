@@ -13,7 +13,8 @@ use crate::{
 
 /// The kernel's CPU period when none is given, microseconds.
 const DEFAULT_PERIOD: u64 = 100_000;
-/// Versions that brought a property: CPUQuotaPeriodUSec, AllowedCPUs, CPUWeight=idle.
+/// Versions that brought numbers for groups of devices (`char-136`), CPUQuotaPeriodUSec, AllowedCPUs, CPUWeight=idle.
+const HAS_DEVICE_NUMBERS: u32 = 240;
 const HAS_QUOTA_PERIOD: u32 = 242;
 const HAS_ALLOWED_CPUS: u32 = 244;
 const HAS_IDLE: u32 = 252;
@@ -29,7 +30,7 @@ pub fn update_properties(
 ) -> Result<Vec<Property>, CgroupError> {
     let mut out = Vec::new();
     if !change.devices.is_empty() {
-        out.extend(devices(&controllers::devices::rules(change)?, &facts.devices));
+        out.extend(devices(&controllers::devices::rules(change)?, facts));
     }
     out.extend(limits(if version_2 { Version::V2 } else { Version::V1 }, change, facts)?);
     Ok(out)
@@ -202,44 +203,62 @@ fn unified(file: &str, value: &str, facts: &SystemdFacts, out: &mut Vec<Property
 }
 
 /// Device rules. systemd allows by list only, so a list of refusals is left to our own filter.
-pub(super) fn devices(rules: &[DeviceRule], proc_devices: &str) -> Vec<Property> {
+pub(super) fn devices(rules: &[DeviceRule], facts: &SystemdFacts) -> Vec<Property> {
     let list = List::after(rules);
     let (policy, allowed) = match list.default_allow {
         true => ("auto", Vec::new()),
-        false => ("strict", list.allowed()),
+        false => ("strict", named(list.allowed(), facts)),
     };
-    let entry = |rule: &DeviceRule| {
+    let entry = |(name, rule): (String, DeviceRule)| {
         let access: String = [(rule.read, 'r'), (rule.write, 'w'), (rule.mknod, 'm')]
             .iter()
             .filter(|(has, _)| *has)
             .map(|(_, c)| c)
             .collect();
-        Some(Value::Struct(vec![Value::Str(device(rule, proc_devices)?), Value::Str(access)]))
+        Value::Struct(vec![Value::Str(name), Value::Str(access)])
     };
-    let entries = |rules: &[DeviceRule]| Value::Array("(ss)".into(), rules.iter().filter_map(entry).collect());
+    let entries = |all: Vec<_>| Value::Array("(ss)".into(), all.into_iter().map(entry).collect());
     let mut out = vec![
         Property::new("DevicePolicy", Value::str(policy)),
         // Empties the list, so that an update replaces it.
-        Property::new("DeviceAllow", entries(&[])),
+        Property::new("DeviceAllow", entries(Vec::new())),
     ];
     if !allowed.is_empty() {
-        out.push(Property::new("DeviceAllow", entries(&allowed)));
+        out.push(Property::new("DeviceAllow", entries(allowed)));
     }
     out
 }
 
-/// A device as systemd names it: `/dev/char/1:3`, `char-pts`, `char-*`.
-fn device(rule: &DeviceRule, proc_devices: &str) -> Option<String> {
+/// Rules by the names that systemd has for their devices. It keeps one entry for a name, the last one.
+fn named(rules: Vec<DeviceRule>, facts: &SystemdFacts) -> Vec<(String, DeviceRule)> {
+    let mut all: Vec<(String, DeviceRule)> = Vec::new();
+    for rule in rules {
+        let Some(name) = device(&rule, facts) else { continue };
+        match all.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, known)) => {
+                known.read |= rule.read;
+                known.write |= rule.write;
+                known.mknod |= rule.mknod;
+            }
+            None => all.push((name, rule)),
+        }
+    }
+    all
+}
+
+/// A device as systemd names it: `/dev/char/1:3`, `char-136`, `char-*`.
+fn device(rule: &DeviceRule, facts: &SystemdFacts) -> Option<String> {
     let kind = match rule.kind? {
         DeviceKind::Block => "block",
         DeviceKind::Char => "char",
     };
     match (rule.major, rule.minor) {
-        (None, None) => Some(format!("{kind}-*")),
+        // A minor number of every major one: systemd has no word for that, so it allows more and our own filter decides.
+        (None, _) => Some(format!("{kind}-*")),
         (Some(major), Some(minor)) => Some(format!("/dev/{kind}/{major}:{minor}")),
-        (Some(major), None) => driver(proc_devices, kind, major).map(|name| format!("{kind}-{name}")),
-        // systemd has no word for it; our own filter would allow it, systemd's does not.
-        (None, Some(_)) => None,
+        // The driver need not be there yet.
+        (Some(major), None) if facts.version >= HAS_DEVICE_NUMBERS => Some(format!("{kind}-{major}")),
+        (Some(major), None) => driver(&facts.devices, kind, major).map(|name| format!("{kind}-{name}")),
     }
 }
 

@@ -72,7 +72,7 @@ pub fn plan(
     properties.extend(oom_policy(groups));
     let rules = controllers::devices::rules(groups.resources)?;
     if !rules.is_empty() && !groups.rootless {
-        properties.extend(limits::devices(&rules, &unit.facts.devices));
+        properties.extend(limits::devices(&rules, unit.facts));
     }
     properties.extend(limits::limits(version, groups.resources, unit.facts)?);
     plan.unit = Some(UnitPlan { manager: unit.facts.manager, name: place.unit, properties });

@@ -108,7 +108,7 @@ fn a_unit_of_version_2_has_the_limits_that_systemd_knows() {
     DefaultDependencies=no
     DevicePolicy=strict
     DeviceAllow=
-    DeviceAllow=char-* m /dev/char/1:3 rw char-pts rwm
+    DeviceAllow=char-* m /dev/char/1:3 rw char-136 rwm char-200 rwm
     MemoryMax=1048576
     MemoryLow=4096
     MemorySwapMax=2097152
@@ -134,6 +134,16 @@ fn an_old_systemd_is_not_asked_for_what_it_does_not_know() {
     let text = words(&plan);
     assert!(!text.contains("CPUQuotaPeriodUSec") && !text.contains("AllowedCPUs"), "{text}");
     assert!(text.contains("CPUQuotaPerSecUSec=1510000"), "{text}");
+    assert!(text.contains("\nDeviceAllow=char-* m /dev/char/1:3 rw char-pts rwm\n"), "{text}");
+}
+
+#[test]
+fn a_minor_number_of_every_driver_is_left_to_our_own_filter() {
+    let mut asked = LinuxResources { unified: BTreeMap::new(), ..resources() };
+    let rule = LinuxDeviceCgroup { minor: Some(229), access: Some("rw".into()), ..asked.devices[1].clone() };
+    asked.devices.push(rule);
+    let text = words(&make(&v2(), None, &asked, &facts(Manager::System, 252), &[]).unwrap());
+    assert!(text.contains("\nDeviceAllow=char-* rwm "), "{text}");
 }
 
 #[test]

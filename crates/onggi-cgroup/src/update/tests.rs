@@ -43,6 +43,7 @@ fn what_is_left_out_is_not_written_again() {
     assert_eq!(v2(&before, &memory(None, Some(4 << 20))).unwrap(), ["memory.max=1048576", "memory.swap.max=3145728"]);
     assert_eq!(v2(&before, &memory(Some(-1), None)).unwrap(), ["memory.max=max", "memory.swap.max=max"]);
     assert!(v2(&LinuxResources::default(), &memory(None, Some(4096))).unwrap_err().contains("without memory limit"));
+    assert!(v2(&LinuxResources::default(), &memory(None, Some(0))).unwrap().is_empty());
 }
 
 #[test]

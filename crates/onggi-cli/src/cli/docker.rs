@@ -31,30 +31,7 @@ const COMMANDS: &[(&[&str], &str)] = &[
 
 /// Options of `run` and `create`, and what to use.
 const RUN: &[(&[&str], &str)] = &[
-    (&["--tmpfs"], "mount one on the host and hand it in: mount -t tmpfs tmpfs DIR, then -v DIR:PATH"),
-    (
-        &["--mount", "--volumes-from", "--volume-driver"],
-        "-v SOURCE:TARGET[:ro] hands a directory or file of the host in",
-    ),
-    (
-        &["--privileged"],
-        "--cap-add ALL --security-opt seccomp=unconfined --security-opt apparmor=unconfined is the most of it",
-    ),
-    (&["--cidfile"], "-d prints the id"),
-    (&["--stop-signal"], "`onggi kill -s SIGNAL NAME`"),
-    (&["--stop-timeout"], "`onggi stop -t SECONDS NAME`"),
-    (&["-P", "--publish-all", "--expose"], "-p HOST:CONTAINER names each port"),
-    (&["--cpuset-cpus", "--cpuset-mems"], "`onggi cgroup set NAME cpuset=0-1` when it runs"),
-    (&["-c", "--cpu-shares"], "`onggi cgroup set NAME cpu-weight=50` when it runs"),
-    (&["--cpu-quota", "--cpu-period"], "--cpus 0.5 is a quota of 50000 in 100000 microseconds"),
-    (
-        &["--memory-swap", "--memory-reservation", "--memory-swappiness"],
-        "`onggi cgroup set NAME memory-swap=200M memory-low=50M` when it runs",
-    ),
-    (
-        &["--blkio-weight", "--device-read-bps", "--device-write-bps", "--device-read-iops", "--device-write-iops"],
-        "`onggi cgroup set NAME io-weight=50 io-read-bps=/dev/sda:1M` when it runs",
-    ),
+    (&["--volumes-from", "--volume-driver"], "-v SOURCE:TARGET[:ro] hands a directory or file of the host in"),
     (
         &["--restart"],
         "a service of systemd whose ExecStart= is `onggi run --rm --name NAME IMAGE`, with Restart=always",
@@ -62,26 +39,8 @@ const RUN: &[(&[&str], &str)] = &[
     (&["-q", "--quiet"], "`onggi pull -q IMAGE` before"),
     (
         &[
-            "--device",
-            "--device-cgroup-rule",
-            "--ulimit",
-            "--shm-size",
-            "--group-add",
-            "--sysctl",
-            "--pid",
-            "--ipc",
-            "--uts",
-            "--cgroupns",
             "--cgroup-parent",
-            "--oom-score-adj",
-            "--oom-kill-disable",
-            "--domainname",
-            "--annotation",
             "--runtime",
-            "--cpu-rt-period",
-            "--cpu-rt-runtime",
-            "--blkio-weight-device",
-            "--label-file",
             "--storage-opt",
             "--umask",
             "--timeout",
@@ -93,20 +52,7 @@ const RUN: &[(&[&str], &str)] = &[
         "a bundle for `onggi-oci run` has every field of the OCI specification: docs/runtime.md",
     ),
     (
-        &[
-            "--add-host",
-            "--dns",
-            "--dns-option",
-            "--dns-opt",
-            "--dns-search",
-            "--ip",
-            "--ip6",
-            "--link",
-            "--link-local-ip",
-            "--mac-address",
-            "--network-alias",
-            "--net-alias",
-        ],
+        &["--ip", "--ip6", "--link", "--link-local-ip", "--mac-address", "--network-alias", "--net-alias"],
         "containers have the host's name servers and the next free address of the bridge; `onggi net` makes networks by hand",
     ),
     (
@@ -135,8 +81,6 @@ const OTHERS: &[(&str, &[&str], &str)] = &[
     ("pull", &["--os", "--arch", "--variant"], "--platform OS/ARCH[/VARIANT]"),
     ("push", &["--compression-format"], "--compression"),
     ("logs", &["--details"], "leave it out"),
-    ("exec", &["--privileged"], "`onggi ns enter NAME` enters its namespaces with all that you may"),
-    ("exec", &["--env-file"], "-e KEY=VALUE for each"),
 ];
 
 /// What is said to a line that is right for Docker: the message and its hint.
@@ -205,10 +149,10 @@ mod tests {
         for (line, what, hint) in [
             ("onggi compose up", "no `compose`", "onggi run"),
             ("onggi container checkpoint", "no `checkpoint`", "criu"),
-            ("onggi run --tmpfs /run busybox", "no --tmpfs", "mount -t tmpfs"),
+            ("onggi run --volumes-from web busybox", "no --volumes-from", "-v SOURCE"),
             ("onggi run --restart=always x", "no --restart", "systemd"),
-            ("onggi create -P x", "no -P", "-p HOST"),
-            ("onggi container run --privileged x", "no --privileged", "--cap-add ALL"),
+            ("onggi create --gpus all x", "no --gpus", "onggi-oci"),
+            ("onggi container run --ip 10.0.0.2 x", "no --ip", "onggi net"),
             ("onggi image rm --all", "no --all", "image prune"),
         ] {
             let (told, use_this) = said(line).unwrap_or_else(|| panic!("{line}"));

@@ -1,6 +1,9 @@
 //! `onggi exec`.
 
-use std::io::{self, IsTerminal as _};
+use std::{
+    io::{self, IsTerminal as _},
+    path::PathBuf,
+};
 
 use clap::Args;
 use onggi_engine::ExecRequest;
@@ -9,7 +12,7 @@ use super::explain::ExplainArg;
 use crate::{
     cli::GlobalArgs,
     error::CliError,
-    request::{Caller, parse_workdir, resolve_env, said},
+    request::{Caller, environment, parse_workdir, said},
     session::{self, detach::DetachKeys},
 };
 
@@ -33,6 +36,12 @@ pub(crate) struct ExecArgs {
     /// Set an environment variable, or pass your own on
     #[arg(short, long, value_name = "KEY[=VALUE]")]
     env: Vec<String>,
+    /// Read environment variables from a file
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
+    /// Give the command every capability
+    #[arg(long)]
+    privileged: bool,
     /// User to run as
     #[arg(short, long, value_name = "USER[:GROUP]")]
     user: Option<String>,
@@ -47,7 +56,19 @@ pub(crate) struct ExecArgs {
 impl ExecArgs {
     /// Runs a command in a container; the exit code is the command's.
     pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
-        let Self { explain, interactive, tty, detach, detach_keys, env, user, workdir, container_and_command } = self;
+        let Self {
+            explain,
+            interactive,
+            tty,
+            detach,
+            detach_keys,
+            env,
+            env_file,
+            privileged,
+            user,
+            workdir,
+            container_and_command,
+        } = self;
         if explain.explain.is_none() && tty && interactive && !detach && !io::stdin().is_terminal() {
             return Err(CliError::usage("-t needs a terminal on stdin, which is not one", "leave -t out"));
         }
@@ -55,12 +76,13 @@ impl ExecArgs {
         let container = words.next().unwrap_or_default();
         let request = ExecRequest {
             command: words.collect(),
-            env: resolve_env(&env, &Caller::of_process()?)?,
+            env: environment(&env_file, &env, &Caller::of_process()?)?,
             user: said(user).map(|u| u.parse()).transpose()?,
             workdir: said(workdir).map(|w| parse_workdir(&w)).transpose()?,
             tty,
             interactive: interactive && !detach,
             detach,
+            privileged,
         };
         let engine = global.engine()?;
         if let Some(code) = explain.show(|| Ok(vec![engine.explain_exec(&container, &request)?]))? {

@@ -73,6 +73,7 @@ impl RunArgs {
     /// Runs the workload, writes the proposal, and returns the workload's exit code.
     pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
         let options = RunOptions {
+            id_file: None,
             detach: false,
             terminal_size: session::terminal::size(),
             pull: self.container.pull.options()?,

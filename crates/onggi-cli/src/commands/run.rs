@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal as _};
 
 use clap::Args;
-use onggi_engine::RunOptions;
+use onggi_engine::{IdFile, RunOptions};
 use onggi_spec::UserNamespace;
 
 use super::explain::{ExplainArg, ExplainFormat};
@@ -36,7 +36,11 @@ impl RunArgs {
     pub(crate) fn run(self, global: &GlobalArgs) -> Result<u8, CliError> {
         let terminal_size = session::terminal::size();
         let pull = self.container.pull.options()?;
-        let options = RunOptions { detach: self.detach, terminal_size, pull, remove_failed: false };
+        let id_file = match &self.container.cidfile {
+            Some(path) if self.explain.explain.is_none() => Some(IdFile::reserve(path)?),
+            _ => None,
+        };
+        let options = RunOptions { detach: self.detach, terminal_size, pull, id_file, remove_failed: false };
         let name = self.container.image_and_command.first().cloned().unwrap_or_default();
         let mut request = self.container.request(&Caller::of_process()?)?;
         request.stdin_once &= !self.detach;

@@ -25,7 +25,7 @@ pub(super) fn of(r: &ContainerRecord, image: Option<&ImageConfig>, spec: Option<
     let user = r.request.user.as_ref().map(ToString::to_string).or_else(|| own.map(|c| c.user.clone()));
     json!({
         "Hostname": hostname,
-        "Domainname": "",
+        "Domainname": r.request.domainname.as_deref().unwrap_or_default(),
         "User": user.unwrap_or_default(),
         "Tty": r.request.tty,
         "OpenStdin": r.request.interactive,
@@ -36,7 +36,8 @@ pub(super) fn of(r: &ContainerRecord, image: Option<&ImageConfig>, spec: Option<
         "Image": r.image_name,
         "Volumes": own.map_or_else(|| json!({}), |c| json!(c.volumes)),
         "WorkingDir": process.map_or_else(directory, |p| p.cwd.clone()),
-        "StopSignal": own.and_then(|c| c.stop_signal.clone()).unwrap_or_default(),
+        "StopSignal": r.request.stop.signal.clone().or_else(|| own.and_then(|c| c.stop_signal.clone())).unwrap_or_default(),
+        "StopTimeout": r.request.stop.timeout,
         // Nothing here looks at a container's health, or builds.
         "Healthcheck": null, "OnBuild": [],
         "Labels": r.request.labels,
@@ -61,7 +62,7 @@ fn entrypoint(r: &ContainerRecord, image: Option<&ContainerConfig>) -> Vec<Strin
 /// Those that the image names, and those that are published.
 fn exposed_ports(r: &ContainerRecord, image: Option<&ContainerConfig>) -> Value {
     let with_protocol = |port: &String| if port.contains('/') { port.clone() } else { format!("{port}/tcp") };
-    let of_image = image.into_iter().flat_map(|c| c.exposed_ports.keys()).map(with_protocol);
+    let of_image = image.into_iter().flat_map(|c| c.exposed_ports.keys()).chain(&r.request.expose).map(with_protocol);
     let published = r.request.ports.iter().map(|p| format!("{}/{}", p.container_port, p.protocol));
     let all: BTreeSet<String> = of_image.chain(published).collect();
     Value::Object(all.into_iter().map(|port| (port, json!({}))).collect::<Map<_, _>>())

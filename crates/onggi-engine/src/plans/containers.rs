@@ -5,10 +5,7 @@ use onggi_spec::ContainerRequest;
 use onggi_state::ContainerRecord;
 
 use super::{RowChange, VerbOp, VerbPlan};
-use crate::{
-    Engine, EngineError, ExecRequest, ListFilter, PruneFilter, Status, StopOptions,
-    stop::{DEFAULT_TIMEOUT, SIGKILL},
-};
+use crate::{Engine, EngineError, ExecRequest, ListFilter, PruneFilter, Status, StopOptions, stop::SIGKILL};
 
 impl Engine {
     /// `stop`.
@@ -39,7 +36,7 @@ impl Engine {
         plan.push(self.reason(record, "who asked for the end, for `onggi why`", "stop", signal));
         plan.push(VerbOp::Signal { pid, signal });
         self.add_go_on(record, plan)?;
-        let seconds = options.timeout.unwrap_or(DEFAULT_TIMEOUT).as_secs();
+        let seconds = options.patience(&record.request.stop).as_secs();
         let asked = (self.asked_file(record), format!("[{},{}]", asked("stop", signal), asked("stop", SIGKILL)));
         plan.push(VerbOp::WaitThenKill { pid, seconds, asked });
         plan.push(self.awaited(record));

@@ -23,7 +23,8 @@ pub(super) const DELETE_FLAGS: &[Flag] =
     &[Flag::switch("force", "f").help("Forcibly deletes the container if it is still running (uses SIGKILL)")];
 
 pub(super) fn kill(global: &Global, args: &Args) -> Outcome {
-    let signal = match args.rest().get(1) {
+    // An empty word is what a script has whose variable is not set.
+    let signal = match args.rest().get(1).filter(|word| !word.is_empty()) {
         Some(word) => parse_signal(&utf8(word)?)?,
         None => SIGTERM,
     };

@@ -1,6 +1,6 @@
 //! `spec`: a config.json to begin with, like runc's.
 
-use std::{fs, path::PathBuf};
+use std::fs;
 
 use serde_json::{Value, json};
 
@@ -17,9 +17,9 @@ pub(super) const FLAGS: &[Flag] = &[
 ];
 
 pub(super) fn spec(_: &Global, args: &Args) -> Outcome {
-    let path = args.path("bundle").unwrap_or_else(|| PathBuf::from(".")).join("config.json");
+    let path = args.path("bundle").unwrap_or_default().join("config.json");
     if path.exists() {
-        return Err(CliError::Usage(format!("file {} exists. Remove it first", path.display())));
+        return Err(CliError::Usage(format!("File {} exists. Remove it first", path.display())));
     }
     let mut document = rootful();
     if let (true, Some(list)) = (only_cgroup2(), document["linux"]["namespaces"].as_array_mut()) {

@@ -174,7 +174,8 @@ fn from_flags(args: &Args) -> Result<LinuxResources, CliError> {
             mems: list("cpuset-mems"),
             idle: signed("cpu-idle")?,
         }),
-        pids: Some(LinuxPids { limit: signed("pids-limit")? }),
+        // No limit, as to runc and crun; -1 says the same.
+        pids: Some(LinuxPids { limit: signed("pids-limit")?.map(|n| if n == 0 { -1 } else { n }) }),
         block_io: weight.map(|w| LinuxBlockIo { weight: Some(w), ..LinuxBlockIo::default() }),
         ..LinuxResources::default()
     })

@@ -191,6 +191,21 @@ fn root_sections_of_other_platforms_and_unknown_members_are_ignored() {
     assert_eq!((done.code, done.out.as_str()), (0, "ran\n"), "{}", done.err);
 }
 
+#[test]
+fn root_a_small_limit_of_open_files_is_the_programs_and_not_the_runtimes() {
+    for user_namespace in [false, true] {
+        let mut b = Bundle::new("sleep 1000");
+        if user_namespace {
+            crate::mounts::in_user_namespace(&mut b);
+        }
+        b.config["process"]["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": 16, "hard": 18 }]);
+        let done = b.run_detached(&[]);
+        assert_eq!(done.code, 0, "user namespace {user_namespace}: {}", done.err);
+        let limits = b.exec(&[], &["sh", "-c", "ulimit -n; ulimit -Hn; grep files /proc/1/limits | tr -s ' '"]);
+        assert_eq!(limits.out, "16\n18\nMax open files 16 18 files \n", "{}", limits.err);
+    }
+}
+
 /// The kernel would take each of them to its first NUL.
 #[test]
 fn root_text_with_a_nul_is_never_cut_short() {

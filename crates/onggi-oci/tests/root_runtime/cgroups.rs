@@ -193,8 +193,11 @@ fn root_updates_are_remembered_and_a_stopped_container_has_none() {
     ok(&update(&b, &["--pids-limit", "33"]));
     let kept = fs::read_to_string(b.dir.join("state").join(&b.id).join("resources.json")).unwrap();
     assert_eq!(serde_json::from_str::<Value>(&kept).unwrap()["pids"]["limit"], 33);
-    ok(&update(&b, &["--pids-limit", "-1"]));
-    assert_eq!(pids(&b), "max");
+    for unlimited in ["-1", "0"] {
+        ok(&update(&b, &["--pids-limit", unlimited]));
+        assert_eq!(pids(&b), "max", "{unlimited}");
+        ok(&update(&b, &["--pids-limit", "34"]));
+    }
     ok(&b.verb("kill", &["KILL"]));
     b.until("stopped", |b| b.status() == "stopped");
     let late = update(&b, &["--pids-limit", "5"]);
@@ -339,10 +342,13 @@ fn root_what_a_version_lacks_is_told_and_unified_is_for_version_2() {
 }
 
 #[test]
-fn root_a_limit_of_no_process_at_all_is_kept() {
-    let b = limited(IDLE, json!({ "pids": { "limit": 0 } }));
-    ok(&b.run_detached(&[]));
-    assert_eq!(pids(&b), "1");
+fn root_a_limit_of_no_process_at_all_is_kept_since_it_has_a_meaning() {
+    for (version, limit) in [("1.3.0", "1"), ("1.4.0-rc.1", "1"), ("1.2.1", "max"), ("1.0.2-dev", "max")] {
+        let mut b = limited(IDLE, json!({ "pids": { "limit": 0 } }));
+        b.config["ociVersion"] = json!(version);
+        ok(&b.run_detached(&[]));
+        assert_eq!(pids(&b), limit, "{version}");
+    }
 }
 
 /// What a container of another engine without a cgroup namespace sees: its own group at the mount points of version 1, and

@@ -368,4 +368,11 @@ fn root_a_bind_of_a_file_on_a_directory_or_the_reverse_says_so_in_the_words_that
         let told = ["error mounting", onto, "not a directory", "hint="].iter().all(|t| done.err.contains(t));
         assert!(told, "{onto}: {}", done.err);
     }
+    let mut b = Bundle::new("echo ran");
+    fs::create_dir_all(b.root().join("etc")).unwrap();
+    fs::write(b.root().join("etc/passwd"), "root:x:0:0::/:/bin/sh\n").unwrap();
+    b.add_mount(json!({ "destination": "/etc/passwd", "type": "tmpfs", "source": "tmpfs" }));
+    let done = b.run();
+    let told = ["error mounting", "/etc/passwd", "not a directory"].iter().all(|t| done.err.contains(t));
+    assert!(done.code == 1 && told, "{}", done.err);
 }

@@ -1,7 +1,7 @@
 //! Every option of a mount that the specification lists (config.md, "Linux mount options"): what the kernel shows of a
 //! mount that was asked for it, where the source has the contrary.
 
-use std::{fs, process::Command};
+use std::{fs, os::unix::fs::MetadataExt, process::Command};
 
 use serde_json::json;
 
@@ -118,7 +118,13 @@ fn run_with_sources(b: &Bundle) -> Done {
 
 /// Mounts the rows one beside the other; the lines of mountinfo by destination.
 fn look(rows: &[Row]) -> Vec<[Line; 2]> {
+    look_below(rows, None)
+}
+
+/// The same in a root with this `rootfsPropagation`.
+fn look_below(rows: &[Row], root: Option<&str>) -> Vec<[Line; 2]> {
     let mut b = Bundle::new("cat /proc/self/mountinfo");
+    b.config["linux"]["rootfsPropagation"] = json!(root);
     for kind in ["plain", "strict", "shared"] {
         fs::create_dir(b.dir.join(kind)).unwrap();
     }
@@ -166,6 +172,45 @@ fn root_every_recursive_option_is_what_the_kernel_shows_of_all_mounts() {
 fn root_every_propagation_option_is_what_the_kernel_shows() {
     for ((options, source, top, sub), shown) in PROPAGATION.iter().zip(look(&PROPAGATION)) {
         assert_eq!(shown.map(|line| line.peers), [*top, *sub], "{options:?} of {source}");
+    }
+}
+
+#[test]
+fn root_what_a_container_mounts_reaches_the_host_only_when_the_root_is_shared_with_it_too() {
+    let asked: [Row; 2] = [(&["shared"], "shared", "", ""), (&["rslave"], "shared", "", "")];
+    // Of the mount that asks to be shared, of the one below it, and of the one that asks to be a slave.
+    let roots = [
+        (None, ["shared master", "master", "master"]),
+        (Some("rslave"), ["shared master", "master", "master"]),
+        (Some("rprivate"), ["shared", "", ""]),
+        // Not recursive: the host's root mount is private or a slave, and that is not where the sources are.
+        (Some("private"), ["shared", "shared", "master"]),
+        (Some("slave"), ["shared", "shared", "master"]),
+        (Some("shared"), ["shared", "shared", "master"]),
+        (Some("rshared"), ["shared", "shared", "shared master"]),
+    ];
+    for (root, expected) in roots {
+        let shown = look_below(&asked, root);
+        let [[top, sub], [slave, _]] = &shown[..] else { panic!("{}", shown.len()) };
+        assert_eq!([&top.peers[..], &sub.peers, &slave.peers], expected, "{root:?}");
+    }
+}
+
+#[test]
+fn root_a_source_on_the_hosts_root_mount_is_what_a_root_alone_is_asked_to_be() {
+    for (root, expected) in [("private", "shared"), ("slave", "shared master"), ("shared", "shared")] {
+        let mut b = Bundle::new("cat /proc/self/mountinfo");
+        b.config["linux"]["rootfsPropagation"] = json!(root);
+        fs::create_dir(b.dir.join("source")).unwrap();
+        b.add_mount(json!({ "destination": "/m", "source": "source", "options": ["bind", "shared"] }));
+        b.write_config();
+        let mut command = Command::new("unshare");
+        command.args(["-m", "--propagation", "shared", env!("CARGO_BIN_EXE_onggi-oci"), "--root"]);
+        command.arg(b.dir.join("state")).args(["run", "-b"]).arg(&b.dir).arg(&b.id);
+        let done: Done = command.output().unwrap().into();
+        // Where bundles are on a mount of their own, that one stays shared.
+        let on_root = fs::metadata(&b.dir).unwrap().dev() == fs::metadata("/").unwrap().dev();
+        assert_eq!(Line::of(&done, "/m").peers, if on_root { expected } else { "shared" }, "{root}: {}", done.err);
     }
 }
 

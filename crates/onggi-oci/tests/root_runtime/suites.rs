@@ -233,6 +233,7 @@ fn root_a_limit_of_one_process_leaves_room_to_join_namespaces() {
     assert_eq!(other.run_detached(&[]).code, 0);
     for limit in [0, 1] {
         let mut b = Bundle::new("echo alone; true & echo two");
+        b.config["ociVersion"] = json!("1.3.0");
         b.remove_namespace("pid");
         b.add_namespace(json!({ "type": "pid", "path": format!("/proc/{}/ns/pid", other.pid()) }));
         b.config["linux"]["resources"] = json!({ "pids": { "limit": limit } });
@@ -406,4 +407,23 @@ fn root_an_id_that_is_not_one_is_told_by_its_character() {
     let done: Done = b.oci(&["run", "-b", b.dir.to_str().unwrap(), "this/is/not"]).output().unwrap().into();
     assert!(done.code == 1 && done.err.contains("invalid container ID format"), "{}", done.err);
     assert!(done.err.contains("invalid character '/'"), "{}", done.err);
+}
+
+#[test]
+fn root_an_empty_signal_is_none_and_spec_names_the_file_that_is_there() {
+    let b = Bundle::new("trap 'echo term; exit 0' TERM; while :; do sleep 0.05; done");
+    let script = "$OCI run -d -b $B $ID > out; sleep 0.5; $OCI kill $ID ''; echo $?
+        for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do [ -s out ] && break; sleep 0.1; done
+        cat out; $OCI delete -f $ID; $OCI spec";
+    let done = private_script(&b, script);
+    assert_eq!(done.out, "0\nterm\n", "{}", done.err);
+    assert!(done.err.contains("File config.json exists. Remove it first"), "{}", done.err);
+}
+
+#[test]
+fn root_the_root_itself_can_be_a_read_only_path() {
+    let mut b = Bundle::new("touch /new || echo refused; touch /dev/new && echo written");
+    b.config["linux"]["readonlyPaths"] = json!(["/"]);
+    let done = b.run();
+    assert_eq!(done.out, "refused\nwritten\n", "{}", done.err);
 }

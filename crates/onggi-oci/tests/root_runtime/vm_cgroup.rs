@@ -83,6 +83,9 @@ fn vm_an_unlimited_memory_is_max_and_all_swap_can_be_forbidden() {
     let b = running(&json!({ "memory": { "limit": 64 * MIB, "swap": 64 * MIB } }));
     assert_eq!(read(&b, "memory.swap.max"), "0");
     delete(&b);
+    let b = running(&json!({ "memory": { "swap": 0 } }));
+    assert_eq!((read(&b, "memory.max").as_str(), read(&b, "memory.swap.max").as_str()), ("max", "0"));
+    delete(&b);
 }
 
 #[test]

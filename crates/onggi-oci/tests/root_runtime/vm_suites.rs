@@ -83,6 +83,11 @@ fn vm_exec_follows_the_first_process_into_the_group_that_the_container_made() {
         echo +memory > /sys/fs/cgroup/cgroup.subtree_control";
     b.until("no process at the top", |b| b.exec(&[], &["sh", "-euc", divide]).code == 0);
     assert_eq!(b.exec(&[], &["cat", "/proc/self/cgroup"]).out, "0::/foo\n");
+    for (flag, why) in [("/", "/cgroup.procs: device or resource busy"), ("no", "/no/cgroup.procs: no such file ")] {
+        let done = b.exec(&["--cgroup", flag], &["true"]);
+        let says = done.err.contains(" adding pid ") && done.err.contains(" to cgroups") && done.err.contains(why);
+        assert!(done.code == 255 && says, "{flag}: {}", done.err);
+    }
     assert_eq!(b.verb("delete", &["--force"]).code, 0);
     assert!(!group.exists());
 }

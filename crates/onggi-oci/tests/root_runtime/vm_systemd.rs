@@ -203,6 +203,50 @@ fn vm_an_idle_group_of_systemd_has_no_weight_and_a_weight_ends_it() {
 }
 
 #[test]
+fn vm_a_unit_in_use_and_a_frozen_group_are_refused_as_without_systemd() {
+    let u = Unit::new(|_| {});
+    let again = |id: &str| -> Done {
+        let bundle = u.b.dir.to_str().unwrap();
+        u.b.oci(&["--systemd-cgroup", "create", "-b", bundle, id]).stdin(Stdio::null()).output().unwrap().into()
+    };
+    let group = Path::new(ROOT).join("system.slice").join(&u.name);
+    u.b.write_config();
+    fs::create_dir(&group).unwrap();
+    fs::write(group.join("cgroup.freeze"), "1").unwrap();
+    let done = again(&u.b.id);
+    assert!(done.code == 1 && done.err.contains("container's cgroup unexpectedly frozen"), "{}", done.err);
+    fs::remove_dir(&group).unwrap();
+    let mut second = u.b.config.clone();
+    second["linux"]["cgroupsPath"] = json!(format!("system.slice:onggi:{}", u.b.id));
+    u.start();
+    fs::write(u.b.dir.join("config.json"), second.to_string()).unwrap();
+    let done = again(&format!("{}-two", u.b.id));
+    assert!(
+        done.code == 1 && done.err.contains("container's cgroup is not empty: 1 process(es) found"),
+        "{}",
+        done.err
+    );
+    assert_eq!((u.b.status().as_str(), u.show("ActiveState").as_str()), ("running", "active"));
+}
+
+#[test]
+fn vm_devices_of_a_driver_that_is_not_there_yet_are_in_the_units_list() {
+    let u = Unit::new(|b| {
+        b.config["linux"]["resources"]["devices"] = json!([
+            { "allow": false, "access": "rwm" },
+            { "allow": true, "type": "c", "major": 89, "access": "rwm" },
+            { "allow": true, "type": "b", "major": 8, "minor": 0, "access": "rw" }
+        ]);
+    });
+    u.start();
+    let list = u.show("DeviceAllow");
+    for entry in ["char-89 rwm", "/dev/block/8:0 rw", "char-136 rwm"] {
+        assert!(list.lines().any(|line| line == entry), "{entry} is not in\n{list}");
+    }
+    assert_eq!(u.show("DevicePolicy"), "strict");
+}
+
+#[test]
 fn vm_a_paused_container_of_systemd_is_deleted() {
     let u = Unit::new(|_| {});
     u.start();

@@ -14,7 +14,7 @@ use onggi_sys::{
     mount::{self, AttributeChange, Depth, attr},
     path::{self, Node, OFlags},
 };
-use rustix::fs::{AtFlags, FileType, StatVfsMountFlags};
+use rustix::fs::{AtFlags, FileType, Mode, StatVfsMountFlags};
 
 use super::{
     Child,
@@ -23,7 +23,7 @@ use super::{
 use crate::{
     channel::Message,
     error::{Result, StartFailureError, Step},
-    plan::{BindMount, Propagation, SetupOp, atime},
+    plan::{BindMount, HostPeers, Propagation, SetupOp, atime},
 };
 
 /// Attributes that a mount of another user namespace keeps (mount_namespaces(7), "locked").
@@ -57,6 +57,7 @@ pub(crate) fn prepare_bind(bind: &BindMount, cx: BindContext<'_>) -> Result<Owne
             )));
         }
     }
+    leave_peers(&fd, bind).step(step)?;
     set_attributes(&fd, bind).step(step)?;
     if let (Some(map), Some(ids)) = (&bind.id_map, cx.ids) {
         let depth = if map.recursive { Depth::Recursive } else { Depth::One };
@@ -80,6 +81,32 @@ fn copy(bind: &BindMount, cx: BindContext<'_>) -> onggi_sys::Result<OwnedFd> {
         _ if bind.links.keep_source => mount::clone_tree_no_follow(&bind.source, depth),
         _ => mount::clone_tree(&bind.source, depth),
     }
+}
+
+/// Takes a mount that will get or send events out of the host's peer groups, as far as `rootfsPropagation` says.
+/// Nothing is mounted on it yet, so no event is lost or sent meanwhile.
+fn leave_peers(fd: &OwnedFd, bind: &BindMount) -> onggi_sys::Result<()> {
+    if !matches!(bind.propagation, Some((Propagation::Shared | Propagation::Slave, _))) {
+        return Ok(());
+    }
+    let (p, depth) = match bind.peers {
+        HostPeers::All(p) => (p, Depth::Recursive),
+        HostPeers::OnRoot(p) if bind.in_root.is_none() && on_host_root(bind)? => (p, Depth::One),
+        HostPeers::OnRoot(_) | HostPeers::Kept => return Ok(()),
+    };
+    let change = AttributeChange { propagation: propagation_bits(p), ..AttributeChange::default() };
+    mount::set_attributes(fd.as_fd(), depth, change)
+}
+
+/// Whether the source is on the same mount as the host's root directory. Whoever asks has not left that yet.
+fn on_host_root(bind: &BindMount) -> onggi_sys::Result<bool> {
+    let id_of = |path: &Path, more: OFlags| {
+        let flags = OFlags::PATH | OFlags::CLOEXEC | more;
+        let fd = rustix::fs::open(path, flags, Mode::empty()).sys("open", || format!("{path:?}"))?;
+        mount::id(fd.as_fd())
+    };
+    let follow = if bind.links.keep_source { OFlags::NOFOLLOW } else { OFlags::empty() };
+    Ok(id_of(&bind.source, follow)? == id_of(Path::new("/"), OFlags::empty())?)
 }
 
 fn set_attributes(fd: &OwnedFd, bind: &BindMount) -> onggi_sys::Result<()> {
@@ -159,7 +186,7 @@ fn no_target(step: String, e: &SysError) -> StartFailureError {
 }
 
 /// move_mount(2) says EINVAL of a directory and a file, mount(2) ENOTDIR: engines look for the latter's words.
-fn refuse_unlike(is_dir: bool, target: &OwnedFd) -> onggi_sys::Result<()> {
+pub(super) fn refuse_unlike(is_dir: bool, target: &OwnedFd) -> onggi_sys::Result<()> {
     let stat = rustix::fs::fstat(target).sys("fstat", || "mount target")?;
     match (FileType::from_raw_mode(stat.st_mode) == FileType::Directory) == is_dir {
         true => Ok(()),

@@ -36,8 +36,9 @@ impl Child {
         }
         let mut refused = None;
         let mut programs = Vec::new();
+        let searched = !self.name().to_bytes().contains(&b'/');
         for candidate in self.collect_candidates()? {
-            match look_at(&candidate) {
+            match look_at(&candidate, searched) {
                 Found::Program => programs.push(candidate),
                 Found::Nothing => {}
                 Found::Refused(e) => refused = refused.or(Some(e)),
@@ -133,7 +134,7 @@ fn refuse(candidate: &CStr, why: &str) -> StartFailureError {
         .hint("name a program that may be executed (chmod +x), or run it through an interpreter such as sh")
 }
 
-fn look_at(candidate: &CStr) -> Found {
+fn look_at(candidate: &CStr, searched: bool) -> Found {
     match rustix::fs::stat(candidate) {
         Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
             // Engines give 126 for the last words; not all of them know those of EISDIR.
@@ -144,8 +145,13 @@ fn look_at(candidate: &CStr) -> Found {
             FileType::RegularFile => Found::Program,
             _ => Found::Refused(refuse(candidate, "permission denied: it is not a regular file")),
         },
-        Err(Errno::NOENT | Errno::NOTDIR) => Found::Nothing,
-        Err(e) => Found::Refused(refuse(candidate, &format!("stat: {}", onggi_sys::error::text(e.raw_os_error())))),
+        Err(Errno::NOENT) => Found::Nothing,
+        // In the search through PATH what is no directory holds nothing.
+        Err(Errno::NOTDIR) if searched => Found::Nothing,
+        Err(e) => {
+            let why = onggi_sys::error::text(e.raw_os_error());
+            Found::Refused(refuse(candidate, &format!("stat {}: {why}", candidate.to_string_lossy())))
+        }
     }
 }
 

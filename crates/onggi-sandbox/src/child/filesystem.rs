@@ -12,7 +12,9 @@ use onggi_sys::{
 };
 
 use super::{
-    Child, copy_up, long_options,
+    Child,
+    bind::refuse_unlike,
+    copy_up, long_options,
     mounts::{PROC_SUPER_MAGIC, change, set_propagation},
 };
 use crate::{
@@ -48,10 +50,11 @@ impl Child {
             r => r,
         }
         .map_err(|e| failure(step(), m, &e))?;
-        if m.copy_up {
+        // A mount point that was only made for it has nothing to give, its mode neither.
+        if m.copy_up && target.existed {
             copy_up::tree(target.fd.as_fd(), fd.as_fd(), &m.data).step(step)?;
         }
-        mount::attach(fd.as_fd(), target.fd.as_fd()).step(step)?;
+        attach(&fd, &target).map_err(|e| failure(step(), m, &e))?;
         if let Some((p, recursive)) = m.propagation {
             set_propagation(&fd, p, recursive).step(step)?;
         }
@@ -132,6 +135,11 @@ impl Child {
             (None, None) => Ok(()),
         }
     }
+}
+
+fn attach(fd: &OwnedFd, target: &Target) -> onggi_sys::Result<()> {
+    refuse_unlike(true, &target.fd)?;
+    mount::attach(fd.as_fd(), target.fd.as_fd())
 }
 
 fn make(m: &FsMount, target: &Target) -> onggi_sys::Result<OwnedFd> {

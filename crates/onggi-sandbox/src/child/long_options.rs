@@ -95,7 +95,7 @@ impl Child {
         if mount::id(fd.as_fd())? == mount::id(target.fd.as_fd())? {
             return Err(SysError::new("mount", format!("{:?} is not what was mounted", m.target), Errno::XDEV));
         }
-        if m.copy_up {
+        if m.copy_up && target.existed {
             copy_up::tree(target.fd.as_fd(), fd.as_fd(), &m.data)?;
         }
         mount::set_attributes(fd.as_fd(), Depth::One, change(m.attributes, attr::ATIME))?;

@@ -48,6 +48,10 @@ impl Child {
         match op {
             ProcessOp::OomScore { value } => self.oom_score(*value),
             ProcessOp::Rlimit(limit) => self.rlimit(limit),
+            ProcessOp::AwaitLimits => {
+                self.channel.send(&Message::Limits)?;
+                self.channel.await_go()
+            }
             ProcessOp::Scheduler(s) => credentials::scheduler(s),
             ProcessOp::IoPriority(p) => credentials::io_priority(p),
             ProcessOp::Affinity { cpus } => credentials::affinity(cpus.as_deref()),

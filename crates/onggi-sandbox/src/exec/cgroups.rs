@@ -22,8 +22,8 @@ use crate::{
 /// What the new process enters, opened.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// Version 2 directories to try, best first.
-    pub(super) unified: Vec<OwnedFd>,
+    /// Version 2 directories to try, best first, and where they are.
+    pub(super) unified: Vec<(OwnedFd, PathBuf)>,
     /// The `tasks` file of every version 1 hierarchy.
     pub(super) tasks: Vec<OwnedFd>,
 }
@@ -91,10 +91,11 @@ fn join(own: &Path, sub: &Path) -> Result<PathBuf> {
 }
 
 /// A group that is gone is left out where the caller did not name it.
-fn open_dir(dir: &Path, choice: &CgroupChoice) -> Result<Option<OwnedFd>> {
+fn open_dir(dir: &Path, choice: &CgroupChoice) -> Result<Option<(OwnedFd, PathBuf)>> {
     match rustix::fs::open(dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(open) => Ok(Some((open, dir.to_owned()))),
         Err(Errno::NOENT) if *choice == CgroupChoice::Container => Ok(None),
-        r => r.map(Some).sys("open", || format!("{dir:?}")).step(adding),
+        Err(e) => Err(refused(dir, e)),
     }
 }
 
@@ -107,8 +108,15 @@ fn adding() -> String {
     "error adding pid of the new process to cgroups".into()
 }
 
+/// A version 2 group that takes no process, by the file that others write to and tell of.
+pub(super) fn refused(dir: &Path, errno: Errno) -> StartFailureError {
+    let mut failure = StartFailureError::new(format!("{}: {}/cgroup.procs", adding(), dir.display()));
+    failure.0.errno = errno.raw_os_error();
+    failure
+}
+
 /// The version 2 group that the first process is in now, when it is below the container's, or `anywhere`.
-fn group_of_init(state: &SandboxState, anywhere: bool) -> Option<OwnedFd> {
+fn group_of_init(state: &SandboxState, anywhere: bool) -> Option<(OwnedFd, PathBuf)> {
     let own = state.cgroup_paths.get("")?;
     let text = fs::read_to_string(format!("/proc/{}/cgroup", state.pid)).ok()?;
     let relative = text.lines().find_map(|l| l.strip_prefix("0::"))?;
@@ -118,7 +126,8 @@ fn group_of_init(state: &SandboxState, anywhere: bool) -> Option<OwnedFd> {
         true => now.find(|at| holds(at, state.pid))?,
         false => now.find(|at| at.starts_with(own) && at != own && at.is_dir())?,
     };
-    rustix::fs::open(&dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()
+    let open = rustix::fs::open(&dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    Some((open, dir))
 }
 
 /// The process is a member of that very group: a guess at the mount point is proven by it.

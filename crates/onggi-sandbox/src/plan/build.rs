@@ -116,10 +116,12 @@ fn setup(cx: &Context<'_>, cgroup: Option<&onggi_cgroup::CgroupPlan>) -> Result<
     ops.extend(hook_ops(&hooks)?);
     ops.extend(mounts.late);
     let linux = cx.linux;
-    ops.extend(linux.readonly_paths.iter().map(|p| SetupOp::ReadOnly { path: without_last_slash(p) }));
+    // A bind of the root on itself would lie above the root that is entered.
+    let (whole, paths): (Vec<_>, Vec<_>) = linux.readonly_paths.iter().partition(|p| is_root(p));
+    ops.extend(paths.into_iter().map(|p| SetupOp::ReadOnly { path: without_last_slash(p) }));
     let mask = |p: &String| SetupOp::Mask { path: without_last_slash(p), label: cx.mount_label() };
     ops.extend(linux.masked_paths.iter().map(mask));
-    if cx.input.config.root.as_ref().is_some_and(|r| r.readonly) {
+    if !whole.is_empty() || cx.input.config.root.as_ref().is_some_and(|r| r.readonly) {
         ops.push(SetupOp::ReadOnlyRoot);
     }
     ops.extend(enter_root(private, cx.input.no_pivot));
@@ -127,6 +129,10 @@ fn setup(cx: &Context<'_>, cgroup: Option<&onggi_cgroup::CgroupPlan>) -> Result<
         ops.push(SetupOp::RootPropagation { propagation: propagation.0, recursive: propagation.1 });
     }
     Ok(ops)
+}
+
+fn is_root(path: &str) -> bool {
+    path.starts_with('/') && Path::new(path).parent().is_none()
 }
 
 /// A slash behind a file would make the kernel find nothing to mask there.
@@ -165,7 +171,8 @@ fn enter_root(private: bool, no_pivot: bool) -> Vec<SetupOp> {
 }
 
 /// Propagation of the copied tree, then that of the new root. The copy is a slave at most: nothing that is
-/// mounted in it may appear on the host; binds that shall are cloned before (`Propagation::Shared`).
+/// mounted in it may appear on the host; binds that shall are cloned before (`Propagation::Shared`), as far as
+/// `HostPeers` lets them.
 fn propagation(linux: &Linux) -> Result<(Propagation, Option<(Propagation, bool)>)> {
     let Some(text) = linux.rootfs_propagation.as_deref().filter(|t| !t.is_empty()) else {
         return Ok((Propagation::Slave, None));
@@ -173,9 +180,9 @@ fn propagation(linux: &Linux) -> Result<(Propagation, Option<(Propagation, bool)
     let asked = parse_propagation(text)
         .ok_or_else(|| StartFailureError::new(format!("rootfsPropagation={text} is not supported")))?;
     Ok(match asked.0 {
-        Propagation::Private => (Propagation::Private, None),
+        Propagation::Private if asked.1 => (Propagation::Private, None),
         Propagation::Slave => (Propagation::Slave, None),
-        Propagation::Shared | Propagation::Unbindable => (Propagation::Slave, Some(asked)),
+        Propagation::Private | Propagation::Shared | Propagation::Unbindable => (Propagation::Slave, Some(asked)),
     })
 }
 

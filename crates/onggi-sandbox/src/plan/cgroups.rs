@@ -111,11 +111,21 @@ const HOST_CONSOLE: (Option<i64>, Option<i64>) = (Some(5), Some(1));
 /// cannot make device rules, and needs none. Those that every container needs come last (as in runc), because
 /// the container's own nodes are made under them. Making a node is guarded by CAP_MKNOD, not by these.
 fn resources(cx: &Context<'_>) -> LinuxResources {
-    let resources = cx.linux.resources.clone().unwrap_or_default();
+    let mut resources = cx.linux.resources.clone().unwrap_or_default();
+    // "No limit" to those who write such documents (Podman's `--pids-limit -1`).
+    if is_before_1_3(&cx.input.config.oci_version) {
+        resources.pids.take_if(|pids| pids.limit == Some(0));
+    }
     if resources.devices.is_empty() && !(cx.facts.privileged && can_deny(&cx.facts.cgroup_layout)) {
         return resources;
     }
     with_device_rules(resources)
+}
+
+/// A version of the specification in which a limit of 0 processes had no meaning.
+fn is_before_1_3(version: &str) -> bool {
+    let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) < (1, 3)
 }
 
 /// The rules of `resources` between the one that denies everything and those that every container needs.
@@ -168,6 +178,7 @@ pub(super) fn plan_mount(
             atime: 0,
             recursive_attributes: (0, 0),
             propagation: options.propagation,
+            peers: super::options::host_peers(cx.linux),
             must_be_proc: false,
             id_map: None,
             in_root: None,

@@ -55,8 +55,13 @@ pub(super) fn plan_devices(cx: &Context<'_>) -> Result<Vec<SetupOp>> {
         uid: 0,
         gid: 0,
     });
-    let mut ops: Vec<SetupOp> = defaults.filter(|d| !asked.iter().any(|a| a.path == d.path)).map(op).collect();
-    ops.extend(asked.into_iter().map(op));
+    // What the configuration mounts at the very path of a device is meant to be there in its place.
+    let mounted: Vec<PathBuf> =
+        cx.input.config.mounts.iter().map(|m| by_its_letters(Path::new(&m.destination))).collect();
+    let free = |d: &DeviceNode| !mounted.contains(&d.path);
+    let mut ops: Vec<SetupOp> =
+        defaults.filter(|d| free(d) && !asked.iter().any(|a| a.path == d.path)).map(op).collect();
+    ops.extend(asked.into_iter().filter(free).map(op));
     let link = |path: &str, target: &str, only_if: Option<&str>| SetupOp::Symlink {
         path: path.into(),
         target: target.into(),

@@ -8,7 +8,7 @@ use onggi_sys::mount::attr;
 
 use super::{
     BindLinks, BindMount, FsMount, IdMap, IdMapDepth, IdMapSource, MountOptions, SetupOp, TargetKind, build::Context,
-    build::absolute, cgroups,
+    build::absolute, cgroups, options::host_peers,
 };
 use crate::error::{Result, StartFailureError};
 
@@ -134,6 +134,7 @@ fn bind(cx: &Context<'_>, mount: &Mount, target: PathBuf, options: &MountOptions
         atime: options.atime.0,
         recursive_attributes: (options.recursive_set, options.recursive_clear),
         propagation: options.propagation,
+        peers: host_peers(cx.linux),
         in_root,
         links: BindLinks {
             copy: options.copy_symlink,

@@ -4,9 +4,10 @@
 //! any, the attributes that were not asked for are cleared, except the access-time mode, which stays unless
 //! another one is asked for.
 
+use onggi_spec::oci::runtime::Linux;
 use onggi_sys::mount::attr;
 
-use super::Propagation;
+use super::{HostPeers, Propagation};
 
 /// Attributes that a bind clears when it was not asked for them.
 const PLAIN: u64 = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC | attr::NOSYMFOLLOW;
@@ -234,6 +235,16 @@ fn propagation(option: &str) -> Option<(Propagation, bool)> {
         "runbindable" => (Propagation::Unbindable, true),
         _ => return None,
     })
+}
+
+/// What `rootfsPropagation` says of the host's mounts: one that is not recursive is about the root mount alone.
+pub(super) fn host_peers(linux: &Linux) -> HostPeers {
+    match linux.rootfs_propagation.as_deref().and_then(propagation) {
+        None => HostPeers::All(Propagation::Slave),
+        Some((p @ (Propagation::Private | Propagation::Slave), true)) => HostPeers::All(p),
+        Some((p @ (Propagation::Private | Propagation::Slave), false)) => HostPeers::OnRoot(p),
+        Some((Propagation::Shared | Propagation::Unbindable, _)) => HostPeers::Kept,
+    }
 }
 
 /// `rslave` and so on, as `rootfsPropagation` has it.

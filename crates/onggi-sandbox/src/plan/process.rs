@@ -80,6 +80,9 @@ pub(super) fn plan_process(cx: &Context<'_>) -> Result<ProcessPlan> {
     let by_parent = cx.facts.privileged && cx.namespaces.makes(LinuxNamespaceType::User);
     let mut plan = ProcessPlan::default();
     limits(cx.process, by_parent, &mut plan)?;
+    if plan.parent.iter().any(|op| matches!(op, ParentOp::Rlimit(_))) {
+        plan.child.push(ProcessOp::AwaitLimits);
+    }
     preparation(&pc, &mut plan)?;
     if cx.input.init {
         plan.child.push(ProcessOp::ForkInit);

@@ -33,6 +33,8 @@ pub enum ProcessOp {
     },
     /// setrlimit(2).
     Rlimit(Rlimit),
+    /// The runtime sets the limits ([`super::ParentOp::Rlimit`]): before, its own work here would be under them.
+    AwaitLimits,
     /// sched_setattr(2).
     Scheduler(Scheduler),
     /// ioprio_set(2).

@@ -345,6 +345,9 @@ fn mknod(out: &mut String, node: &DeviceNode) {
         DeviceKind::Block => numbers("b"),
         DeviceKind::Fifo => "p".to_owned(),
     };
+    if let Some(parent) = node.path.parent().filter(|parent| *parent != Path::new("/dev")) {
+        let _ = writeln!(out, "mkdir -p {}", inside(parent));
+    }
     let _ = writeln!(out, "[ -e {at} ] || mknod -m {:04o} {at} {what}", node.mode);
     if (node.uid, node.gid) != (0, 0) {
         let _ = writeln!(out, "chown {}:{} {at}", node.uid, node.gid);

@@ -265,6 +265,7 @@ impl ProcessOp {
         match self {
             Self::OomScore { value } => format!("set oom_score_adj to {value}"),
             Self::Rlimit(limit) => limit.words(),
+            Self::AwaitLimits => "wait for the limits".into(),
             Self::Scheduler(s) => format!("set scheduler {}", s.policy),
             Self::IoPriority(p) => format!("set I/O priority {} {}", p.class, p.priority),
             Self::Affinity { cpus: None } => "let it run on every CPU".into(),

@@ -14,18 +14,22 @@ mod tests;
 use std::{collections::BTreeMap, path::PathBuf};
 
 use super::{
-    runtime::{Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType, LinuxSeccomp, OCI_VERSION, Root, Spec},
+    runtime::{
+        Linux, LinuxDevice, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType, LinuxSeccomp, OCI_VERSION, Root, Spec,
+    },
     seccomp_default::default_policy,
 };
 use crate::{
     ContainerId, ContainerRequest, HostFacts, IdBlock, NetworkMode, capability, facts::CgroupLayout, id_block,
-    image::ImageConfig, security::SeccompChoice, user::ResolvedUser,
+    image::ImageConfig, security::SeccompChoice, sysctl, user::ResolvedUser,
 };
 
 pub use error::BuildError;
-pub use limits::{DEFAULT_PIDS, default_device_rules};
+pub use limits::{DEFAULT_PIDS, asked_limits, default_device_rules};
 pub use mounts::SHM_SIZE;
-pub use process::{apply_rootless_user, apply_user, effective_command, effective_directory, effective_environment};
+pub use process::{
+    apply_rootless_user, apply_user, effective_command, effective_directory, effective_environment, effective_security,
+};
 
 /// Everything that a configuration is made from.
 #[derive(Debug, Clone)]
@@ -53,6 +57,19 @@ pub struct SpecInput<'a> {
     pub files: GeneratedFiles,
     /// Sources of the request's mounts that are device files.
     pub device_sources: Vec<String>,
+    /// Numbers of the block devices that the request limits.
+    pub block_devices: BTreeMap<String, (u32, u32)>,
+    /// The devices that the request names, as they are on this host; for a privileged container all of them.
+    pub devices: Vec<HostDevice>,
+}
+
+/// A device node of the host, for a container.
+#[derive(Debug, Clone)]
+pub struct HostDevice {
+    /// The node to make.
+    pub node: LinuxDevice,
+    /// Letters of `rwm`.
+    pub access: String,
 }
 
 /// Host paths of files that are bind-mounted into `/etc`.
@@ -86,6 +103,10 @@ impl SpecInput<'_> {
         }
     }
 
+    fn bridged(&self) -> bool {
+        self.request.network == NetworkMode::Bridge
+    }
+
     fn own_network(&self) -> bool {
         self.request.network != NetworkMode::Host
     }
@@ -96,6 +117,10 @@ impl SpecInput<'_> {
 /// # Errors
 /// The request contradicts itself, the image or the host; each says what to change.
 pub fn build_oci_spec(input: &SpecInput<'_>) -> Result<Spec, BuildError> {
+    let shared = input.request.shared;
+    if shared.uts && (input.request.hostname.is_some() || input.request.domainname.is_some()) {
+        return Err(BuildError::SharedName);
+    }
     let caps = bounding_set(input)?;
     let process = process::process(input, &caps)?;
     let mounts = mounts::mounts(input)?;
@@ -103,22 +128,26 @@ pub fn build_oci_spec(input: &SpecInput<'_>) -> Result<Spec, BuildError> {
     let linux = Linux {
         uid_mappings: mapping(input, input.facts.euid),
         gid_mappings: mapping(input, input.facts.egid),
-        sysctl: sysctls(input),
+        sysctl: sysctls(input)?,
         resources,
         cgroups_path: Some(input.cgroups_path.clone()),
         namespaces: namespaces(input),
         seccomp: seccomp(input, &caps)?,
         rootfs_propagation: mounts::rootfs_propagation(input.request),
-        masked_paths: mounts::masked_paths(input.facts.cpus),
-        readonly_paths: mounts::READONLY_PATHS.map(str::to_owned).to_vec(),
+        devices: input.devices.iter().map(|device| device.node.clone()).collect(),
+        masked_paths: if input.request.privileged { Vec::new() } else { mounts::masked_paths(input.facts.cpus) },
+        readonly_paths: if input.request.privileged { Vec::new() } else { mounts::readonly_paths() },
         ..Linux::default()
     };
     Ok(Spec {
         oci_version: OCI_VERSION.to_owned(),
         process: Some(process),
         root: Some(Root { path: "rootfs".to_owned(), readonly: input.request.read_only }),
-        hostname: Some(effective_hostname(input.request, input.facts, input.id)),
+        // The host's own may not be changed.
+        hostname: (!shared.uts).then(|| effective_hostname(input.request, input.facts, input.id)),
+        domainname: input.request.domainname.clone(),
         mounts,
+        annotations: input.request.annotations.clone(),
         linux: Some(linux),
         ..Spec::default()
     })
@@ -128,6 +157,7 @@ pub fn build_oci_spec(input: &SpecInput<'_>) -> Result<Spec, BuildError> {
 fn seccomp(input: &SpecInput<'_>, caps: &[&str]) -> Result<Option<LinuxSeccomp>, BuildError> {
     match &input.request.security.seccomp {
         SeccompChoice::Unconfined => Ok(None),
+        SeccompChoice::Default if input.request.privileged => Ok(None),
         SeccompChoice::Default => Ok(input.facts.seccomp.then(|| default_policy(caps))),
         SeccompChoice::Profile(_) if !input.facts.seccomp => Err(BuildError::NoSeccomp),
         SeccompChoice::Profile(profile) => Ok(Some(profile.resolve(caps, &input.facts.kernel))),
@@ -137,6 +167,7 @@ fn seccomp(input: &SpecInput<'_>, caps: &[&str]) -> Result<Option<LinuxSeccomp>,
 /// The host name: as asked, the host's own where its network is shared, or the short id.
 pub fn effective_hostname(request: &ContainerRequest, facts: &HostFacts, id: &ContainerId) -> String {
     let default = || match request.network {
+        _ if request.shared.uts => facts.hostname.clone(),
         NetworkMode::Host if !facts.hostname.is_empty() => facts.hostname.clone(),
         _ => id.short().to_owned(),
     };
@@ -163,7 +194,9 @@ pub fn notes(facts: &HostFacts) -> Vec<String> {
 /// the container's own.
 fn bounding_set(input: &SpecInput<'_>) -> Result<Vec<&'static str>, BuildError> {
     let request = input.request;
-    let wanted = capability::bounding_set(&request.cap_add, &request.cap_drop).map_err(BuildError::Capability)?;
+    let all = ["ALL".to_owned()];
+    let add = if request.privileged { all.as_slice() } else { &request.cap_add };
+    let wanted = capability::bounding_set(add, &request.cap_drop).map_err(BuildError::Capability)?;
     if input.in_user_namespace() {
         check_network_capabilities(input)?;
         return Ok(wanted);
@@ -212,8 +245,10 @@ fn namespaces(input: &SpecInput<'_>) -> Vec<LinuxNamespace> {
     if input.in_user_namespace() {
         list.push(new(T::User));
     }
-    list.extend([T::Pid, T::Ipc, T::Uts, T::Mount].map(new));
-    if input.facts.cgroup != CgroupLayout::None {
+    let shared = input.request.shared;
+    let kinds = [(T::Pid, shared.pid), (T::Ipc, shared.ipc), (T::Uts, shared.uts), (T::Mount, false)];
+    list.extend(kinds.into_iter().filter(|(_, shared)| !shared).map(|(typ, _)| new(typ)));
+    if input.facts.cgroup != CgroupLayout::None && !shared.cgroup {
         list.push(new(T::Cgroup));
     }
     if input.own_network() {
@@ -222,9 +257,28 @@ fn namespaces(input: &SpecInput<'_>) -> Vec<LinuxNamespace> {
     list
 }
 
+/// What was asked for, over what every container gets.
+fn sysctls(input: &SpecInput<'_>) -> Result<BTreeMap<String, String>, BuildError> {
+    let mut all = default_sysctls(input);
+    for (key, value) in &input.request.sysctls {
+        let shared = match sysctl::owner(&key.replace('/', ".")) {
+            // Made with the namespace, by who owns it: see `bridge_sysctls`.
+            Some(sysctl::Owner::Network) if input.id_block.is_some() && input.bridged() => continue,
+            Some(sysctl::Owner::Network) => !input.own_network(),
+            Some(sysctl::Owner::Ipc) => input.request.shared.ipc,
+            None => true,
+        };
+        if shared {
+            return Err(BuildError::SharedSysctl { key: key.clone() });
+        }
+        all.insert(key.clone(), value.clone());
+    }
+    Ok(all)
+}
+
 /// As Docker: in a network namespace of its own everybody may open ICMP sockets and low ports, which is why
 /// NET_RAW is not needed. Without root only gid 0 is mapped, and only mapped groups may be written.
-fn sysctls(input: &SpecInput<'_>) -> BTreeMap<String, String> {
+fn default_sysctls(input: &SpecInput<'_>) -> BTreeMap<String, String> {
     if !input.own_network() || (input.id_block.is_some() && !input.owns_network()) {
         return BTreeMap::new();
     }
@@ -248,7 +302,12 @@ fn network_sysctls(first: u32, last: u32) -> [(String, String); 2] {
 }
 
 /// The settings of a network namespace that the engine makes for a container over `block`: its root may not
-/// change them itself, so they are made with the namespace.
-pub fn bridge_sysctls(block: Option<IdBlock>) -> Vec<(String, String)> {
-    block.map_or_else(Vec::new, |b| network_sysctls(b.host_start(), b.host_start() + (id_block::SIZE - 1)).into())
+/// change them itself, so they are made with the namespace. Those that were asked for come last.
+pub fn bridge_sysctls(request: &ContainerRequest, block: Option<IdBlock>) -> Vec<(String, String)> {
+    let Some(block) = block else { return Vec::new() };
+    let mut all = Vec::from(network_sysctls(block.host_start(), block.host_start() + (id_block::SIZE - 1)));
+    let of_network = |key: &String| sysctl::owner(&key.replace('/', ".")) == Some(sysctl::Owner::Network);
+    let asked = request.sysctls.iter().filter(|(key, _)| of_network(key));
+    all.extend(asked.map(|(key, value)| (key.clone(), value.clone())));
+    all
 }

@@ -18,9 +18,11 @@ const GROUP: &str = "/etc/group";
 /// supplementary ones, so that a process cannot shed it (CVE-2022-36109 and its kin: a file that denies one's own group
 /// would become accessible). A number is never looked up as a name (CVE-2016-3697, CVE-2026-30892).
 ///
+/// `more` are further groups, which no entry of the user's has to name.
+///
 /// # Errors
 /// The name is unknown, or a file is no regular file, too large, or unreadable.
-pub fn resolve_user(mount: &OverlayMount, spec: Option<&UserSpec>) -> Result<ResolvedUser> {
+pub fn resolve_user(mount: &OverlayMount, spec: Option<&UserSpec>, more: &[NameOrId]) -> Result<ResolvedUser> {
     let root = UserSpec { user: NameOrId::Id(0), group: None };
     let spec = spec.unwrap_or(&root);
     let view = View::open(mount)?;
@@ -36,6 +38,9 @@ pub fn resolve_user(mount: &OverlayMount, spec: Option<&UserSpec>) -> Result<Res
         (None, Some(entry)) => (primary, memberships(&groups, &entry.name)?),
         (None, None) => (primary, Vec::new()),
     };
+    for group in more {
+        additional_gids.push(group_id(&groups, group)?);
+    }
     additional_gids.push(gid);
     additional_gids.sort_unstable();
     additional_gids.dedup();

@@ -41,6 +41,29 @@ pub enum BuildError {
         /// Online CPUs.
         available: u32,
     },
+    /// CPUs that the host has not.
+    #[error("the CPUs {wanted} were asked for, this host has {available}")]
+    NoSuchCpus {
+        /// The list.
+        wanted: String,
+        /// CPUs, numbered from 0.
+        available: u32,
+    },
+    /// A name for a container that has the host's.
+    #[error("--uts host shares the host's name: the container cannot have one of its own")]
+    SharedName,
+    /// A limit that cgroup version 2 does not have.
+    #[error("{option} is not possible: cgroup version 2 has no such setting")]
+    OnlyVersion1 {
+        /// The command line's option.
+        option: &'static str,
+    },
+    /// A setting of a namespace that the container shares with the host.
+    #[error("sysctl {key} belongs to the host: the container has no namespace of its own for it")]
+    SharedSysctl {
+        /// The setting.
+        key: String,
+    },
     /// A limit that needs cgroups which an ordinary user has not.
     #[error("{option} is not possible without root on this host")]
     RootlessLimit {
@@ -104,6 +127,12 @@ impl BuildError {
             }
             Self::UserOutsideMap { .. } => "use a user below 65536, or --userns host".into(),
             Self::Text { .. } | Self::TooManyCpus { .. } => String::new(),
+            Self::NoSuchCpus { .. } => "numbers begin at 0: `nproc` counts them".into(),
+            Self::SharedName => "leave --hostname and --domainname out, or --uts host".into(),
+            Self::OnlyVersion1 { option } => format!("leave {option} out"),
+            Self::SharedSysctl { key } => {
+                format!("set it on the host (sysctl -w {key}=…), or give the container a network of its own")
+            }
             Self::RootlessLimit { option } => format!("leave {option} out, or run as root"),
             Self::NoCgroup { option } => format!("leave {option} out, or mount cgroup2 on /sys/fs/cgroup"),
             Self::NoSeccomp => "leave --security-opt seccomp out, or boot a kernel with CONFIG_SECCOMP_FILTER".into(),

@@ -7,17 +7,18 @@ use std::path::Path;
 
 use super::{BuildError, SpecInput};
 use crate::{
-    ContainerRequest, HostFacts,
+    ContainerRequest,
     facts::CgroupLayout,
     mount::{MountSpec, Propagation},
     oci::runtime::Mount,
+    tmpfs::Tmpfs,
 };
 
 /// Bytes that /dev/shm may hold, as with Docker.
 pub const SHM_SIZE: u64 = 64 << 20;
 
 /// Read-only below /proc: the union of Docker's and Podman's lists.
-pub(super) const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Unreadable: the union of Docker's and Podman's lists, kernel addresses, page maps, tracing and bpf.
 const MASKED_PATHS: [&str; 22] = [
@@ -45,6 +46,10 @@ const MASKED_PATHS: [&str; 22] = [
     "/sys/kernel/tracing",
 ];
 
+pub(super) fn readonly_paths() -> Vec<String> {
+    READONLY_PATHS.map(str::to_owned).to_vec()
+}
+
 /// The masked paths, with the thermal counters of each CPU (GHSA-6fw5-f8r9-fgfm).
 pub(super) fn masked_paths(cpus: u32) -> Vec<String> {
     let thermal = (0..cpus).map(|n| format!("/sys/devices/system/cpu/cpu{n}/thermal_throttle"));
@@ -53,7 +58,7 @@ pub(super) fn masked_paths(cpus: u32) -> Vec<String> {
 
 /// Every mount, in order.
 pub(super) fn mounts(input: &SpecInput<'_>) -> Result<Vec<Mount>, BuildError> {
-    let volumes = volumes(input)?;
+    let volumes = asked(input)?;
     let own = |m: &Mount| !volumes.iter().any(|v| v.destination == m.destination);
     let mut list: Vec<Mount> = api_filesystems(input).into_iter().filter(own).collect();
     let mut others: Vec<Mount> = etc_files(input)?.into_iter().filter(own).collect();
@@ -97,17 +102,48 @@ fn api_filesystems(input: &SpecInput<'_>) -> Vec<Mount> {
         true => &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
         false => &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
     };
-    let shm = format!("size={}k", SHM_SIZE >> 10);
+    let shm = match input.request.shm_size.unwrap_or(SHM_SIZE) {
+        bytes if bytes.is_multiple_of(1024) => format!("size={}k", bytes >> 10),
+        bytes => format!("size={bytes}"),
+    };
     let mut list = vec![
-        mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
+        proc(input),
         mount("/dev", "tmpfs", "tmpfs", &["nosuid", "noexec", "strictatime", "mode=755", "size=65536k"]),
         mount("/dev/pts", "devpts", "devpts", pts),
-        mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &shm]),
-        mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-        sysfs(input),
     ];
-    list.extend(cgroupfs(input.rootless(), input.facts));
+    match input.request.shared.ipc {
+        true => list.push(mount("/dev/shm", "bind", "/dev/shm", &OF_HOST)),
+        false => list.push(mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &shm])),
+    }
+    list.extend(mqueue(input));
+    list.push(sysfs(input));
+    list.extend(cgroupfs(input));
     list
+}
+
+/// How the host's own filesystems are shown.
+const OF_HOST: [&str; 5] = ["rbind", "rprivate", "nosuid", "noexec", "nodev"];
+
+/// Message queues are those of the mounter's IPC namespace. The host's can be mounted by the host's root alone; others see
+/// them where the host has mounted them.
+fn mqueue(input: &SpecInput<'_>) -> Option<Mount> {
+    const PATH: &str = "/dev/mqueue";
+    match input.request.shared.ipc && input.in_user_namespace() {
+        true => {
+            let there = input.facts.mount_points.iter().any(|point| point == PATH);
+            there.then(|| mount(PATH, "bind", PATH, &OF_HOST))
+        }
+        false => Some(mount(PATH, "mqueue", "mqueue", &["nosuid", "noexec", "nodev"])),
+    }
+}
+
+/// A proc filesystem belongs to a PID namespace, and that to a user namespace: over the host's processes only the host's
+/// root can mount one, so that others see the one that is there.
+fn proc(input: &SpecInput<'_>) -> Mount {
+    match input.request.shared.pid && input.in_user_namespace() {
+        true => mount("/proc", "bind", "/proc", &OF_HOST),
+        false => mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
+    }
 }
 
 /// sysfs shows the network devices of the namespace that mounts it. Without root it can be mounted only for
@@ -115,18 +151,21 @@ fn api_filesystems(input: &SpecInput<'_>) -> Vec<Mount> {
 fn sysfs(input: &SpecInput<'_>) -> Mount {
     match input.in_user_namespace() && !input.own_network() {
         true => mount("/sys", "bind", "/sys", &["rbind", "rprivate", "nosuid", "noexec", "nodev", "ro", "rro"]),
+        false if input.request.privileged => mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "rw"]),
         false => mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
     }
 }
 
-/// The container's own cgroup, read-only (I15). An ordinary user may mount cgroup2 but not the v1 hierarchies.
-fn cgroupfs(rootless: bool, facts: &HostFacts) -> Option<Mount> {
-    let possible = match &facts.cgroup {
+/// The container's own cgroup, read-only (I15) unless privileged. An ordinary user may mount cgroup2 but not the v1
+/// hierarchies.
+fn cgroupfs(input: &SpecInput<'_>) -> Option<Mount> {
+    let possible = match &input.facts.cgroup {
         CgroupLayout::V2 { .. } => true,
-        CgroupLayout::V1 { .. } => !rootless,
+        CgroupLayout::V1 { .. } => !input.rootless(),
         CgroupLayout::None => false,
     };
-    possible.then(|| mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]))
+    let access = if input.request.privileged { "rw" } else { "ro" };
+    possible.then(|| mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", access]))
 }
 
 /// The engine's own files, as writable as the root that they are in. `nosymfollow`: nothing below them is a path that an
@@ -145,25 +184,32 @@ fn utf8(path: &Path) -> Result<&str, BuildError> {
     path.to_str().ok_or_else(|| BuildError::NotUtf8 { path: path.display().to_string() })
 }
 
-fn volumes(input: &SpecInput<'_>) -> Result<Vec<Mount>, BuildError> {
-    let mut sorted: Vec<&MountSpec> = input.request.mounts.iter().collect();
-    sorted.sort_by_key(|m| depth(&m.target));
+/// Volumes and temporary filesystems.
+fn asked(input: &SpecInput<'_>) -> Result<Vec<Mount>, BuildError> {
+    let volumes = input.request.mounts.iter().map(|m| volume(m, input));
+    let mut sorted: Vec<Mount> = volumes.chain(input.request.tmpfs.iter().map(tmpfs)).collect();
+    sorted.sort_by_key(|m| depth(&m.destination));
     for (i, m) in sorted.iter().enumerate() {
-        let target = m.target.clone();
-        if sorted[..i].iter().any(|other| other.target == target) {
+        let target = m.destination.clone();
+        if sorted[..i].iter().any(|other| other.destination == target) {
             return Err(BuildError::DuplicateTarget { target });
         }
         if matches!(target.as_str(), "/" | "/dev" | "/proc") || target.starts_with("/proc/") {
             return Err(BuildError::ForbiddenTarget { target });
         }
     }
-    Ok(sorted.into_iter().map(|m| volume(m, input)).collect())
+    Ok(sorted)
+}
+
+fn tmpfs(t: &Tmpfs) -> Mount {
+    let options = t.mount_options();
+    mount(&t.target, "tmpfs", "tmpfs", &options.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 /// Recursive options: a directory of the host may hold mounts of its own.
 /// Files keep their owners: id-mapped, the container's uid 1000 is uid 1000 on disk.
 fn volume(m: &MountSpec, input: &SpecInput<'_>) -> Mount {
-    let mut options = vec!["rbind", m.propagation.option()];
+    let mut options = vec![if m.non_recursive { "bind" } else { "rbind" }, m.propagation.option()];
     options.extend(permits(m, input.device_sources.contains(&m.source)));
     options.extend(if m.read_only { ["ro", "rro"].as_slice() } else { &["rw"] });
     options.extend(input.id_block.map(|_| "ridmap"));

@@ -31,11 +31,12 @@ pub(super) fn process(input: &SpecInput<'_>, caps: &[&str]) -> Result<Process, B
             bounding: caps.iter().map(ToString::to_string).collect(),
             ..LinuxCapabilities::default()
         }),
-        rlimits: limits::rlimits(input.facts),
+        rlimits: limits::rlimits(input),
+        oom_score_adj: input.request.oom_score_adj,
         apparmor_profile: input.apparmor_profile.map(str::to_owned),
         ..Process::default()
     };
-    let security = &input.request.security;
+    let security = &effective_security(input.request);
     if input.rootless() {
         apply_rootless_user(&mut process, &input.user, security)?;
     } else {
@@ -43,6 +44,15 @@ pub(super) fn process(input: &SpecInput<'_>, caps: &[&str]) -> Result<Process, B
         apply_user(&mut process, &input.user, security);
     }
     Ok(process)
+}
+
+/// A privileged container can gain privileges unless it was said that it cannot.
+pub fn effective_security(request: &ContainerRequest) -> SecurityOptions {
+    let mut security = request.security.clone();
+    if request.privileged {
+        security.no_new_privileges.get_or_insert(false);
+    }
+    security
 }
 
 fn check_mapped(input: &SpecInput<'_>) -> Result<(), BuildError> {

@@ -1,5 +1,7 @@
 //! Tests of the parent module.
 
+mod asked;
+
 use super::*;
 use crate::{
     ImageSource, UserNamespace,
@@ -42,31 +44,7 @@ fn facts() -> HostFacts {
 }
 
 fn request() -> ContainerRequest {
-    ContainerRequest {
-        image: ImageSource::Host,
-        name: None,
-        command: vec![],
-        entrypoint: None,
-        env: vec![],
-        workdir: None,
-        user: None,
-        hostname: None,
-        labels: BTreeMap::new(),
-        tty: false,
-        interactive: false,
-        stdin_once: false,
-        remove: false,
-        init: false,
-        read_only: false,
-        cap_add: vec![],
-        cap_drop: vec![],
-        network: NetworkMode::Bridge,
-        userns: UserNamespace::Host,
-        ports: vec![],
-        mounts: vec![],
-        resources: Resources::default(),
-        security: SecurityOptions::default(),
-    }
+    ContainerRequest::of(ImageSource::Host)
 }
 
 fn root() -> ResolvedUser {
@@ -102,6 +80,8 @@ fn build(
         apparmor_profile: facts.apparmor.then_some("onggi-default"),
         files,
         device_sources: vec!["/dev/null".into()],
+        block_devices: [("/dev/vda".to_owned(), (254, 0))].into(),
+        devices: request.devices.iter().map(asked::host_device).collect(),
     })
 }
 
@@ -327,7 +307,7 @@ fn volumes_that_collide_with_the_runtime_or_each_other_are_refused() {
 #[test]
 fn the_hardened_profile_masks_and_limits() {
     let mut r = request();
-    r.resources = Resources { nano_cpus: Some(1_500_000_000), memory: Some(64 << 20), pids: None };
+    r.resources = Resources { nano_cpus: Some(1_500_000_000), memory: Some(64 << 20), ..Resources::default() };
     let linux = built(&r).linux.expect("linux");
     for path in [
         "/proc/kcore",
@@ -475,7 +455,7 @@ fn a_user_namespace_maps_a_block_and_mounts_map_it_back() {
     // The engine makes them together with the namespace, which the container's root does not own.
     assert_eq!(linux.sysctl, BTreeMap::new());
     let ping = ("net.ipv4.ping_group_range".to_owned(), "1610612736 1610678271".to_owned());
-    assert!(bridge_sysctls(Some("1610612736".parse().expect("a block"))).contains(&ping));
+    assert!(bridge_sysctls(&request, Some("1610612736".parse().expect("a block"))).contains(&ping));
 }
 
 #[test]

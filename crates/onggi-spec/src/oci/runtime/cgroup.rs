@@ -20,7 +20,7 @@ pub struct LinuxResources {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<LinuxMemory>,
     /// CPU.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, alias = "CPU", skip_serializing_if = "Option::is_none")]
     pub cpu: Option<LinuxCpu>,
     /// Processes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -119,10 +119,10 @@ pub struct LinuxCpu {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub realtime_period: Option<u64>,
     /// CPU list, `0-3,7`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, alias = "Cpus", skip_serializing_if = "Option::is_none")]
     pub cpus: Option<String>,
     /// NUMA node list.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, alias = "Mems", skip_serializing_if = "Option::is_none")]
     pub mems: Option<String>,
     /// 1: SCHED_IDLE for the group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -213,6 +213,7 @@ pub struct LinuxThrottleDevice {
 #[serde(remote = "Self", rename_all = "camelCase")]
 pub struct LinuxHugepageLimit {
     /// `2MB`, `1GB`.
+    #[serde(alias = "pagesize")]
     pub page_size: String,
     /// Bytes.
     pub limit: u64,

@@ -92,6 +92,25 @@ fn wrong_types_and_unknown_kinds_are_refused() {
     assert!(Spec::from_slice(&vec![b' '; MAX_CONFIG + 1]).is_err());
 }
 
+/// Go's decoder takes any case, and these are written so in public suites.
+#[test]
+fn cpus_and_sizes_of_huge_pages_have_a_second_spelling() {
+    let resources = |text: &str| {
+        let document = format!(r#"{{"ociVersion":"1","linux":{{"resources":{text}}}}}"#);
+        Spec::from_slice(document.as_bytes()).map(|spec| spec.linux.and_then(|linux| linux.resources))
+    };
+    for (second, specified) in [
+        (r#"{"CPU":{"Cpus":"0-1","Mems":"0"}}"#, r#"{"cpu":{"cpus":"0-1","mems":"0"}}"#),
+        (
+            r#"{"hugepageLimits":[{"pagesize":"2MB","limit":1}]}"#,
+            r#"{"hugepageLimits":[{"pageSize":"2MB","limit":1}]}"#,
+        ),
+    ] {
+        assert_eq!(resources(second).expect(second), resources(specified).expect(specified));
+    }
+    assert!(resources(r#"{"CPU":{},"cpu":{}}"#).is_err(), "which one is meant?");
+}
+
 #[test]
 fn every_field_survives_a_round_trip_under_its_specified_name() {
     let text = include_str!("full.json");
