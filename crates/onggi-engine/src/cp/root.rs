@@ -138,8 +138,10 @@ fn mount_root(
     ns::unshare(flag::MOUNT)?;
     mount::set_root_propagation(MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
     // Opened before anything covers them.
-    let volumes =
-        record.request.mounts.iter().map(|m| Ok((m, mount::clone_tree(Path::new(&m.source), Depth::Recursive)?)));
+    let volumes = record.request.mounts.iter().map(|m| {
+        let depth = if m.non_recursive { Depth::One } else { Depth::Recursive };
+        Ok((m, mount::clone_tree(Path::new(&m.source), depth)?))
+    });
     let volumes = volumes.collect::<onggi_sys::Result<Vec<_>>>()?;
     let submounts = view.submounts.iter().map(|sub| {
         let directories = Directories { lower: std::slice::from_ref(&sub.path), upper: Some((&sub.upper, &sub.work)) };
