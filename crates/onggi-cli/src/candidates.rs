@@ -11,7 +11,7 @@ use std::{
 use clap::{Arg, Command};
 use clap_complete::{
     CompleteEnv,
-    engine::{ArgValueCompleter, CompletionCandidate, ValueCompleter},
+    engine::{ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter},
 };
 use onggi_engine::{Engine, EngineOptions, ListFilter};
 
@@ -49,6 +49,8 @@ struct Names {
     images: bool,
     /// Later values are a command's arguments.
     only_first: bool,
+    /// A path in a container follows the name and a colon, or it is one of this machine.
+    places: bool,
 }
 
 impl Names {
@@ -64,10 +66,12 @@ impl Names {
             || matches!(id, "image" | "images" | "image_and_command" | "source");
         let both = arg.is_positional() && id == "names" && shown("NAME");
         let only_first = arg.is_trailing_var_arg_set();
-        (containers || images || both).then_some(Names {
-            containers: containers || both,
+        let places = shown("SRC") || shown("DEST");
+        (containers || images || both || places).then_some(Names {
+            containers: containers || both || places,
             images: images || both,
             only_first,
+            places,
         })
     }
 
@@ -100,7 +104,12 @@ impl ValueCompleter for Names {
         if self.only_first && names.iter().any(|name| *name != current && given(name)) {
             return Vec::new();
         }
-        names.into_iter().filter(|name| name.starts_with(&*current)).map(CompletionCandidate::new).collect()
+        let named = names.into_iter().filter(|name| name.starts_with(&*current));
+        if self.places {
+            let paths = PathCompleter::any().complete(OsStr::new(&*current));
+            return named.map(|name| CompletionCandidate::new(name + ":")).chain(paths).collect();
+        }
+        named.map(CompletionCandidate::new).collect()
     }
 }
 
@@ -136,8 +145,8 @@ mod tests {
 
     #[test]
     fn arguments_offer_what_they_take() {
-        let containers = Names { containers: true, images: false, only_first: false };
-        let images = Names { containers: false, images: true, only_first: false };
+        let containers = Names { containers: true, images: false, only_first: false, places: false };
+        let images = Names { containers: false, images: true, ..containers };
         assert_eq!(names(&["stop"], "containers"), Some(containers));
         assert_eq!(names(&["ns", "inspect"], "subject"), Some(containers));
         assert_eq!(names(&["save"], "images"), Some(images));
@@ -145,6 +154,8 @@ mod tests {
         assert_eq!(names(&["exec"], "container_and_command"), Some(Names { only_first: true, ..containers }));
         assert_eq!(names(&["run"], "image_and_command"), Some(Names { only_first: true, ..images }));
         assert_eq!(names(&["inspect"], "names"), Some(Names { images: true, ..containers }));
+        assert_eq!(names(&["cp"], "from"), Some(Names { places: true, ..containers }));
+        assert_eq!(names(&["top"], "container_and_columns"), Some(Names { only_first: true, ..containers }));
         assert_eq!(names(&["stop"], "time"), None);
     }
 

@@ -172,7 +172,7 @@ impl Engine {
         Ok(())
     }
 
-    /// As Docker: a container whose image names no stop signal is let go on by any signal, another one by that and by SIGKILL.
+    /// As Docker: a container for which no stop signal was chosen is let go on by any signal, another one by that and by SIGKILL.
     pub(crate) fn ends_a_pause(&self, record: &ContainerRecord, signal: i32) -> Result<bool, EngineError> {
         let stop = self.stop_signal(record)?;
         Ok(signal == SIGKILL || stop == SIGTERM || signal == stop)

@@ -36,6 +36,8 @@ fn e2e_the_shell_completes_commands_options_and_names() {
     assert_eq!(offered(&stage, &["stop", "bo"]), ["boxer", "bozo"]);
     assert_eq!(offered(&stage, &["rm", "-f", "boxer", "o"]), ["other"]);
     assert_eq!(offered(&stage, &["exec", "boxer", "bo"]), [""], "the arguments of a command are its own");
+    assert_eq!(offered(&stage, &["cp", "box"]), ["boxer:"]);
+    assert!(offered(&stage, &["cp", "/etc/host"]).contains(&"/etc/hosts".to_owned()));
     assert_eq!(offered(&stage, &["comm"]), ["commit"]);
     assert_eq!(offered(&stage, &["run", "--read-"]), ["--read-only"]);
     assert_eq!(offered(&stage, &["completion", "z"]), ["zsh"]);

@@ -50,15 +50,7 @@ impl Engine {
         work: impl FnOnce(BorrowedFd<'_>) -> Result<T, EngineError> + Send,
     ) -> Result<T, EngineError> {
         if let Some((_, state)) = self.living(record)? {
-            if record.request.userns == UserNamespace::Auto && access == Access::Full {
-                return Err(EngineError::Unsupported {
-                    what: format!("copying to container {}, or with owners,", record.name),
-                    reason: "it runs in a user namespace of its own (--userns auto)".into(),
-                    hint: format!("stop it first: onggi stop {}", record.name),
-                });
-            }
-            let root = root_of_process(&state)?;
-            return work(root.as_fd());
+            return self.with_running_root(record, &state, access, work);
         }
         if !self.rootful() {
             return Err(EngineError::Unsupported {
@@ -72,9 +64,31 @@ impl Engine {
             true => None,
             false => Some(self.intents()?.wait(record.id.as_str())?),
         };
-        let done = self.with_mounted_root(record, work);
+        let done = match self.living(record)? {
+            // Somebody has just started it.
+            Some((_, state)) => self.with_running_root(record, &state, access, work),
+            None => self.with_mounted_root(record, work),
+        };
         intent.map_or(Ok(()), onggi_state::files::Intent::complete)?;
         done
+    }
+
+    fn with_running_root<T>(
+        &self,
+        record: &ContainerRecord,
+        state: &SandboxState,
+        access: Access,
+        work: impl FnOnce(BorrowedFd<'_>) -> Result<T, EngineError>,
+    ) -> Result<T, EngineError> {
+        if record.request.userns == UserNamespace::Auto && access == Access::Full {
+            return Err(EngineError::Unsupported {
+                what: format!("copying to container {}, or with owners,", record.name),
+                reason: "it runs in a user namespace of its own (--userns auto)".into(),
+                hint: format!("stop it first: onggi stop {}", record.name),
+            });
+        }
+        let root = root_of_process(state)?;
+        work(root.as_fd())
     }
 
     fn with_mounted_root<T: Send>(
@@ -124,8 +138,10 @@ fn mount_root(
     ns::unshare(flag::MOUNT)?;
     mount::set_root_propagation(MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
     // Opened before anything covers them.
-    let volumes =
-        record.request.mounts.iter().map(|m| Ok((m, mount::clone_tree(Path::new(&m.source), Depth::Recursive)?)));
+    let volumes = record.request.mounts.iter().map(|m| {
+        let depth = if m.non_recursive { Depth::One } else { Depth::Recursive };
+        Ok((m, mount::clone_tree(Path::new(&m.source), depth)?))
+    });
     let volumes = volumes.collect::<onggi_sys::Result<Vec<_>>>()?;
     let submounts = view.submounts.iter().map(|sub| {
         let directories = Directories { lower: std::slice::from_ref(&sub.path), upper: Some((&sub.upper, &sub.work)) };
