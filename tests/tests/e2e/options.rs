@@ -341,3 +341,35 @@ fn e2e_limits_are_changed_at_once_and_for_every_later_start() {
     stage.onggi.ok(&["rm", "-f", "box"]);
     stage.onggi.assert_nothing_left();
 }
+
+#[test]
+fn e2e_a_container_can_have_the_network_of_another() {
+    let stage = Stage::new();
+    let serve = "mkdir /tmp/w; echo hello > /tmp/w/index.html; exec httpd -f -p 127.0.0.1:8080 -h /tmp/w";
+    stage.onggi.ok(&["run", "-d", "--name", "web", "-h", "front", &stage.busybox, "sh", "-c", serve]);
+    let show = "i=0; until wget -qO- http://127.0.0.1:8080/ 2> /dev/null; do i=$((i + 1)); [ $i -lt 100 ] || exit 1; sleep 0.1; done; \
+        hostname; tail -1 /etc/hosts; readlink /proc/self/ns/net";
+    let seen = stage.onggi.ok(&["run", "--rm", "--network", "container:web", &stage.busybox, "sh", "-c", show]);
+    let theirs = stage.onggi.ok(&["exec", "web", "sh", "-c", "tail -1 /etc/hosts; readlink /proc/self/ns/net"]);
+    assert_eq!(seen, format!("hello\nfront\n{theirs}"));
+
+    let id = inspected(&stage, "web", "{{.Id}}");
+    stage.onggi.ok(&["create", "--name", "side", "--net", "container:web", &stage.busybox, "true"]);
+    assert_eq!(inspected(&stage, "side", "{{.HostConfig.NetworkMode}}"), format!("container:{id}"));
+    let script = stage.onggi.ok(&["run", "--explain", "--network", "container:web", &stage.busybox, "true"]);
+    assert!(script.contains("/ns/net"), "{script}");
+    for words in [&["-p", "80"] as &[&str], &["-h", "x"], &["--add-host", "a:1.2.3.4"], &["--dns", "1.1.1.1"]] {
+        let ran = stage
+            .onggi
+            .run(&[&["run", "--rm", "--network", "container:web"], words, &[&stage.busybox, "true"]].concat());
+        assert_eq!(ran.code, Some(125), "{ran}");
+        assert!(ran.stderr.contains("conflicting options"), "{ran}");
+    }
+    let nobody = stage.onggi.run(&["run", "--rm", "--network", "container:nobody", &stage.busybox, "true"]);
+    assert!(nobody.code == Some(125) && nobody.stderr.contains("nobody"), "{nobody}");
+    stage.onggi.ok(&["stop", "-t", "0", "web"]);
+    let late = stage.onggi.run(&["start", "side"]);
+    assert!(late.code == Some(1) && late.stderr.contains("join the network of"), "{late}");
+    stage.onggi.ok(&["rm", "web", "side"]);
+    stage.onggi.assert_nothing_left();
+}

@@ -55,7 +55,7 @@ fn root_signals_have_names_numbers_and_zero() {
     for signal in ["0", "WINCH", "sigwinch", "28", "SIGRTMIN+3"] {
         assert_eq!(b.verb("kill", &[signal]).code, 0, "{signal}");
     }
-    for bad in ["FOO", "-1", "65", "SIGRTMAX+1", ""] {
+    for bad in ["FOO", "-1", "65", "SIGRTMAX+1"] {
         let done = b.verb("kill", &[bad]);
         assert!(done.code == 1 && done.err.contains("unknown signal"), "{bad}: {}", done.err);
     }
