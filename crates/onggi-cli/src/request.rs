@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
 use clap::{Args, ValueEnum};
 use onggi_engine::{Credentials, Engine, PullOptions, PullPolicy, RegistryChoice};
 use onggi_spec::{
-    ContainerRequest, ImageReference, ImageSource, NetworkMode, ParseError, UserNamespace,
+    ContainerRequest, ImageReference, ImageSource, ParseError, UserNamespace,
     capability::parse_capability,
     env::{EnvArg, parse_env, parse_env_file, parse_hostname, parse_label},
     mount::{MountSpec, parse_volume},
@@ -71,9 +71,6 @@ pub(crate) struct ContainerArgs {
     /// Replace the image's entry point; an empty text removes it
     #[arg(long, value_name = "COMMAND", allow_hyphen_values = true)]
     entrypoint: Option<String>,
-    /// Network: bridge, none, host, or container:NAME for that of another container
-    #[arg(long, visible_alias = "net", default_value = "bridge", value_name = "MODE", allow_hyphen_values = true)]
-    network: String,
     /// User namespace: host, or auto for one of the container's own over ids that nobody else has
     #[arg(long, default_value = "host", value_name = "MODE", allow_hyphen_values = true)]
     userns: String,
@@ -294,7 +291,6 @@ impl ContainerArgs {
             user,
             workdir,
             entrypoint,
-            network,
             userns,
             hostname,
             domainname,
@@ -340,8 +336,6 @@ impl ContainerArgs {
             read_only,
             cap_add: capabilities(cap_add)?,
             cap_drop: capabilities(cap_drop)?,
-            network: parse_network(&network)?,
-            network_of: network.strip_prefix("container:").map(str::to_owned),
             userns: parse_userns(&userns)?,
             ports: ports(&publish)?,
             mounts: mounts(&volume, caller)?,
@@ -378,22 +372,6 @@ fn parse_image(text: &str, caller: &Caller<'_>) -> Result<ImageSource, ParseErro
         Some("") => Err(ParseError::new("image", text, "the directory is missing").hint("write rootfs:DIR")),
         Some(dir) => Ok(ImageSource::Rootfs(caller.directory.join(dir))),
         None => Ok(ImageSource::Image(text.parse::<ImageReference>()?)),
-    }
-}
-
-fn parse_network(text: &str) -> Result<NetworkMode, ParseError> {
-    match text {
-        "bridge" | "default" => Ok(NetworkMode::Bridge),
-        "none" => Ok(NetworkMode::None),
-        "host" => Ok(NetworkMode::Host),
-        _ => match text.strip_prefix("container:") {
-            Some("") => Err(ParseError::new("network", text, "the container is missing").hint("write container:NAME")),
-            Some(_) => Ok(NetworkMode::Container),
-            None => {
-                Err(ParseError::new("network", text, "no such network")
-                    .hint("use bridge, none, host or container:NAME"))
-            }
-        },
     }
 }
 

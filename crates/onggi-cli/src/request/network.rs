@@ -1,15 +1,18 @@
-//! Names and ports: /etc/hosts, resolv.conf, and ports that are published by their being named.
+//! Network, names and ports: whose network it is, /etc/hosts, resolv.conf, and ports that are published by their being named.
 
 use clap::Args;
 use onggi_spec::{
-    ContainerRequest, ParseError,
+    ContainerRequest, NetworkMode, ParseError,
     port::{parse_exposed, parse_publish},
     resolver::{Dns, parse_dns, parse_dns_word, parse_extra_host},
 };
 
-/// Options of names and ports.
-#[derive(Debug, Clone, Default, Args)]
+/// Options of network, names and ports.
+#[derive(Debug, Clone, Args)]
 pub(crate) struct NetworkArgs {
+    /// Network: bridge, none, host, or container:NAME for that of another container
+    #[arg(long, visible_alias = "net", default_value = "bridge", value_name = "MODE", allow_hyphen_values = true)]
+    network: String,
     /// Add a line to /etc/hosts; the address host-gateway is this machine
     #[arg(long, value_name = "NAME:ADDRESS", allow_hyphen_values = true)]
     add_host: Vec<String>,
@@ -33,7 +36,9 @@ pub(crate) struct NetworkArgs {
 impl NetworkArgs {
     /// Puts what was asked for into `request`.
     pub(super) fn fill(self, request: &mut ContainerRequest) -> Result<(), ParseError> {
-        let Self { add_host, dns, dns_search, dns_option, expose, publish_all } = self;
+        let Self { network, add_host, dns, dns_search, dns_option, expose, publish_all } = self;
+        request.network = parse_network(&network)?;
+        request.network_of = network.strip_prefix("container:").map(str::to_owned);
         request.extra_hosts = add_host.iter().map(|text| parse_extra_host(text)).collect::<Result<_, _>>()?;
         request.dns = Dns {
             servers: dns.iter().map(|text| parse_dns(text)).collect::<Result<_, _>>()?,
@@ -45,6 +50,22 @@ impl NetworkArgs {
         }
         request.publish_all = publish_all;
         Ok(())
+    }
+}
+
+fn parse_network(text: &str) -> Result<NetworkMode, ParseError> {
+    match text {
+        "bridge" | "default" => Ok(NetworkMode::Bridge),
+        "none" => Ok(NetworkMode::None),
+        "host" => Ok(NetworkMode::Host),
+        _ => match text.strip_prefix("container:") {
+            Some("") => Err(ParseError::new("network", text, "the container is missing").hint("write container:NAME")),
+            Some(_) => Ok(NetworkMode::Container),
+            None => {
+                Err(ParseError::new("network", text, "no such network")
+                    .hint("use bridge, none, host or container:NAME"))
+            }
+        },
     }
 }
 

@@ -2,6 +2,8 @@
 
 use clap::Parser;
 
+use onggi_spec::NetworkMode;
+
 use super::*;
 
 #[derive(Parser)]
