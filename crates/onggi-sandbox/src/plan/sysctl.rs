@@ -2,22 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use onggi_spec::oci::runtime::LinuxNamespaceType as Kind;
+use onggi_spec::{oci::runtime::LinuxNamespaceType as Kind, sysctl};
 
 use super::{SetupOp, build::Context};
 use crate::error::{Result, StartFailureError};
-
-/// Keys of the IPC namespace.
-const IPC: [&str; 8] = [
-    "kernel.msgmax",
-    "kernel.msgmnb",
-    "kernel.msgmni",
-    "kernel.sem",
-    "kernel.shmall",
-    "kernel.shmmax",
-    "kernel.shmmni",
-    "kernel.shm_rmid_forced",
-];
 
 /// One operation per key.
 pub(super) fn plan_sysctls(cx: &Context<'_>) -> Result<Vec<SetupOp>> {
@@ -53,13 +41,11 @@ fn plan_one(cx: &Context<'_>, key: &str, value: &str) -> Result<SetupOp> {
 /// The namespace that a path below /proc/sys belongs to.
 fn kind_of(path: &Path) -> Option<Kind> {
     let text = path.to_str()?;
-    if IPC.iter().any(|key| key.replace('.', "/") == text) || text.starts_with("fs/mqueue/") {
-        return Some(Kind::Ipc);
+    match sysctl::owner(&dotted(text)) {
+        Some(sysctl::Owner::Ipc) => Some(Kind::Ipc),
+        Some(sysctl::Owner::Network) => Some(Kind::Network),
+        None => matches!(text, "kernel/domainname" | "kernel/hostname").then_some(Kind::Uts),
     }
-    if text.starts_with("net/") {
-        return Some(Kind::Network);
-    }
-    matches!(text, "kernel/domainname" | "kernel/hostname").then_some(Kind::Uts)
 }
 
 /// The usual spelling of a key.
