@@ -395,3 +395,26 @@ fn vm_without_delegation_a_user_has_no_limits_and_is_told_what_to_do() {
     let done = as_tester(&(head + run));
     assert!(done.code == 7 && done.out.contains("permission denied"), "{}", done.out);
 }
+
+#[test]
+fn vm_without_delegation_a_user_sees_the_groups_that_it_is_in() {
+    let (b, head) = rootless(json!({}));
+    let mut config = b.config.clone();
+    let look = "cat /sys/fs/cgroup/cgroup.controllers > /dev/null && ls /sys/fs/cgroup | grep -c '^cgroup.procs$'; \
+                mkdir /sys/fs/cgroup/inner 2>&1 | grep -o 'Read-only file system'";
+    config["process"]["args"] = json!(["sh", "-c", look]);
+    let groups = json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["rw"] });
+    config["mounts"].as_array_mut().unwrap().push(groups);
+    let run = head + "$O run -b $B $ID";
+    for own_namespace in [true, false] {
+        let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|n| n["type"] != "cgroup");
+        if own_namespace {
+            namespaces.push(json!({ "type": "cgroup" }));
+        }
+        fs::write(b.dir.join("config.json"), config.to_string()).unwrap();
+        let done = as_tester(&run);
+        ok(&done);
+        assert_eq!(done.out, "1\nRead-only file system\n", "{own_namespace}: {}", done.err);
+    }
+}

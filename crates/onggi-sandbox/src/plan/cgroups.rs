@@ -154,7 +154,12 @@ fn can_deny(layout: &CgroupLayout) -> bool {
 
 /// A type that is mounted as any other filesystem: version 2 where the host's groups are of version 1.
 pub(super) fn is_plain(cx: &Context<'_>, typ: &str) -> bool {
-    typ == "cgroup2" && !matches!(cx.facts.cgroup_layout, CgroupLayout::V2 { .. })
+    typ == "cgroup2" && !matches!(visible(cx), CgroupLayout::V2 { .. })
+}
+
+/// What a mount shows: where the caller may use no group, those that it is in itself.
+fn visible<'a>(cx: &Context<'a>) -> &'a CgroupLayout {
+    cx.facts.visible_cgroups.as_ref().unwrap_or(&cx.facts.cgroup_layout)
 }
 
 /// `type: cgroup`: the container's own groups, as binds of their directories. Each is what a fresh mount
@@ -185,8 +190,9 @@ pub(super) fn plan_mount(
             locked: false,
         })
     };
-    let (own, user) = (cx.namespaces.has(LinuxNamespaceType::Cgroup), cx.namespaces.has(LinuxNamespaceType::User));
-    match (&cx.facts.cgroup_layout, cgroup) {
+    let own = cx.namespaces.has(LinuxNamespaceType::Cgroup);
+    let user = !cx.facts.privileged || cx.namespaces.has(LinuxNamespaceType::User);
+    match (visible(cx), cgroup) {
         (CgroupLayout::V2 { .. }, Some(plan)) if own => {
             plan.dirs.iter().take(1).map(|d| bind(d.path.clone(), target.clone())).collect()
         }
