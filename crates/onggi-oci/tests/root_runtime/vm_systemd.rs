@@ -135,6 +135,39 @@ fn vm_an_update_reaches_systemd_and_outlives_its_reload() {
 }
 
 #[test]
+fn vm_an_update_that_the_kernel_refuses_is_unknown_to_systemd_too() {
+    let u = Unit::new(|b| {
+        b.config["linux"]["resources"] = json!({ "memory": { "limit": 67_108_864 }, "cpu": { "period": 50_000 } });
+    });
+    u.start();
+    let properties = ["CPUQuotaPerSecUSec", "CPUQuotaPeriodUSec", "AllowedCPUs", "MemoryMax", "TasksMax"];
+    let seen = || {
+        let properties = properties.map(|name| u.show(name)).to_vec();
+        [properties, ["cpu.max", "memory.max", "pids.max"].map(|name| u.file(name)).to_vec()].concat()
+    };
+    let before = seen();
+    let cpus = fs::read_to_string(Path::new(ROOT).join("cpuset.cpus.effective")).unwrap();
+    for flags in [
+        ["--memory", "100M", "--cpu-period", "20000", "--cpu-quota", "500"],
+        ["--memory", "100M", "--pids-limit", "50", "--cpuset-cpus", "0-99"],
+        ["--cpuset-cpus", "0", "--cpu-period", "20000", "--cpu-quota", "500"],
+    ] {
+        let mut args = vec!["update"];
+        args.extend(flags);
+        args.push(&u.b.id);
+        let refused: Done = u.b.oci(&args).output().unwrap().into();
+        assert_eq!(refused.code, 1, "{flags:?}: {}", refused.err);
+        assert_eq!(seen(), before, "{flags:?}: {}", refused.err);
+        // A controller that nothing was limited by before has its files only now.
+        let effective = fs::read_to_string(u.dir().join("cpuset.cpus.effective")).unwrap_or_else(|_| cpus.clone());
+        assert_eq!(effective.trim(), cpus.trim(), "{flags:?}");
+    }
+    u.update(&["--cpuset-cpus", "0", "--cpu-quota", "25500"]);
+    assert_eq!((u.file("cpuset.cpus").as_str(), u.file("cpu.max").as_str()), ("0", "25500 50000"));
+    assert_eq!(u.show("AllowedCPUs"), "0");
+}
+
+#[test]
 fn vm_a_group_belongs_to_the_containers_user_only_when_it_is_to_manage_it() {
     let owner = |options: &[&str], own_group_namespace: bool| {
         let u = Unit::new(|b| {
