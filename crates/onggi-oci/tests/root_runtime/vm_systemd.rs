@@ -407,6 +407,24 @@ fn vm_a_users_container_has_limits_in_a_subtree_that_was_delegated() {
 }
 
 #[test]
+fn vm_delegated_groups_are_not_written_through_the_hosts_hierarchy() {
+    let (b, head) = rootless(json!({ "pids": { "limit": 20 } }));
+    let mut config = b.config.clone();
+    config["linux"]["namespaces"].as_array_mut().unwrap().retain(|n| n["type"] != "cgroup");
+    let groups = json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["rw"] });
+    config["mounts"].as_array_mut().unwrap().push(groups);
+    let look = "ls -d /sys/fs/cgroup/user.slice; mkdir /sys/fs/cgroup/$(sed -n s/^0:://p /proc/self/cgroup)/inner 2>&1 | \
+                grep -o 'Read-only file system'";
+    config["process"]["args"] = json!(["sh", "-c", look]);
+    fs::write(b.dir.join("config.json"), config.to_string()).unwrap();
+    fs::write(b.dir.join("inner.sh"), head + "$O run -b $B $ID").unwrap();
+    let script = format!("systemd-run --user --scope -q -p Delegate=yes sh -eu {}/inner.sh", b.dir.display());
+    let done = as_tester(&script);
+    ok(&done);
+    assert_eq!(done.out, "/sys/fs/cgroup/user.slice\nRead-only file system\n", "{}", done.err);
+}
+
+#[test]
 fn vm_without_delegation_a_user_has_no_limits_and_is_told_what_to_do() {
     let (b, head) = rootless(json!({ "pids": { "limit": 20 } }));
     let run = "$O run -d -b $B $ID </dev/null >$B/out 2>&1 || { cat $B/out; exit 7; }";

@@ -170,8 +170,11 @@ pub(super) fn plan_mount(
     target: PathBuf,
     cgroup: Option<&CgroupPlan>,
 ) -> Vec<SetupOp> {
+    let own = cx.namespaces.has(LinuxNamespaceType::Cgroup);
+    let user = !cx.facts.privileged || cx.namespaces.has(LinuxNamespaceType::User);
+    let version_2 = matches!(visible(cx), CgroupLayout::V2 { .. });
     // Groups that are not the container's own are for reading (I15, CVE-2023-25809).
-    let foreign = if cgroup.is_none() { attr::RDONLY } else { 0 };
+    let foreign = if cgroup.is_none() || (version_2 && user && !own) { attr::RDONLY } else { 0 };
     let set = options.of_filesystem() | attr::NOSUID | attr::NODEV | attr::NOEXEC | foreign;
     let bind = |source: PathBuf, target: PathBuf| {
         SetupOp::Bind(BindMount {
@@ -190,8 +193,6 @@ pub(super) fn plan_mount(
             locked: false,
         })
     };
-    let own = cx.namespaces.has(LinuxNamespaceType::Cgroup);
-    let user = !cx.facts.privileged || cx.namespaces.has(LinuxNamespaceType::User);
     match (visible(cx), cgroup) {
         (CgroupLayout::V2 { .. }, Some(plan)) if own => {
             plan.dirs.iter().take(1).map(|d| bind(d.path.clone(), target.clone())).collect()
