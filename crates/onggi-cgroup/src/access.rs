@@ -39,6 +39,19 @@ pub fn permitted(layout: CgroupLayout, cgroups_path: &str) -> Result<CgroupLayou
     })
 }
 
+/// The layout without hierarchies in which the caller's own group cannot be seen.
+pub fn visible(layout: CgroupLayout) -> CgroupLayout {
+    let seen = |mount: &str, own: &str| Path::new(mount).join(own.trim_start_matches('/')).is_dir();
+    match layout {
+        CgroupLayout::V2 { mount, own, .. } if !seen(&mount, &own) => CgroupLayout::None,
+        CgroupLayout::V1 { mut hierarchies, unified } => {
+            hierarchies.retain(|h| seen(&h.mount, &h.own));
+            CgroupLayout::V1 { hierarchies, unified }
+        }
+        layout => layout,
+    }
+}
+
 fn writable(path: &Path) -> bool {
     rustix::fs::accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS).is_ok()
 }

@@ -65,6 +65,14 @@ pub struct Updated {
     pub entered: Paths,
     /// What was left out, one line each.
     pub notes: Vec<String>,
+    old: Old,
+}
+
+impl Updated {
+    /// Writes the limits before the update again, as far as [`apply_update`] does it: when a later step is refused.
+    pub fn take_back(&self) {
+        self.old.restore();
+    }
 }
 
 /// A container as an update finds it.
@@ -305,7 +313,7 @@ pub fn apply_update(plan: &UpdatePlan, paths: &Paths) -> Result<Updated, CgroupE
     let mut notes = plan.notes.clone();
     let written = apply::write_all(&plan.writes, &mut notes).and_then(|()| change_devices(plan));
     match written {
-        Ok(()) => Ok(Updated { entered: plan.enter.clone(), notes }),
+        Ok(()) => Ok(Updated { entered: plan.enter.clone(), notes, old }),
         Err(e) => {
             old.restore();
             Err(e)
@@ -357,8 +365,9 @@ fn change_devices(plan: &UpdatePlan) -> Result<(), CgroupError> {
     Ok(())
 }
 
-/// What the files of an update say before it.
-struct Old(Vec<CgroupWrite>);
+/// What the files of an update say before it; and what is written instead where the kernel does not take that.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Old(Vec<(CgroupWrite, Option<CgroupWrite>)>);
 
 impl Old {
     fn read(writes: &[CgroupWrite]) -> Self {
@@ -367,18 +376,27 @@ impl Old {
             // One value is written back as it was read; a line per device is not.
             let one = text.trim();
             let single = text.lines().count() == 1 && !one.contains(':');
-            let restored = CgroupWrite { value: one.to_owned(), again: true, alternative: None, ..w.clone() };
-            single.then_some(restored)
+            let back = |value: &str| CgroupWrite { value: value.to_owned(), alternative: None, ..w.clone() };
+            if !one.is_empty() {
+                return single.then(|| (back(one), None));
+            }
+            // A cpuset that is its parent's. A write of no bytes is none, and with processes inside an empty one is refused.
+            let effective = fs::read_to_string(w.path.join(format!("{}.effective", w.file))).ok();
+            single.then(|| (back("\n"), effective.map(|list| back(list.trim()))))
         };
         Self(writes.iter().filter_map(value).collect())
     }
 
-    /// The failure that led here is the one to report.
+    /// The failure that led here is the one to report. In reverse too: of two that depend on each other one may be
+    /// refused before the other.
     fn restore(&self) {
-        let _ = apply::write_all(&self.0, &mut Vec::new());
-        // In reverse too: a refusal of one must not keep the others.
-        for w in self.0.iter().rev() {
-            let _ = apply::write_all(std::slice::from_ref(w), &mut Vec::new());
+        let write = |w: &CgroupWrite| apply::write_all(std::slice::from_ref(w), &mut Vec::new());
+        for (old, instead) in self.0.iter().chain(self.0.iter().rev()) {
+            if write(old).is_err()
+                && let Some(instead) = instead
+            {
+                let _ = write(instead);
+            }
         }
     }
 }

@@ -205,7 +205,7 @@ fn gather_facts(options: &CreateOptions) -> Result<SandboxFacts> {
     let config = &options.config;
     let caps = cred::capabilities().step(|| "read the own capabilities".into())?;
     let privileged = caps.effective & cred::CAP_SYS_ADMIN != 0 && in_initial_user_namespace();
-    let (cgroup_layout, systemd) = cgroup_facts(options, privileged)?;
+    let CgroupFacts { cgroup_layout, visible_cgroups, systemd } = cgroup_facts(options, privileged)?;
     let process = config.process.as_ref();
     let linux = config.linux.as_ref();
     let wants = |label: Option<&String>| label.is_some_and(|l| !l.is_empty());
@@ -213,6 +213,7 @@ fn gather_facts(options: &CreateOptions) -> Result<SandboxFacts> {
         || wants(options.config.linux.as_ref().and_then(|l| l.mount_label.as_ref()));
     Ok(SandboxFacts {
         cgroup_layout,
+        visible_cgroups,
         privileged,
         sets_groups: caps.effective & cred::CAP_SETGID != 0,
         caller: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
@@ -224,22 +225,37 @@ fn gather_facts(options: &CreateOptions) -> Result<SandboxFacts> {
     })
 }
 
+/// What the facts say of cgroups.
+struct CgroupFacts {
+    cgroup_layout: CgroupLayout,
+    visible_cgroups: Option<CgroupLayout>,
+    systemd: Option<SystemdFacts>,
+}
+
+impl CgroupFacts {
+    fn of(cgroup_layout: CgroupLayout, systemd: Option<SystemdFacts>) -> Self {
+        Self { cgroup_layout, visible_cgroups: None, systemd }
+    }
+}
+
 /// The cgroups that may be used; for a user without privilege those that were given away.
-fn cgroup_facts(options: &CreateOptions, privileged: bool) -> Result<(CgroupLayout, Option<SystemdFacts>)> {
+fn cgroup_facts(options: &CreateOptions, privileged: bool) -> Result<CgroupFacts> {
     let fail = |e: onggi_cgroup::CgroupError| cgroup_failure("look at the host's cgroups", &e);
     if options.cgroup_driver == CgroupDriver::Disabled {
-        return Ok((CgroupLayout::None, None));
+        return Ok(CgroupFacts::of(CgroupLayout::None, None));
     }
     let layout = onggi_cgroup::layout::detect().map_err(fail)?;
     if options.cgroup_driver == CgroupDriver::Systemd {
         let facts = onggi_cgroup::systemd::facts(privileged).map_err(fail)?;
-        return Ok((layout, Some(facts)));
+        return Ok(CgroupFacts::of(layout, Some(facts)));
     }
     if !options.rootless.unwrap_or(!privileged) {
-        return Ok((layout, None));
+        return Ok(CgroupFacts::of(layout, None));
     }
     let path = plan::cgroups_path(&options.config, &options.id);
-    Ok((onggi_cgroup::access::permitted(layout, &path).map_err(fail)?, None))
+    let permitted = onggi_cgroup::access::permitted(layout.clone(), &path).map_err(fail)?;
+    let visible_cgroups = (permitted == CgroupLayout::None).then(|| onggi_cgroup::access::visible(layout));
+    Ok(CgroupFacts { visible_cgroups, ..CgroupFacts::of(permitted, None) })
 }
 
 fn apparmor_enabled() -> bool {

@@ -239,6 +239,7 @@ fn differing_namespaces(pid: i32) -> onggi_sys::Result<u64> {
 fn plan(options: &ExecOptions, config: &Spec, target: &Target) -> Result<ProcessPlan> {
     let facts = SandboxFacts {
         cgroup_layout: onggi_spec::facts::CgroupLayout::None,
+        visible_cgroups: None,
         privileged: target.privileged,
         sets_groups: target.privileged,
         caller: (0, 0),

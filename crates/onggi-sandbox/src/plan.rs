@@ -51,6 +51,9 @@ pub(crate) fn keyring_name(id: &str) -> String {
 pub struct SandboxFacts {
     /// Cgroup layout.
     pub cgroup_layout: CgroupLayout,
+    /// The layout of which nothing may be used, only seen: what a cgroup mount shows then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub visible_cgroups: Option<CgroupLayout>,
     /// The caller has CAP_SYS_ADMIN in the initial user namespace's sense.
     pub privileged: bool,
     /// The caller has CAP_SETGID, so a user namespace that it makes may keep setgroups(2): user_namespaces(7).

@@ -153,8 +153,22 @@ pub(crate) fn set_limits(
     version_2: bool,
     change: &onggi_spec::oci::runtime::LinuxResources,
 ) -> Result<()> {
+    set(unit, &limits(unit, version_2, change)?)
+}
+
+/// New limits as what systemd is told of them.
+pub(crate) fn limits(
+    unit: &SystemdUnit,
+    version_2: bool,
+    change: &onggi_spec::oci::runtime::LinuxResources,
+) -> Result<Vec<systemd::Property>> {
     let fail = |e: onggi_cgroup::CgroupError| cgroup_failure("update the container's unit", &e);
     let facts = systemd::facts(!unit.user).map_err(fail)?;
-    let properties = systemd::update_properties(version_2, change, &facts).map_err(fail)?;
-    systemd::set(manager(unit), &unit.name, &properties).map_err(fail)
+    systemd::update_properties(version_2, change, &facts).map_err(fail)
+}
+
+/// Tells systemd.
+pub(crate) fn set(unit: &SystemdUnit, limits: &[systemd::Property]) -> Result<()> {
+    let told = systemd::set(manager(unit), &unit.name, limits);
+    told.map_err(|e| cgroup_failure("update the container's unit", &e))
 }

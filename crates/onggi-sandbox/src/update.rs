@@ -7,8 +7,11 @@ mod resctrl;
 
 use std::path::Path;
 
-use onggi_cgroup::Updated;
-use onggi_spec::oci::runtime::{ContainerState, LinuxResources, Spec};
+use onggi_cgroup::{UpdatePlan, Updated, systemd::Property};
+use onggi_spec::{
+    monitor::{SandboxState, SystemdUnit},
+    oci::runtime::{ContainerState, LinuxResources, Spec},
+};
 
 use crate::{
     create::cgroup_failure,
@@ -63,7 +66,11 @@ pub fn update(
     };
     let version_2 = state.cgroup_paths.keys().all(String::is_empty);
     let mut left_out = match &state.systemd_unit {
-        Some(unit) if version_2 => unit::one_weight(unit, &mut change)?,
+        Some(unit) if version_2 => {
+            let notes = unit::one_weight(unit, &mut change)?;
+            end_idling(&before, &mut change);
+            notes
+        }
         _ => Vec::new(),
     };
     let fail = |e: onggi_cgroup::CgroupError| cgroup_failure("update the cgroup", &e);
@@ -71,17 +78,45 @@ pub fn update(
     let path = plan::cgroups_path(&config, id);
     let planned = onggi_cgroup::plan_update(&layout, &state.cgroup_paths, &path, (&before, &change));
     let (plan, after) = planned.map_err(fail)?;
-    if let Some(unit) = &state.systemd_unit {
-        plan.check().map_err(fail)?;
-        unit::set_limits(unit, version_2, &plan.completed)?;
+    let unit = state.systemd_unit.clone();
+    let told = unit.map(|unit| unit::limits(&unit, version_2, &plan.completed).map(|limits| (unit, limits)));
+    let told = told.transpose()?;
+    // The kernel first: what it refuses, systemd must not have heard of.
+    let updated = onggi_cgroup::apply_update(&plan, &state.cgroup_paths).map_err(fail)?;
+    let rest = enter(&dir, &mut state, &updated).and_then(|()| group.set(schemata));
+    if let Err(e) = rest.and_then(|()| tell(told, &plan, &state)) {
+        updated.take_back();
+        return Err(e);
     }
-    let Updated { entered, notes } = onggi_cgroup::apply_update(&plan, &state.cgroup_paths).map_err(fail)?;
-    if !entered.is_empty() {
-        state.cgroup_paths.extend(entered);
-        dir.save(&state)?;
-    }
-    group.set(schemata)?;
     dir.save_resources(&after)?;
-    left_out.extend(notes);
+    left_out.extend(updated.notes);
     Ok(left_out)
+}
+
+/// To systemd a weight ends idling; the kernel, which is asked first, has to be told.
+fn end_idling(before: &LinuxResources, change: &mut LinuxResources) {
+    let is_idle = |r: &LinuxResources| {
+        r.cpu.as_ref().is_some_and(|cpu| cpu.idle == Some(1)) || r.unified.get("cpu.idle").is_some_and(|v| v == "1")
+    };
+    let shares = change.cpu.as_ref().and_then(|cpu| cpu.shares).is_some_and(|n| n != 0);
+    if is_idle(before) && !is_idle(change) && (shares || change.unified.contains_key("cpu.weight")) {
+        change.cpu.get_or_insert_default().idle = Some(0);
+    }
+}
+
+/// Remembers the groups that the container has now and had not before.
+fn enter(dir: &StateDir, state: &mut SandboxState, updated: &Updated) -> Result<()> {
+    if updated.entered.is_empty() {
+        return Ok(());
+    }
+    state.cgroup_paths.extend(updated.entered.clone());
+    dir.save(state)
+}
+
+/// Tells systemd, which writes its own (rounded) values then; they are replaced by the exact ones again.
+fn tell(told: Option<(SystemdUnit, Vec<Property>)>, plan: &UpdatePlan, state: &SandboxState) -> Result<()> {
+    let Some((unit, limits)) = told else { return Ok(()) };
+    unit::set(&unit, &limits)?;
+    let again = onggi_cgroup::apply_update(plan, &state.cgroup_paths);
+    again.map(drop).map_err(|e| cgroup_failure("update the cgroup", &e))
 }

@@ -49,6 +49,7 @@ fn layout(controllers: &[&str]) -> CgroupLayout {
 fn facts() -> SandboxFacts {
     SandboxFacts {
         cgroup_layout: CgroupLayout::None,
+        visible_cgroups: None,
         privileged: true,
         sets_groups: true,
         caller: (0, 0),
@@ -229,6 +230,29 @@ fn cgroups_are_made_before_and_entered_by_the_child() {
     bind /sys/fs/cgroup/pids/onggi/web on /sys/fs/cgroup/pids (ro,nosuid,nodev,noexec)
     make /sys/fs/cgroup ro
     "#);
+}
+
+/// A user to whom no group was given: the mount shows the groups that the caller is in.
+#[test]
+fn groups_that_may_only_be_seen_are_mounted_for_reading() {
+    let mounts = |visible: CgroupLayout, own_namespace: bool| {
+        let mut c = config();
+        c["linux"]["namespaces"].as_array_mut().unwrap().retain(|n| own_namespace || n["type"] != "cgroup");
+        c["mounts"] = json!([{ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": [] }]);
+        let visible_cgroups = Some(visible);
+        let facts = SandboxFacts { visible_cgroups, privileged: false, rootless_cgroups: true, ..facts() };
+        let text = words(&make_with(&c, &RootFs::Path, &facts, |_| {}).unwrap());
+        let lines = text.lines().filter(|l| l.contains("/sys/fs/cgroup") || l.contains("/cg"));
+        lines.map(|line| format!("{line}\n")).collect::<String>()
+    };
+    insta::assert_snapshot!(mounts(layout(&["pids"]), true), @r"
+    mount tmpfs on /sys/fs/cgroup (nosuid,nodev,noexec,mode=755,size=64k)
+    bind /sys/fs/cgroup/pids/ on /sys/fs/cgroup/pids (ro,nosuid,nodev,noexec)
+    make /sys/fs/cgroup ro
+    ");
+    let v2 = || CgroupLayout::V2 { mount: "/cg".into(), own: "/me".into(), controllers: Vec::new() };
+    insta::assert_snapshot!(mounts(v2(), true), @"mount cgroup2 on /sys/fs/cgroup (ro,nosuid,nodev,noexec)");
+    insta::assert_snapshot!(mounts(v2(), false), @"bind /cg on /sys/fs/cgroup (ro,nosuid,nodev,noexec)");
 }
 
 #[test]

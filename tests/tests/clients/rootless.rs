@@ -107,6 +107,10 @@ fn podman_without_root_runs_executes_and_stops_containers_and_pods() {
         let map = "tr -s ' ' < /proc/self/uid_map; id -u";
         let own = format!(" 0 {USER} 1\n 1 {FIRST_ID} 65536\n0");
         assert_eq!(user.script(&["--network", "none"], map), own, "{name}");
+        // No group is delegated: what the caller is in is for reading.
+        let groups = "cat /sys/fs/cgroup/pids/pids.current > /dev/null && echo seen; ls /sys/fs/cgroup | grep -c -E '^(cpu|memory|pids)$'; \
+             mkdir /sys/fs/cgroup/pids/inner 2> /dev/null || echo refused";
+        assert_eq!(user.script(&["--network", "none"], groups), "3\nrefused", "{name}");
         let files = format!("{}:/home", user.home.display());
         let keep = ["--network", "none", "--userns", "keep-id", "-v", &files];
         assert_eq!(

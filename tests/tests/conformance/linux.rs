@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::FileTypeExt};
 
-use onggi_tests::Bundle;
+use onggi_tests::{Bundle, machine};
 use serde_json::{Value, json};
 
 use crate::compare::{Known, known, same_output, same_output_but, same_view};
@@ -237,6 +237,18 @@ fn conformance_linux_rootfs_propagation() {
         );
     }
     same_output("true", |bundle| bundle.config["linux"]["rootfsPropagation"] = json!("sideways"));
+}
+
+/// As below systemd, and as engines ask for it when a volume is to be shared. runc leaves its root private.
+#[test]
+fn conformance_linux_rootfs_propagation_where_the_hosts_mounts_are_shared() {
+    let script = "grep 'rootfs / ' /proc/self/mountinfo | cut -d' ' -f7- | sed 's/ - .*//; s/:[0-9]*//g'";
+    for propagation in ["private", "shared", "rshared", "slave", "rslave"] {
+        same_output(script, |bundle| {
+            machine::sh("mount --make-rshared /");
+            bundle.config["linux"]["rootfsPropagation"] = json!(propagation);
+        });
+    }
 }
 
 #[test]

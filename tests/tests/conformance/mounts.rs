@@ -172,6 +172,15 @@ fn conformance_mounts_tmpcopyup() {
             bundle.mount(mount("/data", "tmpfs", "tmpfs", &["tmpcopyup"]));
         },
     );
+    // Who owns the directory may write to it before and after; runc and crun give it to root.
+    const OWNER: [Known; 1] = [known("output", "755 33:44\n640 33:44", "D-copyup-owner")];
+    same_output_but(&OWNER, "stat -c '%a %u:%g' /data /data/own", |bundle| {
+        let file = bundle.file("rootfs/data/own", 0o640, "");
+        for path in [file.as_path(), &bundle.rootfs().join("data")] {
+            std::os::unix::fs::chown(path, Some(33), Some(44)).expect("give it to a user");
+        }
+        bundle.mount(mount("/data", "tmpfs", "tmpfs", &["tmpcopyup"]));
+    });
     // Nothing is there to begin with.
     same_output("stat -c '%a %u:%g' /absent /absent/deep; ls -A /absent/deep", |bundle| {
         bundle.mount(mount("/absent/deep", "tmpfs", "tmpfs", &["tmpcopyup"]));
@@ -309,6 +318,18 @@ fn conformance_mounts_dev_as_bind_is_left_alone() {
         let mounts = bundle.config["mounts"].as_array_mut().unwrap();
         mounts.retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/dev"));
         bundle.mount(mount("/dev", "bind", "/dev", &["rbind", "rprivate"]));
+    });
+}
+
+/// runc and crun need a null device in there, to give it to the container's user.
+#[test]
+fn conformance_mounts_dev_as_bind_without_devices() {
+    const STARTS: [Known; 2] = [known("exit", "Some(0)", "D-dev-bind"), known("output", "file", "D-dev-bind")];
+    same_output_but(&STARTS, "ls /dev", |bundle| {
+        let mounts = bundle.config["mounts"].as_array_mut().expect("a list");
+        mounts.retain(|mount| mount["destination"].as_str().is_some_and(|at| !at.starts_with("/dev")));
+        let from = source(bundle);
+        bundle.mount(mount("/dev", "bind", &from, &["rbind"]));
     });
 }
 

@@ -6,8 +6,9 @@ use onggi_tests::Bundle;
 use serde_json::{Value, json};
 
 use crate::{
-    compare::{Known, known, same_but, same_output, same_view},
+    compare::{Known, known, same_but, same_output, same_output_but, same_view},
     lifecycle::Steps,
+    probe::View,
 };
 
 #[test]
@@ -65,6 +66,42 @@ fn conformance_process_args_that_cannot_be_executed_fail_alike() {
             bundle.args(args);
         });
     }
+}
+
+/// What only execve(2) finds out. The `start` of runc and crun has ended by then.
+#[test]
+fn conformance_process_args_that_the_kernel_refuses() {
+    let known =
+        ["text", "interpreter", "filter"].map(|what| known(what, "create Some(0), start Some(1)", "D-start-exec"));
+    same_but(&known, |instance| {
+        let look = |name: &str, edit: fn(&mut Bundle)| {
+            let mut bundle = Bundle::new(&["/bin/bad"]);
+            edit(&mut bundle);
+            let id = instance.id(name);
+            let created = instance.make(&bundle, &id, "create", &[]);
+            let started = instance.run(&["start", &id]);
+            instance.remove(&id);
+            (name.to_owned(), format!("create {:?}, start {:?}", created.code, started.code))
+        };
+        View::from([
+            look("text", |bundle| drop(bundle.file("rootfs/bin/bad", 0o755, "echo\n"))),
+            look("interpreter", |bundle| drop(bundle.file("rootfs/bin/bad", 0o755, "#!/no/interpreter\n"))),
+            look("filter", |bundle| {
+                bundle.args(&["/bin/true"]);
+                let rule = json!({ "names": ["execve"], "action": "SCMP_ACT_ERRNO" });
+                bundle.config["linux"]["seccomp"] = json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule] });
+            }),
+        ])
+    });
+}
+
+#[test]
+fn conformance_process_args_without_a_path_to_search() {
+    const FOUND: [Known; 2] = [known("exit", "Some(0)", "D-default-path"), known("output", "found", "D-default-path")];
+    same_output_but(&FOUND, "true", |bundle| {
+        bundle.args(&["echo", "found"]);
+        bundle.config["process"]["env"] = json!(["A=b"]);
+    });
 }
 
 #[test]

@@ -73,6 +73,31 @@ fn conformance_linux_user_mappings_of_an_ordinary_user() {
     });
 }
 
+/// No group is the user's: a mount of them shows those that it is in, and nothing of them can be changed.
+#[test]
+fn conformance_mounts_cgroup_of_an_ordinary_user() {
+    same(|instance| {
+        let script = "echo == groups; for c in cpu memory pids; do cd /sys/fs/cgroup/$c 2>&1 && ls | grep -c -E '^(tasks|cgroup.procs)$'; \
+            mkdir inner 2>/dev/null || echo refused; done; echo == end";
+        let mut bundle = Bundle::script(script);
+        bundle.namespace(json!({ "type": "user" }));
+        let map = json!([{ "containerID": 0, "hostID": UID, "size": 1 }]);
+        bundle.config["linux"]["uidMappings"] = map.clone();
+        bundle.config["linux"]["gidMappings"] = map;
+        let mounts = bundle.config["mounts"].as_array_mut().expect("a list");
+        mounts.retain(|mount| mount["destination"] != "/dev/mqueue" && mount["destination"] != "/dev/pts");
+        bundle.mount(json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+            "options": ["nosuid", "noexec", "nodev", "relatime", "ro"] }));
+        bundle.config["linux"]["maskedPaths"] = json!(["/proc/kcore"]);
+        let id = instance.id("groups");
+        let ran = run_as_user(instance, &bundle, &id);
+        let mut view: View = probe::parse(&ran.stdout, &bundle, &id);
+        view.insert("exit".to_owned(), format!("{:?}", ran.code));
+        view.insert("~why".to_owned(), ran.stderr);
+        view
+    });
+}
+
 /// Every id of 1000 to 1009 on disk is one of 0 to 9 in the mount, and the other way round.
 #[test]
 fn conformance_mounts_with_mapped_owners() {

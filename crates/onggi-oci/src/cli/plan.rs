@@ -81,6 +81,7 @@ fn make(request: &Request) -> Result<SandboxPlan, CliError> {
     let privileged = !maps_only_the_caller(&request.config);
     let facts = SandboxFacts {
         cgroup_layout: if privileged { request.cgroup_layout.clone() } else { CgroupLayout::None },
+        visible_cgroups: (!privileged).then(|| request.cgroup_layout.clone()),
         privileged,
         sets_groups: privileged,
         caller: (0, 0),

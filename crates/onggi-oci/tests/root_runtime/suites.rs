@@ -323,7 +323,7 @@ fn root_a_device_path_that_is_taken_must_be_that_device() {
 }
 
 #[test]
-fn root_an_ambient_capability_that_cannot_be_is_a_warning_for_each() {
+fn root_ambient_capabilities_that_cannot_be_are_one_warning() {
     let mut b = Bundle::new("grep CapAmb /proc/self/status");
     let caps = &mut b.config["process"]["capabilities"];
     caps["inheritable"] = json!(["CAP_KILL"]);
@@ -331,6 +331,19 @@ fn root_an_ambient_capability_that_cannot_be_is_a_warning_for_each() {
     let done = b.run();
     assert_eq!(done.out, "CapAmb:\t0000000000000020\n", "{}", done.err);
     assert!(done.err.contains("can't raise ambient capability CAP_CHOWN: "), "{}", done.err);
+
+    // As Buildah writes it: no inheritable ones at all. Root has them all the same, another user has not.
+    let mut b = Bundle::new("grep CapPrm /proc/self/status");
+    let two = json!(["CAP_KILL", "CAP_CHOWN"]);
+    b.config["process"]["capabilities"] =
+        json!({ "bounding": two, "effective": two, "permitted": two, "ambient": two });
+    let done = b.run();
+    assert_eq!((done.out.as_str(), done.err.as_str()), ("CapPrm:\t0000000000000021\n", ""));
+    b.config["process"]["user"]["uid"] = json!(1000);
+    let done = b.run();
+    assert_eq!(done.out, "CapPrm:\t0000000000000000\n", "{}", done.err);
+    assert!(done.err.contains("can't raise ambient capability CAP_CHOWN, CAP_KILL: "), "{}", done.err);
+    assert_eq!(done.err.lines().count(), 1, "{}", done.err);
 }
 
 #[test]

@@ -135,6 +135,39 @@ fn vm_an_update_reaches_systemd_and_outlives_its_reload() {
 }
 
 #[test]
+fn vm_an_update_that_the_kernel_refuses_is_unknown_to_systemd_too() {
+    let u = Unit::new(|b| {
+        b.config["linux"]["resources"] = json!({ "memory": { "limit": 67_108_864 }, "cpu": { "period": 50_000 } });
+    });
+    u.start();
+    let properties = ["CPUQuotaPerSecUSec", "CPUQuotaPeriodUSec", "AllowedCPUs", "MemoryMax", "TasksMax"];
+    let seen = || {
+        let properties = properties.map(|name| u.show(name)).to_vec();
+        [properties, ["cpu.max", "memory.max", "pids.max"].map(|name| u.file(name)).to_vec()].concat()
+    };
+    let before = seen();
+    let cpus = fs::read_to_string(Path::new(ROOT).join("cpuset.cpus.effective")).unwrap();
+    for flags in [
+        ["--memory", "100M", "--cpu-period", "20000", "--cpu-quota", "500"],
+        ["--memory", "100M", "--pids-limit", "50", "--cpuset-cpus", "0-99"],
+        ["--cpuset-cpus", "0", "--cpu-period", "20000", "--cpu-quota", "500"],
+    ] {
+        let mut args = vec!["update"];
+        args.extend(flags);
+        args.push(&u.b.id);
+        let refused: Done = u.b.oci(&args).output().unwrap().into();
+        assert_eq!(refused.code, 1, "{flags:?}: {}", refused.err);
+        assert_eq!(seen(), before, "{flags:?}: {}", refused.err);
+        // A controller that nothing was limited by before has its files only now.
+        let effective = fs::read_to_string(u.dir().join("cpuset.cpus.effective")).unwrap_or_else(|_| cpus.clone());
+        assert_eq!(effective.trim(), cpus.trim(), "{flags:?}");
+    }
+    u.update(&["--cpuset-cpus", "0", "--cpu-quota", "25500"]);
+    assert_eq!((u.file("cpuset.cpus").as_str(), u.file("cpu.max").as_str()), ("0", "25500 50000"));
+    assert_eq!(u.show("AllowedCPUs"), "0");
+}
+
+#[test]
 fn vm_a_group_belongs_to_the_containers_user_only_when_it_is_to_manage_it() {
     let owner = |options: &[&str], own_group_namespace: bool| {
         let u = Unit::new(|b| {
@@ -374,6 +407,24 @@ fn vm_a_users_container_has_limits_in_a_subtree_that_was_delegated() {
 }
 
 #[test]
+fn vm_delegated_groups_are_not_written_through_the_hosts_hierarchy() {
+    let (b, head) = rootless(json!({ "pids": { "limit": 20 } }));
+    let mut config = b.config.clone();
+    config["linux"]["namespaces"].as_array_mut().unwrap().retain(|n| n["type"] != "cgroup");
+    let groups = json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["rw"] });
+    config["mounts"].as_array_mut().unwrap().push(groups);
+    let look = "ls -d /sys/fs/cgroup/user.slice; mkdir /sys/fs/cgroup/$(sed -n s/^0:://p /proc/self/cgroup)/inner 2>&1 | \
+                grep -o 'Read-only file system'";
+    config["process"]["args"] = json!(["sh", "-c", look]);
+    fs::write(b.dir.join("config.json"), config.to_string()).unwrap();
+    fs::write(b.dir.join("inner.sh"), head + "$O run -b $B $ID").unwrap();
+    let script = format!("systemd-run --user --scope -q -p Delegate=yes sh -eu {}/inner.sh", b.dir.display());
+    let done = as_tester(&script);
+    ok(&done);
+    assert_eq!(done.out, "/sys/fs/cgroup/user.slice\nRead-only file system\n", "{}", done.err);
+}
+
+#[test]
 fn vm_without_delegation_a_user_has_no_limits_and_is_told_what_to_do() {
     let (b, head) = rootless(json!({ "pids": { "limit": 20 } }));
     let run = "$O run -d -b $B $ID </dev/null >$B/out 2>&1 || { cat $B/out; exit 7; }";
@@ -394,4 +445,27 @@ fn vm_without_delegation_a_user_has_no_limits_and_is_told_what_to_do() {
     fs::write(b.dir.join("config.json"), config.to_string()).unwrap();
     let done = as_tester(&(head + run));
     assert!(done.code == 7 && done.out.contains("permission denied"), "{}", done.out);
+}
+
+#[test]
+fn vm_without_delegation_a_user_sees_the_groups_that_it_is_in() {
+    let (b, head) = rootless(json!({}));
+    let mut config = b.config.clone();
+    let look = "cat /sys/fs/cgroup/cgroup.controllers > /dev/null && ls /sys/fs/cgroup | grep -c '^cgroup.procs$'; \
+                mkdir /sys/fs/cgroup/inner 2>&1 | grep -o 'Read-only file system'";
+    config["process"]["args"] = json!(["sh", "-c", look]);
+    let groups = json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["rw"] });
+    config["mounts"].as_array_mut().unwrap().push(groups);
+    let run = head + "$O run -b $B $ID";
+    for own_namespace in [true, false] {
+        let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|n| n["type"] != "cgroup");
+        if own_namespace {
+            namespaces.push(json!({ "type": "cgroup" }));
+        }
+        fs::write(b.dir.join("config.json"), config.to_string()).unwrap();
+        let done = as_tester(&run);
+        ok(&done);
+        assert_eq!(done.out, "1\nRead-only file system\n", "{own_namespace}: {}", done.err);
+    }
 }

@@ -177,6 +177,10 @@ impl Child {
 
     pub(super) fn root_propagation(&self, p: Propagation, recursive: bool) -> onggi_sys::Result<()> {
         let Some(root) = &self.root else { return Ok(()) };
+        if p == Propagation::Shared {
+            // Shared below itself alone: a slave of the host's would go on to get what is mounted there.
+            set_propagation(root, Propagation::Private, false)?;
+        }
         set_propagation(root, p, recursive)
     }
 

@@ -154,7 +154,12 @@ fn can_deny(layout: &CgroupLayout) -> bool {
 
 /// A type that is mounted as any other filesystem: version 2 where the host's groups are of version 1.
 pub(super) fn is_plain(cx: &Context<'_>, typ: &str) -> bool {
-    typ == "cgroup2" && !matches!(cx.facts.cgroup_layout, CgroupLayout::V2 { .. })
+    typ == "cgroup2" && !matches!(visible(cx), CgroupLayout::V2 { .. })
+}
+
+/// What a mount shows: where the caller may use no group, those that it is in itself.
+fn visible<'a>(cx: &Context<'a>) -> &'a CgroupLayout {
+    cx.facts.visible_cgroups.as_ref().unwrap_or(&cx.facts.cgroup_layout)
 }
 
 /// `type: cgroup`: the container's own groups, as binds of their directories. Each is what a fresh mount
@@ -165,8 +170,11 @@ pub(super) fn plan_mount(
     target: PathBuf,
     cgroup: Option<&CgroupPlan>,
 ) -> Vec<SetupOp> {
+    let own = cx.namespaces.has(LinuxNamespaceType::Cgroup);
+    let user = !cx.facts.privileged || cx.namespaces.has(LinuxNamespaceType::User);
+    let version_2 = matches!(visible(cx), CgroupLayout::V2 { .. });
     // Groups that are not the container's own are for reading (I15, CVE-2023-25809).
-    let foreign = if cgroup.is_none() { attr::RDONLY } else { 0 };
+    let foreign = if cgroup.is_none() || (version_2 && user && !own) { attr::RDONLY } else { 0 };
     let set = options.of_filesystem() | attr::NOSUID | attr::NODEV | attr::NOEXEC | foreign;
     let bind = |source: PathBuf, target: PathBuf| {
         SetupOp::Bind(BindMount {
@@ -186,8 +194,7 @@ pub(super) fn plan_mount(
             locked: false,
         })
     };
-    let (own, user) = (cx.namespaces.has(LinuxNamespaceType::Cgroup), cx.namespaces.has(LinuxNamespaceType::User));
-    match (&cx.facts.cgroup_layout, cgroup) {
+    match (visible(cx), cgroup) {
         (CgroupLayout::V2 { .. }, Some(plan)) if own => {
             plan.dirs.iter().take(1).map(|d| bind(d.path.clone(), target.clone())).collect()
         }

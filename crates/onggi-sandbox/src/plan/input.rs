@@ -12,6 +12,7 @@ impl SandboxFacts {
     pub fn new(cgroup_layout: CgroupLayout, privileged: bool) -> Self {
         Self {
             cgroup_layout,
+            visible_cgroups: None,
             privileged,
             sets_groups: privileged,
             caller: (0, 0),
