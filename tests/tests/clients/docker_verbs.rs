@@ -172,7 +172,8 @@ fn docker_stop_kill_restart_and_wait_end_it_with_the_right_code() {
 fn docker_tells_an_out_of_memory_kill_from_another() {
     let docker = Docker::new();
     for runtime in RUNTIMES {
-        let eat = "head -c 100m /dev/zero | tail > /dev/null";
+        // containerd's shim listens to the group when it has started the program: an earlier kill it does not hear.
+        let eat = "sleep 1; head -c 100m /dev/zero | tail > /dev/null";
         let start =
             ["run", "--name", "eater", "--runtime", runtime, "--network", "none", "-m", "16m", "--memory-swap", "16m"];
         let ran = docker.run(&[&start[..], &["box", "sh", "-c", &format!("{eat}; exit $?")]].concat());
