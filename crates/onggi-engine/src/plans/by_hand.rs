@@ -70,7 +70,10 @@ fn line(op: &VerbOp) -> Line {
             "timeout {seconds} tail -s 0.1 --pid={pid} -f /dev/null || {{\n  {}\n  kill -KILL {pid}\n}}",
             write(file, text)
         ),
-        VerbOp::AwaitMonitor { lock } => format!("[ ! -e {0} ] || flock -s {0} true", path(lock)),
+        // It may go, with its directory, at any moment: then there is nobody to wait for.
+        VerbOp::AwaitMonitor { lock } => {
+            format!("[ ! -e {0} ] || flock -s {0} true 2> /dev/null || [ ! -e {0} ]", path(lock))
+        }
         VerbOp::MakeDir { path: p, .. } => format!("mkdir -p {}", path(p)),
         VerbOp::Write { path: p, text: Some(text), .. } => write(p, text),
         VerbOp::JoinGroup { path: p } => format!("echo $$ > {}", path(&p.join("cgroup.procs"))),
