@@ -175,7 +175,8 @@ impl Engine {
     fn release_network(&self, id: &ContainerId) -> Result<(), EngineError> {
         match self.network_record(id)? {
             Some(record) => {
-                onggi_network::detach(&self.paths.runroot, &record).map_err(|failures| EngineError::Detach { failures })
+                let detached = onggi_network::detach(&self.paths.runroot, &record, self.networks_are_shared());
+                detached.map_err(|failures| EngineError::Detach { failures })
             }
             None if self.may_own_network(id)? => {
                 let detached = onggi_network::detach_unrecorded(&self.paths.runroot, id);

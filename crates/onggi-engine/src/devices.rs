@@ -71,7 +71,9 @@ fn named(device: &DeviceSpec, all: &mut Vec<HostDevice>) -> Result<(), EngineErr
         return if all.len() > before { Ok(()) } else { Err(wrong("there is no device in it")) };
     }
     let node = node(&device.target, &found).ok_or_else(|| wrong("it is no device"))?;
-    all.push(HostDevice { node, access: device.access.clone() });
+    let source = fs::canonicalize(&path).ok().and_then(|path| path.to_str().map(str::to_owned));
+    let source = source.ok_or_else(|| wrong("its path is not valid UTF-8"))?;
+    all.push(HostDevice { source, node, access: device.access.clone() });
     Ok(())
 }
 
@@ -91,8 +93,8 @@ fn below(dir: &Path, root: &DeviceSpec, depth: usize, all: &mut Vec<HostDevice>)
         }
         let inside = path.strip_prefix(&root.host).ok().and_then(Path::to_str);
         let target = inside.map(|inside| format!("{}/{inside}", root.target.trim_end_matches('/')));
-        if let Some(node) = target.and_then(|target| node(&target, &found)) {
-            all.push(HostDevice { node, access: root.access.clone() });
+        if let (Some(node), Some(source)) = (target.and_then(|target| node(&target, &found)), path.to_str()) {
+            all.push(HostDevice { source: source.to_owned(), node, access: root.access.clone() });
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `--network container:NAME`: a container in the network namespace of another, with its names.
 //!
-//! The other one must run when this one starts; the namespace stays as long as one of them does.
+//! The other one must run when this one starts. The namespace stays as long as one of them does, its link and its address
+//! as long as the other one: who stays behind is cut off.
 
 use std::{fs, fs::File, os::fd::OwnedFd};
 
@@ -56,6 +57,12 @@ impl Engine {
             (NetworkMode::Container, Some(id)) => self.find(id).map(Some),
             _ => Ok(None),
         }
+    }
+
+    /// Whether any container shares another one's network, through however many others; true where it cannot be told.
+    pub(crate) fn networks_are_shared(&self) -> bool {
+        let all = self.state().and_then(|state| Ok(state.list_containers()?));
+        all.map_or(true, |all| all.iter().any(|record| record.request.network == NetworkMode::Container))
     }
 
     /// The network namespace of the other container, while it runs.

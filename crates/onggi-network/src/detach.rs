@@ -1,7 +1,8 @@
 //! Taking back what containers own on the network. Idempotent: what is gone already is success, and a failure
 //! does not keep the rest from being cleaned.
 //!
-//! The veth pair is not deleted here: it disappears with the container's namespace, without anybody waiting.
+//! The veth pair disappears with the container's namespace, without anybody waiting. Where others stay in there it is
+//! deleted: they would answer at an address that is somebody else's by then.
 
 use std::{collections::BTreeSet, net::Ipv4Addr, num::NonZeroU16, path::Path};
 
@@ -29,16 +30,18 @@ const TRIES: u32 = 8;
 /// How our veths' names begin.
 const VETH_PREFIX: &str = "og";
 
-/// Gives back everything in `record`: published ports, the record file, the address.
+/// Gives back everything in `record`: published ports, the record file, the address. With `shared`, where other containers
+/// may be in the namespace, its link goes too.
 ///
 /// # Errors
 /// Everything that failed; the rest has been done.
-pub fn detach(runroot: &Path, record: &NetworkRecord) -> Result<(), Vec<NetworkError>> {
+pub fn detach(runroot: &Path, record: &NetworkRecord, shared: bool) -> Result<(), Vec<NetworkError>> {
     trace::point("network", || format!("give back address {} and {} ports", record.ip, record.ports.len()));
     let steps = [
         // First the file, so that nobody restores the ports; last the address, so that nobody gets it early.
         record::remove(runroot, &record.id),
         remove_published(record),
+        if shared { delete_link(&record.veth) } else { Ok(()) },
         flows::forget_container(record),
         release(runroot, record.ip, &record.id),
     ];

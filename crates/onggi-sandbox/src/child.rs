@@ -141,6 +141,8 @@ pub(crate) struct Child {
     root_attached: bool,
     /// Slot: a procfs of the container's pid namespace that nothing covers.
     proc: Option<OwnedFd>,
+    /// Slot: a procfs that was bound on the container's /proc.
+    bound_proc: Option<OwnedFd>,
     /// Slot: filesystems that were mounted, by target.
     mounted: filesystem::Mounted,
     /// Slot: an attached empty read-only directory.
@@ -202,6 +204,7 @@ impl Child {
             root: None,
             root_attached: false,
             proc: None,
+            bound_proc: None,
             mounted: Vec::new(),
             empty: None,
             null: None,

@@ -84,8 +84,8 @@ pub fn parse_mount(text: &str) -> Result<AnyMount, ParseError> {
     let hint = "write type=bind,source=PATH,target=PATH[,readonly] or type=tmpfs,target=PATH[,tmpfs-size=64m]";
     let err = |reason: String| ParseError::new("mount", text, reason).hint(hint);
     let mut read = Fields::default();
-    for field in text.split(',') {
-        read.take(field).map_err(err)?;
+    for field in fields(text).map_err(err)? {
+        read.take(&field).map_err(err)?;
     }
     let path = read.target.as_deref().ok_or_else(|| err("target is required".to_owned()))?;
     let target = target("mount", text, path)?;
@@ -95,6 +95,35 @@ pub fn parse_mount(text: &str) -> Result<AnyMount, ParseError> {
         None | Some("volume") => Err(ParseError::new("mount", text, "named volumes do not exist yet")
             .hint("use type=bind with a directory of the host, or type=tmpfs")),
         Some(other) => Err(err(format!("mount type {other:?} is unknown"))),
+    }
+}
+
+/// What commas separate, as in CSV (RFC 4180): a field in double quotes may hold commas, and quotes written twice.
+fn fields(text: &str) -> Result<Vec<String>, String> {
+    let mut all = Vec::new();
+    let mut rest = text;
+    loop {
+        let mut field = String::new();
+        if let Some(mut quoted) = rest.strip_prefix('"') {
+            loop {
+                let (part, after) = quoted.split_once('"').ok_or("a quotation mark is not closed")?;
+                field.push_str(part);
+                match after.strip_prefix('"') {
+                    Some(more) => (field.push('"'), quoted = more).1,
+                    None => break rest = after,
+                }
+            }
+        } else {
+            let end = rest.find(',').unwrap_or(rest.len());
+            field.push_str(&rest[..end]);
+            rest = &rest[end..];
+        }
+        all.push(field);
+        match rest.strip_prefix(',') {
+            Some(after) => rest = after,
+            None if rest.is_empty() => return Ok(all),
+            None => return Err("a comma must follow a closing quotation mark".to_owned()),
+        }
     }
 }
 
@@ -195,6 +224,8 @@ mod tests {
         assert_eq!((bind.source.as_str(), bind.target.as_str()), ("/a", "/b"));
         assert!(bind.read_only && bind.non_recursive);
         assert_eq!(bind.propagation, Propagation::Rslave);
+        let AnyMount::Bind(bind) = read("type=bind,\"src=/a,\"\"b\"\"\",dst=/b") else { panic!("a bind") };
+        assert_eq!(bind.source, "/a,\"b\"");
         let AnyMount::Tmpfs(tmpfs) = read("type=tmpfs,target=/t,tmpfs-size=1m,tmpfs-mode=0700,readonly=true") else {
             panic!("a tmpfs")
         };
@@ -210,6 +241,8 @@ mod tests {
             "type=bind,source=/a,target=/b,what=1",
             "type=bind,source=/a,target=/b,ro=maybe",
             "type=tmpfs,target=/a,tmpfs-mode=9",
+            "type=bind,\"source=/a,target=/b",
+            "type=bind,\"source=/a\"b,target=/b",
         ] {
             assert!(parse_mount(bad).is_err(), "{bad:?}");
         }

@@ -92,14 +92,14 @@ fn parse_name_or_id(text: &str) -> Result<NameOrId, String> {
     if text.bytes().all(|b| b.is_ascii_digit()) {
         // 2^32 - 1 is (uid_t)-1: "unchanged" to setresuid(2), so it is no id.
         let id = text.parse::<u32>().ok().filter(|id| *id != u32::MAX);
-        return id.map(NameOrId::Id).ok_or_else(|| format!("id {text} is above 4294967294"));
+        return id.map(NameOrId::Id).ok_or_else(|| "has an id above 4294967294".to_owned());
     }
     let tail = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-' | b'$');
     let name = text.len() <= MAX_NAME && (first.is_ascii_alphabetic() || first == b'_') && text.bytes().all(tail);
     if name {
         return Ok(NameOrId::Name(text.to_owned()));
     }
-    Err(format!("{:?} is neither a number nor a name", text.chars().take(40).collect::<String>()))
+    Err("is neither a number nor a name".to_owned())
 }
 
 #[cfg(test)]

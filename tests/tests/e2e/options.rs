@@ -232,6 +232,9 @@ fn e2e_namespaces_of_the_host_are_shared_when_asked_for() {
         assert_eq!(seen, own(kind), "{kind}");
         assert_ne!(stage.script(&[], &show), own(kind), "{kind}");
     }
+    // No procfs can be made there for the settings of the container's own network; the one that is bound serves.
+    let ping = "cat /proc/sys/net/ipv4/ping_group_range | tr -s '\\t' ' '; readlink /proc/self/ns/pid";
+    assert_eq!(stage.script(&["--userns", "auto", "--pid", "host"], ping), format!("0 65535\n{}", own("pid")));
     // Nobody stays when the first process of a container without a PID namespace of its own ends.
     let left = stage.script(&["--pid", "host"], "sleep 98765 & echo $!");
     let gone = |pid: &str| !std::path::Path::new(&format!("/proc/{pid}")).exists();
@@ -367,6 +370,15 @@ fn e2e_a_container_can_have_the_network_of_another() {
     }
     let nobody = stage.onggi.run(&["run", "--rm", "--network", "container:nobody", &stage.busybox, "true"]);
     assert!(nobody.code == Some(125) && nobody.stderr.contains("nobody"), "{nobody}");
+    // Who stays in the namespace does not answer at the address any more: it may be somebody else's.
+    stage.onggi.ok(&["run", "-d", "--name", "stays", "--network", "container:web", &stage.busybox, "sleep", "600"]);
+    let links = || stage.onggi.ok(&["exec", "stays", "sh", "-c", "grep -c : /proc/net/dev"]);
+    assert_eq!(links(), "2");
+    stage.onggi.ok(&["restart", "-t", "0", "web"]);
+    assert_eq!(links(), "1");
+    stage.onggi.ok(&["restart", "-t", "0", "stays"]);
+    assert_eq!(links(), "2");
+    stage.onggi.ok(&["rm", "-f", "stays"]);
     stage.onggi.ok(&["stop", "-t", "0", "web"]);
     let late = stage.onggi.run(&["start", "side"]);
     assert!(late.code == Some(1) && late.stderr.contains("join the network of"), "{late}");

@@ -96,7 +96,10 @@ impl Engine {
         }
         let path = runroot.join("leases/bridge").join(network.ip.to_string());
         plan.push(VerbOp::Remove { path, what: "the lease of its address".to_owned() });
-        plan.note("its network namespace and the veth pair go with its last process");
+        plan.note(match self.networks_are_shared() {
+            true => "its veth pair is deleted, since containers share networks and one may stay in its namespace",
+            false => "its network namespace and the veth pair go with its last process",
+        });
     }
 
     /// The last trace: the row, then the disk.

@@ -226,6 +226,8 @@ impl Child {
         })?;
         if bind.target == Path::new("/") {
             self.root = Some(fd);
+        } else if bind.must_be_proc {
+            self.bound_proc = Some(fd);
         }
         Ok(())
     }

@@ -11,17 +11,26 @@ use onggi_sys::{
     path::{self, OFlags},
 };
 
-use super::{Child, View};
+use super::{Child, View, mounts::PROC_SUPER_MAGIC};
 use crate::error::{Result, StartFailureError, Step};
 
+/// Number of procfs's root directory (proc_fs.h).
+const ROOT_INODE: u64 = 1;
+
 impl Child {
-    /// The fresh mount that became the container's /proc, else a private detached one.
+    /// The fresh mount that became the container's /proc, else a private detached one. In a user namespace over the host's
+    /// pids none can be made: there it is the one that was bound, if it counts processes as this one does.
     fn procfs(&mut self) -> Result<BorrowedFd<'_>> {
         let step = || "mount a private procfs".to_string();
         let slot = &mut self.proc;
         let fd = match slot.take() {
             Some(fd) => fd,
-            None => FsContext::open("proc").and_then(|fs| fs.mount(0)).step(step)?,
+            None => match FsContext::open("proc").and_then(|fs| fs.mount(0)) {
+                Err(e) if e.errno == Errno::PERM => {
+                    self.bound_proc.take().filter(shows_this_process).ok_or(e).step(step)?
+                }
+                made => made.step(step)?,
+            },
         };
         Ok((*slot.insert(fd)).as_fd())
     }
@@ -77,4 +86,12 @@ impl Child {
         let bytes = path::read_bounded(fd.as_fd(), 4096, file).step(step)?;
         Ok(String::from_utf8_lossy(&bytes).trim_end_matches(['\n', '\0']).to_owned())
     }
+}
+
+/// Whether this is the top of a procfs, in which this process has the number that it has for itself.
+fn shows_this_process(proc: &OwnedFd) -> bool {
+    let own = rustix::process::getpid().as_raw_nonzero().to_string();
+    rustix::fs::fstat(proc).is_ok_and(|stat| stat.st_ino == ROOT_INODE)
+        && rustix::fs::fstatfs(proc).is_ok_and(|fs| fs.f_type == PROC_SUPER_MAGIC)
+        && rustix::fs::readlinkat(proc, "self", Vec::new()).is_ok_and(|to| to.to_bytes() == own.as_bytes())
 }

@@ -66,6 +66,8 @@ pub struct SpecInput<'a> {
 /// A device node of the host, for a container.
 #[derive(Debug, Clone)]
 pub struct HostDevice {
+    /// Its path on the host, without links.
+    pub source: String,
     /// The node to make.
     pub node: LinuxDevice,
     /// Letters of `rwm`.

@@ -131,13 +131,17 @@ impl BuildError {
             Self::SharedName => "leave --hostname and --domainname out, or --uts host".into(),
             Self::OnlyVersion1 { option } => format!("leave {option} out"),
             Self::SharedSysctl { key } => {
-                format!("set it on the host (sysctl -w {key}=…), or give the container a network of its own")
+                let own = match key.starts_with("net") {
+                    true => "a network",
+                    false => "an IPC namespace",
+                };
+                format!("set it on the host (sysctl -w {key}=…), or give the container {own} of its own")
             }
             Self::RootlessLimit { option } => format!("leave {option} out, or run as root"),
             Self::NoCgroup { option } => format!("leave {option} out, or mount cgroup2 on /sys/fs/cgroup"),
             Self::NoSeccomp => "leave --security-opt seccomp out, or boot a kernel with CONFIG_SECCOMP_FILTER".into(),
             Self::RootlessUser { .. } => "leave -u out (root in the container is you), or run as root".into(),
-            Self::DuplicateTarget { .. } => "two volumes have this target: give each its own".into(),
+            Self::DuplicateTarget { .. } => "two mounts have this target: give each its own".into(),
             Self::ForbiddenTarget { .. } => "choose another path; /proc and /dev itself are the runtime's own".into(),
             Self::NotUtf8 { .. } => "choose a root directory with an ordinary name".into(),
         };

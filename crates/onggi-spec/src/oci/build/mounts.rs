@@ -115,10 +115,18 @@ fn api_filesystems(input: &SpecInput<'_>) -> Vec<Mount> {
         true => list.push(mount("/dev/shm", "bind", "/dev/shm", &OF_HOST)),
         false => list.push(mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &shm])),
     }
+    list.extend(devices(input));
     list.extend(mqueue(input));
     list.push(sysfs(input));
     list.extend(cgroupfs(input));
     list
+}
+
+/// Without root no node can be made, and the runtime binds a device of the same path: under another one it is bound here.
+fn devices(input: &SpecInput<'_>) -> Vec<Mount> {
+    let elsewhere = input.devices.iter().filter(|device| input.rootless() && device.source != device.node.path);
+    let options = ["bind", "rprivate", "nosuid", "noexec"];
+    elsewhere.map(|device| mount(&device.node.path, "bind", &device.source, &options)).collect()
 }
 
 /// How the host's own filesystems are shown.

@@ -95,11 +95,32 @@ fn names_sizes_and_annotations_arrive() {
     assert!(shm.options.contains(&"size=1024k".to_owned()), "{:?}", shm.options);
 }
 
+#[test]
+fn without_root_a_device_is_bound_under_its_other_path() {
+    let mut wanted = request();
+    wanted.network = NetworkMode::Host;
+    let device =
+        |host: &str, target: &str| DeviceSpec { host: host.into(), target: target.into(), access: "rwm".into() };
+    wanted.devices = vec![device("/dev/null", "/dev/nothing"), device("/dev/fuse", "/dev/fuse")];
+    let sources = |facts: &HostFacts| {
+        let spec = build(&wanted, None, root(), facts).expect("builds");
+        let bound = |m: &Mount| (m.destination.clone(), m.source.clone().unwrap_or_default());
+        spec.mounts
+            .iter()
+            .map(bound)
+            .filter(|(target, _)| target.starts_with("/dev/nothing") || target == "/dev/fuse")
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(sources(&facts()), []);
+    let user = HostFacts { euid: 1000, egid: 1001, effective_caps: 0, ..facts() };
+    assert_eq!(sources(&user), [("/dev/nothing".to_owned(), "/dev/null".to_owned())]);
+}
+
 /// As if the host had it under number 42.
 pub(super) fn host_device(asked: &DeviceSpec) -> HostDevice {
     let path = asked.target.clone();
     let node = LinuxDevice { typ: "c".into(), path, major: 42, minor: 7, file_mode: None, uid: None, gid: None };
-    HostDevice { node, access: asked.access.clone() }
+    HostDevice { source: asked.host.clone(), node, access: asked.access.clone() }
 }
 
 #[test]
