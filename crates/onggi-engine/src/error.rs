@@ -493,7 +493,9 @@ pub(crate) fn io_hint(e: &io::Error) -> Option<String> {
 fn errno_hint(errno: i32) -> Option<String> {
     use rustix::io::Errno;
     let text = match Errno::from_raw_os_error(errno) {
-        Errno::ROFS => "the filesystem is read-only: choose another directory with --root or --runroot",
+        Errno::ROFS => {
+            "the filesystem is read-only: write to another place (what Onggi itself keeps can be moved with --root and --runroot)"
+        }
         Errno::NOSPC | Errno::DQUOT => "the disk is full: remove containers and images that are not needed",
         Errno::ACCESS | Errno::PERM => {
             "you lack the permission: run as root, or choose your own directories with --root and --runroot"

@@ -95,6 +95,10 @@ impl FromStr for ContainerName {
         let s = s.strip_prefix('/').unwrap_or(s);
         let tail = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
         let ok = (2..=128).contains(&s.len()) && s.as_bytes()[0].is_ascii_alphanumeric() && s.bytes().skip(1).all(tail);
+        // Whoever named a container like another one's id could never mean it.
+        if ok && s.parse::<ContainerId>().is_ok() {
+            return Err(ParseError::new("container name", s, "it has the form of an id"));
+        }
         if ok {
             return Ok(Self(s.to_owned()));
         }
@@ -113,5 +117,19 @@ impl TryFrom<String> for ContainerName {
 impl From<ContainerName> for String {
     fn from(name: ContainerName) -> Self {
         name.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_never_an_id() {
+        let id = "0123456789abcdef".repeat(4);
+        assert!(id.parse::<ContainerId>().is_ok() && id.parse::<ContainerName>().is_err());
+        for name in [&id[..12], &id[..63], "web", "/web"] {
+            assert!(name.parse::<ContainerName>().is_ok(), "{name}");
+        }
     }
 }

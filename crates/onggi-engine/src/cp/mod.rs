@@ -252,12 +252,12 @@ fn missing(e: onggi_sys::SysError, path: &Path) -> EngineError {
         Errno::NOENT => refused(
             path,
             "there is no such file or directory",
-            "check the path; `onggi exec NAME ls -l /` shows what is in a container",
+            "check the path, of this machine or of the container (`onggi exec NAME ls -l /`)",
         ),
         Errno::NOTDIR => refused(
             path,
             "a part of the path is no directory",
-            "check the path; `onggi exec NAME ls -l /` shows what is in a container",
+            "check the path, of this machine or of the container (`onggi exec NAME ls -l /`)",
         ),
         _ => EngineError::Sys { op: format!("open {}", path.display()), source: e },
     }
