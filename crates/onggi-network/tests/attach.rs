@@ -266,7 +266,7 @@ fn root_of_two_containers_that_want_one_port_at_once_one_gets_it() {
                 let plan = prepare(world.runroot.path(), &wanted)?;
                 let result = apply(world.runroot.path(), &plan);
                 if result.is_err() {
-                    detach(world.runroot.path(), plan.record.as_ref().unwrap()).unwrap();
+                    detach(world.runroot.path(), plan.record.as_ref().unwrap(), false).unwrap();
                 }
                 result
             })

@@ -87,7 +87,7 @@ impl World {
     }
 
     pub(crate) fn detach(&self, record: &NetworkRecord) {
-        inside(&self.host, || detach(self.runroot.path(), record)).unwrap_or_else(|e| panic!("{e:?}"));
+        inside(&self.host, || detach(self.runroot.path(), record, false)).unwrap_or_else(|e| panic!("{e:?}"));
     }
 
     pub(crate) fn container(&self, number: u8, ports: &[PortMapping]) -> (NetworkRecord, Applied) {
