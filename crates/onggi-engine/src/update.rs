@@ -5,12 +5,8 @@
 
 use onggi_cgroup::UpdatePlan;
 use onggi_spec::{
-    facts::CgroupLayout,
     monitor::SandboxState,
-    oci::{
-        build::{self, BuildError},
-        runtime::LinuxResources,
-    },
+    oci::{build, runtime::LinuxResources},
     resources::Resources,
 };
 use onggi_state::ContainerRecord;
@@ -62,7 +58,7 @@ impl Engine {
         let mut merged = record.request.resources.clone();
         merged.merge(change.clone());
         merged.check()?;
-        self.possible(change)?;
+        build::check_possible(change, self.facts()).map_err(EngineError::Build)?;
         let limits = self.new_limits(change, &merged)?;
         let running = match self.living(&record)? {
             Some((_, state)) => {
@@ -75,18 +71,6 @@ impl Engine {
             None => None,
         };
         Ok(Change { record, merged, running })
-    }
-
-    /// Limits that this host or this user cannot have, in the words of `run`.
-    fn possible(&self, change: &Resources) -> Result<(), EngineError> {
-        let Some(option) = change.first_option() else { return Ok(()) };
-        if !self.rootful() {
-            return Err(EngineError::Build(BuildError::RootlessLimit { option }));
-        }
-        match self.facts().cgroup {
-            CgroupLayout::None => Err(EngineError::Build(BuildError::NoCgroup { option })),
-            _ => Ok(()),
-        }
     }
 
     fn limits(&self, resources: &Resources) -> Result<LinuxResources, EngineError> {

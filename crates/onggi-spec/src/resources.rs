@@ -230,6 +230,12 @@ impl Resources {
         named.iter().find(|(asked, _)| *asked).map(|(_, option)| *option).or(device)
     }
 
+    /// Memory and swap together in bytes, -1 for unlimited swap: as much swap as memory on top, unless said otherwise.
+    pub fn swap(&self) -> Option<i64> {
+        let twice = || self.memory.map(|bytes| i64::try_from(bytes.saturating_mul(2)).unwrap_or(i64::MAX));
+        self.memory_swap.or_else(twice)
+    }
+
     /// Values outside their range, and limits that contradict each other.
     ///
     /// # Errors

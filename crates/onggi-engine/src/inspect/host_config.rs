@@ -101,8 +101,7 @@ fn resources(r: &Resources) -> Value {
     };
     json!({
         "Memory": r.memory.unwrap_or(0),
-        // As much swap as memory on top of it, unless said otherwise.
-        "MemorySwap": r.memory_swap.unwrap_or_else(|| twice(r.memory)),
+        "MemorySwap": r.swap().unwrap_or(0),
         "MemoryReservation": r.memory_reservation.unwrap_or(0),
         "MemorySwappiness": r.memory_swappiness,
         "OomKillDisable": r.oom_kill_disable,
@@ -122,10 +121,6 @@ fn resources(r: &Resources) -> Value {
         "BlkioDeviceReadIOps": devices(BlockLimitKind::ReadOperations, "Rate"),
         "BlkioDeviceWriteIOps": devices(BlockLimitKind::WriteOperations, "Rate"),
     })
-}
-
-fn twice(memory: Option<u64>) -> i64 {
-    memory.map_or(0, |bytes| i64::try_from(bytes.saturating_mul(2)).unwrap_or(i64::MAX))
 }
 
 /// What no option changes.

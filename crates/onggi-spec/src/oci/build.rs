@@ -25,7 +25,7 @@ use crate::{
 };
 
 pub use error::BuildError;
-pub use limits::{DEFAULT_PIDS, asked_limits, default_device_rules};
+pub use limits::{DEFAULT_PIDS, asked_limits, check_possible, default_device_rules};
 pub use mounts::SHM_SIZE;
 pub use process::{
     apply_rootless_user, apply_user, effective_command, effective_directory, effective_environment, effective_security,
@@ -107,6 +107,11 @@ impl SpecInput<'_> {
 
     fn bridged(&self) -> bool {
         self.request.network == NetworkMode::Bridge
+    }
+
+    /// Its network namespace is somebody else's.
+    fn shares_network(&self) -> bool {
+        matches!(self.request.network, NetworkMode::Host | NetworkMode::Container)
     }
 
     /// Its network namespace is not the host's.
@@ -267,7 +272,7 @@ fn sysctls(input: &SpecInput<'_>) -> Result<BTreeMap<String, String>, BuildError
         let shared = match sysctl::owner(&key.replace('/', ".")) {
             // Made with the namespace, by who owns it: see `bridge_sysctls`.
             Some(sysctl::Owner::Network) if input.id_block.is_some() && input.bridged() => continue,
-            Some(sysctl::Owner::Network) => matches!(input.request.network, NetworkMode::Host | NetworkMode::Container),
+            Some(sysctl::Owner::Network) => input.shares_network(),
             Some(sysctl::Owner::Ipc) => input.request.shared.ipc,
             None => true,
         };
@@ -282,8 +287,7 @@ fn sysctls(input: &SpecInput<'_>) -> Result<BTreeMap<String, String>, BuildError
 /// As Docker: in a network namespace of its own everybody may open ICMP sockets and low ports, which is why
 /// NET_RAW is not needed. Without root only gid 0 is mapped, and only mapped groups may be written.
 fn default_sysctls(input: &SpecInput<'_>) -> BTreeMap<String, String> {
-    let shared = matches!(input.request.network, NetworkMode::Host | NetworkMode::Container);
-    if shared || (input.id_block.is_some() && !input.owns_network()) {
+    if input.shares_network() || (input.id_block.is_some() && !input.owns_network()) {
         return BTreeMap::new();
     }
     let last = match input.id_block {

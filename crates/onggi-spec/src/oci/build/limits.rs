@@ -25,12 +25,9 @@ pub(super) const NOFILE_HARD: u64 = 524_288;
 /// Cgroup limits; `None` where the caller cannot have any and asked for none.
 pub(super) fn resources(input: &SpecInput<'_>) -> Result<Option<LinuxResources>, BuildError> {
     let wanted = &input.request.resources;
-    let asked = wanted.first_option();
-    if input.rootless() {
-        return asked.map_or(Ok(None), |option| Err(BuildError::RootlessLimit { option }));
-    }
-    if input.facts.cgroup == CgroupLayout::None {
-        return asked.map_or(Ok(None), |option| Err(BuildError::NoCgroup { option }));
+    check_possible(wanted, input.facts)?;
+    if input.rootless() || input.facts.cgroup == CgroupLayout::None {
+        return Ok(None);
     }
     Ok(Some(LinuxResources {
         devices: device_rules(input),
@@ -38,6 +35,18 @@ pub(super) fn resources(input: &SpecInput<'_>) -> Result<Option<LinuxResources>,
         unified: unified(input.facts),
         ..asked_limits(wanted, input.facts, &input.block_devices)?
     }))
+}
+
+/// Whether the caller can have limits on this host, when any are asked for.
+///
+/// # Errors
+/// Without root, or without control groups.
+pub fn check_possible(wanted: &Resources, facts: &HostFacts) -> Result<(), BuildError> {
+    match wanted.first_option() {
+        Some(option) if !facts.rootful() => Err(BuildError::RootlessLimit { option }),
+        Some(option) if facts.cgroup == CgroupLayout::None => Err(BuildError::NoCgroup { option }),
+        _ => Ok(()),
+    }
 }
 
 /// The limits that were asked for, and nothing else: what `update` changes in a running container.
@@ -58,7 +67,6 @@ pub fn asked_limits(
     })
 }
 
-/// Limit and swap as Docker sets them: as much swap as memory on top, unless said otherwise.
 fn memory(wanted: &Resources, facts: &HostFacts) -> Result<Option<LinuxMemory>, BuildError> {
     if matches!(facts.cgroup, CgroupLayout::V2 { .. }) {
         let swappiness = wanted.memory_swappiness.map(|_| "--memory-swappiness");
@@ -66,10 +74,9 @@ fn memory(wanted: &Resources, facts: &HostFacts) -> Result<Option<LinuxMemory>, 
             return Err(BuildError::OnlyVersion1 { option });
         }
     }
-    let limit = wanted.memory.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
     let memory = LinuxMemory {
-        limit,
-        swap: wanted.memory_swap.or(limit.map(|bytes| bytes.saturating_mul(2))),
+        limit: wanted.memory.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
+        swap: wanted.swap(),
         reservation: wanted.memory_reservation.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
         swappiness: wanted.memory_swappiness,
         disable_oom_killer: wanted.oom_kill_disable.then_some(true),
